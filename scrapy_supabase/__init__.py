@@ -1,0 +1,3 @@
+"""The public names of scrapy-supabase."""
+
+__all__: list[str] = []

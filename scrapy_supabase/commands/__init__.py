@@ -1,0 +1,1 @@
+"""`scrapy supabase …`: the command line of the package."""
