@@ -1,0 +1,46 @@
+"""The protocol of a backend: what the uploader and the schema check ask of a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from scrapy_supabase.models import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One request: `body` is a JSON array of objects; only `columns` of them are stored.
+
+    An empty `on_conflict` means the primary key. The body of a probe is `[]`: it is checked like any other and
+    writes nothing.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    body: bytes
+    mode: Mode
+    on_conflict: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """What the server tells of a table: column → type, the primary key, columns that need a value."""
+
+    columns: Mapping[str, str]
+    primary_key: tuple[str, ...]
+    required: frozenset[str]
+
+
+class Backend(Protocol):
+    """A server that takes rows. All methods may be called from several threads at once and block."""
+
+    def write(self, write: Write) -> None:
+        """Store the rows, all or none. Raises `ServerError`, classified by `errors.classify`."""
+
+    def describe(self) -> Mapping[str, TableInfo] | None:
+        """Return what is known of every table this key may see, or None where the server does not tell."""
+
+    def close(self) -> None:
+        """Close idle connections. Requests under way are not interrupted."""

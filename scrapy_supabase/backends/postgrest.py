@@ -1,0 +1,143 @@
+"""Supabase's REST API (PostgREST) as a backend: bytes in, nothing or a classified error out.
+
+supabase-py's `execute()` decodes, re-encodes and validates every row, asks for the rows back and loses the answer's
+status and headers; here the bytes made once are posted as they are. URL and headers are those supabase-py would send; a
+test compares them. (Importing supabase-py costs 0.6 s of CPU, more than the upload of 50,000 rows: so only tests and the
+script API do.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from scrapy_supabase.backends.base import TableInfo, Write
+from scrapy_supabase.backends.http import Answer, HttpPool
+from scrapy_supabase.errors import FatalError, ServerError, classify, fatal
+from scrapy_supabase.models import Mode
+
+_RESOLUTION = {
+    Mode.UPSERT: "return=minimal,resolution=merge-duplicates",
+    Mode.IGNORE: "return=minimal,resolution=ignore-duplicates",
+    Mode.INSERT: "return=minimal,missing=default",
+}
+
+
+class PostgrestBackend:
+    """The REST API of one project, for one key and one database schema.
+
+    `url` is the project's (without `/rest/v1`), `timeout` the seconds a request may take, `connections` how many are
+    kept alive, `proxy` an HTTP proxy's URL. The key is in the headers only and never in a message.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        schema: str = "public",
+        timeout: float = 65.0,
+        connections: int = 4,
+        proxy: str | None = None,
+    ) -> None:
+        self._prefix = urlsplit(url).path.rstrip("/") + "/rest/v1/"
+        self._host = urlsplit(url).netloc.rpartition("@")[2]
+        self._headers = {
+            "apikey": key,
+            "Authorization": f"Bearer {key}",
+            "User-Agent": "scrapy-supabase",
+            "Accept-Profile": schema,
+        }
+        self._write_headers = {
+            mode: {
+                **self._headers,
+                "Content-Type": "application/json",
+                "Content-Profile": schema,
+                "Prefer": prefer,
+            }
+            for mode, prefer in _RESOLUTION.items()
+        }
+        self._http = HttpPool(url, timeout=timeout, size=connections, proxy=proxy)
+
+    def __repr__(self) -> str:
+        return f"<PostgrestBackend {self._host}>"
+
+    def write(self, write: Write) -> None:
+        """Store the rows, all or none. Raises `ServerError`."""
+        query = "columns=" + quote(",".join(map(quote_name, write.columns)), safe="")
+        if write.on_conflict and write.mode is not Mode.INSERT:
+            query += "&on_conflict=" + quote(",".join(map(quote_name, write.on_conflict)), safe="")
+        target = f"{self._prefix}{quote(write.table, safe='')}?{query}"
+        answer = self._http.request("POST", target, write.body, self._write_headers[write.mode])
+        if answer.status not in (200, 201):
+            raise _error(answer)
+
+    def describe(self) -> Mapping[str, TableInfo] | None:
+        """Read the OpenAPI document; None where this key may not (hosted Supabase: all but the secret keys)."""
+        headers = {**self._headers, "Accept": "application/openapi+json"}
+        answer = self._http.request("GET", self._prefix, None, headers)
+        if answer.status == 200:
+            return _tables(answer.body)
+        error = _error(answer)
+        # A refused document says nothing about the tables: the probes will. A refused key will be refused there, too.
+        if isinstance(error, FatalError) and answer.status in (401, 403, 404):
+            return None
+        raise error
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._http.close()
+
+
+def quote_name(name: str) -> str:
+    r"""Quote a column's name for `columns=` and `on_conflict=`: `with,comma` → `"with,comma"`, `"` → `\"`."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _error(answer: Answer) -> ServerError:
+    if 300 <= answer.status < 400:
+        moved = answer.headers.get("Location", "elsewhere")
+        return fatal(
+            ServerError(f"the server redirects to {moved.split('?')[0]}", code=f"http_{answer.status}"),
+            "supabase_not_found",
+            "Set SUPABASE_URL to the project's URL itself.",
+        )
+    return classify(answer.status, answer.body, answer.headers.get("Retry-After"))
+
+
+_PRIMARY_KEY = "<pk/>"
+
+
+def _tables(document: bytes) -> Mapping[str, TableInfo] | None:
+    try:
+        definitions = msgspec.json.decode(document, type=_OpenApi).definitions
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None
+    return {
+        name: TableInfo(
+            columns={column: p.format or p.type or "" for column, p in table.properties.items()},
+            primary_key=tuple(c for c, p in table.properties.items() if _PRIMARY_KEY in (p.description or "")),
+            required=frozenset(c for c in table.required if table.properties[c].default is msgspec.UNSET),
+        )
+        for name, table in definitions.items()
+    }
+
+
+class _Property(msgspec.Struct):
+    format: str | None = None
+    type: str | None = None
+    description: str | None = None
+    default: Any = msgspec.UNSET
+
+
+class _Definition(msgspec.Struct):
+    properties: dict[str, _Property] = {}
+    required: list[str] = []
+
+
+class _OpenApi(msgspec.Struct):
+    definitions: dict[str, _Definition]

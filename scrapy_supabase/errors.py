@@ -1,0 +1,271 @@
+"""What can go wrong, and the one table that classifies a server's answer.
+
+    SupabaseError
+    ├── ConfigurationError      the settings; the crawl does not start
+    ├── ItemError               an item that cannot become a row; that row is rejected
+    └── ServerError             an answer, or none, to a request
+        ├── TransientError      the same request may work later
+        ├── TooLargeError       half of it may work
+        ├── UpsertRefusedError  a plain insert may work
+        ├── SchemaDriftError    it may work without one column
+        ├── BadRowsError        some rows are not acceptable
+        └── FatalError          no request will work until somebody mends something
+
+The `code` in the body decides (SQLSTATE or PGRSTnnn), the HTTP status only where there is no code: 21000 and 57014 both
+come as 500, 25006 as 405. Sources: PostgREST docs, references/errors; PostgreSQL docs, appendix A; measured on 14.14.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+
+class SupabaseError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigurationError(SupabaseError):
+    """Settings that cannot be used. The message lists all of them, each with what is allowed."""
+
+
+class ItemError(SupabaseError):
+    """An item that cannot become a row.
+
+    `code` is a short name for grouping, `field` the field at fault (or None).
+    """
+
+    def __init__(self, code: str, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+
+
+class ServerError(SupabaseError):
+    """A server's answer that is not a success, or no answer (`status` 0).
+
+    `code` is the SQLSTATE or PGRST code, else `http_503` and the like, else the name of the network failure.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        status: int = 0,
+        details: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.status = status
+        self.details = details
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [f"{self.code}: {self.message}"]
+        if self.details:
+            parts.append(self.details)
+        if self.hint:
+            parts.append(f"Hint: {self.hint}")
+        return " ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in parts)
+
+
+class TransientError(ServerError):
+    """May work later.
+
+    `ambiguous`: the rows may have been stored; `splittable`: fewer rows may work; `retry_after`: seconds the server
+    asked for; `tries`: how often at most, where it is less than the setting.
+    """
+
+    ambiguous: bool = False
+    splittable: bool = False
+    retry_after: float | None = None
+    tries: int | None = None
+
+
+class TooLargeError(ServerError):
+    """Too many rows or bytes for one request or one statement."""
+
+
+class UpsertRefusedError(ServerError):
+    """The database takes no upsert here: no unique index for the conflict columns (42P10), or 42501."""
+
+
+class SchemaDriftError(ServerError):
+    """The table lacks `column`, or it may not be written (generated, identity)."""
+
+    column: str = ""
+
+
+class BadRowsError(ServerError):
+    """At least one row of the request violates a rule of the table."""
+
+
+class FatalError(ServerError):
+    """Nothing will work until somebody mends something.
+
+    `reason` is the crawl's finish reason, `remedy` a sentence that says what to do.
+    """
+
+    reason: str = "supabase_error"
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} {self.remedy}".rstrip()
+
+
+def fatal(error: ServerError, reason: str, remedy: str) -> FatalError:
+    """Make `error` a `FatalError` with a finish reason and a remedy."""
+    made = FatalError(error.message, code=error.code, status=error.status, details=error.details, hint=error.hint)
+    made.reason, made.remedy = reason, remedy
+    return made
+
+
+_TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 530, 544})
+# The gateway gave up waiting: the database may have finished the work after that.
+_AMBIGUOUS_STATUS = frozenset({504, 524, 544})
+_TRANSIENT_CODE = re.compile(r"PGRST00[0-3]|PGRSTX00|08...|53(?!100)...|40001|40P01|55P03|57P0[123]|XX...")
+_TWICE_AT_MOST = re.compile(r"XX...|PGRSTX00")
+_DRIFT_CODE = re.compile(r"PGRST204|42703|428C9")
+_BAD_ROWS_CODE = re.compile(r"22...|23...|21000|P0001|54000|PT4\d\d")
+
+_KEY = (
+    "Check SUPABASE_URL and SUPABASE_KEY against the project's API settings; a key belongs to one project, "
+    "and a disabled or expired key must be replaced."
+)
+_FATAL: tuple[tuple[str, str, str], ...] = (
+    # pattern of the code, finish reason, remedy
+    (r"PGRST3..|http_401|http_403|28...", "supabase_unauthorized", _KEY),
+    (r"http_402", "supabase_payment_required", "The project is over its quota: see its billing page."),
+    (
+        r"http_540",
+        "supabase_paused",
+        "The project is paused: restore it in the Supabase dashboard, then run again.",
+    ),
+    (
+        r"PGRST205|42P01",
+        "supabase_no_table",
+        "Create it, or mend SUPABASE_TABLE(S) / SUPABASE_SCHEMA; if it is new: NOTIFY pgrst, 'reload schema';",
+    ),
+    (
+        r"http_404",
+        "supabase_not_found",
+        "SUPABASE_URL must be the project's URL alone, such as https://abcdefgh.supabase.co.",
+    ),
+    (
+        r"PGRST106",
+        "supabase_schema_not_exposed",
+        "Expose the schema under API settings > Exposed schemas, or mend SUPABASE_SCHEMA.",
+    ),
+    (
+        r"42501",
+        "supabase_permission_denied",
+        "",  # the uploader and the schema check know the table, and print the GRANT
+    ),
+    (
+        r"25006",
+        "supabase_read_only",
+        "The database is read-only: free disk space, leave read-only mode, run again.",
+    ),
+    (
+        r"53100",
+        "supabase_disk_full",
+        "The database's disk is full: free space or enlarge it, then run again.",
+    ),
+)
+_FATAL_PATTERNS = tuple((re.compile(p), reason, remedy) for p, reason, remedy in _FATAL)
+
+
+def is_policy_violation(error: ServerError) -> bool:
+    """Whether a 42501 speaks of a row-level policy, which judges rows, and not of a missing grant."""
+    return error.code == "42501" and "row-level security" in error.message
+
+
+def classify(status: int, body: bytes, retry_after: str | None = None) -> ServerError:
+    """Turn an unsuccessful answer into the error that says what to do about it. Never raises.
+
+    `retry_after` is the header's text; only its form in seconds is used (a date is ignored).
+    """
+    parsed = parse_body(body)
+    code = parsed.get("code") or f"http_{status}"
+    message = parsed.get("message") or parsed.get("error") or _one_line(body) or "no message"
+    kind = _kind(code, status)
+    error = kind(message, code=code, status=status, details=parsed.get("details"), hint=parsed.get("hint"))
+    if isinstance(error, TransientError):
+        error.ambiguous = error.splittable = status in _AMBIGUOUS_STATUS and code == f"http_{status}"
+        error.retry_after = _seconds(retry_after)
+        error.tries = 2 if _TWICE_AT_MOST.fullmatch(code) else None
+    elif isinstance(error, SchemaDriftError):
+        error.column = _column_of(error)
+        if not error.column:
+            return fatal(error, "supabase_schema", "The message names no column that could be left out.")
+    elif isinstance(error, FatalError):
+        for pattern, reason, remedy in _FATAL_PATTERNS:
+            if pattern.fullmatch(code):
+                error.reason, error.remedy = reason, remedy
+                break
+    return error
+
+
+def _kind(code: str, status: int) -> type[ServerError]:
+    if _TRANSIENT_CODE.fullmatch(code):
+        return TransientError
+    if code in {"57014", "http_413"}:
+        return TooLargeError
+    if code == "42P10":
+        return UpsertRefusedError
+    if _DRIFT_CODE.fullmatch(code):
+        return SchemaDriftError
+    if _BAD_ROWS_CODE.fullmatch(code):
+        return BadRowsError
+    if code == f"http_{status}" and status in _TRANSIENT_STATUS:
+        return TransientError
+    return FatalError
+
+
+def parse_body(body: bytes) -> dict[str, str]:
+    """Return code, message, details and hint of an error body as far as they are there, and nothing from HTML."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    # A gateway in front of PostgREST puts numbers into `code`: those are statuses, not codes.
+    return {
+        name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        for name, value in found.items()
+        if name in {"code", "message", "error", "details", "hint"}
+        and value
+        and not (name == "code" and (not isinstance(value, str) or (value.isdigit() and len(value) == 3)))
+    }
+
+
+def _one_line(body: bytes) -> str:
+    text = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", body[:4000].decode("utf-8", "replace"), flags=re.DOTALL)
+    return " ".join(text.split())[:200]
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    try:
+        return max(0.0, float(retry_after)) if retry_after else None
+    except ValueError:
+        return None
+
+
+# 42703 from INSERT: column "x" of relation "t" does not exist; from ON CONFLICT: column "x" does not exist.
+_COLUMN = re.compile(
+    r"Could not find the '(?P<cache>.*)' column of '"
+    r'|column "(?P<plain>.*?)"(?: of relation ".*")? does not exist'
+    r"|column (?P<bare>\S+) does not exist"
+    r'|column "(?P<generated>.*)"$',
+    re.DOTALL,
+)
+
+
+def _column_of(error: ServerError) -> str:
+    found = _COLUMN.search(error.message)
+    return next((name for name in found.groups() if name), "") if found else ""

@@ -1,0 +1,88 @@
+"""How often, and how long in between: the tenacity policy of one request, nothing else."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
+
+from scrapy_supabase.errors import TransientError
+
+_LONGEST_BACKOFF = 60.0  # seconds
+# A server that asks for more is not waited for: the rows are safe in the spool, a worker thread is worth more.
+_LONGEST_RETRY_AFTER = 300.0
+
+
+class Patience:
+    """How long waits may still be: for ever at first; until a deadline when the crawl closes; not at all at the end.
+
+    One is shared by all upload threads and set by the owner's thread. `clock` gives seconds and never goes back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._deadline: float | None = None
+        self._over = threading.Event()
+        self._changed = threading.Condition()
+
+    def limit(self, seconds: float) -> None:
+        """Wait no longer than `seconds` from now on. Waits that would end later are given up at once."""
+        with self._changed:
+            self._deadline = self._clock() + seconds
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Give up all waits, now and later."""
+        self.limit(-1)
+
+    def allows(self, seconds: float) -> bool:
+        """Whether a wait of `seconds` would end in time."""
+        return self._deadline is None or self._clock() + seconds < self._deadline
+
+    def sleep(self, seconds: float) -> None:
+        """Wait `seconds`, or less where that is no longer allowed."""
+        until = self._clock() + seconds
+        with self._changed:
+            while (rest := until - self._clock()) > 0 and self.allows(rest):
+                self._changed.wait(rest)
+
+
+def retrying(
+    attempts: int,
+    delay: float,
+    patience: Patience,
+    before_sleep: Callable[[RetryCallState], None],
+) -> Retrying:
+    """Return the policy for one request: `attempts` tries in all, on `TransientError` only, the last error re-raised.
+
+    The wait doubles from `delay` seconds, with up to `delay` seconds of jitter, at most 60 s; it is never shorter than
+    the server's `Retry-After`. Some errors allow fewer tries (`TransientError.tries`).
+    """
+    backoff = wait_exponential_jitter(initial=delay, max=_LONGEST_BACKOFF, jitter=delay)
+
+    def wait(state: RetryCallState) -> float:
+        return max(backoff(state), _error(state).retry_after or 0.0)
+
+    def stop(state: RetryCallState) -> bool:
+        error = _error(state)
+        if state.attempt_number >= min(attempts, error.tries or attempts):
+            return True
+        return (error.retry_after or 0.0) > _LONGEST_RETRY_AFTER or not patience.allows(state.upcoming_sleep)
+
+    return Retrying(
+        retry=retry_if_exception_type(TransientError),
+        wait=wait,
+        stop=stop,
+        sleep=patience.sleep,
+        before_sleep=before_sleep,
+        reraise=True,
+    )
+
+
+def _error(state: RetryCallState) -> TransientError:
+    error = state.outcome.exception() if state.outcome else None
+    if not isinstance(error, TransientError):
+        raise TypeError("a retry is asked for on TransientError only")
+    return error
