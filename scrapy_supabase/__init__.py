@@ -1,3 +1,30 @@
-"""The public names of scrapy-supabase."""
+"""Uploads every scraped item to Supabase, in chunks, and loses none.
 
-__all__: list[str] = []
+`ADDONS = {"scrapy_supabase.Addon": 300}` or `ITEM_PIPELINES = {"scrapy_supabase.SupabasePipeline": 300}`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scrapy_supabase.addon import Addon
+    from scrapy_supabase.pipeline import SupabasePipeline
+    from scrapy_supabase.urls import UrlStampMiddleware
+
+__all__ = ["Addon", "SupabasePipeline", "UrlStampMiddleware"]
+
+_HOMES = {
+    "Addon": "scrapy_supabase.addon",
+    "SupabasePipeline": "scrapy_supabase.pipeline",
+    "UrlStampMiddleware": "scrapy_supabase.urls",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Importing a name imports its module only: the gateway process and the commands need no pipeline.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

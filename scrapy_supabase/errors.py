@@ -163,7 +163,7 @@ _FATAL: tuple[tuple[str, str, str], ...] = (
     (
         r"42501",
         "supabase_permission_denied",
-        "",  # the uploader and the schema check know the table, and print the GRANT
+        "",  # who asked knows the table, and prints the GRANT
     ),
     (
         r"25006",
@@ -179,9 +179,9 @@ _FATAL: tuple[tuple[str, str, str], ...] = (
 _FATAL_PATTERNS = tuple((re.compile(p), reason, remedy) for p, reason, remedy in _FATAL)
 
 
-def is_policy_violation(error: ServerError) -> bool:
+def is_policy_violation(code: str, message: str) -> bool:
     """Whether a 42501 speaks of a row-level policy, which judges rows, and not of a missing grant."""
-    return error.code == "42501" and "row-level security" in error.message
+    return code == "42501" and "row-level security" in message
 
 
 def classify(status: int, body: bytes, retry_after: str | None = None) -> ServerError:
@@ -192,7 +192,7 @@ def classify(status: int, body: bytes, retry_after: str | None = None) -> Server
     parsed = parse_body(body)
     code = parsed.get("code") or f"http_{status}"
     message = parsed.get("message") or parsed.get("error") or _one_line(body) or "no message"
-    kind = _kind(code, status)
+    kind = BadRowsError if is_policy_violation(code, message) else _kind(code, status)
     error = kind(message, code=code, status=status, details=parsed.get("details"), hint=parsed.get("hint"))
     if isinstance(error, TransientError):
         error.ambiguous = error.splittable = status in _AMBIGUOUS_STATUS and code == f"http_{status}"

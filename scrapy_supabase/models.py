@@ -44,19 +44,23 @@ class TableSpec:
     stamps: Mapping[str, str] = field(default_factory=dict)  # column → name of a stamp
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
     """Rows of one table and one column set that travel in one request, sorted by key, each key once.
 
-    `file` names the chunk's file in the spool; `last_try` says that rows refused for a missing foreign key
-    have had their second chance.
+    `file` names the chunk's file in the spool. Where rows of the chunk were deferred, the chunk comes a second time
+    with those rows only, `after` all chunks up to that number.
     """
 
     number: int
     rows: tuple[Row, ...]
     file: str
     superseded: int = 0
-    last_try: bool = False
+    after: int | None = None
+    keys: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", frozenset(row.key for row in self.rows if row.key is not None))
 
     @property
     def table(self) -> str:

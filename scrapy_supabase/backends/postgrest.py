@@ -67,9 +67,9 @@ class PostgrestBackend:
 
     def write(self, write: Write) -> None:
         """Store the rows, all or none. Raises `ServerError`."""
-        query = "columns=" + quote(",".join(map(quote_name, write.columns)), safe="")
+        query = "columns=" + _quoted(write.columns) if write.columns else ""
         if write.on_conflict and write.mode is not Mode.INSERT:
-            query += "&on_conflict=" + quote(",".join(map(quote_name, write.on_conflict)), safe="")
+            query += "&on_conflict=" + _quoted(write.on_conflict)
         target = f"{self._prefix}{quote(write.table, safe='')}?{query}"
         answer = self._http.request("POST", target, write.body, self._write_headers[write.mode])
         if answer.status not in (200, 201):
@@ -90,6 +90,10 @@ class PostgrestBackend:
     def close(self) -> None:
         """Close idle connections."""
         self._http.close()
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return quote(",".join(map(quote_name, names)), safe="")
 
 
 def quote_name(name: str) -> str:

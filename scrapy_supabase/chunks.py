@@ -1,0 +1,132 @@
+"""Row → Chunk: rows of one table and one column set, sealed by number, bytes or age; the last row per key wins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from scrapy_supabase.models import Chunk, Mode, Row
+
+# Items whose optional fields come and go make many column sets; each open chunk holds a file open.
+_MOST_OPEN = 64
+
+
+class ChunkFile(Protocol):
+    """Where the rows of an open chunk are written before they are anywhere else."""
+
+    @property
+    def name(self) -> str:
+        """Names the file in its spool."""
+
+    def append(self, data: bytes) -> None:
+        """Write one row."""
+
+    def close(self) -> None:
+        """No row follows."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A chunk that still takes rows. `rows` is keyed by the row's key, or by a number where it has none."""
+
+    number: int
+    file: ChunkFile
+    opened: float
+    mode: Mode
+    rows: dict[str | int, Row] = field(default_factory=dict)
+    size: int = 1  # of the request's body: brackets, and a comma a row
+    superseded: int = 0
+
+    def add(self, row: Row) -> None:
+        self.file.append(row.data)
+        key = row.key
+        if key is None or self.mode is Mode.INSERT:
+            self.rows[len(self.rows)] = row
+        elif (old := self.rows.get(key)) is not None:
+            self.superseded += 1
+            if self.mode is Mode.IGNORE:
+                return
+            self.size -= len(old.data) + 1
+            self.rows[key] = row
+        else:
+            self.rows[key] = row
+        self.size += len(row.data) + 1
+
+
+class Chunker:
+    """Collects rows into chunks. Not thread-safe.
+
+    `max_rows` rows or `max_bytes` bytes of body seal a chunk, `max_age` seconds (0: never) make it due. `mode(table)`
+    is the mode in force, `open_file(row)` opens the spool's file for a chunk that starts with `row`. Chunks are
+    numbered from 1 as they are opened; `last_number` is the newest one's.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_rows: int,
+        max_bytes: int,
+        max_age: float,
+        mode: Callable[[str], Mode],
+        open_file: Callable[[Row], ChunkFile],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._mode = mode
+        self._open_file = open_file
+        self._clock = clock
+        self._open: dict[tuple[str, tuple[str, ...]], _Open] = {}
+        self.last_number = 0
+
+    def add(self, row: Row) -> list[Chunk]:
+        """Take a row in; return the chunks that are sealed by it, in the order they must be sent."""
+        sealed: list[Chunk] = []
+        place = (row.table, row.columns)
+        if len(self._open) > 1 and row.key is not None:
+            # An older row of this key with other columns must be sent before this one.
+            shared = [p for p, o in self._open.items() if p[0] == row.table and p != place and row.key in o.rows]
+            sealed.extend(map(self._seal, shared))
+        chunk = self._open.get(place)
+        if chunk is not None and chunk.size + len(row.data) + 1 > self._max_bytes:
+            sealed.append(self._seal(place))
+            chunk = None
+        if chunk is None:
+            if len(self._open) >= _MOST_OPEN:
+                sealed.append(self._seal(next(iter(self._open))))
+            self.last_number += 1
+            file, mode = self._open_file(row), self._mode(row.table)
+            chunk = self._open[place] = _Open(self.last_number, file, self._clock(), mode)
+        chunk.add(row)
+        if len(chunk.rows) >= self._max_rows:
+            sealed.append(self._seal(place))
+        return sealed
+
+    def due(self) -> list[Chunk]:
+        """Seal and return the chunks that have been open for `max_age` seconds."""
+        if not self._max_age:
+            return []
+        oldest = self._clock() - self._max_age
+        return [self._seal(place) for place, chunk in list(self._open.items()) if chunk.opened <= oldest]
+
+    def seal_all(self) -> list[Chunk]:
+        """Seal and return all open chunks."""
+        return [self._seal(place) for place in list(self._open)]
+
+    def holds(self, number: int) -> bool:
+        """Whether a chunk numbered up to `number` still takes rows."""
+        return any(chunk.number <= number for chunk in self._open.values())
+
+    def _seal(self, place: tuple[str, tuple[str, ...]]) -> Chunk:
+        chunk = self._open.pop(place)
+        chunk.file.close()
+        # Sorted, so that two writers of the same keys lock them in the same order and cannot deadlock.
+        rows = tuple(sorted(chunk.rows.values(), key=_sort_key))
+        return Chunk(chunk.number, rows, chunk.file.name, chunk.superseded)
+
+
+def _sort_key(row: Row) -> str:
+    return row.key or ""

@@ -1,0 +1,210 @@
+"""The engine: takes rows, seals chunks, uploads them in its own threads, and says when to wait.
+
+It knows no Scrapy and no event loop. One thread owns it and calls its methods; upload threads call only `_work`. When
+an upload is over, `wake()` is called in the upload thread: it must make the owner call `collect()` soon.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from queue import SimpleQueue
+from typing import Protocol
+
+from scrapy_supabase.chunks import Chunker
+from scrapy_supabase.models import Chunk, Outcome, Row
+from scrapy_supabase.spool import Spool
+
+logger = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Is told what happened, in the owner's thread, after the fact."""
+
+    def sealed(self, chunk: Chunk) -> None:
+        """A chunk is complete and on its way."""
+
+    def settled(self, outcome: Outcome) -> None:
+        """A chunk's rows are where the outcome says; those deferred come again in another chunk."""
+
+    def waited(self, seconds: float) -> None:
+        """Items had to wait this long because too much was on its way."""
+
+
+class Delivery:
+    """Delivers rows to `upload`, at most `workers` chunks at once.
+
+    Chunks that share a key are uploaded in the order in which they were sealed; all others in any order.
+    """
+
+    def __init__(
+        self,
+        upload: Callable[[Chunk], Outcome],
+        *,
+        chunker: Chunker,
+        spool: Spool,
+        observer: Observer,
+        workers: int,
+        wake: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._upload = upload
+        self._chunker = chunker
+        self._spool = spool
+        self._observer = observer
+        self._workers = workers
+        self._wake = wake
+        self._clock = clock
+        self._queue: deque[Chunk] = deque()  # sealed, not yet given to a thread; oldest first
+        self._in_flight: dict[int, Chunk] = {}
+        self._jobs: SimpleQueue[Chunk | None] = SimpleQueue()
+        self._done: SimpleQueue[Outcome] = SimpleQueue()
+        self._settling = threading.Lock()  # a thread settles its chunk, or the owner abandons it: never both
+        self._threads = 0
+        self._waiting: Future[None] | None = None
+        self._waiting_since = 0.0
+        self._idle: Future[None] | None = None
+        self._halted = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many chunks are being uploaded now."""
+        return len(self._in_flight)
+
+    def add(self, row: Row) -> Future[None] | None:
+        """Take a row. Returns None, or what the giver should wait for before it gives more."""
+        for chunk in self._chunker.add(row):
+            self._enqueue(chunk)
+        if not self._queue:
+            return None
+        if self._waiting is None:
+            self._waiting = Future()
+            self._waiting_since = self._clock()
+        return self._waiting
+
+    def tick(self) -> None:
+        """Seal the chunks that have waited long enough for more rows. To be called about once a second."""
+        for chunk in self._chunker.due():
+            self._enqueue(chunk)
+
+    def flush(self) -> None:
+        """Seal all open chunks."""
+        for chunk in self._chunker.seal_all():
+            self._enqueue(chunk)
+
+    def finish(self) -> Future[None]:
+        """Seal all open chunks and return what is done when everything has been uploaded or given up."""
+        if self._idle is None:
+            self._idle = Future()
+        self.flush()
+        self._advance()
+        return self._idle
+
+    def halt(self) -> None:
+        """Upload nothing any more: what is not uploaded stays in the spool, and what comes goes there."""
+        self._halted = True
+        self._advance()
+
+    def abandon(self) -> None:
+        """Leave what is not uploaded in the spool, whatever the threads do: the end of a close that took too long."""
+        self.halt()
+        with self._settling:
+            self.collect()
+            for chunk in self._in_flight.values():
+                self._observer.settled(self._spool.settle(Outcome(chunk, 0, left=chunk.rows)))
+            self._in_flight.clear()
+        self._advance()
+
+    def close(self) -> None:
+        """Let the threads end. One that is in a request ends after it; it never keeps the process alive."""
+        for _ in range(self._threads):
+            self._jobs.put(None)
+
+    def collect(self) -> None:
+        """Take in the outcomes that the threads have ready. Never waits."""
+        while not self._done.empty():
+            outcome = self._done.get_nowait()
+            del self._in_flight[outcome.chunk.number]
+            self._observer.settled(outcome)
+            if outcome.deferred:
+                # The rows they refer to may be in any chunk that is under way or still open.
+                again = replace(outcome.chunk, rows=outcome.deferred, superseded=0, after=self._chunker.last_number)
+                self._queue.appendleft(again)
+        self._advance()
+
+    def _enqueue(self, chunk: Chunk) -> None:
+        self._observer.sealed(chunk)
+        self._queue.append(chunk)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Start what may start, and tell those who wait."""
+        if self._halted:
+            while self._queue:
+                chunk = self._queue.popleft()
+                self._observer.settled(self._spool.settle(Outcome(chunk, 0, left=chunk.rows)))
+        elif self._queue:
+            self._start_eligible()
+        if self._waiting is not None and not self._queue:
+            waiting, self._waiting = self._waiting, None
+            self._observer.waited(self._clock() - self._waiting_since)
+            waiting.set_result(None)
+        if self._idle is not None and not self._queue and not self._in_flight and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _start_eligible(self) -> None:
+        """Give chunks to threads, oldest first, except those that must wait for another."""
+        stay: list[Chunk] = []  # older ones that stay in the queue
+        blocked: set[int] = set()  # numbers of those that wait for an older one in the queue
+        for chunk in list(self._queue):
+            if len(self._in_flight) >= self._workers:
+                return
+            if any(_share_a_key(chunk, older) for older in stay):
+                blocked.add(chunk.number)
+            elif chunk.after is None and not any(_share_a_key(chunk, other) for other in self._in_flight.values()):
+                self._start(chunk)
+                continue
+            stay.append(chunk)
+        for chunk in stay:
+            if chunk.after is not None and self._is_last(chunk, chunk.after, blocked):
+                self._start(chunk)
+                return
+
+    def _is_last(self, chunk: Chunk, number: int, blocked: set[int]) -> bool:
+        """Whether all chunks up to `number` that could go before the deferred `chunk` have gone."""
+        return not (
+            self._chunker.holds(number)
+            or any(flying <= number or _share_a_key(chunk, other) for flying, other in self._in_flight.items())
+            or any(c.number <= number and c.after is None and c.number not in blocked for c in self._queue)
+        )
+
+    def _start(self, chunk: Chunk) -> None:
+        self._queue.remove(chunk)
+        self._in_flight[chunk.number] = chunk
+        if self._threads < min(self._workers, len(self._in_flight)):
+            self._threads += 1
+            # A daemon: a server that never answers must not keep the process from ending.
+            threading.Thread(target=self._work, name=f"supabase-upload-{self._threads}", daemon=True).start()
+        self._jobs.put(chunk)
+
+    def _work(self) -> None:
+        while (chunk := self._jobs.get()) is not None:
+            try:
+                outcome = self._upload(chunk)
+            except Exception:
+                logger.exception("%s: a fault of scrapy-supabase itself. Its rows stay in the spool.", chunk)
+                outcome = Outcome(chunk, 0, left=chunk.rows)
+            with self._settling:
+                if self._in_flight.get(chunk.number) is not chunk:
+                    continue  # abandoned
+                self._done.put(self._spool.settle(outcome))
+            self._wake()
+
+
+def _share_a_key(one: Chunk, other: Chunk) -> bool:
+    return one.table == other.table and not one.keys.isdisjoint(other.keys)

@@ -1,0 +1,72 @@
+"""The crawl's thread, whichever of Scrapy's three modes runs it: asyncio reactor, another reactor, no reactor."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from scrapy.utils.asyncio import CallLaterResult, call_later, is_asyncio_available
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from twisted.internet.defer import Deferred
+
+T = TypeVar("T")
+
+
+class EventLoop:
+    """Must be made in the crawl's thread, while the loop runs."""
+
+    def __init__(self) -> None:
+        self.call_soon_threadsafe: Callable[..., object]
+        if is_asyncio_available():
+            self.call_soon_threadsafe = asyncio.get_running_loop().call_soon_threadsafe
+        else:
+            from twisted.internet import reactor
+
+            self.call_soon_threadsafe = reactor.callFromThread  # type: ignore[attr-defined]
+
+    async def wait(self, future: Future[T], timeout: float | None = None) -> bool:
+        """Wait for a future that is completed in this thread. False if it took longer than `timeout` seconds."""
+        if future.done():
+            return True
+        woken: Deferred[None] = Deferred()
+
+        def wake(*_: object) -> None:
+            if not woken.called:
+                woken.callback(None)
+
+        future.add_done_callback(wake)
+        timer: CallLaterResult | None = call_later(timeout, wake) if timeout is not None else None
+        await maybe_deferred_to_future(woken)
+        if timer is not None:
+            timer.cancel()
+        return future.done()
+
+    async def run_in_thread(self, func: Callable[[], T]) -> T:
+        """Run `func` in a thread of its own; never in the shared pool, which also resolves names for the crawl."""
+        future: Future[T] = Future()
+
+        def finish(result: T | None, error: BaseException | None) -> None:
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]
+
+        def run() -> None:
+            try:
+                result = func()
+            except BaseException as error:  # noqa: BLE001 (handed over to the crawl's thread)
+                self.call_soon_threadsafe(finish, None, error)
+            else:
+                self.call_soon_threadsafe(finish, result, None)
+
+        threading.Thread(target=run, name="supabase-open", daemon=True).start()
+        await self.wait(future)
+        return future.result()
+
+
+def start(coroutine: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+    """Run a coroutine without waiting for it."""
+    return deferred_from_coro(coroutine)

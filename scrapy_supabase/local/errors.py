@@ -1,0 +1,9 @@
+"""What can go wrong with the local Supabase."""
+
+from __future__ import annotations
+
+from scrapy_supabase.errors import SupabaseError
+
+
+class LocalSupabaseError(SupabaseError):
+    """The local Supabase cannot be started or used; the message says what to do."""

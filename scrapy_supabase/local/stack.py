@@ -1,0 +1,312 @@
+"""`LocalSupabase`: PostgreSQL and the REST API of one data folder, started, joined and left."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import pwd
+import select
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any, Self
+
+from scrapy_supabase.local.binaries import find_postgrest, find_server
+from scrapy_supabase.local.cluster import Cluster, environment
+from scrapy_supabase.local.errors import LocalSupabaseError
+from scrapy_supabase.local.keys import Keys, load_keys, write_private
+from scrapy_supabase.local.migrations import apply_migrations, read_migrations
+
+logger = logging.getLogger(__name__)
+
+_START_TIMEOUT = 30.0  # seconds; a start takes one, on a machine that has time
+_HOST = "127.0.0.1"
+_left_running: list[subprocess.Popen[bytes]] = []  # supervisors that others still need
+
+
+class LocalSupabase:
+    """A Supabase on this machine, below `data_dir`; a context manager.
+
+    `migrations` is a folder of numbered SQL files, or the files; `port` is the REST API's (0: a free one). A data folder
+    has one holder: a second is refused, unless it says `join=True`; then it shares what runs (its `port` is not used),
+    and the last one to leave stops it. Raises `LocalSupabaseError`.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | Path,
+        *,
+        migrations: str | Path | Iterable[str | Path] = (),
+        port: int = 0,
+        join: bool = False,
+    ) -> None:
+        self._folder = Path(data_dir).absolute()
+        self._migrations = migrations
+        self._port = port
+        self._join = join
+        self._lease: int | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._keys: Keys | None = None
+        self._state: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<LocalSupabase {self._folder} {self._state.get('url', 'not running')}>"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The project's URL, for supabase-py and `SUPABASE_URL`."""
+        return str(self._running()["url"])
+
+    @property
+    def rest(self) -> str:
+        """Which REST server answers: our gateway, or PostgREST."""
+        return str(self._running()["rest"])
+
+    @property
+    def db_url(self) -> str:
+        """A connection string for the superuser `postgres`."""
+        return self._db_url("postgres", self._secrets().postgres_password)
+
+    @property
+    def anon_key(self) -> str:
+        """The key for the role `anon`: row-level security holds."""
+        return self._secrets().anon_key
+
+    @property
+    def service_role_key(self) -> str:
+        """The key for the role `service_role`: row-level security is passed."""
+        return self._secrets().service_role_key
+
+    @property
+    def jwt_secret(self) -> str:
+        """What keys are signed with."""
+        return self._secrets().jwt_secret
+
+    def start(self) -> None:
+        """Start or join; returns when the REST API answers. Raises `LocalSupabaseError`."""
+        if self._lease is not None:
+            raise LocalSupabaseError(f"{self!r} is started already.")
+        migrations = read_migrations(self._migrations)
+        self._prepare_folder()
+        deadline = time.monotonic() + _START_TIMEOUT
+        try:
+            while not (self._try_own() or self._try_join()):
+                if time.monotonic() > deadline:
+                    raise LocalSupabaseError(
+                        f"The local Supabase in {self._folder} neither starts nor stops: see its logs."
+                    )
+                time.sleep(0.05)
+            if migrations:
+                with self._connect() as connection:
+                    for name in apply_migrations(connection, migrations):
+                        logger.info("Local Supabase: applied migration %s", name)
+        except BaseException:
+            self.stop()
+            raise
+        logger.info("Local Supabase in %s: %s, REST API by %s", self._folder, self.url, self.rest)
+
+    def stop(self) -> None:
+        """Leave; what nobody else uses is stopped, and is gone when this returns."""
+        if self._lease is not None:
+            os.close(self._lease)
+            self._lease = None
+        supervisor, self._supervisor = self._supervisor, None
+        self._state = {}
+        if supervisor is None:
+            return
+        assert supervisor.stdin is not None  # noqa: S101 (for the type checker)
+        assert supervisor.stdout is not None  # noqa: S101
+        with contextlib.suppress(OSError):
+            supervisor.stdin.close()
+        while (line := supervisor.stdout.readline()) and line.strip() not in (b"stopped", b"shared"):
+            pass
+        supervisor.stdout.close()
+        if line.strip() == b"shared":
+            _left_running.append(supervisor)
+        else:
+            supervisor.wait()
+
+    def _prepare_folder(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / "leases").mkdir(mode=0o700, exist_ok=True)
+            if os.stat(self._folder).st_uid == os.geteuid():
+                # As root, the server's user must get through to its own folder; names are all that others see.
+                self._folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        except OSError as error:
+            raise LocalSupabaseError(f"The data folder {self._folder} cannot be used: {error.strerror}.") from error
+
+    def _try_own(self) -> bool:
+        lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            if self._join:
+                return False
+            raise LocalSupabaseError(
+                f"The local Supabase in {self._folder} is in use by process {self._holder()}. Stop that one, or use "
+                "another data folder."
+            ) from None
+        try:
+            (self._folder / "state.json").unlink(missing_ok=True)
+            self._lease = self._take_lease()
+            self._keys = load_keys(self._folder)
+            self._launch(lock)
+        finally:
+            os.close(lock)  # the supervisor has it now
+        return True
+
+    def _try_join(self) -> bool:
+        """Take a lease on what runs, unless it is starting or stopping just now."""
+        guard = os.open(self._folder / "leases.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                state = self._folder / "state.json"
+                if not state.exists():
+                    return False
+                self._state = json.loads(state.read_text())
+                self._keys = load_keys(self._folder)
+                self._lease = self._take_lease()
+                return True
+        finally:
+            os.close(guard)
+        return False
+
+    def _take_lease(self) -> int:
+        lease = os.open(self._folder / "leases" / uuid.uuid4().hex, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(lease, fcntl.LOCK_EX)
+        return lease
+
+    def _holder(self) -> object:
+        try:
+            return json.loads((self._folder / "state.json").read_text())["owner"]
+        except (OSError, ValueError, KeyError):
+            return "(starting)"
+
+    def _launch(self, lock: int) -> None:
+        server = find_server()
+        cluster = Cluster(server, self._folder / "postgres")
+        cluster.stop_orphan()
+        cluster.prepare(self._secrets().postgres_password)
+        port = _free_port()
+        self._state = {"db_port": port, "owner": os.getpid()}
+        user = pwd.getpwnam(server.user) if server.user else None
+        package = str(Path(__file__).parents[2])
+        orders = {
+            "folder": str(self._folder),
+            "data": str(cluster.data),
+            "postgres": cluster.command(port),
+            "environment": environment(),
+            "user": [user.pw_uid, user.pw_gid] if user else None,
+            "gateway": [sys.executable, "-m", "scrapy_supabase.local.gateway"],
+            "gateway_environment": {
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+            },
+            "gateway_orders": {
+                "db_url": self._db_url("authenticator", self._secrets().authenticator_password),
+                "host": _HOST,
+                "port": self._port,
+                "jwt_secret": self._secrets().jwt_secret,
+                "schemas": ["public"],
+                "postgrest": find_postgrest(),
+            },
+        }
+        self._supervisor = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
+        assert self._supervisor.stdin is not None  # noqa: S101 (for the type checker)
+        self._supervisor.stdin.write(json.dumps(orders).encode() + b"\n")
+        self._supervisor.stdin.flush()
+        self._wait_for_postgres(cluster, port)
+        self._make_roles()
+        _, rest_port, name = self._said(self._supervisor.stdout).split(maxsplit=2)
+        self._state |= {"url": f"http://{_HOST}:{rest_port}", "rest": name}
+        write_private(self._folder / "state.json", json.dumps(self._state))
+
+    def _wait_for_postgres(self, cluster: Cluster, port: int) -> None:
+        assert self._supervisor is not None  # noqa: S101
+        status = cluster.data / "postmaster.pid"
+        deadline = time.monotonic() + _START_TIMEOUT
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, IndexError):
+                lines = status.read_text().splitlines()
+                if lines[3] == str(port) and lines[7].strip() == "ready":
+                    return
+            if self._supervisor.poll() is not None:
+                break
+            time.sleep(0.005)
+        raise LocalSupabaseError(f"PostgreSQL did not start: {self._last_line('postgres.log')}")
+
+    def _make_roles(self) -> None:
+        done = self._folder / "roles-made"
+        if done.exists():
+            return
+        with self._connect() as connection, connection.transaction():
+            exists = connection.execute("select 1 from pg_roles where rolname = 'authenticator'").fetchone()
+            if not exists:
+                connection.execute(Path(__file__).with_name("roles.sql").read_bytes())
+                from psycopg import sql
+
+                password = sql.Literal(self._secrets().authenticator_password)
+                connection.execute(sql.SQL("alter role authenticator password {}").format(password))
+        done.touch(mode=0o600)
+
+    def _said(self, stream: IO[bytes] | None) -> str:
+        """The gateway's line, passed on by the supervisor."""
+        assert stream is not None  # noqa: S101
+        ready, _, _ = select.select([stream], [], [], _START_TIMEOUT)
+        line = stream.readline().decode().strip() if ready else ""
+        if line.startswith("ready "):
+            return line
+        raise LocalSupabaseError(f"The REST API did not start: {self._last_line('gateway.log') or line}")
+
+    def _last_line(self, name: str) -> str:
+        with contextlib.suppress(OSError, IndexError):
+            return (self._folder / name).read_text(errors="replace").strip().splitlines()[-1]
+        return f"see {self._folder / name}"
+
+    def _connect(self) -> Any:
+        import psycopg
+
+        return psycopg.connect(self.db_url, autocommit=True)
+
+    def _db_url(self, user: str, password: str) -> str:
+        return f"postgresql://{user}:{password}@{_HOST}:{self._state['db_port']}/postgres"
+
+    def _running(self) -> dict[str, Any]:
+        if "url" not in self._state:
+            raise LocalSupabaseError("The local Supabase is not running: use `with LocalSupabase(…)` or call start().")
+        return self._state
+
+    def _secrets(self) -> Keys:
+        if self._keys is None:
+            raise LocalSupabaseError("The local Supabase is not running: use `with LocalSupabase(…)` or call start().")
+        return self._keys
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])

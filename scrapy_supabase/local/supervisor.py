@@ -1,0 +1,150 @@
+"""The process that PostgreSQL and the gateway belong to: it ends them when its owner is gone, however that came.
+
+Run as a script by `python -I -S`, with the standard library only, so that it is up in 20 ms. Its standard input is a
+pipe from the owner: the first line is its orders (JSON), end of file says that the owner is done, or dead. It has a
+session of its own, so that Ctrl-C in a terminal does not stop the database before the crawl has handed in its rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_LOOK_EVERY = 0.25  # seconds between looks at the children
+
+
+def main() -> int:
+    """Start the two, say what they say, and stop them when nobody needs them."""
+    orders = json.loads(sys.stdin.buffer.readline())
+    folder = Path(orders["folder"])
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    with (folder / "supervisor.log").open("a", encoding="utf-8") as log:
+        postgres = _start_postgres(orders, folder)
+        gateway = _start_gateway(orders, folder)
+        try:
+            while not stopping and _alive(postgres, gateway, log) and not _owner_gone(gateway):
+                pass
+            while not stopping and _alive(postgres, gateway, log) and _in_use(folder):
+                time.sleep(_LOOK_EVERY)
+        finally:
+            _stop(gateway, signal.SIGTERM)
+            _stop(postgres, signal.SIGINT, signal.SIGQUIT)
+    (folder / "state.json").unlink(missing_ok=True)
+    _say("stopped")
+    return 0
+
+
+def _start_postgres(orders: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
+    log = os.open(folder / "postgres.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    user = orders["user"]
+    identity = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
+    try:
+        return subprocess.Popen(
+            orders["postgres"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=orders["environment"],
+            cwd=orders["data"],
+            preexec_fn=_die_with_parent,
+            **identity,
+        )
+    finally:
+        os.close(log)
+
+
+def _die_with_parent() -> None:
+    """Linux: should this process be killed, PostgreSQL gets SIGINT (fast shutdown) from the kernel."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+
+
+def _start_gateway(orders: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
+    log = os.open(folder / "gateway.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        gateway = subprocess.Popen(
+            orders["gateway"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=orders["gateway_environment"],
+        )
+    finally:
+        os.close(log)
+    with contextlib.suppress(BrokenPipeError):
+        assert gateway.stdin is not None  # noqa: S101 (for the type checker)
+        gateway.stdin.write(json.dumps(orders["gateway_orders"]).encode() + b"\n")
+        gateway.stdin.flush()
+    return gateway
+
+
+def _alive(postgres: subprocess.Popen[bytes], gateway: subprocess.Popen[bytes], log: Any) -> bool:
+    for name, process in (("postgres", postgres), ("gateway", gateway)):
+        if process.poll() is not None:
+            print(f"{time.strftime('%F %T')} {name} ended by itself ({process.returncode})", file=log, flush=True)
+            _say(f"ended {name} {process.returncode}")
+            return False
+    return True
+
+
+def _owner_gone(gateway: subprocess.Popen[bytes]) -> bool:
+    """Wait a moment for the owner's end of file; pass on what the gateway prints meanwhile."""
+    readable, _, _ = select.select([sys.stdin, gateway.stdout], [], [], _LOOK_EVERY)
+    if gateway.stdout in readable and gateway.stdout is not None:
+        line = gateway.stdout.readline()
+        if line:
+            _say(line.decode().strip())
+    return sys.stdin in readable and not os.read(sys.stdin.fileno(), 1)
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether anybody else still holds a lease. If not, nobody can take one any more: the lock is kept until we end."""
+    guard = os.open(folder / "leases.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(guard, fcntl.LOCK_EX)
+    for lease in (folder / "leases").iterdir():
+        descriptor = os.open(lease, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lease.unlink(missing_ok=True)
+        except BlockingIOError:
+            _say("shared")
+            os.close(guard)
+            return True
+        finally:
+            os.close(descriptor)
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes], *signals: int) -> None:
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    for number in (*signals, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+            return
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(1, line.encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,297 @@
+"""The Scrapy seam and composition root: nothing else knows a crawler."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from itemadapter import ItemAdapter
+from scrapy import signals
+from scrapy.exceptions import NotConfigured
+from scrapy.utils.asyncio import create_looping_call
+
+from scrapy_supabase.backends.postgrest import PostgrestBackend
+from scrapy_supabase.chunks import Chunker
+from scrapy_supabase.delivery import Delivery
+from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError
+from scrapy_supabase.eventloop import EventLoop, start
+from scrapy_supabase.models import Chunk, Outcome, Rejection
+from scrapy_supabase.retry import Patience
+from scrapy_supabase.rows import RowBuilder, Stamp
+from scrapy_supabase.schema import Schema
+from scrapy_supabase.schema_check import SchemaCheck
+from scrapy_supabase.settings import LOCAL, Config, uses_url_stamp
+from scrapy_supabase.spool import REJECTED, DiskSpool, NoSpool, Spool
+from scrapy_supabase.stats import Stats
+from scrapy_supabase.uploader import Uploader
+from scrapy_supabase.urls import UrlStampMiddleware
+from scrapy_supabase.values import printable
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+
+    from scrapy_supabase.local import LocalSupabase
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS_EVERY = 60.0  # seconds
+
+
+class SupabasePipeline:
+    """Uploads every item to Supabase and hands it on unchanged.
+
+    `ITEM_PIPELINES = {"scrapy_supabase.SupabasePipeline": 300}`; the settings are in docs/reference/settings.md.
+    """
+
+    def __init__(self, crawler: Crawler, config: Config) -> None:
+        self._crawler = crawler
+        self._config = config
+        self._run = str(uuid.uuid4())
+        self._stats = Stats(crawler.stats)
+        self._local: LocalSupabase | None = None
+        self._fatal: FatalError | None = None
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Read the settings. Raises `ConfigurationError`, or `NotConfigured` where the pipeline is switched off."""
+        if not crawler.settings.getbool("SUPABASE_ENABLED", True):
+            raise NotConfigured("SUPABASE_ENABLED is False")
+        return cls(crawler, Config.from_settings(crawler.settings))
+
+    async def open_spider(self) -> None:
+        """Check the tables. What no upload can survive closes the crawl before a page is fetched."""
+        self._loop = EventLoop()
+        self._patience = Patience()
+        for warning in self._config.warnings:
+            logger.warning("%s", warning)
+        try:
+            await self._loop.run_in_thread(self._connect)
+        except FatalError as error:
+            self._stop_crawl(error)
+        self._compose()
+        logger.info(
+            "Uploading to %s: %s; %d rows a chunk, %d at once; spool: %s",
+            *(self._config.host, self._described(), self._config.chunk_rows, self._config.concurrent_uploads),
+            self._spool.folder or "none",
+        )
+        connect = self._crawler.signals.connect
+        connect(self._close_if_fatal, signals.spider_opened)
+        connect(self._flush, signals.spider_idle)
+        self._last_progress = time.monotonic()
+        self._ticker = create_looping_call(self._tick)
+        self._ticker.start(1.0, now=False)
+
+    def process_item(self, item: Any) -> Any:
+        """Build the row, deliver it, wait only if told to, return the item."""
+        try:
+            waiting = self._delivery.add(self._rows.build(item))
+        except ItemError as error:
+            self._refuse(item, error)
+            return item
+        return item if waiting is None else self._return_later(item, waiting)
+
+    async def close_spider(self) -> None:
+        """Upload the rest within `SUPABASE_CLOSE_TIMEOUT`; what is not uploaded by then stays in the spool."""
+        self._ticker.stop()
+        self._patience.limit(self._config.close_timeout)
+        if not await self._loop.wait(self._delivery.finish(), self._config.close_timeout):
+            logger.warning(
+                "%d chunks are still being uploaded after %g s (SUPABASE_CLOSE_TIMEOUT): left for the next run.",
+                *(self._delivery.in_flight, self._config.close_timeout),
+            )
+        self._patience.end()
+        self._delivery.abandon()
+        self._delivery.close()
+        self._spool.close()
+        self._backend.close()
+        if self._local is not None:
+            await self._loop.run_in_thread(self._local.stop)
+        self._summarize()
+
+    def _connect(self) -> None:
+        """Find the server and learn the tables. Runs in a thread."""
+        config = self._config
+        url, key = config.url, config.key
+        if url == LOCAL:
+            from scrapy_supabase.local import LocalSupabase
+
+            migrations = config.migrations or ()
+            self._local = LocalSupabase(config.local_dir, migrations=migrations, join=True)
+            self._local.start()
+            url, key = self._local.url, self._local.service_role_key
+        self._schema = Schema(
+            config.tables,
+            unknown=config.unknown_columns,
+            insert_fallback=config.insert_fallback,
+            database_schema=config.schema,
+            role=config.role,
+        )
+        self._backend = PostgrestBackend(
+            url,
+            key,
+            schema=config.schema,
+            timeout=config.timeout,
+            connections=config.concurrent_uploads,
+            proxy=config.proxy,
+        )
+        SchemaCheck(
+            self._backend,
+            self._schema,
+            _known_columns(config),
+            attempts=config.attempts,
+            delay=config.delay,
+            patience=self._patience,
+        ).run()
+
+    def _compose(self) -> None:
+        config, schema = self._config, self._schema
+        spider = self._crawler.spider.name if self._crawler.spider else ""
+        facts = {"spider": spider, "project": config.host}
+        self._spool: Spool = (
+            DiskSpool(config.spool_dir, self._run, schema, facts) if config.spool_dir is not None else NoSpool()
+        )
+        self._rows = RowBuilder(config.routes, schema, self._stamps(spider), self._stats.cleaned)
+        chunker = Chunker(
+            max_rows=config.chunk_rows,
+            max_bytes=config.chunk_bytes,
+            max_age=config.flush_interval,
+            mode=schema.mode,
+            open_file=self._spool.open,
+        )
+        uploader = Uploader(
+            self._backend, schema, attempts=config.attempts, delay=config.delay, patience=self._patience
+        )
+        self._delivery = Delivery(
+            uploader.upload,
+            chunker=chunker,
+            spool=self._spool,
+            observer=self,
+            workers=config.concurrent_uploads,
+            wake=self._wake,
+        )
+
+    def _wake(self) -> None:
+        self._loop.call_soon_threadsafe(self._collect)
+
+    def _collect(self) -> None:
+        self._delivery.collect()
+
+    # What the delivery tells its observer goes to the stats; a fatal outcome also ends the crawl.
+
+    def sealed(self, chunk: Chunk) -> None:
+        """See `delivery.Observer`."""
+        self._stats.sealed(chunk)
+
+    def settled(self, outcome: Outcome) -> None:
+        """See `delivery.Observer`."""
+        self._stats.settled(outcome)
+        logger.debug(
+            "%s: %d uploaded, %d rejected, %d left; %d requests, %.3f s",
+            *(outcome.chunk, outcome.uploaded, len(outcome.rejections), len(outcome.left)),
+            *(outcome.effort.requests, outcome.effort.seconds),
+        )
+        if outcome.fatal is not None and self._fatal is None:
+            self._stop_crawl(outcome.fatal)
+            self._delivery.halt()
+            start(self._close_if_fatal())
+
+    def waited(self, seconds: float) -> None:
+        """See `delivery.Observer`."""
+        self._stats.waited(seconds)
+
+    def _stop_crawl(self, error: FatalError) -> None:
+        self._fatal = error
+        logger.error("Closing the crawl (%s): %s", error.reason, error)
+
+    async def _close_if_fatal(self) -> None:
+        if self._fatal is not None and self._crawler.engine is not None:
+            await self._crawler.engine.close_spider_async(reason=self._fatal.reason)
+
+    async def _return_later(self, item: Any, waiting: Future[None]) -> Any:
+        await self._loop.wait(waiting)
+        return item
+
+    def _refuse(self, item: Any, error: ItemError) -> None:
+        spec = self._rows.table_of(type(item))
+        table = spec.name if spec else "(none)"
+        self._spool.reject((Rejection(table, printable(item), error.code, str(error)),))
+        self._stats.refused(table, error.code)
+
+    def _tick(self) -> None:
+        self._delivery.tick()
+        now = time.monotonic()
+        if now - self._last_progress >= _PROGRESS_EVERY:
+            totals, seconds = self._stats.totals, now - self._last_progress
+            uploaded = totals["uploaded"]
+            logger.info(
+                "%d rows uploaded (%d rows/min), %d chunks in flight, %d rejected",
+                *(uploaded, 60 * (uploaded - self._uploaded_before) / seconds),
+                *(self._delivery.in_flight, totals["failed"]),
+            )
+            self._last_progress, self._uploaded_before = now, uploaded
+
+    _uploaded_before = 0
+
+    def _flush(self) -> None:
+        self._delivery.flush()
+
+    def _summarize(self) -> None:
+        totals = self._stats.totals
+        logger.info(
+            "%d rows received: %d uploaded in %d requests, %d superseded by a newer row of the same key, %d rejected, "
+            "%d left in the spool",
+            *(totals["received"], totals["uploaded"], totals["request"], totals["superseded"]),
+            *(totals["failed"], totals["spooled"]),
+        )
+        if totals["spooled"]:
+            logger.error("%d rows are not uploaded. They are in %s.", totals["spooled"], self._spool.folder)
+        if totals["failed"]:
+            where = self._spool.folder / REJECTED if self._spool.folder else "the log above"
+            reasons = ", ".join(
+                f"{number} x {code} ({table})" for (table, code), number in self._stats.rejected_by_code.most_common()
+            )
+            logger.error(
+                "%d rows were rejected: %s. They are in %s, with the reasons.", totals["failed"], reasons, where
+            )
+
+    def _described(self) -> str:
+        def one(table: str) -> str:
+            info = self._schema.info(table)
+            return f"{table} ({len(info.columns)} columns)" if info else table
+
+        return ", ".join(map(one, self._config.tables))
+
+    def _stamps(self, spider: str) -> dict[str, Stamp]:
+        def now(_: Any) -> datetime:
+            return datetime.now(UTC)
+
+        urls = self._crawler.get_spider_middleware(UrlStampMiddleware)
+        if urls is None and uses_url_stamp(self._crawler.settings):
+            raise ConfigurationError(
+                "The stamp 'url' needs SPIDER_MIDDLEWARES = {'scrapy_supabase.UrlStampMiddleware': 950}, "
+                "or ADDONS = {'scrapy_supabase.Addon': 300} instead of the pipeline alone."
+            )
+        return {
+            "run_id": lambda _: self._run,
+            "now": now,
+            "hour": lambda _: now(_).replace(minute=0, second=0, microsecond=0),
+            "date": lambda _: now(_).date(),
+            "spider": lambda _: spider,
+            "url": urls.take if urls else lambda _: None,
+        }
+
+
+def _known_columns(config: Config) -> Mapping[str, tuple[str, ...]]:
+    """Table → the columns its items are known to have before there is one: declared fields, mappings and stamps."""
+    known: dict[str, set[str]] = {}
+    for item_class, spec in config.routes.items():
+        names = known.setdefault(spec.name, set())
+        declared = ItemAdapter.get_field_names_from_class(item_class) if item_class else None
+        names.update(spec.columns.get(name, name) for name in declared or spec.columns)
+        names.update(spec.stamps)
+    return {table: tuple(names) for table, names in known.items()}

@@ -1,0 +1,49 @@
+"""The SQL that mends what the database refused, for messages: to be pasted into Supabase's SQL editor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from scrapy_supabase.models import Mode
+from scrapy_supabase.schema import Schema
+
+
+def grant_sql(schema: Schema, table: str) -> str:
+    """What the role needs for the mode in force (new tables on hosted Supabase have no grants since 2026-10-30)."""
+    rights = {Mode.UPSERT: "select, insert, update", Mode.IGNORE: "select, insert", Mode.INSERT: "insert"}
+    name = _table(schema, table)
+    return f"GRANT {rights[schema.specs[table].mode]} ON {name} TO {identifier(schema.role)};"
+
+
+def unique_index_sql(schema: Schema, table: str) -> str:
+    """The unique index that an upsert on the key needs."""
+    return f"CREATE UNIQUE INDEX ON {_table(schema, table)} ({columns(schema.key(table))});"
+
+
+def policy_sql(schema: Schema, table: str, *commands: str) -> str:
+    """Row-level policies that let every row in: to be narrowed by who uses them."""
+    clauses = {"insert": "WITH CHECK (true)", "update": "USING (true) WITH CHECK (true)", "select": "USING (true)"}
+    name, role = _table(schema, table), identifier(schema.role)
+    return " ".join(
+        f"CREATE POLICY scrapy_{command} ON {name} FOR {command} TO {role} {clauses[command]};" for command in commands
+    )
+
+
+def add_column_sql(schema: Schema, table: str, names: Iterable[str]) -> str:
+    """Columns for fields that have none; the type is the user's to choose."""
+    return " ".join(f"ALTER TABLE {_table(schema, table)} ADD COLUMN {identifier(name)} text;" for name in names)
+
+
+def identifier(name: str) -> str:
+    """Quote a name for SQL where it needs it."""
+    plain = name.isidentifier() and name.isascii() and name == name.lower()
+    return name if plain else '"' + name.replace('"', '""') + '"'
+
+
+def columns(names: Iterable[str]) -> str:
+    """Names as a comma-separated SQL list."""
+    return ", ".join(map(identifier, names))
+
+
+def _table(schema: Schema, table: str) -> str:
+    return f"{identifier(schema.database_schema)}.{identifier(table)}"

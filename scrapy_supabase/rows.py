@@ -1,0 +1,192 @@
+"""Item → Row: choose the table, map and stamp the columns, encode once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from itemadapter import ItemAdapter
+
+from scrapy_supabase.errors import ItemError
+from scrapy_supabase.models import Mode, Row, TableSpec
+from scrapy_supabase.remedies import add_column_sql
+from scrapy_supabase.schema import Schema
+from scrapy_supabase.values import encode_row, text_of
+
+logger = logging.getLogger(__name__)
+
+Stamp = Callable[[Any], Any]  # item → value of a stamped column
+Routes = Mapping[type | None, TableSpec]  # class of item (None: any other) → its table
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What one set of columns means for its table: decided once, used for every row that has it.
+
+    `columns` are sent; `collect` go into the jsonb column; a row of the shape is refused with `error`.
+    """
+
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    collect: frozenset[str] = frozenset()
+    error: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """How items of one class become rows."""
+
+    spec: TableSpec
+    shapes: dict[tuple[str, ...], _Shape] = field(default_factory=dict)
+
+
+class RowBuilder:
+    """Turns items into rows. Not thread-safe: it belongs to the crawl's thread.
+
+    A class without a route of its own takes that of its nearest base. `stamps` maps a stamp's name to what makes its
+    value; `on_cleaned(table)` is told of every row that lost characters which cannot be stored.
+    """
+
+    def __init__(
+        self, routes: Routes, schema: Schema, stamps: Mapping[str, Stamp], on_cleaned: Callable[[str], None]
+    ) -> None:
+        self._routes = routes
+        self._schema = schema
+        self._stamps = stamps
+        self._on_cleaned = on_cleaned
+        self._recipes: dict[type, _Recipe] = {}
+        self._schema_version = schema.version
+        self._warned: set[object] = set()
+
+    def build(self, item: Any) -> Row:
+        """Return the row of `item`, which is not changed. Raises `ItemError` where there is none."""
+        kind = type(item)
+        recipe = self._recipes.get(kind) or self._recipe_for(kind)
+        spec = recipe.spec
+        values = item if kind is dict else dict(ItemAdapter(item))
+        if spec.columns or spec.stamps:
+            values = self._mapped(values, item, spec)
+        if self._schema_version != self._schema.version:
+            self._forget_shapes()
+        names = tuple(values)
+        shape = recipe.shapes.get(names)
+        if shape is None:
+            shape = recipe.shapes[names] = self._shape_of(spec, names)
+        if shape.error is not None:
+            raise ItemError(*shape.error)
+        if shape.collect:
+            values = self._collected(values, shape)
+        data, cleaned = encode_row(values)
+        if cleaned:
+            self._on_cleaned(spec.name)
+        return Row(spec.name, shape.columns, _key_of(values, shape.key), data)
+
+    def table_of(self, kind: type) -> TableSpec | None:
+        """The table for items of class `kind`: that of its nearest base with a route, else the one for any item."""
+        return next((self._routes[base] for base in kind.__mro__ if base in self._routes), self._routes.get(None))
+
+    def _recipe_for(self, kind: type) -> _Recipe:
+        spec = self.table_of(kind)
+        if spec is None:
+            where = f"{kind.__module__}.{kind.__qualname__}"
+            message = f"items of class {where} have no table"
+            if kind not in self._warned:
+                self._warned.add(kind)
+                logger.warning(
+                    "%s: they are rejected. Add %r (or '*') to SUPABASE_TABLES, or set SUPABASE_TABLE.", message, where
+                )
+            raise ItemError("no_table", message)
+        recipe = self._recipes[kind] = _Recipe(spec)
+        return recipe
+
+    def _mapped(self, values: Mapping[str, Any], item: Any, spec: TableSpec) -> dict[str, Any]:
+        names = spec.columns
+        mapped = {names.get(name, name): value for name, value in values.items()}
+        if len(mapped) != len(values):
+            columns = [names.get(name, name) for name in values]
+            twice = next(column for column in columns if columns.count(column) > 1)
+            raise ItemError("same_column", f"two fields of the item go to column {twice!r} of {spec.name}", twice)
+        for column, stamp in spec.stamps.items():
+            if column not in mapped:  # what was scraped is never replaced
+                mapped[column] = self._stamps[stamp](item)
+        return mapped
+
+    def _shape_of(self, spec: TableSpec, names: tuple[str, ...]) -> _Shape:
+        odd = [name for name in names if not isinstance(name, str)]
+        if odd:
+            return _Shape((), (), error=("bad_field", f"field names must be text, and {odd[0]!r} is not"))
+        columns, unknown = self._schema.split(spec.name, names)
+        if not columns:
+            have = ", ".join(names) or "none"
+            message = f"no field of the item is a column of {spec.name} (fields: {have})"
+            return _Shape((), (), error=("no_column", message))
+        collect: frozenset[str] = frozenset()
+        if unknown:
+            self._warn_of_unknown(spec.name, unknown)
+            if self._schema.unknown.policy == "reject":
+                listed = ", ".join(unknown)
+                return _Shape((), (), error=("unknown_column", f"{spec.name} has no column {listed}"))
+            if self._schema.unknown.policy == "collect":
+                collect = frozenset(unknown)
+                columns = tuple(sorted({*columns, self._schema.unknown.column}))
+        key = self._schema.key(spec.name)
+        if not set(key) <= set(columns):
+            self._warn_of_missing_key(spec, key)
+            key = ()
+        return _Shape(columns, key, collect)
+
+    def _collected(self, values: Mapping[str, Any], shape: _Shape) -> dict[str, Any]:
+        column = self._schema.unknown.column
+        kept = {name: value for name, value in values.items() if name not in shape.collect}
+        more = {name: values[name] for name in shape.collect}
+        before = kept.get(column)
+        kept[column] = {**before, **more} if isinstance(before, dict) else more
+        return kept
+
+    def _warn_of_unknown(self, table: str, unknown: tuple[str, ...]) -> None:
+        new = tuple(name for name in unknown if (table, name) not in self._warned)
+        self._warned.update((table, name) for name in new)
+        if not new:
+            return
+        done = {
+            "drop": "they are left out",
+            "reject": "rows that have them are rejected",
+            "collect": f"they go into column {self._schema.unknown.column!r}",
+        }[self._schema.unknown.policy]
+        logger.warning(
+            "Table %s has no column %s: %s (SUPABASE_UNKNOWN_COLUMNS). To store them: %s",
+            table,
+            ", ".join(map(repr, new)),
+            done,
+            add_column_sql(self._schema, table, new),
+        )
+
+    def _warn_of_missing_key(self, spec: TableSpec, key: tuple[str, ...]) -> None:
+        if spec.mode is Mode.INSERT or (spec.name, key) in self._warned:
+            return
+        self._warned.add((spec.name, key))
+        logger.warning(
+            "Rows for table %s have no value for its key (%s): each %s of them is a plain insert, and a row sent twice "
+            "is stored twice. Set SUPABASE_ON_CONFLICT to columns that the items have, with a unique index on them.",
+            spec.name,
+            ", ".join(key),
+            spec.mode,
+        )
+
+    def _forget_shapes(self) -> None:
+        self._schema_version = self._schema.version
+        for recipe in self._recipes.values():
+            recipe.shapes.clear()
+
+
+def _key_of(values: Mapping[str, Any], columns: tuple[str, ...]) -> str | None:
+    """The text of the key's values; None where one is NULL, which equals nothing."""
+    if len(columns) == 1:
+        value = values[columns[0]]
+        return None if value is None else text_of(value)
+    if not columns:
+        return None
+    parts = [values[column] for column in columns]
+    return None if None in parts else "\x1f".join(map(text_of, parts))

@@ -1,0 +1,98 @@
+"""What is known of each table: columns, key, what the server refused so far. Shared by all chunks and threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from scrapy_supabase.backends.base import TableInfo
+from scrapy_supabase.models import Mode, TableSpec
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownColumns:
+    """What happens to a field without a column: `drop` it, `reject` the row, or `collect` it in a jsonb `column`."""
+
+    policy: str = "drop"
+    column: str = ""
+
+    def __str__(self) -> str:
+        return self.column or self.policy
+
+
+class Schema:
+    """The tables of one crawl. All methods are thread-safe; `version` grows whenever something was learnt.
+
+    What is remembered here is never forgotten within a crawl, so that a refusal costs one request, not one a chunk.
+    `role` is the database role of the key, for the SQL that messages print.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, TableSpec],
+        *,
+        unknown: UnknownColumns | None = None,
+        insert_fallback: bool = True,
+        database_schema: str = "public",
+        role: str = "service_role",
+    ) -> None:
+        self.specs = dict(specs)
+        self.unknown = unknown or UnknownColumns()
+        self.insert_fallback = insert_fallback
+        self.database_schema = database_schema
+        self.role = role
+        self.version = 0
+        self._known: dict[str, TableInfo] = {}
+        self._dropped: dict[str, set[str]] = {}
+        self._modes: dict[str, Mode] = {}
+        self._lock = threading.Lock()
+
+    def learn(self, table: str, info: TableInfo) -> None:
+        """Remember what the server told of a table."""
+        with self._lock:
+            self._known[table] = info
+            self.version += 1
+
+    def info(self, table: str) -> TableInfo | None:
+        """What the server told of `table`, or None where it does not tell."""
+        return self._known.get(table)
+
+    def mode(self, table: str) -> Mode:
+        """The mode in force: the user's, or a plain insert after a refused upsert."""
+        return self._modes.get(table, self.specs[table].mode)
+
+    def fall_back(self, table: str) -> bool:
+        """From now on send plain inserts to `table`. True the first time."""
+        with self._lock:
+            first = self.mode(table) is not Mode.INSERT
+            self._modes[table] = Mode.INSERT
+            return first
+
+    def key(self, table: str) -> tuple[str, ...]:
+        """The columns that make a row unique, as far as they are known: the user's, else the primary key."""
+        spec = self.specs[table]
+        if spec.on_conflict:
+            return spec.on_conflict
+        info = self._known.get(table)
+        return info.primary_key if info else ()
+
+    def drop(self, table: str, column: str) -> bool:
+        """From now on leave `column` out. True the first time."""
+        with self._lock:
+            dropped = self._dropped.setdefault(table, set())
+            if column in dropped:
+                return False
+            dropped.add(column)
+            self.version += 1
+            return True
+
+    def split(self, table: str, columns: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Split `columns` into those that can be stored and those that cannot, as far as is known. Both sorted."""
+        info, dropped = self._known.get(table), self._dropped.get(table, ())
+        can: list[str] = []
+        cannot: list[str] = []
+        for column in sorted(columns):
+            known = column not in dropped and (info is None or column in info.columns)
+            (can if known else cannot).append(column)
+        return tuple(can), tuple(cannot)

@@ -1,0 +1,178 @@
+"""The check at open: does each table take what will be sent? Writes nothing; runs in a thread, once.
+
+The OpenAPI document tells all columns in one request where the key may read it; the zero-row probe (an upload of `[]`)
+tells the rest with any key. A finding that no upload can survive is raised before a page is fetched.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from tenacity import RetryCallState
+
+from scrapy_supabase.backends.base import Backend, Write
+from scrapy_supabase.errors import (
+    FatalError,
+    SchemaDriftError,
+    ServerError,
+    TransientError,
+    UpsertRefusedError,
+    fatal,
+)
+from scrapy_supabase.models import Mode, TableSpec
+from scrapy_supabase.remedies import add_column_sql, grant_sql, unique_index_sql
+from scrapy_supabase.retry import Patience, retrying
+from scrapy_supabase.schema import Schema
+
+logger = logging.getLogger(__name__)
+
+
+class SchemaCheck:
+    """Checks the tables of `schema` against a backend and tells `schema` what it learns.
+
+    `fields` maps a table to the columns that its item classes are known to have; `attempts`, `delay` and `patience` are
+    those of any request.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        schema: Schema,
+        fields: Mapping[str, Iterable[str]],
+        *,
+        attempts: int,
+        delay: float,
+        patience: Patience,
+    ) -> None:
+        self._backend = backend
+        self._schema = schema
+        self._fields = fields
+        self._delay = delay
+        self._patience = patience
+        self._policy = retrying(attempts, delay, patience, _log_retry)
+
+    def run(self) -> None:
+        """Check all tables. Raises `FatalError` for what no upload can survive."""
+        try:
+            described = self._policy(self._backend.describe) or {}
+            for table, spec in self._schema.specs.items():
+                if table in described:
+                    self._schema.learn(table, described[table])
+                self._check(spec)
+        except TransientError as error:
+            remedy = "Nothing was crawled. Check SUPABASE_URL and that the project is up, then run again."
+            raise fatal(error, "supabase_unavailable", remedy) from error
+
+    def _check(self, spec: TableSpec) -> None:
+        table, schema = spec.name, self._schema
+        known = schema.info(table)
+        if known:
+            missing = [column for column in spec.on_conflict if column not in known.columns]
+            if missing:
+                raise self._bad_key(spec, ServerError(f"{table} has no column {missing[0]!r}", code="PGRST204"))
+            if schema.unknown.policy == "collect" and schema.unknown.column not in known.columns:
+                column = schema.unknown.column
+                message = ServerError(f"{table} has no column {column!r}", code="PGRST204")
+                remedy = (
+                    f"SUPABASE_UNKNOWN_COLUMNS must be drop, reject or a jsonb column. {self._jsonb(table, column)}"
+                )
+                raise fatal(message, "supabase_schema", remedy)
+        self._probe(spec)
+        fields = tuple(self._fields.get(table, ()))
+        _, unknown = schema.split(table, fields)
+        if unknown and known:
+            self._say_unknown(table, unknown)
+        self._say_key(spec, fields)
+
+    def _probe(self, spec: TableSpec) -> None:
+        """Send no rows, with the columns that are known to be sent, until the answer is yes or fatal."""
+        table, schema = spec.name, self._schema
+        waited = False
+        while True:
+            columns, _ = schema.split(table, {*schema.key(table), *self._fields.get(table, ())})
+            mode = schema.mode(table)
+            try:
+                self._policy(self._backend.write, Write(table, columns, b"[]", mode, spec.on_conflict))
+            except SchemaDriftError as error:
+                if error.column in schema.key(table) or error.column not in columns:
+                    raise self._bad_key(spec, error) from error
+                if schema.drop(table, error.column) and error.code != "428C9":
+                    self._say_unknown(table, (error.column,))
+            except UpsertRefusedError as error:
+                self._fall_back(spec, error, "supabase_no_unique_index", unique_index_sql(schema, table))
+            except FatalError as error:
+                if error.reason == "supabase_no_table" and not waited:
+                    waited = True  # a table made a moment ago is not in the server's schema cache yet
+                    self._patience.sleep(2 * self._delay)
+                elif error.code == "42501":
+                    remedy = grant_sql(schema, table)
+                    if mode is Mode.INSERT or not self._may_insert(table, columns):
+                        raise fatal(error, error.reason, f"Run: {remedy}") from error
+                    self._fall_back(spec, error, error.reason, remedy)
+                else:
+                    raise
+            else:
+                return
+
+    def _fall_back(self, spec: TableSpec, error: ServerError, reason: str, remedy: str) -> None:
+        if not self._schema.insert_fallback or self._schema.mode(spec.name) is Mode.INSERT:
+            raise fatal(error, reason, f"Run: {remedy}") from error
+        self._schema.fall_back(spec.name)
+        logger.warning(
+            "Table %s refuses upserts (%s) Plain inserts from now on: rows that are there already will be rejected or "
+            "doubled. To mend it, run: %s",
+            *(spec.name, error, remedy),
+        )
+
+    def _may_insert(self, table: str, columns: tuple[str, ...]) -> bool:
+        try:
+            self._policy(self._backend.write, Write(table, columns, b"[]", Mode.INSERT))
+        except TransientError:
+            raise
+        except ServerError:
+            return False
+        return True
+
+    def _bad_key(self, spec: TableSpec, error: ServerError) -> FatalError:
+        known = self._schema.info(spec.name)
+        have = f" It has: {', '.join(known.columns)}." if known else ""
+        return fatal(error, "supabase_schema", f"SUPABASE_ON_CONFLICT must name columns of {spec.name}.{have}")
+
+    def _say_unknown(self, table: str, unknown: tuple[str, ...]) -> None:
+        logger.warning(
+            "Table %s has no column %s: SUPABASE_UNKNOWN_COLUMNS is %s. To store them: %s",
+            *(table, ", ".join(map(repr, unknown)), self._schema.unknown),
+            add_column_sql(self._schema, table, unknown),
+        )
+
+    def _say_key(self, spec: TableSpec, fields: tuple[str, ...]) -> None:
+        """An upsert without a key silently is an insert (measured): say so before it happens."""
+        mode, key = self._schema.mode(spec.name), self._schema.key(spec.name)
+        if mode is Mode.INSERT:
+            return
+        what = f"Table {spec.name}: "
+        if not key and self._schema.info(spec.name):
+            what += "it has no primary key, so"
+        elif not key:
+            what += "this key may not read what the primary key is, so unless the items have its columns"
+        elif fields and not set(key) <= set(fields):
+            what += f"the items have no value for its key ({', '.join(key)}), so"
+        else:
+            return
+        logger.warning(
+            "%s each %s is a plain insert and rows sent twice are stored twice. Set SUPABASE_ON_CONFLICT to columns that "
+            "make a row unique, with a unique index on them.",
+            *(what, mode),
+        )
+
+    def _jsonb(self, table: str, column: str) -> str:
+        return "To make one: " + add_column_sql(self._schema, table, [column]).replace(" text;", " jsonb;")
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    logger.warning(
+        "Checking the tables: try %d failed (%s) Next try in %.1f s.",
+        *(state.attempt_number, error, state.upcoming_sleep),
+    )

@@ -1,0 +1,92 @@
+"""The only place that spells a stat key. Told what happened in the crawl's thread, after the fact."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Protocol
+
+from scrapy_supabase.models import Chunk, Outcome
+
+PREFIX = "supabase/"
+
+
+class Collector(Protocol):
+    """What is used of Scrapy's stats collector."""
+
+    def inc_value(self, key: str, count: int = 1, start: int = 0) -> None:
+        """Add to a counter."""
+
+    def set_value(self, key: str, value: Any) -> None:
+        """Set a value."""
+
+    def max_value(self, key: str, value: Any) -> None:
+        """Keep the greater value."""
+
+
+class Stats:
+    """Counts rows and effort; an `Observer` of the delivery.
+
+    At every close `received = uploaded + superseded + failed + spooled`, in all and for each table.
+    """
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self.totals: Counter[str] = Counter()
+        self.rejected_by_code: Counter[tuple[str, str]] = Counter()  # (table, code)
+        for name in ("received", "uploaded", "failed", "spooled"):  # a zero says more than a missing line
+            self._count(name, 0)
+
+    def sealed(self, chunk: Chunk) -> None:
+        """A chunk is complete: its rows have been received."""
+        self._count("received", len(chunk.rows) + chunk.superseded, chunk.table)
+        self._count("superseded", chunk.superseded, chunk.table)
+        self._count("chunk")
+
+    def settled(self, outcome: Outcome) -> None:
+        """A chunk's rows are where the outcome says."""
+        table, effort = outcome.chunk.table, outcome.effort
+        self._count("uploaded", outcome.uploaded, table)
+        self._count("spooled", len(outcome.left), table)
+        for rejection in outcome.rejections:
+            self.rejected(table, rejection.code)
+        if outcome.rejections or outcome.left:
+            self._count("chunk_failed")
+        self._count("request", effort.requests)
+        self._count("retry", effort.retries)
+        self._count("ambiguous_retry", effort.ambiguous_retries)
+        self._count("split", effort.splits)
+        self._count("insert_fallback", effort.fallbacks)
+        for code, number in effort.errors.items():
+            self._count(f"error_count/{code}", number, suffix="")
+        self._count("request_bytes", effort.request_bytes, suffix="")
+        if effort.requests:
+            self._count("upload_seconds", effort.seconds, suffix="")
+            self._collector.max_value(PREFIX + "upload_seconds_max", effort.seconds)
+
+    def refused(self, table: str, code: str) -> None:
+        """An item was received that could not become a row."""
+        self._count("received", 1, table)
+        self.rejected(table, code)
+
+    def rejected(self, table: str, code: str) -> None:
+        """A row is in the reject file."""
+        self._count("failed", 1, table)
+        self.rejected_by_code[table, code] += 1
+
+    def cleaned(self, table: str) -> None:
+        """Characters that cannot be stored were removed from a row."""
+        self._count("cleaned", 1, table)
+
+    def waited(self, seconds: float) -> None:
+        """Items waited because too much was on its way."""
+        self._count("backpressure_seconds", seconds, suffix="")
+
+    def _count(self, name: str, number: float = 1, table: str = "", *, suffix: str = "_count") -> None:
+        always = name in {"received", "uploaded", "failed", "spooled"} and not table
+        if not number and not always:
+            return
+        self.totals[name] += number  # type: ignore[assignment]
+        key = f"{PREFIX}{name}{suffix}"
+        self._collector.inc_value(key, number)  # type: ignore[arg-type]
+        if table:
+            self._collector.inc_value(f"{key}/{table}", number)  # type: ignore[arg-type]

@@ -1,0 +1,360 @@
+"""Chunk → Outcome: send, and do with each kind of refusal what may still store the rows.
+
+Runs in the upload threads. Failure is data here: whatever a backend raises ends in the `Outcome`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import msgspec
+from tenacity import RetryCallState
+
+from scrapy_supabase.backends.base import Backend, Write
+from scrapy_supabase.errors import (
+    BadRowsError,
+    FatalError,
+    SchemaDriftError,
+    ServerError,
+    TooLargeError,
+    TransientError,
+    UpsertRefusedError,
+    fatal,
+    is_policy_violation,
+)
+from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, Rejection, Row
+from scrapy_supabase.remedies import add_column_sql, grant_sql, policy_sql, unique_index_sql
+from scrapy_supabase.retry import Patience, retrying
+from scrapy_supabase.schema import Schema
+
+logger = logging.getLogger(__name__)
+
+_FOREIGN_KEY = "23503"
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Rows still to be sent.
+
+    `refused_before` is set where one of these rows or of their left sibling's must be bad: how many rows had been
+    refused before the sibling was sent. If that has not changed, the sibling was good and these need no trial.
+    """
+
+    rows: tuple[Row, ...]
+    refused_before: int | None = None
+
+
+class _RefusedRowsError(Exception):
+    """All rows of a piece are refused for one reason, without a trial of each."""
+
+    def __init__(self, error: ServerError) -> None:
+        self.error = error
+
+
+@dataclass(slots=True)
+class _Work:
+    """The upload of one chunk while it goes on."""
+
+    chunk: Chunk
+    pieces: list[_Piece]  # the next one last
+    uploaded: int = 0
+    rejections: list[Rejection] = field(default_factory=list)
+    deferred: list[Row] = field(default_factory=list)
+    left: list[Row] = field(default_factory=list)
+    effort: Effort = field(default_factory=Effort)
+    fatal: FatalError | None = None
+    waited_for_schema: bool = False
+
+    @property
+    def refused(self) -> int:
+        return len(self.rejections) + len(self.deferred)
+
+    def split(self, rows: tuple[Row, ...], *, one_is_bad: bool) -> None:
+        half = len(rows) // 2
+        self.pieces.append(_Piece(rows[half:], self.refused if one_is_bad else None))
+        self.pieces.append(_Piece(rows[:half]))
+        self.effort.splits += 1
+
+    def refuse(self, row: Row, error: ServerError) -> None:
+        if error.code == _FOREIGN_KEY and self.chunk.after is None:
+            self.deferred.append(row)
+        else:
+            self.rejections.append(Rejection(row.table, row.data, error.code, error.message, error.details, error.hint))
+
+    def give_up(self, rows: tuple[Row, ...]) -> None:
+        """Leave `rows` and all that was still to be sent."""
+        self.left.extend(rows)
+        while self.pieces:
+            self.left.extend(self.pieces.pop().rows)
+
+    def outcome(self) -> Outcome:
+        if self.left:  # what is tried again later is tried again together
+            self.left.extend(self.deferred)
+            self.deferred.clear()
+        rest = (tuple(self.rejections), tuple(self.deferred), tuple(self.left))
+        return Outcome(self.chunk, self.uploaded, *rest, self.fatal, self.effort)
+
+
+class Uploader:
+    """Uploads chunks to a backend. Thread-safe; one is shared by all upload threads.
+
+    `attempts` are the tries of a request in all, the second `delay` seconds after the first; `patience` says how long
+    waits may be; `clock` gives seconds.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        schema: Schema,
+        *,
+        attempts: int,
+        delay: float,
+        patience: Patience,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._backend = backend
+        self._schema = schema
+        self._attempts = attempts
+        self._delay = delay
+        self._patience = patience
+        self._clock = clock
+        self._largest: dict[str, int] = {}  # table → bytes of rows that one request may carry
+        self._stored: set[str] = set()  # tables that have taken a row
+        self._warned_of_doubles: set[str] = set()
+
+    def upload(self, chunk: Chunk) -> Outcome:
+        """Upload `chunk`; never raises for what a server says."""
+        started = self._clock()
+        work = _Work(chunk, [_Piece(rows) for rows in reversed(self._portions(chunk))])
+        while work.pieces:
+            self._try(work, work.pieces.pop())
+        if not work.uploaded and not work.fatal and work.rejections:
+            self._suspect_policy(work)
+        work.effort.seconds = self._clock() - started
+        return work.outcome()
+
+    def _portions(self, chunk: Chunk) -> list[tuple[Row, ...]]:
+        """Divide the rows of `chunk` by what was too large before."""
+        largest = self._largest.get(chunk.table)
+        if largest is None:
+            return [chunk.rows]
+        portions: list[list[Row]] = [[]]
+        size = 0
+        for row in chunk.rows:
+            if portions[-1] and size + len(row.data) > largest:
+                portions.append([])
+                size = 0
+            portions[-1].append(row)
+            size += len(row.data)
+        return [tuple(portion) for portion in portions]
+
+    def _try(self, work: _Work, piece: _Piece) -> None:
+        rows = piece.rows
+        if len(rows) > 1 and piece.refused_before == work.refused:
+            work.split(rows, one_is_bad=True)
+            return
+        try:
+            self._store(work, rows)
+        except _RefusedRowsError as refused:
+            for row in rows:
+                work.refuse(row, refused.error)
+        except (BadRowsError, TooLargeError) as error:
+            if len(rows) == 1:
+                work.refuse(rows[0], error)
+                return
+            if isinstance(error, TooLargeError):
+                self._remember_size(rows)
+            # 21000: two rows are the same key to the server (1 and 1.0); each alone may be good.
+            work.split(rows, one_is_bad=isinstance(error, BadRowsError) and error.code != "21000")
+        except TransientError as error:
+            if error.splittable and len(rows) > 1 and self._patience.allows(self._delay):
+                self._remember_size(rows)
+                self._count_retry(work, rows, error)
+                self._patience.sleep(max(self._delay, error.retry_after or 0.0))
+                work.split(rows, one_is_bad=False)
+            else:
+                logger.warning("%s: given up for now (%s) Its rows stay in the spool.", work.chunk, error)
+                work.give_up(rows)
+        except FatalError as error:
+            work.fatal = error
+            work.give_up(rows)
+        else:
+            work.uploaded += len(rows)
+            self._stored.add(work.chunk.table)
+
+    def _remember_size(self, rows: tuple[Row, ...]) -> None:
+        self._largest[rows[0].table] = sum(len(row.data) for row in rows) // 2
+
+    def _store(self, work: _Work, rows: tuple[Row, ...]) -> None:
+        """Store `rows` in one request, after as many as it takes to find out how. Raises what is about the rows."""
+        table = work.chunk.table
+        while True:
+            columns, rows = self._storable(table, rows)
+            mode = self._schema.mode(table)
+            body = b"[" + b",".join([row.data for row in rows]) + b"]"
+            write = Write(table, columns, body, mode, self._schema.specs[table].on_conflict)
+            try:
+                self._request(work, rows, write)
+            except SchemaDriftError as error:
+                self._drop(table, columns, error)
+            except UpsertRefusedError as error:
+                if mode is Mode.INSERT or not self._schema.insert_fallback:
+                    raise fatal(error, "supabase_no_unique_index", self._index_remedy(table)) from error
+                self._fall_back(work, error, self._index_remedy(table))
+            except BadRowsError as error:
+                # A policy may let these rows in as an insert and not as an upsert. Only their insert can tell.
+                if mode is Mode.INSERT or not is_policy_violation(error.code, error.message):
+                    raise
+                if not self._schema.insert_fallback or not self._insert_instead(work, rows, write):
+                    raise
+                self._fall_back(work, error, policy_sql(self._schema, table, "select", "update"))
+                return
+            except FatalError as error:
+                if error.code != "42501":
+                    raise
+                remedy = grant_sql(self._schema, table)
+                if mode is Mode.INSERT or not self._schema.insert_fallback or not self._may_insert(work, write):
+                    raise fatal(error, error.reason, f"Run: {remedy}") from error
+                self._fall_back(work, error, remedy)
+            else:
+                return
+
+    def _storable(self, table: str, rows: tuple[Row, ...]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
+        """The columns to send, and the rows, after what has been learnt since the rows were made."""
+        columns, cannot = self._schema.split(table, rows[0].columns)
+        unknown = self._schema.unknown
+        if cannot and unknown.policy == "reject":
+            message = f"{table} has no column {', '.join(cannot)}"
+            raise _RefusedRowsError(ServerError(message, code="unknown_column"))
+        if cannot and unknown.policy == "collect":
+            rows = tuple(_collected(row, frozenset(cannot), unknown.column) for row in rows)
+            columns = rows[0].columns
+        if not columns:
+            message = f"no field of the row is a column of {table} (fields: {', '.join(cannot)})"
+            raise _RefusedRowsError(ServerError(message, code="no_column"))
+        return columns, rows
+
+    def _request(self, work: _Work, rows: tuple[Row, ...], write: Write) -> None:
+        def attempt() -> None:
+            work.effort.requests += 1
+            work.effort.request_bytes += len(write.body)
+            try:
+                self._backend.write(write)
+            except ServerError as error:
+                work.effort.errors[error.code] += 1
+                if isinstance(error, TransientError) and error.splittable and len(rows) > 1:
+                    error.tries = 1  # the same again would take as long again
+                raise
+
+        def before_sleep(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            if isinstance(error, TransientError):
+                self._count_retry(work, rows, error, state)
+
+        policy = retrying(self._attempts, self._delay, self._patience, before_sleep)
+        try:
+            policy(attempt)
+        except FatalError as error:
+            # A table made a moment ago is not in the server's schema cache yet.
+            if error.reason != "supabase_no_table" or work.waited_for_schema:
+                raise
+            work.waited_for_schema = True
+            logger.warning("%s: %s Trying once more in %.1f s.", work.chunk, error, 2 * self._delay)
+            self._patience.sleep(2 * self._delay)
+            policy(attempt)
+
+    def _count_retry(
+        self, work: _Work, rows: tuple[Row, ...], error: TransientError, state: RetryCallState | None = None
+    ) -> None:
+        work.effort.retries += 1
+        if state is not None:
+            logger.warning(
+                "%s: try %d of %d failed (%s) Next try in %.1f s.",
+                *(work.chunk, state.attempt_number, self._attempts, error, state.upcoming_sleep),
+            )
+        else:
+            logger.warning("%s: failed (%s) Trying in halves.", work.chunk, error)
+        table = work.chunk.table
+        if not error.ambiguous or (rows[0].key is not None and self._schema.mode(table) is not Mode.INSERT):
+            return  # not stored, or sending it twice stores it once
+        work.effort.ambiguous_retries += 1
+        if table not in self._warned_of_doubles:
+            self._warned_of_doubles.add(table)
+            logger.warning(
+                "Table %s: a request got no answer and is sent again. If it was stored, its rows are there twice. "
+                "Set SUPABASE_ON_CONFLICT to columns that make a row unique, with a unique index on them.",
+                table,
+            )
+
+    def _drop(self, table: str, sent: tuple[str, ...], error: SchemaDriftError) -> None:
+        column = error.column
+        if column in self._schema.key(table):
+            remedy = f"SUPABASE_ON_CONFLICT must name columns of {table}."
+            raise fatal(error, "supabase_schema", remedy) from error
+        if column not in sent:  # a trigger or a default of the table's own is at fault
+            remedy = f"Mend the table {table}: it asks for a column of its own that is not there."
+            raise fatal(error, "supabase_schema", remedy) from error
+        if not self._schema.drop(table, column):
+            return
+        if error.code == "428C9":
+            logger.warning("Column %r of %s is made by the database: it is not sent from now on.", column, table)
+        else:
+            logger.warning(
+                "Table %s has no column %r: SUPABASE_UNKNOWN_COLUMNS is %r. To store it: %s",
+                *(table, column, str(self._schema.unknown), add_column_sql(self._schema, table, [column])),
+            )
+
+    def _fall_back(self, work: _Work, error: ServerError, remedy: str) -> None:
+        work.effort.fallbacks += 1
+        table = work.chunk.table
+        if self._schema.fall_back(table):
+            logger.warning(
+                "Table %s refuses upserts (%s) Plain inserts from now on: rows that are there already will be rejected "
+                "or doubled. To mend it, run: %s",
+                *(table, error, remedy),
+            )
+
+    def _index_remedy(self, table: str) -> str:
+        return unique_index_sql(self._schema, table)
+
+    def _insert_instead(self, work: _Work, rows: tuple[Row, ...], write: Write) -> bool:
+        """Store `rows` by a plain insert. False where that is refused, too."""
+        try:
+            self._request(work, rows, replace(write, mode=Mode.INSERT))
+        except (BadRowsError, FatalError):
+            return False
+        return True
+
+    def _may_insert(self, work: _Work, write: Write) -> bool:
+        """Whether a plain insert of no rows is allowed."""
+        try:
+            self._request(work, (), Write(write.table, write.columns, b"[]", Mode.INSERT))
+        except ServerError:
+            return False
+        return True
+
+    def _suspect_policy(self, work: _Work) -> None:
+        """A policy that refuses every row of a chunk, and has let none in before, is not about the rows."""
+        table = work.chunk.table
+        if table in self._stored or len(work.rejections) != len(work.chunk.rows):
+            return
+        last = work.rejections[-1]
+        if not all(is_policy_violation(r.code, r.message) for r in work.rejections):
+            return
+        remedy = f"Run: {policy_sql(self._schema, table, 'insert', 'select', 'update')} Or use the secret key."
+        work.fatal = fatal(ServerError(last.message, code=last.code), "supabase_permission_denied", remedy)
+        work.rejections.clear()
+        work.left.extend(work.chunk.rows)
+
+
+def _collected(row: Row, names: frozenset[str], column: str) -> Row:
+    """Move the fields `names` of a row that is encoded already into its jsonb `column`."""
+    values = msgspec.json.decode(row.data, type=dict[str, msgspec.Raw])
+    more = {name: values.pop(name) for name in names if name in values}
+    before = msgspec.json.decode(values[column]) if column in values else None
+    values[column] = msgspec.Raw(msgspec.json.encode({**before, **more} if isinstance(before, dict) else more))
+    columns = tuple(sorted({*row.columns, column} - names))
+    return Row(row.table, columns, row.key, msgspec.json.encode(values))
