@@ -25,7 +25,7 @@ class EventLoop:
         else:
             from twisted.internet import reactor
 
-            self.call_soon_threadsafe = reactor.callFromThread  # type: ignore[attr-defined]
+            self.call_soon_threadsafe = reactor.callFromThread
 
     async def wait(self, future: Future[T], timeout: float | None = None) -> bool:
         """Wait for a future that is completed in this thread. False if it took longer than `timeout` seconds."""

@@ -141,7 +141,7 @@ class _Reader:
             if isinstance(value, bool):
                 return self.wrong(name, value, allowed, default)
             number = convert(value)
-            if number != float(value) or not number >= least or number == float("inf"):  # type: ignore[operator]
+            if number != float(value) or not number >= least or number == float("inf"):
                 return self.wrong(name, value, allowed, default)
         except (TypeError, ValueError, OverflowError):
             return self.wrong(name, value, allowed, default)

@@ -121,7 +121,7 @@ def printable(item: Any) -> bytes:
     """Return an item as JSON for a person to read, with what cannot be encoded printed. Never raises."""
     try:
         fields = dict(ItemAdapter(item)) if is_item(item) else {"item": item}
-        shown = {}
+        shown: dict[str, Any] = {}
         for name, value in fields.items():
             try:
                 shown[str(name)] = msgspec.Raw(encode_row({"": value})[0][4:-1])

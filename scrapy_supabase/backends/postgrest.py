@@ -2,8 +2,8 @@
 
 supabase-py's `execute()` decodes, re-encodes and validates every row, asks for the rows back and loses the answer's
 status and headers; here the bytes made once are posted as they are. URL and headers are those supabase-py would send; a
-test compares them. (Importing supabase-py costs 0.6 s of CPU, more than the upload of 50,000 rows: so only tests and the
-script API do.)
+test compares them. (Importing supabase-py costs 0.6 s of CPU, more than the upload of 50,000 rows: so only tests and
+the script API do.)
 """
 
 from __future__ import annotations

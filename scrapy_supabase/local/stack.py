@@ -34,9 +34,9 @@ _left_running: list[subprocess.Popen[bytes]] = []  # supervisors that others sti
 class LocalSupabase:
     """A Supabase on this machine, below `data_dir`; a context manager.
 
-    `migrations` is a folder of numbered SQL files, or the files; `port` is the REST API's (0: a free one). A data folder
-    has one holder: a second is refused, unless it says `join=True`; then it shares what runs (its `port` is not used),
-    and the last one to leave stops it. Raises `LocalSupabaseError`.
+    `migrations` is a folder of numbered SQL files, or the files; `port` is the REST API's (0: a free one). A data
+    folder has one holder: a second is refused, unless it says `join=True`; then it shares what runs (its `port` is not
+    used), and the last one to leave stops it. Raises `LocalSupabaseError`.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class LocalSupabase:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / "leases").mkdir(mode=0o700, exist_ok=True)
-            if os.stat(self._folder).st_uid == os.geteuid():
+            if self._folder.stat().st_uid == os.geteuid():
                 # As root, the server's user must get through to its own folder; names are all that others see.
                 self._folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
         except OSError as error:

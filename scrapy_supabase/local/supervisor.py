@@ -103,7 +103,7 @@ def _alive(postgres: subprocess.Popen[bytes], gateway: subprocess.Popen[bytes], 
 
 def _owner_gone(gateway: subprocess.Popen[bytes]) -> bool:
     """Wait a moment for the owner's end of file; pass on what the gateway prints meanwhile."""
-    readable, _, _ = select.select([sys.stdin, gateway.stdout], [], [], _LOOK_EVERY)
+    readable, _, _ = select.select([sys.stdin, *filter(None, [gateway.stdout])], [], [], _LOOK_EVERY)
     if gateway.stdout in readable and gateway.stdout is not None:
         line = gateway.stdout.readline()
         if line:

@@ -1,0 +1,36 @@
+"""`python -m scrapy_supabase.local.gateway`: orders on standard input, `ready PORT NAME` on standard output."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+
+
+def main() -> int:
+    """Serve until standard input ends (the owner is gone) or SIGTERM."""
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    orders = json.loads(sys.stdin.buffer.readline())
+    from scrapy_supabase.local.gateway.serve import serve
+
+    try:
+        server, name = serve(orders)
+    except OSError as error:
+        where = f"{orders['host']}:{orders['port']}"
+        sys.stderr.write(f"Cannot listen on {where}: {error.strerror}. Use another port, or 0 for a free one.\n")
+        return 1
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdout.write(f"ready {server.server_address[1]} {name}\n")
+    sys.stdout.flush()
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os._exit(0)  # connections under way are cut: nobody is there to answer for them
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""Connections, and one request's transaction: the role, the settings PostgREST makes, the statement."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from queue import Empty, LifoQueue
+from typing import Any
+
+import psycopg
+from psycopg import RawCursor
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+
+from scrapy_supabase.local.gateway.auth import Caller
+from scrapy_supabase.local.gateway.errors import ApiError, from_database
+
+_POOL_SIZE = 10
+_POOL_TIMEOUT = 10.0  # seconds, as PostgREST
+_START_TIMEOUT = 10.0  # seconds that the database may still be starting
+
+Row = tuple[Any, ...]
+
+
+class JsonBody(bytes):
+    """A request's body, to be sent as `json` without a look at it."""
+
+
+class _JsonBodyDumper(Dumper):
+    oid = 114
+    # As binary: libpq would end a text at its first NUL, and store less than was sent.
+    format = Format.BINARY
+
+    def dump(self, obj: Any) -> bytes:
+        return bytes(obj)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a request's SQL may ask: who, which route, and the settings of its role."""
+
+    caller: Caller
+    schema: str
+    method: str
+    path: str
+    headers: str  # JSON
+    role_settings: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(slots=True)
+class Plan:
+    """A statement that returns one row. `check(row)` may raise `ApiError`, which rolls everything back."""
+
+    sql: str
+    parameters: Sequence[Any]
+    read_only: bool = False
+    check: Callable[[Row], None] | None = None
+    explain: tuple[str, Sequence[Any]] | None = None  # a query whose estimated number of rows is wanted
+    estimate: int | None = field(default=None)
+
+
+class Database:
+    """A pool of connections as `authenticator`. Thread-safe."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._idle: LifoQueue[psycopg.Connection[Any]] = LifoQueue()
+        self._places = threading.BoundedSemaphore(_POOL_SIZE)
+        self._starting_until = time.monotonic() + _START_TIMEOUT
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """Borrow a connection in autocommit mode. Raises `ApiError` where there is none."""
+        if not self._places.acquire(timeout=_POOL_TIMEOUT):
+            raise ApiError(504, "PGRST003", "Timed out acquiring connection from connection pool.")
+        connection = None
+        try:
+            with suppress(Empty):
+                connection = self._idle.get_nowait()
+            if connection is None or connection.closed:
+                connection = self.connect()
+            yield connection
+        finally:
+            if connection is not None and not connection.closed:
+                self._idle.put(connection)
+            self._places.release()
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A new connection; waits for a database that is starting."""
+        while True:
+            try:
+                connection = psycopg.connect(
+                    self._url,
+                    autocommit=True,
+                    cursor_factory=RawCursor,
+                    connect_timeout=5,
+                    prepare_threshold=None,  # psycopg loses count of what is prepared when a pipeline fails
+                )
+                break
+            except psycopg.OperationalError as error:
+                if time.monotonic() > self._starting_until:
+                    message = "Database connection error. Retrying the connection."
+                    raise ApiError(503, "PGRST000", message, details=str(error).strip()) from error
+                time.sleep(0.01)
+        self._starting_until = 0.0
+        connection.adapters.register_dumper(JsonBody, _JsonBodyDumper)
+        return connection
+
+    def run(self, context: Context, plan: Plan) -> Row:
+        """Run a plan as its caller, in one transaction and one round trip where nothing has to be decided in between.
+
+        Raises `ApiError`.
+        """
+        with self.connection() as connection:
+            try:
+                return self._transaction(connection, context, plan)
+            except psycopg.DataError as error:
+                _clean_up(connection)
+                if error.sqlstate is None:  # refused by psycopg: NUL in a text
+                    raise ApiError(400, "22021", 'invalid byte sequence for encoding "UTF8": 0x00') from error
+                raise from_database(error, anonymous=context.caller.anonymous) from error
+            except psycopg.Error as error:
+                _clean_up(connection)
+                raise from_database(error, anonymous=context.caller.anonymous) from error
+            except BaseException:
+                _clean_up(connection)
+                raise
+
+    def _transaction(self, connection: psycopg.Connection[Any], context: Context, plan: Plan) -> Row:
+        names = [name for name, _ in (*_settings(context), *context.role_settings)]
+        values = [value for _, value in (*_settings(context), *context.role_settings)]
+        numbers = range(1, len(names) + 1)
+        setup = "SELECT " + ", ".join(
+            f"set_config('{name}', ${n}, true)" for name, n in zip(names, numbers, strict=True)
+        )
+        explained = None
+        with connection.pipeline():
+            connection.execute("BEGIN READ ONLY" if plan.read_only else "BEGIN")
+            connection.execute(setup, values)
+            if plan.explain is not None:
+                explained = connection.execute(f"EXPLAIN (FORMAT JSON) {plan.explain[0]}", plan.explain[1])
+            cursor = connection.execute(plan.sql, plan.parameters)
+            if plan.check is None:
+                connection.execute("COMMIT")
+        row: Row | None = cursor.fetchone()
+        if row is None:
+            raise ApiError(500, "PGRSTX00", "The statement returned no row.")
+        if explained is not None:
+            found = explained.fetchone()
+            plan.estimate = int(found[0][0]["Plan"]["Plan Rows"]) if found else None
+        if plan.check is not None:
+            plan.check(row)
+            connection.execute("COMMIT")
+        return row
+
+
+def _settings(context: Context) -> list[tuple[str, str]]:
+    return [
+        ("role", context.caller.role),
+        ("search_path", '"' + context.schema.replace('"', '""') + '", "extensions"'),
+        ("request.jwt.claims", context.caller.claims),
+        ("request.method", context.method),
+        ("request.path", context.path),
+        ("request.headers", context.headers),
+    ]
+
+
+def _clean_up(connection: psycopg.Connection[Any]) -> None:
+    with suppress(psycopg.Error):
+        connection.execute("ROLLBACK")
+        return
+    connection.close()

@@ -1,0 +1,120 @@
+"""PostgREST's error answers: bodies, codes and statuses (source: PostgREST docs, references/errors)."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psycopg
+
+JSON = "application/json; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An HTTP answer. Header names are lower case, as PostgREST's are compared."""
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class ApiError(Exception):
+    """An answer that is an error. `www_authenticate` is that header's value."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        details: object = None,
+        hint: str | None = None,
+        www_authenticate: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = details
+        self.hint = hint
+        self.headers = {"www-authenticate": www_authenticate} if www_authenticate else {}
+
+    def response(self) -> Response:
+        """The answer PostgREST would give."""
+        body = {"code": self.code, "details": self.details, "hint": self.hint, "message": self.message}
+        encoded = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        headers = {"content-type": JSON, "proxy-status": f"PostgREST; error={self.code}", **self.headers}
+        return Response(self.status, encoded, headers)
+
+
+def bad_query(what: str, name: str, text: str, details: str) -> ApiError:
+    """PGRST100: a query parameter that does not parse."""
+    return ApiError(400, "PGRST100", f'"failed to parse {what} ({text})" (line 1, column 1)', details=details or name)
+
+
+def not_built(what: str) -> ApiError:
+    """A route or feature PostgREST has and this gateway has not: never a wrong success."""
+    message = f"The local gateway does not have {what}."
+    hint = "Name a PostgREST program in SCRAPY_SUPABASE_POSTGREST to have all of it."
+    return ApiError(501, "PGRST127", message, details="scrapy_supabase.local", hint=hint)
+
+
+# SQLSTATE (a prefix of it) → status; the longest that fits counts.
+_STATUS = {
+    "08": 503, "09": 500, "0L": 403, "0P": 403, "23503": 409, "23505": 409, "25": 500, "25006": 405, "21000": 500,
+    "28": 403, "2D": 500, "38": 500, "39": 500, "3B": 500, "40": 500, "53": 503, "53400": 500, "54": 500, "55": 500,
+    "57": 500, "57P01": 503, "58": 500, "F0": 500, "HV": 500, "P0": 500, "P0001": 400, "XX": 500, "42883": 404,
+    "42P01": 404, "42P17": 500,
+}  # fmt: skip
+
+
+def from_database(error: psycopg.Error, *, anonymous: bool) -> ApiError:
+    """Turn PostgreSQL's error into the answer PostgREST gives."""
+    state = error.sqlstate
+    if state is None:
+        return ApiError(503, "PGRST001", "Database client error. Retrying the connection.", details=str(error).strip())
+    diag = error.diag
+    message = diag.message_primary or ""
+    if state == "PGRST":
+        return _raised(message, diag.message_detail)
+    status = next((_STATUS[state[:n]] for n in (5, 2) if state[:n] in _STATUS), 400)
+    if state.startswith("PT") and state[2:].isdigit() and 100 <= int(state[2:]) < 600:
+        status = int(state[2:])
+    elif state.startswith("PT"):
+        status = 500
+    elif state == "42501":
+        status = 401 if anonymous else 403
+    elif state == "22023" and re.fullmatch(r"role .* does not exist", message, re.DOTALL):
+        status = 401
+    elif state == "21000" and message.endswith("requires a WHERE clause"):
+        status = 400
+    challenge = "Bearer" if status == 401 else None
+    hint, details = diag.message_hint, diag.message_detail
+    return ApiError(status, state, message, details=details, hint=hint, www_authenticate=challenge)
+
+
+def _raised(message: str, detail: str | None) -> ApiError:
+    """`RAISE SQLSTATE 'PGRST'`: the function says what to answer, in JSON."""
+    fault = "Could not parse JSON in the \"RAISE SQLSTATE 'PGRST'\" error"
+    try:
+        said = json.loads(message)
+        code, text = str(said["code"]), str(said["message"])
+    except (ValueError, KeyError, TypeError):
+        hint = "MESSAGE must be a JSON object with obligatory keys: 'code', 'message' "
+        hint += "and optional keys: 'details', 'hint'."
+        return ApiError(500, "PGRST121", fault, details=f"Invalid JSON value for MESSAGE: '{message}'", hint=hint)
+    hint = "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and optional key: 'status_text'."
+    if detail is None:
+        return ApiError(500, "PGRST121", fault, details="DETAIL is missing in the RAISE statement", hint=hint)
+    try:
+        how = json.loads(detail)
+        status, headers = int(how["status"]), dict(how["headers"])
+    except (ValueError, KeyError, TypeError):
+        return ApiError(500, "PGRST121", fault, details=f"Invalid JSON value for DETAIL: '{detail}'", hint=hint)
+    error = ApiError(status, code, text, details=said.get("details"), hint=said.get("hint"))
+    error.headers |= {str(name).lower(): str(value) for name, value in headers.items()}
+    return error

@@ -1,0 +1,47 @@
+"""Puts the gateway together: the database behind it, or a real PostgREST."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+from scrapy_supabase.local.gateway.auth import Keys
+from scrapy_supabase.local.gateway.catalog import Catalog
+from scrapy_supabase.local.gateway.database import Database
+from scrapy_supabase.local.gateway.errors import ApiError
+from scrapy_supabase.local.gateway.forward import Forward
+from scrapy_supabase.local.gateway.server import Api, GatewayServer
+
+logger = logging.getLogger(__name__)
+
+
+def serve(orders: dict[str, Any]) -> tuple[GatewayServer, str]:
+    """Listen. Returns the server, not yet serving, and the name of what answers. Raises `OSError`."""
+    address = (orders["host"], orders["port"])
+    if orders["postgrest"]:
+        forward = Forward(orders)
+        server = GatewayServer(address, forward.answer)
+        forward.start()
+        return server, f"PostgREST ({orders['postgrest']})"
+    database, schemas = Database(orders["db_url"]), tuple(orders["schemas"])
+    catalog = Catalog(schemas, database.connection)
+    server = GatewayServer(address, Api(database, catalog, Keys(orders["jwt_secret"]), schemas).answer)
+    threading.Thread(target=_listen, args=(database, catalog), daemon=True).start()
+    return server, "scrapy-supabase gateway"
+
+
+def _listen(database: Database, catalog: Catalog) -> None:
+    """Reload the catalog when the database says so (`NOTIFY pgrst, 'reload schema'`)."""
+    import psycopg
+
+    while True:
+        try:
+            with database.connect() as connection:
+                connection.execute("LISTEN pgrst")
+                for notice in connection.notifies():
+                    if notice.payload in ("", "reload schema"):
+                        catalog.reload()
+        except (psycopg.Error, ApiError) as error:
+            logger.warning("the database is not there: %s", error)
+            threading.Event().wait(0.5)

@@ -1,0 +1,83 @@
+"""The bulk statement in PostgREST's shape: rows as one JSON parameter, cast by the server, inserted or upserted.
+
+Used by the local gateway; built from plain values, knows no HTTP. Every name is quoted by `quote`; types are the
+catalog's own (`format_type`) and never a user's. The JSON is parameter `$1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+_COUNT = "coalesce(nullif(current_setting('pgrst.inserted', true), '')::int, 0)"
+_COUNT_IN = f"set_config('pgrst.inserted', ({_COUNT} + 1)::text, true) <> '0'"
+_COUNT_OUT = f"set_config('pgrst.inserted', ({_COUNT} - 1)::text, true) <> '-1'"
+
+
+@dataclass(frozen=True, slots=True)
+class BulkInsert:
+    """What to insert: `columns` maps names to types; an empty `on_conflict` is a plain insert.
+
+    `defaults` (name → SQL expression) are filled in where a row lacks the key; `count_inserted` counts, in the setting
+    `pgrst.inserted`, the rows that were not there before; `single` says that the JSON is an object and not an array.
+    """
+
+    schema: str
+    table: str
+    columns: Mapping[str, str]
+    on_conflict: Sequence[str] = ()
+    merge: bool = True
+    defaults: Mapping[str, str] | None = None
+    count_inserted: bool = False
+    single: bool = False
+
+    def sql(self, parameter: str = "$1") -> str:
+        """The statement, without RETURNING."""
+        names = ", ".join(map(quote, self.columns))
+        target = f"INSERT INTO {quote(self.schema)}.{quote(self.table)}"
+        target += f"({names}) " if names else " "
+        where = f" WHERE {_COUNT_IN}" if self.count_inserted else ""
+        return f"{target}{rows_from_json(self, parameter)}{where}{self._conflict()}"
+
+    def _conflict(self) -> str:
+        if not self.on_conflict:
+            return ""
+        target = f" ON CONFLICT ({', '.join(map(quote, self.on_conflict))}) DO "
+        if not self.merge or not self.columns:
+            return target + "NOTHING"
+        changes = ", ".join(f"{quote(name)} = EXCLUDED.{quote(name)}" for name in self.columns)
+        return f"{target}UPDATE SET {changes}" + (f" WHERE {_COUNT_OUT}" if self.count_inserted else "")
+
+
+def rows_from_json(insert: BulkInsert, parameter: str) -> str:
+    """`SELECT … FROM json_to_recordset($1)`: the JSON's rows with the columns' types."""
+    listed = ", ".join(f"pgrst_body.{quote(name)}" for name in insert.columns)
+    typed = ", ".join(f"{quote(name)} {kind}" for name, kind in insert.columns.items())
+    source, function = f"{parameter}::json", "json_to_record" if insert.single else "json_to_recordset"
+    if insert.defaults and insert.columns:
+        pairs = ", ".join(f"{literal(name)}, {expression}" for name, expression in insert.defaults.items())
+        each = f"{parameter}::jsonb" if insert.single else "element"
+        merged = f"jsonb_build_object({pairs}) || {each}"
+        function = "jsonb_to_record" if insert.single else "jsonb_to_recordset"
+        source = (
+            merged
+            if insert.single
+            else (f"(SELECT coalesce(jsonb_agg({merged}), '[]') FROM jsonb_array_elements({parameter}::jsonb) element)")
+        )
+    if not insert.columns:
+        # `{}` is a row of defaults, `[{}, {}]` are two, `[]` is none.
+        if insert.single:
+            return f"SELECT FROM (SELECT {parameter}::json) pgrst_body"
+        return f"SELECT FROM json_array_elements({parameter}::json) pgrst_body"
+    return f"SELECT {listed} FROM {function}({source}) AS pgrst_body({typed})"
+
+
+def quote(name: str) -> str:
+    """Quote an identifier: PostgreSQL has no other character to escape."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Quote a text as a literal, whatever `standard_conforming_strings` says."""
+    doubled = text.replace("'", "''")
+    return f"'{doubled}'" if "\\" not in doubled else " E'" + doubled.replace("\\", "\\\\") + "'"
