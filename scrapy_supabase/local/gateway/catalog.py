@@ -183,7 +183,7 @@ def _with_keys(
 ) -> Table:
     """A view has the keys of its tables, as far as it shows their columns."""
     key: list[str] = []
-    foreign = []
+    foreign: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = []
     for place, shown in sources.items():
         source = tables.get(place)
         if source is None:
