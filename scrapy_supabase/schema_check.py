@@ -161,8 +161,8 @@ class SchemaCheck:
         else:
             return
         logger.warning(
-            "%s each %s is a plain insert and rows sent twice are stored twice. Set SUPABASE_ON_CONFLICT to columns that "
-            "make a row unique, with a unique index on them.",
+            "%s each %s is a plain insert and rows sent twice are stored twice. Set SUPABASE_ON_CONFLICT to columns "
+            "that make a row unique, with a unique index on them.",
             *(what, mode),
         )
 

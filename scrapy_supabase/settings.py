@@ -357,7 +357,7 @@ def _check_same_table(reader: _Reader, routes: Mapping[type | None, TableSpec]) 
         other = first.setdefault(spec.name, spec)
         if (spec.mode, spec.on_conflict) != (other.mode, other.on_conflict):
             reader.problems.append(
-                f"SUPABASE_TABLES names table {spec.name!r} twice with different mode or on_conflict: they must be equal."
+                f"SUPABASE_TABLES names table {spec.name!r} twice with another mode or on_conflict: they must be equal."
             )
 
 
@@ -403,3 +403,9 @@ KNOWN = frozenset(
     }
 )
 """Every setting there is; a test compares them with docs/reference/settings.md."""
+
+
+def database_url(settings: BaseSettings, environ: Mapping[str, str] | None = None) -> str | None:
+    """The PostgreSQL connection string of the setting or the environment, or None."""
+    value = settings.get("SUPABASE_DB_URL") or (os.environ if environ is None else environ).get("SUPABASE_DB_URL")
+    return str(value) if value else None

@@ -143,8 +143,8 @@ class DiskSpool:
     def _not_written(self, name: str, error: OSError) -> None:
         if not self._incomplete:
             logger.error(
-                "The spool in %s cannot be written: %s. Uploading goes on from memory; until there is space again, rows "
-                "that are not uploaded are lost if this process is killed.",
+                "The spool in %s cannot be written: %s. Uploading goes on from memory; until there is space again, "
+                "rows that are not uploaded are lost if this process is killed.",
                 *(self.folder, error.strerror),
             )
         self._incomplete.add(name)

@@ -146,8 +146,7 @@ class Cluster:
         if done.returncode:
             raise LocalSupabaseError(
                 f"As root, PostgreSQL runs as user {self.server.user}, who may not enter {self.data.parent}. Use a "
-                "data "
-                "folder below one that everybody may enter, such as /var/tmp, or run as a user that is not root."
+                "data folder below one that everybody may enter, such as /var/tmp, or run as another user."
             )
 
 

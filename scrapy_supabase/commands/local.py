@@ -1,0 +1,66 @@
+"""scrapy supabase local: run a Supabase on this machine until Ctrl-C.
+
+Prints NAME=value lines that a shell can source, then `ready`:
+SUPABASE_URL, SUPABASE_KEY (service_role), SUPABASE_ANON_KEY,
+SUPABASE_DB_URL, SUPABASE_JWT_SECRET.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from scrapy.utils.project import data_path
+
+from scrapy_supabase.commands.sql import run_query
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--data-dir", metavar="DIR", help="where it keeps its data (default: .scrapy/supabase-local)")
+    parser.add_argument(
+        "--port", type=_port, default=54321, help="port of the REST API (default: 54321; 0: a free one)"
+    )
+    parser.add_argument("--migrations", metavar="DIR", help="a folder of numbered .sql files to apply first")
+    parser.add_argument("--sql", metavar="QUERY", help="run a query on it, print the table and end")
+
+
+def run(settings: Any, opts: argparse.Namespace) -> int:  # noqa: ARG001
+    """Start it and stay; returns the exit code."""
+    from scrapy_supabase.local import LocalSupabase
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    folder = Path(opts.data_dir or data_path("supabase-local"))
+    migrations = opts.migrations or ()
+    if opts.sql is not None:
+        with LocalSupabase(folder, migrations=migrations, join=True) as stack:
+            return run_query(stack.db_url, opts.sql)
+    # Before the start: a signal that comes while it starts must not be lost.
+    done = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: done.set())
+    with LocalSupabase(folder, migrations=migrations, port=opts.port) as stack:
+        for name, value in {
+            "SUPABASE_URL": stack.url,
+            "SUPABASE_KEY": stack.service_role_key,
+            "SUPABASE_ANON_KEY": stack.anon_key,
+            "SUPABASE_DB_URL": stack.db_url,
+            "SUPABASE_JWT_SECRET": stack.jwt_secret,
+        }.items():
+            print(f"{name}={shlex.quote(value)}")
+        print("ready", flush=True)
+        done.wait()
+    return 0
+
+
+def _port(text: str) -> int:
+    number = int(text) if text.isdigit() else -1
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a number from 0 (a free one) to 65535 is")
+    return number

@@ -1,0 +1,107 @@
+"""scrapy supabase sql: run a query and print its rows as a table.
+
+On SUPABASE_DB_URL (setting, environment or --db-url); without one, on the
+local Supabase of this project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scrapy.utils.project import data_path
+
+from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.settings import database_url
+
+if TYPE_CHECKING:
+    import psycopg
+
+_WIDEST = 60  # characters of a cell
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("query", help='such as "select * from books limit 5"; - reads standard input')
+    parser.add_argument("--db-url", metavar="URL", help="a PostgreSQL connection string")
+
+
+def run(settings: Any, opts: argparse.Namespace) -> int:
+    """Run the query; returns the exit code."""
+    query = sys.stdin.read() if opts.query == "-" else opts.query
+    url = opts.db_url or database_url(settings)
+    if url is not None:
+        return run_query(url, query)
+    folder = Path(data_path("supabase-local"))
+    if not folder.is_dir():
+        raise ConfigurationError(
+            "No database is known. Set SUPABASE_DB_URL, or start a local one: scrapy supabase local"
+        )
+    from scrapy_supabase.local import LocalSupabase
+
+    with LocalSupabase(folder, join=True) as stack:
+        return run_query(stack.db_url, query)
+
+
+def run_query(url: str, query: str) -> int:
+    """Run `query` on the database `url` and print what it returns. An error is one line; returns the exit code."""
+    try:
+        import psycopg
+    except ImportError:
+        raise ConfigurationError("psycopg is not installed. Run: pip install scrapy-supabase[postgres]") from None
+    try:
+        with psycopg.connect(url, autocommit=True, connect_timeout=15) as connection:
+            cursor = connection.execute(query.encode())
+            while True:
+                _print_result(cursor)
+                if not cursor.nextset():
+                    break
+    except psycopg.Error as error:
+        print(f"scrapy supabase sql: {_described(error, query)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _print_result(cursor: psycopg.Cursor[Any]) -> None:
+    if cursor.description is None:
+        print(cursor.statusmessage or "done")
+        return
+    rows = [[_shown(value) for value in row] for row in cursor]
+    print(table([column.name for column in cursor.description], rows))
+    print(f"({len(rows)} row{'' if len(rows) == 1 else 's'})")
+
+
+def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows of text as an aligned table; wide characters count twice."""
+    lines = [list(names), *map(list, rows)]
+    widths = [max((_width(line[at]) for line in lines), default=0) for at in range(len(names))]
+    drawn = [
+        " | ".join(text + " " * (w - _width(text)) for text, w in zip(line, widths, strict=True)) for line in lines
+    ]
+    rule = "-+-".join("-" * width for width in widths)
+    return "\n".join(line.rstrip() for line in [drawn[0], rule, *drawn[1:]])
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "NULL"
+    text = "".join(c if c.isprintable() else " " for c in str(value))
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
+
+
+def _described(error: psycopg.Error, query: str) -> str:
+    message = error.diag.message_primary
+    if message is None:  # no server: psycopg's words name host and port, never the password
+        return " ".join(str(error).split())
+    position = error.diag.statement_position
+    where = f" (line {query[: int(position) - 1].count(chr(10)) + 1})" if position else ""
+    hint = f" Hint: {error.diag.message_hint}" if error.diag.message_hint else ""
+    return f"{message}{where}.{hint}"
