@@ -21,6 +21,7 @@ import pytest
 
 from scrapy_supabase.local import LocalSupabase, LocalSupabaseError
 from scrapy_supabase.local.binaries import find_server
+from scrapy_supabase.local.cluster import identity
 from tests.polling import eventually
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ def folder(open_folder: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 def processes(folder: Path) -> list[str]:
     """Processes that belong to the stack in `folder`: by their command line, their folder, or their ancestors."""
-    found = {}
+    found: dict[int, str] = {}
     for process in psutil.process_iter(["cmdline"]):
         try:
             mine = any(str(folder) in word for word in process.info["cmdline"] or [])
@@ -151,8 +152,9 @@ def test_an_orphan_is_stopped_and_its_data_kept(folder: Path) -> None:
         command = next(p for p in psutil.process_iter(["cmdline"]) if is_postmaster(p, folder)).cmdline()
         with psycopg.connect(stack.db_url) as connection:
             connection.execute("create table kept (a int)")
-    user = {"user": "nobody", "group": "nogroup", "extra_groups": []} if as_root else {}
-    orphan = subprocess.Popen(command, cwd=folder / "postgres", stderr=subprocess.DEVNULL, **user)
+    orphan = subprocess.Popen(
+        command, cwd=folder / "postgres", stderr=subprocess.DEVNULL, **identity("nobody" if as_root else None)
+    )
     try:
         assert eventually(lambda: "ready" in status_of(folder))
         with LocalSupabase(folder) as stack, psycopg.connect(stack.db_url) as connection:
@@ -245,7 +247,7 @@ def test_a_taken_port_is_an_error(folder: Path) -> None:
     """The REST API's port is taken: said, with the remedy, and nothing is left running."""
     with LocalSupabase(folder / "one") as one:
         port = int(one.url.rpartition(":")[2])
-        with pytest.raises(LocalSupabaseError, match="Cannot listen on 127.0.0.1.*Use another port"):
+        with pytest.raises(LocalSupabaseError, match=r"Cannot listen on 127\.0\.0\.1.*Use another port"):
             LocalSupabase(folder / "two", port=port).start()
         assert not processes(folder / "two")
 
