@@ -17,9 +17,8 @@ come as 500, 25006 as 405. Sources: PostgREST docs, references/errors; PostgreSQ
 
 from __future__ import annotations
 
+import json
 import re
-
-import msgspec
 
 
 class SupabaseError(Exception):
@@ -229,14 +228,14 @@ def _kind(code: str, status: int) -> type[ServerError]:
 def parse_body(body: bytes) -> dict[str, str]:
     """Return code, message, details and hint of an error body as far as they are there, and nothing from HTML."""
     try:
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = json.loads(body)
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}
     # A gateway in front of PostgREST puts numbers into `code`: those are statuses, not codes.
     return {
-        name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in found.items()
         if name in {"code", "message", "error", "details", "hint"}
         and value

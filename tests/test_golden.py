@@ -33,6 +33,8 @@ def golden(local_stack: LocalSupabase) -> Iterator[LocalSupabase]:
     import psycopg
 
     with psycopg.connect(local_stack.db_url, autocommit=True) as connection:
+        # The OpenAPI document is compared whole: nothing else may be there.
+        connection.execute("drop schema public cascade; create schema public")
         connection.execute((DATA / "schema.sql").read_bytes())
         yield local_stack
         connection.execute("drop schema public cascade; create schema public")

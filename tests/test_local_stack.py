@@ -319,3 +319,32 @@ def test_root_refuses_a_folder_its_server_cannot_enter(open_folder: Path) -> Non
     with pytest.raises(LocalSupabaseError, match="runs as user nobody, who may not enter"):
         LocalSupabase(closed / "data").start()
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+def test_a_postgrest_program_is_used_where_there_is_one(
+    folder: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is started, logged, answers behind the prefix and the key check, and ends with the stack."""
+    program = open_folder / "postgrest"
+    program.write_text(f'#!/bin/sh\ncd "{ROOT}"\nexec "{sys.executable}" -m tests.postgrest_stand_in\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("SCRAPY_SUPABASE_POSTGREST", str(program))
+    caplog.set_level("INFO")
+    with LocalSupabase(folder) as stack:
+        assert stack.rest == f"PostgREST ({program})"
+        assert f"REST API by PostgREST ({program})" in caplog.text
+        request = urllib.request.Request(f"{stack.url}/rest/v1/", headers={"apikey": stack.service_role_key})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.headers["x-answered-by"] == "stand-in"
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+            urllib.request.urlopen(f"{stack.url}/rest/v1/", timeout=10)
+        assert b"No API key found" in refused.value.read()
+        refused.value.close()
+    assert eventually(lambda: not [p for p in psutil.process_iter(["cmdline"]) if "stand_in" in str(p.info["cmdline"])])
+
+
+def test_a_postgrest_variable_that_names_no_program_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable and its value are named."""
+    monkeypatch.setenv("SCRAPY_SUPABASE_POSTGREST", "/nowhere/postgrest")
+    with pytest.raises(LocalSupabaseError, match="SCRAPY_SUPABASE_POSTGREST is '/nowhere/postgrest'"):
+        LocalSupabase(folder).start()

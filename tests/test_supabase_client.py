@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from postgrest import CountMethod
@@ -33,20 +34,31 @@ FILMS = [
 ]
 
 
+@contextmanager
+def connected(url: str, key: str) -> Iterator[Client]:
+    """A client whose connections are closed afterwards."""
+    client = create_client(url, key)
+    try:
+        yield client
+    finally:
+        client.postgrest.session.close()
+
+
 @pytest.fixture
 def client(local_stack: LocalSupabase, db: Connection) -> Iterator[Client]:
     """A client with the service key, and three films."""
     db.execute(TABLES.encode())
-    client = create_client(local_stack.url, local_stack.service_role_key)
-    client.table("films").insert(FILMS).execute()
-    yield client
+    with connected(local_stack.url, local_stack.service_role_key) as client:
+        client.table("films").insert(FILMS).execute()
+        yield client
     db.execute("drop table notes, films cascade")
 
 
 @pytest.fixture
-def anon(local_stack: LocalSupabase, client: Client) -> Client:
+def anon(local_stack: LocalSupabase, client: Client) -> Iterator[Client]:
     """A client with the public key."""
-    return create_client(local_stack.url, local_stack.anon_key)
+    with connected(local_stack.url, local_stack.anon_key) as client:
+        yield client
 
 
 def titles(answer: object) -> list[str]:

@@ -1,6 +1,22 @@
 """A Supabase on this machine: a real PostgreSQL and the REST API in front of it."""
 
-from scrapy_supabase.local.errors import LocalSupabaseError
-from scrapy_supabase.local.stack import LocalSupabase
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scrapy_supabase.local.errors import LocalSupabaseError
+    from scrapy_supabase.local.stack import LocalSupabase
 
 __all__ = ["LocalSupabase", "LocalSupabaseError"]
+
+_HOMES = {"LocalSupabase": "stack", "LocalSupabaseError": "errors"}
+
+
+def __getattr__(name: str) -> Any:
+    # The gateway is a process below this package and must be up in a moment: it imports nothing of the stack.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

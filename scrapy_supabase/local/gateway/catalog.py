@@ -61,11 +61,15 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything known, by (schema, name). `settings` are those of a role (`alter role … set`)."""
+    """Everything known, by (schema, name). `settings` are those of a role (`alter role … set`).
+
+    `deferrable` says that there is a constraint that may be checked at the end of a transaction only.
+    """
 
     tables: Mapping[tuple[str, str], Table]
     functions: Mapping[tuple[str, str], tuple[Function, ...]]
     settings: Mapping[str, tuple[tuple[str, str], ...]]
+    deferrable: bool
 
 
 _TABLES = """
@@ -175,7 +179,8 @@ def _read(connection: Any, schemas: list[str]) -> Snapshot:
     for role, setting in connection.execute(_SETTINGS):
         name, _, value = setting.partition("=")
         settings[role] = (*settings.get(role, ()), (name, value))
-    return Snapshot(tables, functions, settings)
+    deferrable = connection.execute("select exists (select from pg_trigger where tgdeferrable)").fetchone()[0]
+    return Snapshot(tables, functions, settings, deferrable)
 
 
 def _with_keys(

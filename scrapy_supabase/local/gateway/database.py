@@ -48,6 +48,7 @@ class Context:
     path: str
     headers: str  # JSON
     role_settings: Sequence[tuple[str, str]] = ()
+    deferrable: bool = False
 
 
 @dataclass(slots=True)
@@ -130,21 +131,26 @@ class Database:
                 raise
 
     def _transaction(self, connection: psycopg.Connection[Any], context: Context, plan: Plan) -> Row:
-        names = [name for name, _ in (*_settings(context), *context.role_settings)]
-        values = [value for _, value in (*_settings(context), *context.role_settings)]
+        local = [*_settings(context), *context.role_settings]
+        if plan.read_only:
+            local.append(("transaction_read_only", "on"))
+        names, values = [name for name, _ in local], [value for _, value in local]
         numbers = range(1, len(names) + 1)
         setup = "SELECT " + ", ".join(
             f"set_config('{name}', ${n}, true)" for name, n in zip(names, numbers, strict=True)
         )
         explained = None
         with connection.pipeline():
-            connection.execute("BEGIN READ ONLY" if plan.read_only else "BEGIN")
+            # All that a pipeline sends is one transaction; BEGIN is needed only to decide how it ends.
+            if plan.check is not None:
+                connection.execute("BEGIN")
             connection.execute(setup, values)
             if plan.explain is not None:
                 explained = connection.execute(f"EXPLAIN (FORMAT JSON) {plan.explain[0]}", plan.explain[1])
             cursor = connection.execute(plan.sql, plan.parameters)
-            if plan.check is None:
-                connection.execute("COMMIT")
+            if context.deferrable and plan.check is None and not plan.read_only:
+                # They speak up now: an error of the commit itself would be psycopg's undoing.
+                connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         row: Row | None = cursor.fetchone()
         if row is None:
             raise ApiError(500, "PGRSTX00", "The statement returned no row.")

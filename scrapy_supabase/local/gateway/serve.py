@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from typing import Any
@@ -28,7 +29,16 @@ def serve(orders: dict[str, Any]) -> tuple[GatewayServer, str]:
     catalog = Catalog(schemas, database.connection)
     server = GatewayServer(address, Api(database, catalog, Keys(orders["jwt_secret"]), schemas).answer)
     threading.Thread(target=_listen, args=(database, catalog), daemon=True).start()
+    threading.Thread(target=_warm_up, args=(catalog,), daemon=True).start()
     return server, "scrapy-supabase gateway"
+
+
+def _warm_up(catalog: Catalog) -> None:
+    """Do what the first request would have to wait for."""
+    import jwt  # noqa: F401
+
+    with contextlib.suppress(ApiError):
+        _ = catalog.snapshot
 
 
 def _listen(database: Database, catalog: Catalog) -> None:

@@ -96,9 +96,9 @@ class Api:
         )
         snapshot = self._catalog.snapshot
         shown = {n: v for n, v in headers.items() if n not in ("authorization", "apikey")}
-        context = Context(
-            caller, schema, method, "/" + "/".join(path), json.dumps(shown), snapshot.settings.get(caller.role, ())
-        )
+        settings = snapshot.settings.get(caller.role, ())
+        where = "/" + "/".join(path)
+        context = Context(caller, schema, method, where, json.dumps(shown), settings, snapshot.deferrable)
         return handler(self._database, snapshot, context, request)
 
 
@@ -222,6 +222,7 @@ class _Connection(BaseHTTPRequestHandler):
         """What the standard library refuses: in JSON, like everything else."""
         self.close_connection = True
         self.command = getattr(self, "command", None) or "GET"
+        self.request_version = self.protocol_version  # HTTP/0.9 would be answered without a status
         self._send(ApiError(code, f"http_{code}", message or "Bad request").response())
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
