@@ -34,6 +34,18 @@ def add_column_sql(schema: Schema, table: str, names: Iterable[str]) -> str:
     return " ".join(f"ALTER TABLE {_table(schema, table)} ADD COLUMN {identifier(name)} text;" for name in names)
 
 
+def unknown_columns(schema: Schema, table: str, names: Iterable[str]) -> str:
+    """What is said of fields that have no column."""
+    names = list(names)
+    done = {
+        "drop": "left out",
+        "reject": "and rows that have it are rejected",
+        "collect": f"collected in column {schema.unknown.column!r}",
+    }[schema.unknown.policy]
+    listed, sql = ", ".join(map(repr, names)), add_column_sql(schema, table, names)
+    return f"Table {table} has no column {listed}: {done} (SUPABASE_UNKNOWN_COLUMNS). To store it: {sql}"
+
+
 def identifier(name: str) -> str:
     """Quote a name for SQL where it needs it."""
     plain = name.isidentifier() and name.isascii() and name == name.lower()

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential, wait_random
 
 from scrapy_supabase.errors import TransientError
 
@@ -60,7 +60,7 @@ def retrying(
     The wait doubles from `delay` seconds, with up to `delay` seconds of jitter, at most 60 s; it is never shorter than
     the server's `Retry-After`. Some errors allow fewer tries (`TransientError.tries`).
     """
-    backoff = wait_exponential_jitter(initial=delay, max=_LONGEST_BACKOFF, jitter=delay)
+    backoff = wait_exponential(multiplier=delay, max=_LONGEST_BACKOFF) + wait_random(0, delay)
 
     def wait(state: RetryCallState) -> float:
         return max(backoff(state), _error(state).retry_after or 0.0)

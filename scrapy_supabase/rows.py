@@ -11,7 +11,7 @@ from itemadapter import ItemAdapter
 
 from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import Mode, Row, TableSpec
-from scrapy_supabase.remedies import add_column_sql
+from scrapy_supabase.remedies import unknown_columns
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.values import encode_row, text_of
 
@@ -146,22 +146,9 @@ class RowBuilder:
         return kept
 
     def _warn_of_unknown(self, table: str, unknown: tuple[str, ...]) -> None:
-        new = tuple(name for name in unknown if (table, name) not in self._warned)
-        self._warned.update((table, name) for name in new)
-        if not new:
-            return
-        done = {
-            "drop": "they are left out",
-            "reject": "rows that have them are rejected",
-            "collect": f"they go into column {self._schema.unknown.column!r}",
-        }[self._schema.unknown.policy]
-        logger.warning(
-            "Table %s has no column %s: %s (SUPABASE_UNKNOWN_COLUMNS). To store them: %s",
-            table,
-            ", ".join(map(repr, new)),
-            done,
-            add_column_sql(self._schema, table, new),
-        )
+        new = self._schema.first_mention(table, unknown)
+        if new:
+            logger.warning("%s", unknown_columns(self._schema, table, new))
 
     def _warn_of_missing_key(self, spec: TableSpec, key: tuple[str, ...]) -> None:
         if spec.mode is Mode.INSERT or (spec.name, key) in self._warned:

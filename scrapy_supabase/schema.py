@@ -46,6 +46,7 @@ class Schema:
         self._known: dict[str, TableInfo] = {}
         self._dropped: dict[str, set[str]] = {}
         self._modes: dict[str, Mode] = {}
+        self._mentioned: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
     def learn(self, table: str, info: TableInfo) -> None:
@@ -86,6 +87,13 @@ class Schema:
             dropped.add(column)
             self.version += 1
             return True
+
+    def first_mention(self, table: str, columns: Iterable[str]) -> list[str]:
+        """Those of `columns` that no warning has named yet; they are named now."""
+        with self._lock:
+            new = [column for column in columns if (table, column) not in self._mentioned]
+            self._mentioned.update((table, column) for column in new)
+            return new
 
     def split(self, table: str, columns: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Split `columns` into those that can be stored and those that cannot, as far as is known. Both sorted."""

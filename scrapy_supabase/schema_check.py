@@ -21,7 +21,7 @@ from scrapy_supabase.errors import (
     fatal,
 )
 from scrapy_supabase.models import Mode, TableSpec
-from scrapy_supabase.remedies import add_column_sql, grant_sql, unique_index_sql
+from scrapy_supabase.remedies import add_column_sql, grant_sql, unique_index_sql, unknown_columns
 from scrapy_supabase.retry import Patience, retrying
 from scrapy_supabase.schema import Schema
 
@@ -140,11 +140,9 @@ class SchemaCheck:
         return fatal(error, "supabase_schema", f"SUPABASE_ON_CONFLICT must name columns of {spec.name}.{have}")
 
     def _say_unknown(self, table: str, unknown: tuple[str, ...]) -> None:
-        logger.warning(
-            "Table %s has no column %s: SUPABASE_UNKNOWN_COLUMNS is %s. To store them: %s",
-            *(table, ", ".join(map(repr, unknown)), self._schema.unknown),
-            add_column_sql(self._schema, table, unknown),
-        )
+        new = self._schema.first_mention(table, unknown)
+        if new:
+            logger.warning("%s", unknown_columns(self._schema, table, new))
 
     def _say_key(self, spec: TableSpec, fields: tuple[str, ...]) -> None:
         """An upsert without a key silently is an insert (measured): say so before it happens."""

@@ -26,7 +26,7 @@ from scrapy_supabase.errors import (
     is_policy_violation,
 )
 from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, Rejection, Row
-from scrapy_supabase.remedies import add_column_sql, grant_sql, policy_sql, unique_index_sql
+from scrapy_supabase.remedies import grant_sql, policy_sql, unique_index_sql, unknown_columns
 from scrapy_supabase.retry import Patience, retrying
 from scrapy_supabase.schema import Schema
 
@@ -297,15 +297,13 @@ class Uploader:
         if column not in sent:  # a trigger or a default of the table's own is at fault
             remedy = f"Mend the table {table}: it asks for a column of its own that is not there."
             raise fatal(error, "supabase_schema", remedy) from error
-        if not self._schema.drop(table, column):
+        self._schema.drop(table, column)
+        if not self._schema.first_mention(table, [column]):
             return
         if error.code == "428C9":
             logger.warning("Column %r of %s is made by the database: it is not sent from now on.", column, table)
         else:
-            logger.warning(
-                "Table %s has no column %r: SUPABASE_UNKNOWN_COLUMNS is %r. To store it: %s",
-                *(table, column, str(self._schema.unknown), add_column_sql(self._schema, table, [column])),
-            )
+            logger.warning("%s", unknown_columns(self._schema, table, [column]))
 
     def _fall_back(self, work: _Work, error: ServerError, remedy: str) -> None:
         work.effort.fallbacks += 1

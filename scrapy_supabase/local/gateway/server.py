@@ -94,7 +94,8 @@ class Api:
             form,
             strip,
         )
-        snapshot = self._catalog.snapshot
+        # Nothing in the document could be missed, so it could not be told that the catalog is behind: read it again.
+        snapshot = self._catalog.reload() if handler is openapi else self._catalog.snapshot
         shown = {n: v for n, v in headers.items() if n not in ("authorization", "apikey")}
         settings = snapshot.settings.get(caller.role, ())
         where = "/" + "/".join(path)

@@ -1,0 +1,135 @@
+"""A Supabase project to upload to (local, or named by the environment), and the stages of the line without a crawl."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import pytest
+
+from scrapy_supabase.backends.postgrest import PostgrestBackend
+from scrapy_supabase.models import Chunk, Mode, Outcome, Row, TableSpec
+from scrapy_supabase.retry import Patience
+from scrapy_supabase.rows import RowBuilder
+from scrapy_supabase.schema import Schema, UnknownColumns
+from scrapy_supabase.schema_check import SchemaCheck
+from scrapy_supabase.settings import role_of
+from scrapy_supabase.uploader import Uploader
+from tests.fault_proxy import FaultProxy
+from tests.fix_local import Connection
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where to upload to. `anon_key` is empty where the environment names none."""
+
+    url: str
+    key: str
+    anon_key: str
+    db_url: str
+
+
+@pytest.fixture(scope="session")
+def project(request: pytest.FixtureRequest) -> Project:
+    """The project of `SUPABASE_TEST_URL`, `SUPABASE_TEST_KEY` and `SUPABASE_TEST_DB_URL`, else the local stack."""
+    url = os.environ.get("SUPABASE_TEST_URL")
+    if url:
+        environment = os.environ
+        anon = environment.get("SUPABASE_TEST_ANON_KEY", "")
+        return Project(url, environment["SUPABASE_TEST_KEY"], anon, environment["SUPABASE_TEST_DB_URL"])
+    stack = request.getfixturevalue("local_stack")
+    return Project(stack.url, stack.service_role_key, stack.anon_key, stack.db_url)
+
+
+@pytest.fixture
+def sql(project: Project) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    """Run SQL as `postgres`; returns the rows. Tables named t or t_… are dropped afterwards."""
+    with psycopg.connect(project.db_url, autocommit=True) as connection:
+        _drop(connection)
+
+        def run(query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+            cursor = connection.execute(query.encode(), parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+        yield run
+        _drop(connection)
+
+
+def _drop(connection: Connection) -> None:
+    found = connection.execute("select tablename from pg_tables where schemaname = 'public' and tablename ~ '^t(_|$)'")
+    for (name,) in found.fetchall():
+        connection.execute(f'drop table if exists public."{name}" cascade'.encode())
+
+
+@pytest.fixture
+def proxy(project: Project) -> Iterator[FaultProxy]:
+    """A fault proxy in front of the project."""
+    with FaultProxy(project.url) as server:
+        yield server
+
+
+@dataclass
+class Line:
+    """The stages from item to outcome, for one or more tables, with no crawl around them."""
+
+    schema: Schema
+    backend: PostgrestBackend
+    uploader: Uploader
+    patience: Patience
+    cleaned: list[str] = field(default_factory=list)
+    number: int = 0
+
+    def rows(self, items: Sequence[Mapping[str, Any]], table: str = "t") -> tuple[Row, ...]:
+        """Build the rows of `items`."""
+        builder = RowBuilder({None: self.schema.specs[table]}, self.schema, {}, self.cleaned.append)
+        return tuple(builder.build(dict(item)) for item in items)
+
+    def chunk(self, items: Sequence[Mapping[str, Any]], table: str = "t") -> Chunk:
+        """A chunk of the rows of `items`, in their order."""
+        self.number += 1
+        return Chunk(self.number, self.rows(items, table), f"{self.number}.jsonl")
+
+    def upload(self, *items: Mapping[str, Any], table: str = "t") -> Outcome:
+        """Upload `items` as one chunk."""
+        return self.uploader.upload(self.chunk(items, table))
+
+
+MakeLine = Callable[..., Line]
+
+
+@pytest.fixture
+def line(project: Project) -> Iterator[MakeLine]:
+    """Make a `Line`: `line(mode=…, on_conflict=…, check=True, …)`. Waits are of 10 ms."""
+    made: list[PostgrestBackend] = []
+
+    def make(
+        *tables: str,
+        url: str = "",
+        key: str = "",
+        mode: Mode = Mode.UPSERT,
+        on_conflict: tuple[str, ...] = (),
+        unknown: UnknownColumns | None = None,
+        fallback: bool = True,
+        attempts: int = 3,
+        delay: float = 0.01,
+        timeout: float = 5.0,
+        check: bool = True,
+        fields: Mapping[str, Sequence[str]] | None = None,
+    ) -> Line:
+        key = key or project.key
+        specs = {name: TableSpec(name, mode, on_conflict) for name in tables or ("t",)}
+        schema = Schema(specs, unknown=unknown, insert_fallback=fallback, role=role_of(key))
+        backend = PostgrestBackend(url or project.url, key, timeout=timeout)
+        made.append(backend)
+        patience = Patience()
+        if check:
+            SchemaCheck(backend, schema, fields or {}, attempts=attempts, delay=delay, patience=patience).run()
+        uploader = Uploader(backend, schema, attempts=attempts, delay=delay, patience=patience)
+        return Line(schema, backend, uploader, patience)
+
+    yield make
+    for backend in made:
+        backend.close()
