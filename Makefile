@@ -16,7 +16,14 @@ $(VENV)/.installed: pyproject.toml
 	$(PIP) install --editable '.[local,postgres]' --group dev
 	@touch $@
 
-test: $(VENV)/.installed  ## run the tests against a real PostgreSQL and REST API on this machine
+# The oldest Scrapy there is support for: some crawls of the test suite run on it.
+.venv-oldest/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
+	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install --editable . 'scrapy==2.15.0'
+	@touch $@
+
+test: $(VENV)/.installed .venv-oldest/.installed  ## run the tests against a real PostgreSQL and REST API on this machine
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.installed  ## ruff (lint and format) and mypy strict

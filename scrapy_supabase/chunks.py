@@ -86,7 +86,7 @@ class Chunker:
         """Take a row in; return the chunks that are sealed by it, in the order they must be sent."""
         sealed: list[Chunk] = []
         place = (row.table, row.columns)
-        if len(self._open) > 1 and row.key is not None:
+        if len(self._open) > (place in self._open) and row.key is not None:
             # An older row of this key with other columns must be sent before this one.
             shared = [p for p, o in self._open.items() if p[0] == row.table and p != place and row.key in o.rows]
             sealed.extend(map(self._seal, shared))

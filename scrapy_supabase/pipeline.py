@@ -55,6 +55,7 @@ class SupabasePipeline:
         self._stats = Stats(crawler.stats)
         self._local: LocalSupabase | None = None
         self._fatal: FatalError | None = None
+        self._opened = False
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -82,6 +83,7 @@ class SupabasePipeline:
         connect = self._crawler.signals.connect
         connect(self._close_if_fatal, signals.spider_opened)
         connect(self._flush, signals.spider_idle)
+        self._opened = True
         self._last_progress = time.monotonic()
         self._ticker = create_looping_call(self._tick)
         self._ticker.start(1.0, now=False)
@@ -97,6 +99,10 @@ class SupabasePipeline:
 
     async def close_spider(self) -> None:
         """Upload the rest within `SUPABASE_CLOSE_TIMEOUT`; what is not uploaded by then stays in the spool."""
+        if not self._opened:  # it failed while it opened, and that was said
+            if self._local is not None:
+                await self._loop.run_in_thread(self._local.stop)
+            return
         self._ticker.stop()
         self._patience.limit(self._config.close_timeout)
         if not await self._loop.wait(self._delivery.finish(), self._config.close_timeout):

@@ -131,7 +131,7 @@ class _Reader:
         return [name for name in self._settings if isinstance(name, str)]
 
     def wrong(self, name: str, value: Any, allowed: str, default: T) -> T:
-        shown = "a secret" if name == "SUPABASE_KEY" else _shown(value)
+        shown = "a secret" if name == "SUPABASE_KEY" and value is not None else _shown(value)
         self.problems.append(f"{name} is {shown}: it must be {allowed}.")
         return default
 

@@ -1,0 +1,130 @@
+"""Run as a script: one crawl (or two at once), described by a JSON object on standard input.
+
+`settings` are the project's; `spiders` a list of {"items": [...], "pages": n, "site": url}; `mode` is asyncio,
+select or none. The stats of each spider are written to `stats`, a file, as a JSON list.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pydantic
+import scrapy
+from scrapy.http import Response
+from scrapy.http.response.text import TextResponse
+
+
+@dataclasses.dataclass
+class Author:
+    """A dataclass item."""
+
+    id: int
+    name: str
+
+
+@attrs.define
+class Tag:
+    """An attrs item."""
+
+    id: int
+    label: str
+
+
+class Price(pydantic.BaseModel):
+    """A pydantic item."""
+
+    id: int
+    amount: Decimal
+
+
+class Book(scrapy.Item):
+    """A Scrapy item; some of its fields may be missing."""
+
+    id = scrapy.Field()
+    title = scrapy.Field()
+    pages = scrapy.Field()
+    author = scrapy.Field()
+
+
+CLASSES: dict[str, Any] = {"Author": Author, "Tag": Tag, "Price": Price, "Book": Book, "dict": dict}
+
+
+class TestSpider(scrapy.Spider):
+    """Yields the items it is given, then those of a site's pages."""
+
+    __test__ = False
+    name = "test"
+    plan: dict[str, Any]
+
+    async def start(self) -> AsyncIterator[Any]:
+        """Items first, then requests."""
+        for item in self.plan.get("items", []):
+            yield made(item)
+        for number in range(self.plan.get("pages", 0)):
+            yield scrapy.Request(f"{self.plan['site']}/{number}")
+
+    def parse(self, response: Response) -> Iterator[Any]:
+        """A page is a JSON list of items."""
+        assert isinstance(response, TextResponse)
+        for item in response.json():
+            yield made(item)
+
+
+def made(item: dict[str, Any]) -> Any:
+    """`{"_class": "Book", …}` → a Book."""
+    fields = {name: value for name, value in item.items() if name != "_class"}
+    return CLASSES[item.get("_class", "dict")](**fields)
+
+
+class Changer:
+    """A later pipeline that changes the item: it must not matter."""
+
+    def process_item(self, item: Any) -> Any:
+        """Spoil the item."""
+        if isinstance(item, dict):
+            item["title"] = "changed later"
+        return item
+
+
+class Dropper:
+    """A pipeline with a fault."""
+
+    def process_item(self, item: Any) -> Any:  # noqa: ARG002
+        """Fail on every item."""
+        raise RuntimeError("another pipeline's fault")
+
+
+def main() -> None:
+    """Crawl."""
+    from scrapy.crawler import AsyncCrawlerProcess, CrawlerProcess
+
+    job = json.load(sys.stdin)
+    settings = {"TELNETCONSOLE_ENABLED": False, "LOG_LEVEL": "DEBUG", **job["settings"]}
+    if job["mode"] == "select":
+        settings["TWISTED_REACTOR"] = "twisted.internet.selectreactor.SelectReactor"
+    if job["mode"] == "none":
+        settings["TWISTED_REACTOR_ENABLED"] = False
+    process = AsyncCrawlerProcess(settings) if job["mode"] == "none" else CrawlerProcess(settings)
+    crawlers = []
+    for number, plan in enumerate(job["spiders"]):
+        spider = type(f"Spider{number}", (TestSpider,), {"plan": plan, "name": f"test{number}"})
+        crawler = process.create_crawler(spider)
+        crawlers.append(crawler)
+        process.crawl(crawler)
+    process.start()
+    stats = [crawler.stats.get_stats() for crawler in crawlers]
+    Path(job["stats"]).write_text(json.dumps(stats, default=str))
+
+
+if __name__ == "__main__":
+    # Not from `__main__`: the item classes must be those that SUPABASE_TABLES names.
+    from tests import crawl
+
+    crawl.main()

@@ -1,0 +1,176 @@
+"""Real crawls, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fix_project import Project
+
+ROOT = Path(__file__).parents[1]
+OLDEST = ROOT / ".venv-oldest" / "bin" / "python"
+
+
+@dataclass(frozen=True)
+class Crawl:
+    """A crawl that is over."""
+
+    log: str
+    all_stats: list[dict[str, Any]]
+    folder: Path
+    returncode: int
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """The stats of the only spider."""
+        (stats,) = self.all_stats
+        return stats
+
+    def counts(self, *names: str) -> tuple[int, ...]:
+        """Values of `supabase/<name>_count`."""
+        return tuple(self.stats.get(f"supabase/{name}_count", 0) for name in names)
+
+    @property
+    def rejected(self) -> list[dict[str, Any]]:
+        """The lines of the reject file."""
+        path = self.folder / "spool" / "rejected.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    @property
+    def spooled(self) -> list[Path]:
+        """Chunk files that are left."""
+        return sorted((self.folder / "spool").glob("*/*.jsonl"))
+
+
+@dataclass(frozen=True)
+class Crawler:
+    """Starts crawls in `folder` that upload to `project`."""
+
+    folder: Path
+    project: Project
+
+    def start(
+        self,
+        *spiders: dict[str, Any],
+        mode: str = "asyncio",
+        python: str = sys.executable,
+        addon: bool = False,
+        **settings: Any,
+    ) -> subprocess.Popen[str]:
+        """Start a crawl. Settings that are None are left out; those that are "@none" are None."""
+        enabled = (
+            {"ADDONS": {"scrapy_supabase.Addon": 300}}
+            if addon
+            else {"ITEM_PIPELINES": {"scrapy_supabase.SupabasePipeline": 300}}
+        )
+        given = {
+            **enabled,
+            "SUPABASE_URL": self.project.url,
+            "SUPABASE_KEY": self.project.key,
+            "SUPABASE_TABLE": "t",
+            "SUPABASE_SPOOL_DIR": str(self.folder / "spool"),
+            "BATCH_RETRY_DELAY": 0.02,
+            **settings,
+        }
+        job = {
+            "settings": {n: None if v == "@none" else v for n, v in given.items() if v is not None},
+            "spiders": list(spiders),
+            "mode": mode,
+            "stats": str(self.folder / "stats.json"),
+        }
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SUPABASE_")}
+        process = subprocess.Popen(
+            [python, "-W", "error::DeprecationWarning:scrapy_supabase", "-m", "tests.crawl"],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(job))
+        process.stdin.close()
+        return process
+
+    def finish(self, process: subprocess.Popen[str], *, balanced: bool = True) -> Crawl:
+        """Wait for a crawl; its counts must add up."""
+        assert process.stdout is not None
+        log = process.stdout.read()
+        process.stdout.close()
+        process.wait(60)
+        path = self.folder / "stats.json"
+        stats = json.loads(path.read_text()) if path.exists() else []
+        path.unlink(missing_ok=True)
+        crawl = Crawl(log, stats, self.folder, process.returncode)
+        assert stats or not balanced, log
+        for each in stats if balanced else []:
+            check_balance(each, log)
+        assert self.project.key not in log
+        return crawl
+
+    def __call__(self, *spiders: dict[str, Any], **options: Any) -> Crawl:
+        """Run a crawl to its end."""
+        return self.finish(self.start(*spiders, **options))
+
+
+def check_balance(stats: dict[str, Any], log: str = "") -> None:
+    """`received = uploaded + superseded + failed + spooled`, in all and for each table."""
+    tables = {key.removeprefix("supabase/received_count") for key in stats if key.startswith("supabase/received_count")}
+    for table in tables:
+        received, *parts = (
+            stats.get(f"supabase/{name}_count{table}", 0)
+            for name in ("received", "uploaded", "superseded", "failed", "spooled")
+        )
+        assert received == sum(parts), (table, stats, log)
+
+
+@pytest.fixture
+def crawl(project: Project, tmp_path: Path) -> Crawler:
+    """Run crawls: `crawl({"items": [...]}, mode="select", SUPABASE_MODE="insert")`."""
+    return Crawler(tmp_path, project)
+
+
+@pytest.fixture
+def site() -> Iterator[Callable[[list[list[dict[str, Any]]]], str]]:
+    """Serve pages of items: `site([[…items of page 0…], …])` → its URL."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def serve(pages: list[list[dict[str, Any]]]) -> str:
+        bodies = [json.dumps(page).encode() for page in pages]
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                number = self.path.strip("/")
+                body = bodies[int(number)] if number.isdigit() else b""
+                self.send_response(200 if body else 404)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Silent."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
