@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -82,10 +82,22 @@ class Chunker:
         self._open: dict[tuple[str, tuple[str, ...]], _Open] = {}
         self.last_number = 0
 
-    def add(self, row: Row) -> list[Chunk]:
+    def add(self, row: Row) -> Sequence[Chunk]:
         """Take a row in; return the chunks that are sealed by it, in the order they must be sent."""
-        sealed: list[Chunk] = []
         place = (row.table, row.columns)
+        chunk = self._open.get(place)
+        if (
+            chunk is not None
+            and len(self._open) == 1
+            and len(chunk.rows) < self._max_rows - 1
+            and chunk.size + len(row.data) < self._max_bytes
+        ):  # nearly every row: nothing to seal, no other chunk to look at
+            chunk.add(row)
+            return ()
+        return self._add_and_seal(row, place)
+
+    def _add_and_seal(self, row: Row, place: tuple[str, tuple[str, ...]]) -> list[Chunk]:
+        sealed: list[Chunk] = []
         if len(self._open) > (place in self._open) and row.key is not None:
             # An older row of this key with other columns must be sent before this one.
             shared = [p for p, o in self._open.items() if p[0] == row.table and p != place and row.key in o.rows]

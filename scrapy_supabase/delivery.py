@@ -1,7 +1,8 @@
 """The engine: takes rows, seals chunks, uploads them in its own threads, and says when to wait.
 
 It knows no Scrapy and no event loop. One thread owns it and calls its methods; upload threads call only `_work`. When
-an upload is over, `wake()` is called in the upload thread: it must make the owner call `collect()` soon.
+an upload is over and something waits for it, `wake()` is called in the upload thread: it must make the owner call
+`collect()` soon.
 """
 
 from __future__ import annotations
@@ -78,8 +79,11 @@ class Delivery:
 
     def add(self, row: Row) -> Future[None] | None:
         """Take a row. Returns None, or what the giver should wait for before it gives more."""
-        for chunk in self._chunker.add(row):
-            self._enqueue(chunk)
+        sealed = self._chunker.add(row)
+        if sealed:
+            for chunk in sealed:
+                self._enqueue(chunk)
+            self.collect()
         if not self._queue:
             return None
         if self._waiting is None:
@@ -91,6 +95,7 @@ class Delivery:
         """Seal the chunks that have waited long enough for more rows. To be called about once a second."""
         for chunk in self._chunker.due():
             self._enqueue(chunk)
+        self.collect()
 
     def flush(self) -> None:
         """Seal all open chunks."""
@@ -102,7 +107,7 @@ class Delivery:
         if self._idle is None:
             self._idle = Future()
         self.flush()
-        self._advance()
+        self.collect()
         return self._idle
 
     def halt(self) -> None:
@@ -203,7 +208,10 @@ class Delivery:
                 if self._in_flight.get(chunk.number) is not chunk:
                     continue  # abandoned
                 self._done.put(self._spool.settle(outcome))
-            self._wake()
+            # Where nothing waits for it, the owner finds it with its next chunk or tick: waking a busy thread is dear.
+            # No wake is lost: who begins to wait looks at `_done` after that.
+            if self._queue or self._idle is not None or outcome.fatal is not None or outcome.deferred:
+                self._wake()
 
 
 def _share_a_key(one: Chunk, other: Chunk) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from itemadapter import ItemAdapter
 from scrapy import signals
 from scrapy.exceptions import NotConfigured
 from scrapy.utils.asyncio import create_looping_call
@@ -83,6 +82,7 @@ class SupabasePipeline:
         connect = self._crawler.signals.connect
         connect(self._close_if_fatal, signals.spider_opened)
         connect(self._flush, signals.spider_idle)
+        self._build, self._add = self._rows.build, self._delivery.add
         self._opened = True
         self._last_progress = time.monotonic()
         self._ticker = create_looping_call(self._tick)
@@ -91,7 +91,7 @@ class SupabasePipeline:
     def process_item(self, item: Any) -> Any:
         """Build the row, deliver it, wait only if told to, return the item."""
         try:
-            waiting = self._delivery.add(self._rows.build(item))
+            waiting = self._add(self._build(item))
         except ItemError as error:
             self._refuse(item, error)
             return item
@@ -297,7 +297,13 @@ def _known_columns(config: Config) -> Mapping[str, tuple[str, ...]]:
     known: dict[str, set[str]] = {}
     for item_class, spec in config.routes.items():
         names = known.setdefault(spec.name, set())
-        declared = ItemAdapter.get_field_names_from_class(item_class) if item_class else None
+        declared = _declared_fields(item_class) if item_class and item_class is not dict else None
         names.update(spec.columns.get(name, name) for name in declared or spec.columns)
         names.update(spec.stamps)
     return {table: tuple(names) for table, names in known.items()}
+
+
+def _declared_fields(item_class: type) -> Iterable[str] | None:
+    from itemadapter import ItemAdapter
+
+    return ItemAdapter.get_field_names_from_class(item_class)

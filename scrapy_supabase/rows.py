@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from itemadapter import ItemAdapter
-
 from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import Mode, Row, TableSpec
 from scrapy_supabase.remedies import unknown_columns
@@ -36,9 +34,10 @@ class _Shape:
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    """How items of one class become rows."""
+    """How items of one class become rows. `fields` is None where the item is a dict already."""
 
     spec: TableSpec
+    fields: Callable[[Any], dict[str, Any]] | None
     shapes: dict[tuple[str, ...], _Shape] = field(default_factory=dict)
 
 
@@ -65,7 +64,7 @@ class RowBuilder:
         kind = type(item)
         recipe = self._recipes.get(kind) or self._recipe_for(kind)
         spec = recipe.spec
-        values = item if kind is dict else dict(ItemAdapter(item))
+        values = item if recipe.fields is None else recipe.fields(item)
         if spec.columns or spec.stamps:
             values = self._mapped(values, item, spec)
         if self._schema_version != self._schema.version:
@@ -98,7 +97,7 @@ class RowBuilder:
                     "%s: they are rejected. Add %r (or '*') to SUPABASE_TABLES, or set SUPABASE_TABLE.", message, where
                 )
             raise ItemError("no_table", message)
-        recipe = self._recipes[kind] = _Recipe(spec)
+        recipe = self._recipes[kind] = _Recipe(spec, None if kind is dict else _fields_of())
         return recipe
 
     def _mapped(self, values: Mapping[str, Any], item: Any, spec: TableSpec) -> dict[str, Any]:
@@ -168,10 +167,18 @@ class RowBuilder:
             recipe.shapes.clear()
 
 
+def _fields_of() -> Callable[[Any], dict[str, Any]]:
+    from itemadapter import ItemAdapter  # it imports pydantic: 0.1 s that a crawl of dicts need not spend
+
+    return lambda item: dict(ItemAdapter(item))
+
+
 def _key_of(values: Mapping[str, Any], columns: tuple[str, ...]) -> str | None:
     """The text of the key's values; None where one is NULL, which equals nothing."""
     if len(columns) == 1:
         value = values[columns[0]]
+        if type(value) is int:
+            return str(value)
         return None if value is None else text_of(value)
     if not columns:
         return None

@@ -17,7 +17,6 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from itemadapter import ItemAdapter, is_item
 
 from scrapy_supabase.errors import ItemError
 
@@ -59,10 +58,15 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(item) for item in value]
-    if isinstance(value, dict) or is_item(value):
-        items = value.items() if isinstance(value, dict) else ItemAdapter(value).items()
-        return {name if type(name) is str else text_of(name): _plain(item) for name, item in items}
-    return _plain_scalar(value)
+    if isinstance(value, dict):
+        return {name if type(name) is str else text_of(name): _plain(item) for name, item in value.items()}
+    scalar = _plain_scalar(value)
+    if scalar is value and kind not in _SCALARS:
+        from itemadapter import ItemAdapter, is_item  # it imports pydantic: 0.1 s that few crawls need
+
+        if is_item(value):
+            return _plain(dict(ItemAdapter(value)))
+    return scalar
 
 
 def _plain_scalar(value: Any) -> Any:
@@ -119,6 +123,8 @@ def text_of(value: Any) -> str:
 
 def printable(item: Any) -> bytes:
     """Return an item as JSON for a person to read, with what cannot be encoded printed. Never raises."""
+    from itemadapter import ItemAdapter, is_item
+
     try:
         fields = dict(ItemAdapter(item)) if is_item(item) else {"item": item}
         shown: dict[str, Any] = {}
