@@ -151,7 +151,7 @@ class _Reader:
         value = self.raw(name, default)
         try:
             return self._settings.getbool(name, default) if self.is_set(name) else bool(value)
-        except ValueError:
+        except (TypeError, ValueError):
             return self.wrong(name, value, "True or False", default)
 
     def text(self, name: str, default: str) -> str:
@@ -161,11 +161,10 @@ class _Reader:
         return value.strip()
 
     def names_of(self, name: str, value: Any) -> tuple[str, ...]:
-        if isinstance(value, str):
-            value = [part.strip() for part in value.split(",")]
-        if not isinstance(value, (list, tuple)) or not all(isinstance(part, str) and part for part in value):
+        names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        if not isinstance(names, (list, tuple)) or not all(isinstance(part, str) and part for part in names):
             return self.wrong(name, value, "column names: a list, or a text with commas", ())
-        return tuple(dict.fromkeys(value))
+        return tuple(dict.fromkeys(names))
 
     def text_map(self, name: str, value: Any) -> dict[str, str]:
         if not isinstance(value, Mapping) or not all(isinstance(p, str) and p for pair in value.items() for p in pair):
@@ -297,7 +296,7 @@ def _routes(reader: _Reader) -> dict[type | None, TableSpec]:
     names = {"mode": "SUPABASE_MODE", "on_conflict": "SUPABASE_ON_CONFLICT", "stamps": "SUPABASE_STAMPS"}
     routes: dict[type | None, TableSpec] = {}
     if reader.raw("SUPABASE_TABLE") is not None:
-        routes[None] = _spec(reader, names, {**common, "table": reader.text("SUPABASE_TABLE", "")})
+        routes[None] = _spec(reader, names, {**common, "table": reader.raw("SUPABASE_TABLE")})
     tables = reader.raw("SUPABASE_TABLES", {})
     if not isinstance(tables, Mapping):
         tables = reader.wrong(
@@ -335,7 +334,9 @@ def _item_class(reader: _Reader, name: str, target: Any) -> type | None:
 def _spec(reader: _Reader, names: Mapping[str, str], values: Mapping[str, Any]) -> TableSpec:
     table = values.get("table")
     if not isinstance(table, str) or not table:
-        table = reader.wrong(names.get("table", "SUPABASE_TABLE"), table, "a table's name", "")
+        table = reader.wrong(
+            names.get("table", "SUPABASE_TABLE"), table, "a table's name, a text that is not empty", ""
+        )
     try:
         mode = Mode(values["mode"])
     except ValueError:

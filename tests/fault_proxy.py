@@ -102,6 +102,16 @@ def delays(seconds: float) -> Fault:
     return fault
 
 
+def stalls(seconds: float) -> Fault:
+    """The server gets the request late."""
+
+    def fault(exchange: Exchange) -> None:
+        exchange.handler.server.released.wait(seconds)
+        exchange.reply(*exchange.forward())
+
+    return fault
+
+
 def answers(status: int, body: object = None, *, stored: bool = False, **headers: str) -> Fault:
     """Something between client and server answers instead: JSON if `body` is not text, else HTML."""
 

@@ -136,8 +136,8 @@ def test_items_that_are_no_rows_are_rejected_by_name(crawl: Crawler, table: Sql)
 
 
 def test_the_newest_version_of_a_key_wins(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
-    """Four uploads at once through a server whose first answers are the slowest: rule 6 keeps the order."""
-    proxy.faults.extend([faults.passes, faults.passes, *[faults.delays(0.3 - 0.02 * n) for n in range(12)]])
+    """Four uploads at once on a way where the first are the slowest: without rule 6 they overtake each other."""
+    proxy.faults.extend([faults.passes, faults.passes, *[faults.stalls(0.3 - 0.02 * n) for n in range(12)]])
     versions = [{"id": key, "n": version} for version in range(12) for key in range(10)]
     done = crawl({"items": versions}, SUPABASE_URL=proxy.url, BATCH_CHUNK_SIZE=10, BATCH_FLUSH_INTERVAL=0)
     assert done.counts("uploaded", "superseded", "failed") == (120, 0, 0), done.log

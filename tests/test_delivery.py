@@ -1,0 +1,299 @@
+"""The engine without a crawl: order per key, back-pressure, deferral, and counts that add up whatever happens."""
+
+from __future__ import annotations
+
+import resource
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scrapy_supabase.chunks import Chunker
+from scrapy_supabase.delivery import Delivery
+from scrapy_supabase.errors import FatalError
+from scrapy_supabase.models import Chunk, Mode, Outcome, Rejection, Row, TableSpec
+from scrapy_supabase.schema import Schema
+from scrapy_supabase.spool import DiskSpool, NoSpool, Spool
+from scrapy_supabase.stats import Stats
+
+
+class Collector:
+    """A stats collector that keeps numbers."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = defaultdict(float)
+
+    def inc_value(self, key: str, count: int = 1, start: int = 0) -> None:
+        """Add."""
+        self.values[key] += count + start
+
+    def set_value(self, key: str, value: Any) -> None:
+        """Set."""
+        self.values[key] = value
+
+    def max_value(self, key: str, value: Any) -> None:
+        """Keep the greater."""
+        self.values[key] = max(self.values[key], value)
+
+
+class Engine:
+    """A delivery whose uploads are decided by the test, and its owner's side of it."""
+
+    def __init__(
+        self, upload: Callable[[Chunk], Outcome], spool: Spool | None = None, *, rows: int = 3, workers: int = 3
+    ) -> None:
+        self.schema = Schema({"t": TableSpec("t")})
+        self.spool = spool or NoSpool()
+        self.stats = Stats(Collector())
+        self.woken = threading.Event()
+        chunker = Chunker(max_rows=rows, max_bytes=10**6, max_age=0, mode=self.schema.mode, open_file=self.spool.open)
+        self.delivery = Delivery(
+            upload,
+            chunker=chunker,
+            spool=self.spool,
+            observer=self.stats,
+            workers=workers,
+            wake=self.woken.set,
+        )
+
+    def wait(self, future: Future[None], seconds: float = 10.0) -> bool:
+        """Be the owner's thread until `future` is done."""
+        for _ in range(int(seconds * 50)):
+            self.delivery.collect()
+            if future.done():
+                return True
+            self.woken.wait(0.02)
+            self.woken.clear()
+        return False
+
+    def finish(self) -> None:
+        """Close as the pipeline does."""
+        assert self.wait(self.delivery.finish())
+        self.delivery.abandon()
+        self.delivery.close()
+
+    def balance(self) -> None:
+        """Received is the sum of where rows are."""
+        totals = self.stats.totals
+        assert totals["received"] == sum(totals[n] for n in ("uploaded", "superseded", "failed", "spooled")), totals
+
+
+def row(key: str | None, columns: tuple[str, ...] = ("id",), text: str = "") -> Row:
+    """A row of the table `t`."""
+    return Row("t", columns, key, f'{{"id":"{key}","v":"{text}"}}'.encode())
+
+
+def stored(chunk: Chunk) -> Outcome:
+    """An upload that works."""
+    return Outcome(chunk, len(chunk.rows))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([("id",), ("id", "v")])), max_size=60),
+    st.integers(0, 99),
+)
+def test_versions_of_a_key_are_uploaded_in_order_and_one_at_a_time(arrivals: list[Any], seed: int) -> None:
+    """Rule 6, for any arrivals and any pace of the threads."""
+    random = Random(seed)
+    lock, flying, seen, faults = threading.Lock(), set[str](), defaultdict[str, list[int]](list), []
+
+    def upload(chunk: Chunk) -> Outcome:
+        with lock:
+            if chunk.keys & flying:
+                faults.append(f"{chunk.keys & flying} is in two uploads at once")
+            flying.update(chunk.keys)
+            pause = random.random() / 1000
+        threading.Event().wait(pause)
+        with lock:
+            for each in chunk.rows:
+                seen[str(each.key)].append(int(each.data.split(b'"v":"')[1].split(b'"')[0]))
+            flying.difference_update(chunk.keys)
+        return stored(chunk)
+
+    engine = Engine(upload)
+    for number, (key, columns) in enumerate(arrivals):
+        engine.delivery.add(row(key, columns, str(number)))
+    engine.finish()
+    engine.balance()
+    assert faults == []
+    newest = {key: number for number, (key, _) in enumerate(arrivals)}
+    assert all(versions == sorted(versions) and versions[-1] == newest[key] for key, versions in seen.items())
+    assert set(seen) == set(newest)
+
+
+ANSWERS = st.lists(st.sampled_from(["yes", "reject one", "leave", "defer", "fault", "fatal"]), max_size=30)
+
+
+@settings(deadline=None, max_examples=100)
+@given(keys=st.lists(st.sampled_from([*"abcdefgh", None]), max_size=50), answers=ANSWERS, spooled=st.booleans())
+def test_counts_add_up_whatever_the_answers(
+    tmp_path_factory: Any, keys: list[Any], answers: list[str], spooled: bool
+) -> None:
+    """Yes, no, later, broken code, stop: every row is counted once, and is where the counts say."""
+    left = iter(answers)
+    lock = threading.Lock()
+
+    def upload(chunk: Chunk) -> Outcome:
+        with lock:
+            answer = next(left, "yes")
+        first, rest = chunk.rows[:1], chunk.rows[1:]
+        if answer == "reject one":
+            return Outcome(chunk, len(rest), (Rejection("t", first[0].data, "23514", "no"),))
+        if answer == "leave":
+            return Outcome(chunk, len(rest), left=first)
+        if answer == "defer" and chunk.after is None:
+            return Outcome(chunk, len(rest), deferred=first)
+        if answer == "fault":
+            raise RuntimeError("a fault of our own")
+        if answer == "fatal":
+            return Outcome(chunk, 0, left=chunk.rows, fatal=FatalError("stop", code="http_540"))
+        return stored(chunk)
+
+    folder: Path = tmp_path_factory.mktemp("spool")
+    spool = DiskSpool(folder, "run", Schema({"t": TableSpec("t")}), {}) if spooled else NoSpool()
+    engine = Engine(upload, spool)
+    for number, key in enumerate(keys):
+        engine.delivery.add(row(key, text=str(number)))
+    engine.finish()
+    engine.balance()
+    assert engine.stats.totals["received"] == len(keys)
+    spool.close()
+    kept = [line for path in folder.glob("run/*.jsonl") for line in path.read_bytes().splitlines()[1:]]
+    assert len(set(kept)) >= engine.stats.totals["spooled"]
+    if not spooled:
+        assert engine.stats.totals["spooled"] == 0
+
+
+def test_back_pressure() -> None:
+    """Items wait from the chunk that is one too many until there is room again."""
+    release = threading.Event()
+
+    def upload(chunk: Chunk) -> Outcome:
+        release.wait(10)
+        return stored(chunk)
+
+    engine = Engine(upload, rows=1, workers=2)
+    waits = [engine.delivery.add(row(str(number))) for number in range(3)]
+    assert waits[:2] == [None, None]
+    assert waits[2] is not None
+    assert engine.delivery.in_flight == 2
+    release.set()
+    assert engine.wait(waits[2])
+    engine.finish()
+    engine.balance()
+
+
+def test_deferred_rows_go_after_what_was_open() -> None:
+    """A row that refers to another is tried again when all that was on its way has arrived."""
+    order: list[tuple[str | None, int | None]] = []
+
+    def upload(chunk: Chunk) -> Outcome:
+        order.append((chunk.rows[0].key, chunk.after))
+        child = chunk.rows[0].key == "child"
+        return Outcome(chunk, 0, deferred=chunk.rows) if child and chunk.after is None else stored(chunk)
+
+    engine = Engine(upload, rows=1)
+    engine.delivery.add(row("parent", ("id", "v")))
+    engine.finish()
+    engine = Engine(upload, rows=2)
+    for key, columns in (("child", ("id",)), ("other", ("id",)), ("parent", ("id", "v"))):
+        engine.delivery.add(row(key, columns))
+    engine.finish()
+    assert order[-1][0] == "child"
+    assert order[-1][1] is not None
+    engine.balance()
+
+
+def test_an_abandoned_upload_is_counted_as_left_and_not_settled_later(tmp_path: Path) -> None:
+    """The close gave up waiting: what the thread says afterwards changes neither counts nor files."""
+    release, done = threading.Event(), threading.Event()
+
+    def upload(chunk: Chunk) -> Outcome:
+        release.wait(10)
+        done.set()
+        return stored(chunk)
+
+    spool = DiskSpool(tmp_path, "run", Schema({"t": TableSpec("t")}), {})
+    engine = Engine(upload, spool, rows=1)
+    engine.delivery.add(row("a"))
+    assert not engine.wait(engine.delivery.finish(), 0.1)
+    engine.delivery.abandon()
+    assert engine.stats.totals["spooled"] == 1
+    release.set()
+    done.wait(10)
+    engine.delivery.close()
+    engine.delivery.collect()
+    engine.balance()
+    assert len(list(tmp_path.glob("run/*.jsonl"))) == 1
+    spool.close()
+
+
+def test_a_full_disk_is_said_once_and_uploads_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Files may not grow any more: one ERROR, everything is uploaded from memory, nothing is lost."""
+    spool = DiskSpool(tmp_path, "run", Schema({"t": TableSpec("t")}), {})
+    engine = Engine(stored, spool, rows=10)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+    try:
+        for number in range(100):
+            engine.delivery.add(row(str(number), text="x" * 100))
+        engine.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert engine.stats.totals["uploaded"] == 100
+    engine.balance()
+    assert len([r for r in caplog.records if "cannot be written" in r.getMessage()]) == 1
+
+
+def test_a_full_disk_and_a_dead_server_lose_no_row_silently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither place takes them: each row is in the log, and counted as failed."""
+    spool = DiskSpool(tmp_path, "run", Schema({"t": TableSpec("t")}), {})
+    engine = Engine(lambda chunk: Outcome(chunk, 0, left=chunk.rows), spool, rows=10)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+    try:
+        for number in range(10):
+            engine.delivery.add(row(str(number), text="x" * 100))
+        engine.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (engine.stats.totals["failed"], engine.stats.totals["spooled"]) == (10, 0)
+    assert all(f'"id":"{number}"' in caplog.text for number in range(10))
+    engine.balance()
+
+
+def test_a_spool_that_cannot_be_written_is_an_error_at_open(tmp_path: Path) -> None:
+    """Not at the first row."""
+    from scrapy_supabase.errors import ConfigurationError
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="Set SUPABASE_SPOOL_DIR to a folder"):
+        DiskSpool(tmp_path / "file", "run", Schema({}), {})
+
+
+def test_ragged_items_do_not_open_files_without_end() -> None:
+    """Sixty-four column sets at once are the most."""
+    engine = Engine(stored, rows=100)
+    for number in range(200):
+        engine.delivery.add(Row("t", ("id", f"c{number}"), str(number), b"{}"))
+    engine.finish()
+    assert engine.stats.totals["uploaded"] == 200
+
+
+def test_a_chunk_is_sealed_before_it_is_too_many_bytes() -> None:
+    """And a row that is larger than that travels alone."""
+    sizes: list[int] = []
+    chunker = Chunker(max_rows=100, max_bytes=1000, max_age=0, mode=lambda _: Mode.UPSERT, open_file=NoSpool().open)
+    for number in range(20):
+        sealed = chunker.add(row(str(number), text="x" * (3000 if number == 10 else 100)))
+        sizes.extend(sum(len(r.data) + 1 for r in chunk.rows) + 1 for chunk in sealed)
+    assert max(sizes) > 3000
+    assert all(size <= 1000 for size in sizes if size < 3000)

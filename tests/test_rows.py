@@ -1,0 +1,197 @@
+"""Item → row: values as PostgreSQL reads them, keys, shapes; the item is never changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import json
+import math
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import scrapy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scrapy_supabase.backends.base import TableInfo
+from scrapy_supabase.errors import ItemError
+from scrapy_supabase.models import Row, TableSpec
+from scrapy_supabase.rows import RowBuilder
+from scrapy_supabase.schema import Schema
+from scrapy_supabase.values import encode_row, printable, text_of
+from tests.fix_project import MakeLine
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+
+class Colour(enum.Enum):
+    """An enum."""
+
+    RED = "red"
+
+
+class Unit(float):
+    """A number that is more than a number."""
+
+
+@dataclasses.dataclass
+class Point:
+    """A nested item."""
+
+    x: int
+    data: bytes = b"\x01"
+
+
+class Thing(scrapy.Item):
+    """A Scrapy item."""
+
+    id = scrapy.Field()
+    where = scrapy.Field()
+
+
+VALUES: list[tuple[str, Any, Any]] = [
+    ("text", "é\U0001f600", "é\U0001f600"),
+    ("text", "a\x00b\ud800c", "abc"),
+    ("numeric", decimal.Decimal("1.10"), decimal.Decimal("1.10")),
+    ("numeric", 2**80, decimal.Decimal(2**80)),
+    ("double precision", math.nan, math.nan),
+    ("double precision", -math.inf, -math.inf),
+    ("double precision", Unit(1.5), 1.5),
+    ("date", dt.date(2026, 2, 3), dt.date(2026, 2, 3)),
+    ("time", dt.time(4, 5, 6), dt.time(4, 5, 6)),
+    ("interval", dt.timedelta(days=1, seconds=2.5), dt.timedelta(days=1, seconds=2.5)),
+    ("timestamp", dt.datetime(2026, 2, 3, 4, 5), dt.datetime(2026, 2, 3, 4, 5)),
+    ("uuid", uuid.UUID(int=5), uuid.UUID(int=5)),
+    ("text", Colour.RED, "red"),
+    ("bytea", b"\x00\xff", b"\x00\xff"),
+    ("boolean", True, True),
+    ("text[]", ("a", None), ["a", None]),
+    ("int[]", {7}, [7]),
+    ("jsonb", {"p": Point(1), 2: [math.inf, b"\x01"]}, {"p": {"x": 1, "data": "\\x01"}, "2": ["Infinity", "\\x01"]}),
+    ("jsonb", [Thing(id=1, where={"a": "\x00"})], [{"id": 1, "where": {"a": ""}}]),
+]
+
+
+@pytest.mark.parametrize(("kind", "value", "stored"), VALUES, ids=[f"{k}-{n}" for n, (k, _, _) in enumerate(VALUES)])
+def test_values_arrive_as_they_are(sql: Sql, line: MakeLine, kind: str, value: Any, stored: Any) -> None:
+    """Sent through the REST API and read back from the database."""
+    sql(f"create table t (id bigint primary key, v {kind}); grant all on t to service_role")
+    made = line()
+    outcome = made.upload({"id": 1, "v": value})
+    assert outcome.rejections == ()
+    ((found,),) = sql("select v from t")
+    assert found == stored or (math.isnan(found) and math.isnan(stored))
+    assert made.cleaned == (["t"] if has_nul(value) else [])
+
+
+def has_nul(value: Any) -> bool:
+    """Whether a NUL is anywhere in the value."""
+    if isinstance(value, str):
+        return "\x00" in value
+    inner = value.values() if isinstance(value, (dict, Thing)) else value if isinstance(value, (list, tuple)) else ()
+    return any(map(has_nul, inner))
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
+JSON = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner), max_leaves=8)
+
+
+@settings(max_examples=50)
+@given(st.dictionaries(TEXT, JSON, max_size=5))
+def test_what_is_json_already_is_not_changed(row: dict[str, Any]) -> None:
+    """Any JSON object is encoded as itself."""
+    data, cleaned = encode_row(row)
+    assert json.loads(data) == row
+    assert not cleaned
+
+
+@given(st.text())
+def test_any_text_can_be_stored(text: str) -> None:
+    """Whatever was scraped: valid UTF-8 without NUL comes out, and only those characters are gone."""
+    data, cleaned = encode_row({"a": text})
+    kept = json.loads(data)["a"]
+    assert kept == "".join(c for c in text if c != "\x00" and not "\ud800" <= c <= "\udfff")
+    assert cleaned == (kept != text)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1, "1"), ("1", "1"), (True, "true"), (1.5, "1.5"), (uuid.UUID(int=1), str(uuid.UUID(int=1)))]
+)
+def test_keys_are_compared_as_the_server_reads_them(value: Any, text: str) -> None:
+    """1 and "1" are one key."""
+    assert text_of(value) == text
+
+
+class Odd:
+    """Nothing that JSON knows."""
+
+
+@pytest.mark.parametrize(
+    ("item", "code", "field"),
+    [
+        ({"id": 1, "v": Odd()}, "not_encodable", "v"),
+        ({"id": 1, "v": [{"deep": Odd()}]}, "not_encodable", "v"),
+        ({"zz": 1}, "no_column", None),
+        ({}, "no_column", None),
+        ({1: 2}, "bad_field", None),
+    ],
+)
+def test_items_that_cannot_become_rows(item: dict[Any, Any], code: str, field: str | None) -> None:
+    """The error has a code for grouping and names the field; the item can be printed."""
+    with pytest.raises(ItemError) as raised:
+        builder("id", "v").build(item)
+    assert (raised.value.code, raised.value.field) == (code, field)
+    assert json.loads(printable(item)) is not None
+
+
+def test_a_value_that_contains_itself() -> None:
+    """It is rejected, and does not end the crawl."""
+    value: list[Any] = []
+    value.append(value)
+    with pytest.raises(ItemError, match="contains itself"):
+        builder("id", "v").build({"id": 1, "v": value})
+
+
+def builder(*columns: str, spec: TableSpec | None = None) -> RowBuilder:
+    """A builder for the table `t` with these columns, `id` the key."""
+    spec = spec or TableSpec("t")
+    schema = Schema({"t": spec})
+    schema.learn("t", TableInfo(dict.fromkeys(columns, "text"), ("id",), frozenset()))
+    return RowBuilder({None: spec}, schema, {"now": lambda _: "stamped"}, lambda _: None)
+
+
+def test_the_item_is_not_changed() -> None:
+    """Mapping, stamping, cleaning and nested values leave it as it was."""
+    item = {"ident": "a\x00", "v": [b"x", (1, 2)], "zz": 1}
+    before = {"ident": "a\x00", "v": [b"x", (1, 2)], "zz": 1}
+    spec = TableSpec("t", columns={"ident": "id"}, stamps={"w": "now"})
+    row = builder("id", "v", "w", spec=spec).build(item)
+    assert item == before
+    assert row == Row("t", ("id", "v", "w"), "a", b'{"id":"a","v":["\\\\x78",[1,2]],"zz":1,"w":"stamped"}')
+
+
+def test_a_stamp_does_not_replace_what_was_scraped() -> None:
+    """The item's own value stays."""
+    spec = TableSpec("t", stamps={"v": "now"})
+    assert builder("id", "v", spec=spec).build({"id": 1, "v": "mine"}).data == b'{"id":1,"v":"mine"}'
+
+
+def test_two_fields_for_one_column_are_refused() -> None:
+    """A mapping must not make one of two values vanish."""
+    spec = TableSpec("t", columns={"a": "v"})
+    with pytest.raises(ItemError, match="two fields of the item go to column 'v'"):
+        builder("id", "v", spec=spec).build({"id": 1, "a": 1, "v": 2})
+
+
+def test_keys_of_several_columns() -> None:
+    """NULL in one of them equals nothing."""
+    made = builder("id", "v", spec=TableSpec("t", on_conflict=("id", "v")))
+    keys = [
+        made.build(item).key for item in ({"id": 1, "v": "a"}, {"id": "1", "v": "a"}, {"id": 1, "v": None}, {"id": 1})
+    ]
+    assert keys == ["1\x1fa", "1\x1fa", None, None]
