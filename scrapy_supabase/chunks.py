@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,6 +11,9 @@ from scrapy_supabase.models import Chunk, Mode, Row
 
 # Items whose optional fields come and go make many column sets; each open chunk holds a file open.
 _MOST_OPEN = 64
+
+
+_Place = tuple[str, tuple[str, ...]]  # table and columns
 
 
 class ChunkFile(Protocol):
@@ -59,8 +62,9 @@ class Chunker:
     """Collects rows into chunks. Not thread-safe.
 
     `max_rows` rows or `max_bytes` bytes of body seal a chunk, `max_age` seconds (0: never) make it due. `mode(table)`
-    is the mode in force, `open_file(row)` opens the spool's file for a chunk that starts with `row`. Chunks are
-    numbered from 1 as they are opened; `last_number` is the newest one's.
+    is the mode in force, `references(table)` are the tables whose rows must be sent first, `open_file(row)` opens the
+    spool's file for a chunk that starts with `row`. Chunks are numbered from 1 as they are opened; `last_number` is the
+    newest one's.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Chunker:
         max_bytes: int,
         max_age: float,
         mode: Callable[[str], Mode],
+        references: Callable[[str], frozenset[str]],
         open_file: Callable[[Row], ChunkFile],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -77,9 +82,10 @@ class Chunker:
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._mode = mode
+        self._references = references
         self._open_file = open_file
         self._clock = clock
-        self._open: dict[tuple[str, tuple[str, ...]], _Open] = {}
+        self._open: dict[_Place, _Open] = {}
         self.last_number = 0
 
     def add(self, row: Row) -> Sequence[Chunk]:
@@ -96,25 +102,26 @@ class Chunker:
             return ()
         return self._add_and_seal(row, place)
 
-    def _add_and_seal(self, row: Row, place: tuple[str, tuple[str, ...]]) -> list[Chunk]:
+    def _add_and_seal(self, row: Row, place: _Place) -> list[Chunk]:
         sealed: list[Chunk] = []
         if len(self._open) > (place in self._open) and row.key is not None:
             # An older row of this key with other columns must be sent before this one.
             shared = [p for p, o in self._open.items() if p[0] == row.table and p != place and row.key in o.rows]
-            sealed.extend(map(self._seal, shared))
+            for other in shared:
+                sealed.extend(self._seal(other))
         chunk = self._open.get(place)
         if chunk is not None and chunk.size + len(row.data) + 1 > self._max_bytes:
-            sealed.append(self._seal(place))
+            sealed.extend(self._seal(place))
             chunk = None
         if chunk is None:
             if len(self._open) >= _MOST_OPEN:
-                sealed.append(self._seal(next(iter(self._open))))
+                sealed.extend(self._seal(next(iter(self._open))))
             self.last_number += 1
             file, mode = self._open_file(row), self._mode(row.table)
             chunk = self._open[place] = _Open(self.last_number, file, self._clock(), mode)
         chunk.add(row)
         if len(chunk.rows) >= self._max_rows:
-            sealed.append(self._seal(place))
+            sealed.extend(self._seal(place))
         return sealed
 
     def due(self) -> list[Chunk]:
@@ -122,22 +129,30 @@ class Chunker:
         if not self._max_age:
             return []
         oldest = self._clock() - self._max_age
-        return [self._seal(place) for place, chunk in list(self._open.items()) if chunk.opened <= oldest]
+        return self._seal_those(place for place, chunk in self._open.items() if chunk.opened <= oldest)
 
     def seal_all(self) -> list[Chunk]:
         """Seal and return all open chunks."""
-        return [self._seal(place) for place in list(self._open)]
+        return self._seal_those(self._open)
 
     def holds(self, number: int) -> bool:
         """Whether a chunk numbered up to `number` still takes rows."""
         return any(chunk.number <= number for chunk in self._open.values())
 
-    def _seal(self, place: tuple[str, tuple[str, ...]]) -> Chunk:
-        chunk = self._open.pop(place)
+    def _seal_those(self, places: Iterable[_Place]) -> list[Chunk]:
+        return [chunk for place in list(places) for chunk in self._seal(place)]
+
+    def _seal(self, place: _Place) -> list[Chunk]:
+        """Seal one, and before it those whose rows its rows may refer to; nothing where that is done already."""
+        chunk = self._open.pop(place, None)
+        if chunk is None:
+            return []
+        parents = self._references(place[0])
+        first = self._seal_those(other for other in self._open if other[0] in parents) if parents else []
         chunk.file.close()
         # Sorted, so that two writers of the same keys lock them in the same order and cannot deadlock.
         rows = tuple(sorted(chunk.rows.values(), key=_sort_key))
-        return Chunk(chunk.number, rows, chunk.file.name, chunk.superseded)
+        return [*first, Chunk(chunk.number, rows, chunk.file.name, chunk.superseded)]
 
 
 def _sort_key(row: Row) -> str:

@@ -40,7 +40,8 @@ class Observer(Protocol):
 class Delivery:
     """Delivers rows to `upload`, at most `workers` chunks at once.
 
-    Chunks that share a key are uploaded in the order in which they were sealed; all others in any order.
+    Chunks that share a key are uploaded in the order in which they were sealed, and so is a chunk after those of tables
+    that its rows may refer to (`references(table)`); all others in any order.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Delivery:
         chunker: Chunker,
         spool: Spool,
         observer: Observer,
+        references: Callable[[str], frozenset[str]],
         workers: int,
         wake: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
@@ -58,6 +60,7 @@ class Delivery:
         self._chunker = chunker
         self._spool = spool
         self._observer = observer
+        self._references = references
         self._workers = workers
         self._wake = wake
         self._clock = clock
@@ -137,7 +140,8 @@ class Delivery:
             del self._in_flight[outcome.chunk.number]
             self._observer.settled(outcome)
             if outcome.deferred:
-                # The rows they refer to may be in any chunk that is under way or still open.
+                # The rows they refer to may be in any chunk that is under way.
+                self.flush()
                 again = replace(outcome.chunk, rows=outcome.deferred, superseded=0, after=self._chunker.last_number)
                 self._queue.appendleft(again)
         self._advance()
@@ -169,9 +173,9 @@ class Delivery:
         for chunk in list(self._queue):
             if len(self._in_flight) >= self._workers:
                 return
-            if any(_share_a_key(chunk, older) for older in stay):
+            if any(self._must_wait(chunk, older) for older in stay):
                 blocked.add(chunk.number)
-            elif chunk.after is None and not any(_share_a_key(chunk, other) for other in self._in_flight.values()):
+            elif chunk.after is None and not any(self._must_wait(chunk, other) for other in self._in_flight.values()):
                 self._start(chunk)
                 continue
             stay.append(chunk)
@@ -184,9 +188,15 @@ class Delivery:
         """Whether all chunks up to `number` that could go before the deferred `chunk` have gone."""
         return not (
             self._chunker.holds(number)
-            or any(flying <= number or _share_a_key(chunk, other) for flying, other in self._in_flight.items())
+            or any(flying <= number or self._must_wait(chunk, other) for flying, other in self._in_flight.items())
             or any(c.number <= number and c.after is None and c.number not in blocked for c in self._queue)
         )
+
+    def _must_wait(self, chunk: Chunk, older: Chunk) -> bool:
+        """Whether `chunk` may only be uploaded after `older`."""
+        if chunk.table == older.table and not chunk.keys.isdisjoint(older.keys):
+            return True
+        return older.table in self._references(chunk.table)
 
     def _start(self, chunk: Chunk) -> None:
         self._queue.remove(chunk)
@@ -212,7 +222,3 @@ class Delivery:
             # No wake is lost: who begins to wait looks at `_done` after that.
             if self._queue or self._idle is not None or outcome.fatal is not None or outcome.deferred:
                 self._wake()
-
-
-def _share_a_key(one: Chunk, other: Chunk) -> bool:
-    return one.table == other.table and not one.keys.isdisjoint(other.keys)

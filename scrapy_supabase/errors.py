@@ -9,6 +9,7 @@
         ├── UpsertRefusedError  a plain insert may work
         ├── SchemaDriftError    it may work without one column
         ├── BadRowsError        some rows are not acceptable
+        │   └── MissingReferenceError   to rows that may still be on their way
         └── FatalError          no request will work until somebody mends something
 
 The `code` in the body decides (SQLSTATE or PGRSTnnn), the HTTP status only where there is no code: 21000 and 57014 both
@@ -101,6 +102,12 @@ class SchemaDriftError(ServerError):
 
 class BadRowsError(ServerError):
     """At least one row of the request violates a rule of the table."""
+
+
+class MissingReferenceError(BadRowsError):
+    """A row refers to one that is not stored (23503); `parent` is the table where it should be, if that was said."""
+
+    parent: str = ""
 
 
 class FatalError(ServerError):
@@ -197,6 +204,9 @@ def classify(status: int, body: bytes, retry_after: str | None = None) -> Server
         error.ambiguous = error.splittable = status in _AMBIGUOUS_STATUS and code == f"http_{status}"
         error.retry_after = _seconds(retry_after)
         error.tries = 2 if _TWICE_AT_MOST.fullmatch(code) else None
+    elif isinstance(error, MissingReferenceError):
+        found = _NOT_PRESENT.search(error.details or "")
+        error.parent = found["table"] if found else ""
     elif isinstance(error, SchemaDriftError):
         error.column = _column_of(error)
         if not error.column:
@@ -218,6 +228,8 @@ def _kind(code: str, status: int) -> type[ServerError]:
         return UpsertRefusedError
     if _DRIFT_CODE.fullmatch(code):
         return SchemaDriftError
+    if code == "23503":
+        return MissingReferenceError
     if _BAD_ROWS_CODE.fullmatch(code):
         return BadRowsError
     if code == f"http_{status}" and status in _TRANSIENT_STATUS:
@@ -254,6 +266,8 @@ def _seconds(retry_after: str | None) -> float | None:
     except ValueError:
         return None
 
+
+_NOT_PRESENT = re.compile(r'is not present in table "(?P<table>.*)"\.$', re.DOTALL)
 
 # 42703 from INSERT: column "x" of relation "t" does not exist; from ON CONFLICT: column "x" does not exist.
 _COLUMN = re.compile(

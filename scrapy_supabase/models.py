@@ -109,8 +109,8 @@ class Effort:
 class Outcome:
     """Where each row of a chunk is now: `uploaded + len(rejections) + len(deferred) + len(left) == len(chunk.rows)`.
 
-    `deferred` rows refer to a row that may still be on its way and are tried once more; `left` rows got no verdict
-    and stay in the spool. `fatal` is set where no further upload makes sense.
+    Among the `deferred` rows one refers to a row that may still be on its way: they are tried once more. `left` rows
+    got no verdict and stay in the spool. `fatal` is set where no further upload makes sense.
     """
 
     chunk: Chunk

@@ -167,6 +167,7 @@ class SupabasePipeline:
             max_bytes=config.chunk_bytes,
             max_age=config.flush_interval,
             mode=schema.mode,
+            references=schema.references,
             open_file=self._spool.open,
         )
         uploader = Uploader(
@@ -177,6 +178,7 @@ class SupabasePipeline:
             chunker=chunker,
             spool=self._spool,
             observer=self,
+            references=schema.references,
             workers=config.concurrent_uploads,
             wake=self._wake,
         )

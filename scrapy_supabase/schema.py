@@ -46,6 +46,7 @@ class Schema:
         self._known: dict[str, TableInfo] = {}
         self._dropped: dict[str, set[str]] = {}
         self._modes: dict[str, Mode] = {}
+        self._references: dict[str, frozenset[str]] = {}
         self._mentioned: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
@@ -77,6 +78,15 @@ class Schema:
             return spec.on_conflict
         info = self._known.get(table)
         return info.primary_key if info else ()
+
+    def learn_reference(self, table: str, parent: str) -> None:
+        """Remember that rows of `table` refer to rows of `parent` (a foreign key), which must be stored first."""
+        with self._lock:
+            self._references[table] = self.references(table) | {parent}
+
+    def references(self, table: str) -> frozenset[str]:
+        """The tables that `table` is known to refer to."""
+        return self._references.get(table, frozenset())
 
     def drop(self, table: str, column: str) -> bool:
         """From now on leave `column` out. True the first time."""

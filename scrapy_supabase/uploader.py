@@ -17,6 +17,7 @@ from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.errors import (
     BadRowsError,
     FatalError,
+    MissingReferenceError,
     SchemaDriftError,
     ServerError,
     TooLargeError,
@@ -31,8 +32,6 @@ from scrapy_supabase.retry import Patience, retrying
 from scrapy_supabase.schema import Schema
 
 logger = logging.getLogger(__name__)
-
-_FOREIGN_KEY = "23503"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +78,7 @@ class _Work:
         self.effort.splits += 1
 
     def refuse(self, row: Row, error: ServerError) -> None:
-        if error.code == _FOREIGN_KEY and self.chunk.after is None:
-            self.deferred.append(row)
-        else:
-            self.rejections.append(Rejection(row.table, row.data, error.code, error.message, error.details, error.hint))
+        self.rejections.append(Rejection(row.table, row.data, error.code, error.message, error.details, error.hint))
 
     def give_up(self, rows: tuple[Row, ...]) -> None:
         """Leave `rows` and all that was still to be sent."""
@@ -162,6 +158,12 @@ class Uploader:
             for row in rows:
                 work.refuse(row, refused.error)
         except (BadRowsError, TooLargeError) as error:
+            if isinstance(error, MissingReferenceError) and work.chunk.after is None:
+                # Which rows lack what they refer to is not worth a bisection: it may be under way.
+                if error.parent:
+                    self._schema.learn_reference(work.chunk.table, error.parent)
+                work.deferred.extend(rows)
+                return
             if len(rows) == 1:
                 work.refuse(rows[0], error)
                 return

@@ -47,18 +47,32 @@ class Engine:
     """A delivery whose uploads are decided by the test, and its owner's side of it."""
 
     def __init__(
-        self, upload: Callable[[Chunk], Outcome], spool: Spool | None = None, *, rows: int = 3, workers: int = 3
+        self,
+        upload: Callable[[Chunk], Outcome],
+        spool: Spool | None = None,
+        *,
+        rows: int = 3,
+        workers: int = 3,
+        tables: tuple[str, ...] = ("t",),
     ) -> None:
-        self.schema = Schema({"t": TableSpec("t")})
+        self.schema = Schema({name: TableSpec(name) for name in tables})
         self.spool = spool or NoSpool()
         self.stats = Stats(Collector())
         self.woken = threading.Event()
-        chunker = Chunker(max_rows=rows, max_bytes=10**6, max_age=0, mode=self.schema.mode, open_file=self.spool.open)
+        chunker = Chunker(
+            max_rows=rows,
+            max_bytes=10**6,
+            max_age=0,
+            mode=self.schema.mode,
+            references=self.schema.references,
+            open_file=self.spool.open,
+        )
         self.delivery = Delivery(
             upload,
             chunker=chunker,
             spool=self.spool,
             observer=self.stats,
+            references=self.schema.references,
             workers=workers,
             wake=self.woken.set,
         )
@@ -200,15 +214,34 @@ def test_deferred_rows_go_after_what_was_open() -> None:
         child = chunk.rows[0].key == "child"
         return Outcome(chunk, 0, deferred=chunk.rows) if child and chunk.after is None else stored(chunk)
 
-    engine = Engine(upload, rows=1)
-    engine.delivery.add(row("parent", ("id", "v")))
-    engine.finish()
     engine = Engine(upload, rows=2)
     for key, columns in (("child", ("id",)), ("other", ("id",)), ("parent", ("id", "v"))):
         engine.delivery.add(row(key, columns))
     engine.finish()
     assert order[-1][0] == "child"
     assert order[-1][1] is not None
+    engine.balance()
+
+
+def test_rows_that_others_refer_to_go_first() -> None:
+    """Once a foreign key is known, a chunk waits for those of the table it refers to, sealed or still open."""
+    order: list[str] = []
+    release = threading.Event()
+
+    def upload(chunk: Chunk) -> Outcome:
+        if chunk.table == "parent":
+            release.wait(10)
+        order.append(chunk.table)
+        return stored(chunk)
+
+    engine = Engine(upload, rows=2, workers=2, tables=("parent", "child"))
+    engine.schema.learn_reference("child", "parent")
+    for table in ("parent", "child", "child"):
+        engine.delivery.add(Row(table, ("id",), None, b"{}"))
+    assert engine.delivery.in_flight == 1
+    release.set()
+    engine.finish()
+    assert order == ["parent", "child"]
     engine.balance()
 
 
@@ -291,7 +324,14 @@ def test_ragged_items_do_not_open_files_without_end() -> None:
 def test_a_chunk_is_sealed_before_it_is_too_many_bytes() -> None:
     """And a row that is larger than that travels alone."""
     sizes: list[int] = []
-    chunker = Chunker(max_rows=100, max_bytes=1000, max_age=0, mode=lambda _: Mode.UPSERT, open_file=NoSpool().open)
+    chunker = Chunker(
+        max_rows=100,
+        max_bytes=1000,
+        max_age=0,
+        mode=lambda _: Mode.UPSERT,
+        references=lambda _: frozenset(),
+        open_file=NoSpool().open,
+    )
     for number in range(20):
         sealed = chunker.add(row(str(number), text="x" * (3000 if number == 10 else 100)))
         sizes.extend(sum(len(r.data) + 1 for r in chunk.rows) + 1 for chunk in sealed)

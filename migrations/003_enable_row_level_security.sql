@@ -1,0 +1,12 @@
+-- Row-level security: everybody may read, nobody may write but service_role, which passes it.
+
+alter table public.modules enable row level security;
+alter table public.symbols enable row level security;
+alter table public.quotes enable row level security;
+
+drop policy if exists "anyone may read" on public.modules;
+create policy "anyone may read" on public.modules for select using (true);
+drop policy if exists "anyone may read" on public.symbols;
+create policy "anyone may read" on public.symbols for select using (true);
+drop policy if exists "anyone may read" on public.quotes;
+create policy "anyone may read" on public.quotes for select using (true);
