@@ -5,15 +5,20 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint format clean
+.PHONY: help demo test lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
 
-$(VENV)/.installed: pyproject.toml
+# What a user has: the package and its extras.
+$(VENV)/.package: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install --editable '.[local,postgres]' --group dev
+	$(PIP) install --editable '.[local,postgres]'
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.package
+	$(PIP) install --group dev
 	@touch $@
 
 # The oldest Scrapy there is support for: some crawls of the test suite run on it.
@@ -22,6 +27,19 @@ $(VENV)/.installed: pyproject.toml
 	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
 	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install --editable . 'scrapy==2.15.0'
 	@touch $@
+
+SCRAPY := ../$(BIN)/scrapy
+
+demo: $(VENV)/.package  ## crawl the documentation of this Python into a local Supabase, and show what is there
+	cd example_project && $(SCRAPY) crawl stdlib
+	@echo; echo "== What landed: one line a day, its last snapshot"
+	@cd example_project && $(SCRAPY) supabase sql "select * from daily_summary"
+	@echo; echo "== Every snapshot: each run keeps its rows"
+	@cd example_project && $(SCRAPY) supabase sql "select snapshot_date, snapshot_version, count(*) as symbols, \
+	  count(distinct (module, name)) as distinct_symbols from symbols group by 1, 2 order by 1, 2"
+	@echo; echo "== The largest modules"
+	@cd example_project && $(SCRAPY) supabase sql "select name, programming_language as written_in, symbol_count, summary \
+	  from modules_latest order by snapshot_date desc, symbol_count desc limit 10"
 
 test: $(VENV)/.installed .venv-oldest/.installed  ## run the tests against a real PostgreSQL and REST API on this machine
 	$(BIN)/python -m pytest $(ARGS)

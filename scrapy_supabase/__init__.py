@@ -10,14 +10,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scrapy_supabase.addon import Addon
     from scrapy_supabase.pipeline import SupabasePipeline
+    from scrapy_supabase.upload import UploadResult, init_supabase, upload_to_supabase
     from scrapy_supabase.urls import UrlStampMiddleware
 
-__all__ = ["Addon", "SupabasePipeline", "UrlStampMiddleware"]
+__all__ = [
+    "Addon",
+    "SupabasePipeline",
+    "UploadResult",
+    "UrlStampMiddleware",
+    "init_supabase",
+    "upload_to_supabase",
+]
 
 _HOMES = {
     "Addon": "scrapy_supabase.addon",
     "SupabasePipeline": "scrapy_supabase.pipeline",
+    "UploadResult": "scrapy_supabase.upload",
     "UrlStampMiddleware": "scrapy_supabase.urls",
+    "init_supabase": "scrapy_supabase.upload",
+    "upload_to_supabase": "scrapy_supabase.upload",
 }
 
 

@@ -20,6 +20,10 @@ class Mode(StrEnum):
     IGNORE = "ignore"  # the stored row is kept
 
 
+SNAPSHOT_STAMPS = ("snapshot_date", "snapshot_version")
+"""The columns, and the stamps of the same names, that tell the rows of one run from those of another."""
+
+
 class Row(msgspec.Struct, frozen=True, gc=False):
     """One scraped item, encoded. A `msgspec.Struct` because one is made per item: 0.15 µs instead of 0.7.
 
@@ -42,6 +46,7 @@ class TableSpec:
     on_conflict: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)  # field of the item → column
     stamps: Mapping[str, str] = field(default_factory=dict)  # column → name of a stamp
+    snapshots: bool = False  # the rows of each run are kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
-from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from scrapy import signals
 from scrapy.exceptions import NotConfigured
 from scrapy.utils.asyncio import create_looping_call
 
-from scrapy_supabase.backends.postgrest import PostgrestBackend
-from scrapy_supabase.chunks import Chunker
-from scrapy_supabase.delivery import Delivery
+from scrapy_supabase.assembly import assemble, begin, new_backend, new_schema
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError
 from scrapy_supabase.eventloop import EventLoop, start
 from scrapy_supabase.models import Chunk, Outcome, Rejection
 from scrapy_supabase.retry import Patience
-from scrapy_supabase.rows import RowBuilder, Stamp
-from scrapy_supabase.schema import Schema
-from scrapy_supabase.schema_check import SchemaCheck
+from scrapy_supabase.rows import RowBuilder, Stamp, stamps_of
+from scrapy_supabase.run import Run
 from scrapy_supabase.settings import LOCAL, Config, uses_url_stamp
 from scrapy_supabase.spool import REJECTED, DiskSpool, NoSpool, Spool
 from scrapy_supabase.stats import Stats
-from scrapy_supabase.uploader import Uploader
 from scrapy_supabase.urls import UrlStampMiddleware
 from scrapy_supabase.values import printable
 
@@ -50,7 +44,6 @@ class SupabasePipeline:
     def __init__(self, crawler: Crawler, config: Config) -> None:
         self._crawler = crawler
         self._config = config
-        self._run = str(uuid.uuid4())
         self._stats = Stats(crawler.stats)
         self._local: LocalSupabase | None = None
         self._fatal: FatalError | None = None
@@ -66,6 +59,7 @@ class SupabasePipeline:
     async def open_spider(self) -> None:
         """Check the tables. What no upload can survive closes the crawl before a page is fetched."""
         self._loop = EventLoop()
+        self._run = Run(self._crawler.spider.name if self._crawler.spider else "")
         self._patience = Patience()
         for warning in self._config.warnings:
             logger.warning("%s", warning)
@@ -79,9 +73,10 @@ class SupabasePipeline:
             *(self._config.host, self._described(), self._config.chunk_rows, self._config.concurrent_uploads),
             self._spool.folder or "none",
         )
-        connect = self._crawler.signals.connect
-        connect(self._close_if_fatal, signals.spider_opened)
-        connect(self._flush, signals.spider_idle)
+        listen = self._crawler.signals.connect
+        listen(self._close_if_fatal, signals.spider_opened)
+        listen(self._flush, signals.spider_idle)
+        listen(self._end_run, signals.spider_closed)
         self._build, self._add = self._rows.build, self._delivery.add
         self._opened = True
         self._last_progress = time.monotonic()
@@ -114,10 +109,18 @@ class SupabasePipeline:
         self._delivery.abandon()
         self._delivery.close()
         self._spool.close()
+        self._summarize()
+
+    async def _end_run(self, reason: str) -> None:
+        """Write the ledger, when Scrapy knows why the crawl ended, and leave the server."""
+        table = self._config.runs_table
+        if table is not None and self._run.begun:
+            stats = self._crawler.stats.get_stats() if self._crawler.stats else {}
+            end = partial(self._run.end, self._backend, table, reason, self._stats.totals, dict(stats))
+            await self._loop.run_in_thread(end)
         self._backend.close()
         if self._local is not None:
             await self._loop.run_in_thread(self._local.stop)
-        self._summarize()
 
     def _connect(self) -> None:
         """Find the server and learn the tables. Runs in a thread."""
@@ -130,58 +133,18 @@ class SupabasePipeline:
             self._local = LocalSupabase(config.local_dir, migrations=migrations, join=True)
             self._local.start()
             url, key = self._local.url, self._local.service_role_key
-        self._schema = Schema(
-            config.tables,
-            unknown=config.unknown_columns,
-            insert_fallback=config.insert_fallback,
-            database_schema=config.schema,
-            role=config.role,
-        )
-        self._backend = PostgrestBackend(
-            url,
-            key,
-            schema=config.schema,
-            timeout=config.timeout,
-            connections=config.concurrent_uploads,
-            proxy=config.proxy,
-        )
-        SchemaCheck(
-            self._backend,
-            self._schema,
-            _known_columns(config),
-            attempts=config.attempts,
-            delay=config.delay,
-            patience=self._patience,
-        ).run()
+        self._schema = new_schema(config)
+        self._backend = new_backend(config, url, key)
+        begin(config, self._backend, self._schema, self._run, self._patience)
 
     def _compose(self) -> None:
         config, schema = self._config, self._schema
-        spider = self._crawler.spider.name if self._crawler.spider else ""
-        facts = {"spider": spider, "project": config.host}
+        facts = {"spider": self._run.spider, "project": config.host}
         self._spool: Spool = (
-            DiskSpool(config.spool_dir, self._run, schema, facts) if config.spool_dir is not None else NoSpool()
+            DiskSpool(config.spool_dir, self._run.id, schema, facts) if config.spool_dir is not None else NoSpool()
         )
-        self._rows = RowBuilder(config.routes, schema, self._stamps(spider), self._stats.cleaned)
-        chunker = Chunker(
-            max_rows=config.chunk_rows,
-            max_bytes=config.chunk_bytes,
-            max_age=config.flush_interval,
-            mode=schema.mode,
-            references=schema.references,
-            open_file=self._spool.open,
-        )
-        uploader = Uploader(
-            self._backend, schema, attempts=config.attempts, delay=config.delay, patience=self._patience
-        )
-        self._delivery = Delivery(
-            uploader.upload,
-            chunker=chunker,
-            spool=self._spool,
-            observer=self,
-            references=schema.references,
-            workers=config.concurrent_uploads,
-            wake=self._wake,
-        )
+        self._rows = RowBuilder(config.routes, schema, self._stamps(), self._stats.cleaned)
+        self._delivery = assemble(config, self._backend, schema, self._spool, self, self._patience, self._wake)
 
     def _wake(self) -> None:
         self._loop.call_soon_threadsafe(self._collect)
@@ -274,38 +237,11 @@ class SupabasePipeline:
 
         return ", ".join(map(one, self._config.tables))
 
-    def _stamps(self, spider: str) -> dict[str, Stamp]:
-        def now(_: Any) -> datetime:
-            return datetime.now(UTC)
-
+    def _stamps(self) -> dict[str, Stamp]:
         urls = self._crawler.get_spider_middleware(UrlStampMiddleware)
         if urls is None and uses_url_stamp(self._crawler.settings):
             raise ConfigurationError(
                 "The stamp 'url' needs SPIDER_MIDDLEWARES = {'scrapy_supabase.UrlStampMiddleware': 950}, "
                 "or ADDONS = {'scrapy_supabase.Addon': 300} instead of the pipeline alone."
             )
-        return {
-            "run_id": lambda _: self._run,
-            "now": now,
-            "hour": lambda _: now(_).replace(minute=0, second=0, microsecond=0),
-            "date": lambda _: now(_).date(),
-            "spider": lambda _: spider,
-            "url": urls.take if urls else lambda _: None,
-        }
-
-
-def _known_columns(config: Config) -> Mapping[str, tuple[str, ...]]:
-    """Table → the columns its items are known to have before there is one: declared fields, mappings and stamps."""
-    known: dict[str, set[str]] = {}
-    for item_class, spec in config.routes.items():
-        names = known.setdefault(spec.name, set())
-        declared = _declared_fields(item_class) if item_class and item_class is not dict else None
-        names.update(spec.columns.get(name, name) for name in declared or spec.columns)
-        names.update(spec.stamps)
-    return {table: tuple(names) for table, names in known.items()}
-
-
-def _declared_fields(item_class: type) -> Iterable[str] | None:
-    from itemadapter import ItemAdapter
-
-    return ItemAdapter.get_field_names_from_class(item_class)
+        return {**stamps_of(self._run), "url": urls.take if urls else lambda _: None}

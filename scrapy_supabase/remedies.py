@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scrapy_supabase.models import Mode
+from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.schema import Schema
 
 
@@ -32,6 +32,16 @@ def policy_sql(schema: Schema, table: str, *commands: str) -> str:
 def add_column_sql(schema: Schema, table: str, names: Iterable[str]) -> str:
     """Columns for fields that have none; the type is the user's to choose."""
     return " ".join(f"ALTER TABLE {_table(schema, table)} ADD COLUMN {identifier(name)} text;" for name in names)
+
+
+def snapshot_sql(schema: Schema, table: str) -> str:
+    """The columns that tell one run's rows from another's, in the key. An upsert needs all of it unique."""
+    name, key = _table(schema, table), [c for c in schema.key(table) if c not in SNAPSHOT_STAMPS]
+    return (
+        f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS snapshot_date date NOT NULL DEFAULT current_date, "
+        "ADD COLUMN IF NOT EXISTS snapshot_version integer NOT NULL DEFAULT 1; "
+        f"CREATE UNIQUE INDEX ON {name} ({columns([*key, *SNAPSHOT_STAMPS])});"
+    )
 
 
 def unknown_columns(schema: Schema, table: str, names: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential, wait_random
 
 from scrapy_supabase.errors import TransientError
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_BACKOFF = 60.0  # seconds
 # A server that asks for more is not waited for: the rows are safe in the spool, a worker thread is worth more.
@@ -79,6 +82,21 @@ def retrying(
         before_sleep=before_sleep,
         reraise=True,
     )
+
+
+def log_retry(what: str) -> Callable[[RetryCallState], None]:
+    """Return a `before_sleep` that says that `what` is tried again."""
+
+    def log(state: RetryCallState) -> None:
+        logger.warning(
+            "%s: try %d failed (%s) Next try in %.1f s.",
+            what,
+            state.attempt_number,
+            _error(state),
+            state.upcoming_sleep,
+        )
+
+    return log
 
 
 def _error(state: RetryCallState) -> TransientError:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import Mode, Row, TableSpec
 from scrapy_supabase.remedies import unknown_columns
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.values import encode_row, text_of
+
+if TYPE_CHECKING:
+    from scrapy_supabase.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +169,23 @@ class RowBuilder:
         self._schema_version = self._schema.version
         for recipe in self._recipes.values():
             recipe.shapes.clear()
+
+
+def stamps_of(run: Run) -> dict[str, Stamp]:
+    """The stamps that need no crawl."""
+
+    def now(_: Any) -> datetime:
+        return datetime.now(UTC)
+
+    return {
+        "run_id": lambda _: run.id,
+        "now": now,
+        "hour": lambda _: now(_).replace(minute=0, second=0, microsecond=0),
+        "date": lambda _: now(_).date(),
+        "snapshot_date": lambda _: run.snapshot_date,
+        "snapshot_version": lambda _: run.snapshot_version,
+        "spider": lambda _: run.spider,
+    }
 
 
 def _fields_of() -> Callable[[Any], dict[str, Any]]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from tenacity import RetryCallState
-
 from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.errors import (
     FatalError,
@@ -20,9 +18,9 @@ from scrapy_supabase.errors import (
     UpsertRefusedError,
     fatal,
 )
-from scrapy_supabase.models import Mode, TableSpec
-from scrapy_supabase.remedies import add_column_sql, grant_sql, unique_index_sql, unknown_columns
-from scrapy_supabase.retry import Patience, retrying
+from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
+from scrapy_supabase.remedies import add_column_sql, grant_sql, snapshot_sql, unique_index_sql, unknown_columns
+from scrapy_supabase.retry import Patience, log_retry, retrying
 from scrapy_supabase.schema import Schema
 
 logger = logging.getLogger(__name__)
@@ -50,7 +48,7 @@ class SchemaCheck:
         self._fields = fields
         self._delay = delay
         self._patience = patience
-        self._policy = retrying(attempts, delay, patience, _log_retry)
+        self._policy = retrying(attempts, delay, patience, log_retry("Checking the tables"))
 
     def run(self) -> None:
         """Check all tables. Raises `FatalError` for what no upload can survive."""
@@ -79,11 +77,30 @@ class SchemaCheck:
                 )
                 raise fatal(message, "supabase_schema", remedy)
         self._probe(spec)
+        if spec.snapshots:
+            self._check_snapshots(spec)
         fields = tuple(self._fields.get(table, ()))
         _, unknown = schema.split(table, fields)
         if unknown and known:
             self._say_unknown(table, unknown)
         self._say_key(spec, fields)
+
+    def _check_snapshots(self, spec: TableSpec) -> None:
+        """The rows of two runs must not be one to the database."""
+        table, schema = spec.name, self._schema
+        _, missing = schema.split(table, SNAPSHOT_STAMPS)
+        key = schema.key(table)
+        if missing:
+            problem = f"{table} has no column {', '.join(missing)}"
+        elif spec.mode is not Mode.INSERT and key and not set(SNAPSHOT_STAMPS) <= set(key):
+            problem = f"the key of {table} ({', '.join(key)}) lacks {' and '.join(SNAPSHOT_STAMPS)}"
+        else:
+            return
+        remedy = (
+            f"SUPABASE_DAILY_SNAPSHOTS keeps the rows of each run apart by these columns. Run: "
+            f"{snapshot_sql(schema, table)} Or see migrations/006_add_daily_snapshots.sql."
+        )
+        raise fatal(ServerError(problem, code="PGRST204"), "supabase_schema", remedy)
 
     def _probe(self, spec: TableSpec) -> None:
         """Send no rows, with the columns that are known to be sent, until the answer is yes or fatal."""
@@ -166,11 +183,3 @@ class SchemaCheck:
 
     def _jsonb(self, table: str, column: str) -> str:
         return "To make one: " + add_column_sql(self._schema, table, [column]).replace(" text;", " jsonb;")
-
-
-def _log_retry(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    logger.warning(
-        "Checking the tables: try %d failed (%s) Next try in %.1f s.",
-        *(state.attempt_number, error, state.upcoming_sleep),
-    )

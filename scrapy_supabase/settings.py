@@ -6,7 +6,7 @@ import base64
 import difflib
 import os
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,14 +18,15 @@ from scrapy.utils.misc import load_object
 from scrapy.utils.project import data_path
 
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.models import Mode, TableSpec
+from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
 from scrapy_supabase.schema import UnknownColumns
 
 LOCAL = "local"
 MOST_ROWS = 1000  # PostgREST's and Supabase's usual limit for what one request may touch
-STAMPS = ("run_id", "now", "hour", "date", "spider", "url")
+SNAPSHOT_VERSION = "snapshot_version"
+STAMPS = ("run_id", "now", "hour", "date", *SNAPSHOT_STAMPS, "spider", "url")
 _FROM_ENVIRONMENT = ("BATCH_CHUNK_SIZE", "BATCH_RETRY_ATTEMPTS", "BATCH_RETRY_DELAY", "SUPABASE_URL", "SUPABASE_KEY")
-_TABLE_KEYS = ("table", "on_conflict", "columns", "mode", "stamps")
+_TABLE_KEYS = ("table", "on_conflict", "columns", "mode", "stamps", "snapshots")
 
 T = TypeVar("T")
 
@@ -50,6 +51,7 @@ class Config:
     concurrent_uploads: int = 4
     close_timeout: float = 60.0
     spool_dir: Path | None = None
+    runs_table: str | None = None
     local_dir: Path = Path()
     migrations: Path | None = None
     proxy: str | None = field(default=None, repr=False)
@@ -75,11 +77,57 @@ class Config:
         """Read everything. Raises `ConfigurationError` that lists every wrong value and what is allowed."""
         reader = _Reader(settings, os.environ if environ is None else environ)
         config = cls(**_read(reader))
-        if reader.problems:
-            listed = "\n".join(f"  - {problem}" for problem in reader.problems)
-            number = len(reader.problems)
-            raise ConfigurationError(f"{number} wrong setting{'s' * (number > 1)} for scrapy-supabase:\n{listed}")
+        reader.check()
         return config
+
+
+def project_of(url: str | None, key: str | None, environ: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """URL and key for a script: those given, else those of the environment. Raises `ConfigurationError`."""
+    given = {name: value for name, value in (("SUPABASE_URL", url), ("SUPABASE_KEY", key)) if value is not None}
+    reader = _Reader(BaseSettings(given), os.environ if environ is None else environ)
+    found = _url(reader), _key(reader)
+    reader.check()
+    return found
+
+
+def script_config(
+    url: str,
+    key: str,
+    schema: str,
+    table: str,
+    *,
+    mode: Mode,
+    on_conflict: str | Sequence[str] | None,
+    snapshots: bool,
+    chunk_rows: int | None,
+    **more: Any,
+) -> Config:
+    """Return the `Config` of an upload to one table without Scrapy's settings. Raises `ConfigurationError`."""
+    given = {} if chunk_rows is None else {"BATCH_CHUNK_SIZE": chunk_rows}
+    reader = _Reader(BaseSettings(given), os.environ)
+    url = url.rstrip("/")
+    values = {
+        "schema": schema,
+        "chunk_rows": _chunk_rows(reader),
+        "attempts": _attempts(reader),
+        "delay": _delay(reader),
+        "flush_interval": 0.0,
+        "proxy": _proxy(url),
+        **more,
+    }
+    if not isinstance(table, str) or not table:
+        reader.wrong("table_name", table, "a table's name, a text that is not empty", "")
+    key_columns = reader.names_of("on_conflict", on_conflict or ())
+    reader.check()
+    spec = table_spec(table, mode, key_columns, {}, {}, snapshots=snapshots)
+    return Config(url=url, key=key, routes={None: spec}, **values)
+
+
+def local_folder() -> Path:
+    """Where the local Supabase of this project keeps its data: `.scrapy/supabase-local`, as a rule."""
+    from scrapy_supabase.local.place import default_folder
+
+    return default_folder(Path(data_path("supabase-local")))
 
 
 def role_of(key: str) -> str:
@@ -117,6 +165,13 @@ class _Reader:
         self._environ = environ
         self.problems: list[str] = []
         self.warnings: list[str] = []
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` that lists what is wrong."""
+        if self.problems:
+            listed = "\n".join(f"  - {problem}" for problem in self.problems)
+            number = len(self.problems)
+            raise ConfigurationError(f"{number} wrong setting{'s' * (number > 1)} for scrapy-supabase:\n{listed}")
 
     def raw(self, name: str, default: Any = None) -> Any:
         value = self._settings.get(name)
@@ -176,7 +231,6 @@ def _read(reader: _Reader) -> dict[str, Any]:
     enabled = reader.flag("SUPABASE_ENABLED", True)
     key = _key(reader)
     url = _url(reader)
-    attempts = "a whole number of tries, 1 or more"
     seconds = "a number of seconds"
     values: dict[str, Any] = {
         "enabled": enabled,
@@ -191,13 +245,14 @@ def _read(reader: _Reader) -> dict[str, Any]:
             "BATCH_CHUNK_BYTES", 1024 * 1024, int, 1024, "a whole number of bytes, 1024 or more"
         ),
         "flush_interval": reader.number("BATCH_FLUSH_INTERVAL", 5.0, float, 0, f"{seconds}, or 0 for never"),
-        "attempts": reader.number("BATCH_RETRY_ATTEMPTS", 3, int, 1, attempts),
-        "delay": reader.number("BATCH_RETRY_DELAY", 1.0, float, 0, f"{seconds}, 0 or more"),
+        "attempts": _attempts(reader),
+        "delay": _delay(reader),
         "timeout": reader.number("SUPABASE_TIMEOUT", 65.0, float, 0.001, f"{seconds}, more than 0"),
         "concurrent_uploads": reader.number("SUPABASE_CONCURRENT_UPLOADS", 4, int, 1, "a whole number, 1 or more"),
         "close_timeout": reader.number("SUPABASE_CLOSE_TIMEOUT", 60.0, float, 0, f"{seconds}, 0 or more"),
         "spool_dir": _spool_dir(reader),
-        "local_dir": Path(data_path("supabase-local")),
+        "runs_table": reader.text("SUPABASE_RUNS_TABLE", "") if reader.raw("SUPABASE_RUNS_TABLE") else None,
+        "local_dir": local_folder() if url == LOCAL else Path(),
         "migrations": _folder(reader, "SUPABASE_MIGRATIONS"),
         "proxy": _proxy(url),
     }
@@ -254,6 +309,14 @@ def _chunk_rows(reader: _Reader) -> int:
     return min(number, MOST_ROWS)
 
 
+def _attempts(reader: _Reader) -> int:
+    return reader.number("BATCH_RETRY_ATTEMPTS", 3, int, 1, "a whole number of tries, 1 or more")
+
+
+def _delay(reader: _Reader) -> float:
+    return reader.number("BATCH_RETRY_DELAY", 1.0, float, 0, "a number of seconds, 0 or more")
+
+
 def _unknown_columns(reader: _Reader) -> UnknownColumns:
     value = reader.text("SUPABASE_UNKNOWN_COLUMNS", "drop")
     return UnknownColumns(value) if value in ("drop", "reject") else UnknownColumns("collect", value)
@@ -292,6 +355,7 @@ def _routes(reader: _Reader) -> dict[type | None, TableSpec]:
         "mode": reader.raw("SUPABASE_MODE", "upsert"),
         "on_conflict": reader.raw("SUPABASE_ON_CONFLICT", ()),
         "stamps": reader.raw("SUPABASE_STAMPS", {}),
+        "snapshots": reader.flag("SUPABASE_DAILY_SNAPSHOTS", False),
     }
     names = {"mode": "SUPABASE_MODE", "on_conflict": "SUPABASE_ON_CONFLICT", "stamps": "SUPABASE_STAMPS"}
     routes: dict[type | None, TableSpec] = {}
@@ -349,7 +413,24 @@ def _spec(reader: _Reader, names: Mapping[str, str], values: Mapping[str, Any]) 
         if stamp not in STAMPS:
             reader.wrong(f"{names['stamps']}[{column!r}]", stamp, f"one of {', '.join(STAMPS)}", None)
     on_conflict = reader.names_of(names["on_conflict"], values["on_conflict"])
-    return TableSpec(table, mode, on_conflict, columns, stamps)
+    return table_spec(table, mode, on_conflict, columns, stamps, snapshots=values["snapshots"])
+
+
+def table_spec(
+    name: str,
+    mode: Mode,
+    on_conflict: tuple[str, ...],
+    columns: Mapping[str, str],
+    stamps: Mapping[str, str],
+    *,
+    snapshots: bool,
+) -> TableSpec:
+    """What is asked of a table; with `snapshots`, the rows of each run carry its date and version, also in the key."""
+    if snapshots:
+        stamps = {**dict(zip(SNAPSHOT_STAMPS, SNAPSHOT_STAMPS, strict=True)), **stamps}
+        if on_conflict:
+            on_conflict = tuple(dict.fromkeys([*on_conflict, *SNAPSHOT_STAMPS]))
+    return TableSpec(name, mode, on_conflict, columns, stamps, snapshots)
 
 
 def _check_same_table(reader: _Reader, routes: Mapping[type | None, TableSpec]) -> None:
@@ -387,12 +468,14 @@ KNOWN = frozenset(
         "BATCH_RETRY_DELAY",
         "SUPABASE_CLOSE_TIMEOUT",
         "SUPABASE_CONCURRENT_UPLOADS",
+        "SUPABASE_DAILY_SNAPSHOTS",
         "SUPABASE_ENABLED",
         "SUPABASE_INSERT_FALLBACK",
         "SUPABASE_KEY",
         "SUPABASE_MIGRATIONS",
         "SUPABASE_MODE",
         "SUPABASE_ON_CONFLICT",
+        "SUPABASE_RUNS_TABLE",
         "SUPABASE_SCHEMA",
         "SUPABASE_SPOOL_DIR",
         "SUPABASE_STAMPS",

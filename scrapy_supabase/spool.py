@@ -125,7 +125,9 @@ class DiskSpool:
                 self._rewrite(path, rest)
         except OSError as error:
             if rest and path.name in self._incomplete:
-                return _not_kept(outcome, f"the disk does not take it: {error.strerror}")
+                lost = _not_kept(replace(outcome, rejections=()), f"the disk does not take it: {error.strerror}")
+                _log_rows(lost.rejections)
+                return replace(lost, rejections=outcome.rejections + lost.rejections)
             logger.warning(
                 "The spool file %s cannot be changed: %s. Its rows will be sent again.", path, error.strerror
             )
@@ -201,10 +203,13 @@ class _DiskFile:
 
 
 class NoSpool:
-    """Keeps nothing (`SUPABASE_SPOOL_DIR = None`): refused rows are written to the log."""
+    """Keeps nothing (`SUPABASE_SPOOL_DIR = None`). Rows that are not stored go to `report`, by default the log."""
 
     folder: Path | None = None
     name = ""
+
+    def __init__(self, report: Callable[[tuple[Rejection, ...]], None] | None = None) -> None:
+        self._report = report or _log_rows
 
     def open(self, row: Row) -> ChunkFile:  # noqa: ARG002
         """Return a file that keeps nothing."""
@@ -214,14 +219,14 @@ class NoSpool:
         """Keep nothing."""
 
     def reject(self, rejections: tuple[Rejection, ...]) -> None:
-        """Say what was refused, since it is written nowhere else."""
-        _log_rows(rejections)
+        """Report what was refused, since it is written nowhere else."""
+        self._report(rejections)
 
     def settle(self, outcome: Outcome) -> Outcome:
-        """Say what was refused or left."""
-        self.reject(outcome.rejections)
+        """Report what was refused or left."""
         if outcome.left:
-            return _not_kept(outcome, "there is no spool to keep it for the next run (SUPABASE_SPOOL_DIR)")
+            outcome = _not_kept(outcome, "there is no spool to keep it for the next run (SUPABASE_SPOOL_DIR)")
+        self.reject(outcome.rejections)
         return outcome
 
     def close(self) -> None:
@@ -232,7 +237,6 @@ def _not_kept(outcome: Outcome, why: str) -> Outcome:
     lost = tuple(
         Rejection(row.table, row.data, "not_kept", f"the row was not uploaded, and {why}") for row in outcome.left
     )
-    _log_rows(lost)
     return replace(outcome, left=(), rejections=outcome.rejections + lost)
 
 

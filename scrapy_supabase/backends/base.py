@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from scrapy_supabase.models import Mode
 
@@ -41,6 +41,9 @@ class Backend(Protocol):
 
     def describe(self) -> Mapping[str, TableInfo] | None:
         """Return what is known of every table this key may see, or None where the server does not tell."""
+
+    def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
+        """Call a function of the database and return its (scalar) result. Raises `ServerError`."""
 
     def close(self) -> None:
         """Close idle connections. Requests under way are not interrupted."""

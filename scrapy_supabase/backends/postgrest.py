@@ -45,6 +45,7 @@ class PostgrestBackend:
     ) -> None:
         self._prefix = urlsplit(url).path.rstrip("/") + "/rest/v1/"
         self._host = urlsplit(url).netloc.rpartition("@")[2]
+        self._schema = schema
         self._headers = {
             "apikey": key,
             "Authorization": f"Bearer {key}",
@@ -86,6 +87,15 @@ class PostgrestBackend:
         if isinstance(error, FatalError) and answer.status in (401, 403, 404):
             return None
         raise error
+
+    def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
+        """Call a function with named arguments."""
+        target = f"{self._prefix}rpc/{quote(function, safe='')}"
+        headers = {**self._headers, "Content-Type": "application/json", "Content-Profile": self._schema}
+        answer = self._http.request("POST", target, msgspec.json.encode(arguments), headers)
+        if answer.status not in (200, 204):
+            raise _error(answer)
+        return msgspec.json.decode(answer.body) if answer.body else None
 
     def close(self) -> None:
         """Close idle connections."""

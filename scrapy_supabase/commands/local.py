@@ -16,9 +16,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from scrapy.utils.project import data_path
-
 from scrapy_supabase.commands.sql import run_query
+from scrapy_supabase.settings import local_folder
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +35,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:  # noqa: ARG001
     from scrapy_supabase.local import LocalSupabase
 
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-    folder = Path(opts.data_dir or data_path("supabase-local"))
+    folder = Path(opts.data_dir) if opts.data_dir else local_folder()
     migrations = opts.migrations or ()
     if opts.sql is not None:
         with LocalSupabase(folder, migrations=migrations, join=True) as stack:

@@ -10,13 +10,10 @@ import argparse
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scrapy.utils.project import data_path
-
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.settings import database_url
+from scrapy_supabase.settings import database_url, local_folder
 
 if TYPE_CHECKING:
     import psycopg
@@ -36,7 +33,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     url = opts.db_url or database_url(settings)
     if url is not None:
         return run_query(url, query)
-    folder = Path(data_path("supabase-local"))
+    folder = local_folder()
     if not folder.is_dir():
         raise ConfigurationError(
             "No database is known. Set SUPABASE_DB_URL, or start a local one: scrapy supabase local"

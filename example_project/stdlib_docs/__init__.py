@@ -1,0 +1,1 @@
+"""The documentation of the Python that runs it, crawled into Supabase."""

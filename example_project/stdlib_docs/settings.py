@@ -1,0 +1,29 @@
+"""Where the items go. `SUPABASE_URL` and `SUPABASE_KEY` come from the environment; without them, a local Supabase."""
+
+import os
+from pathlib import Path
+
+BOT_NAME = "stdlib_docs"
+SPIDER_MODULES = ["stdlib_docs.spiders"]
+ADDONS = {"scrapy_supabase.Addon": 300}
+
+SUPABASE_URL = os.environ.get("SUPABASE_URL", "local")
+SUPABASE_MIGRATIONS = Path(__file__).parents[2] / "migrations"  # for the local Supabase; elsewhere, run them yourself
+
+SUPABASE_TABLES = {
+    "stdlib_docs.items.Module": "modules",
+    "stdlib_docs.items.Symbol": "symbols",
+    "stdlib_docs.items.Quote": {
+        "table": "quotes",
+        "on_conflict": ["author", "text", "collected_at_hour"],  # once an hour, see migrations/005
+        "stamps": {"collected_at": "now", "collected_at_hour": "hour"},
+        "snapshots": False,
+    },
+}
+SUPABASE_STAMPS = {"collected_at": "now"}
+SUPABASE_DAILY_SNAPSHOTS = True  # the rows of every run are kept, see migrations/006
+SUPABASE_RUNS_TABLE = "scrapy_runs"  # one row a crawl, see migrations/009
+
+LOG_LEVEL = "INFO"
+ROBOTSTXT_OBEY = False
+TELNETCONSOLE_ENABLED = False

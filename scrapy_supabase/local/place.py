@@ -1,0 +1,51 @@
+"""Folders that PostgreSQL's user can enter.
+
+As root (containers, CI) PostgreSQL runs as `nobody`. The rights of a folder that was there are never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from scrapy_supabase.local.errors import LocalSupabaseError
+
+SERVER_USER = "nobody"
+
+
+def reachable(path: Path, user: str) -> bool:
+    """Whether `user` may enter every folder down to `path`."""
+    entry = pwd.getpwnam(user)
+    for folder in (path, *path.parents):
+        found = folder.stat()
+        if found.st_uid == entry.pw_uid:
+            needed = stat.S_IXUSR
+        else:
+            needed = stat.S_IXGRP if found.st_gid == entry.pw_gid else stat.S_IXOTH
+        if not found.st_mode & needed:
+            return False
+    return True
+
+
+def own_folder(path: Path) -> Path:
+    """Make `path` where everybody may make folders, and return it. Raises where somebody else was first."""
+    path.mkdir(mode=0o755, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise LocalSupabaseError(f"{path} belongs to somebody else or can be written by others: remove it.")
+    return path
+
+
+def default_folder(wanted: Path) -> Path:
+    """Return `wanted`; for root, below a home that nobody else may enter, a folder in /var/tmp that belongs to it."""
+    wanted = wanted.absolute()
+    if os.geteuid() != 0:
+        return wanted
+    existing = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
+    if reachable(existing, SERVER_USER):
+        return wanted
+    mark = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:16]
+    return own_folder(Path("/var/tmp/scrapy-supabase-root")) / mark  # noqa: S108 (its owner is checked)

@@ -1,0 +1,78 @@
+"""One run, of a spider or a script: its id, its snapshot, and its row in the ledger of runs."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from scrapy_supabase.backends.base import Backend, Write
+from scrapy_supabase.errors import ServerError, SupabaseError, fatal
+from scrapy_supabase.models import Mode
+from scrapy_supabase.retry import Patience, log_retry, retrying
+from scrapy_supabase.settings import SNAPSHOT_VERSION, Config
+from scrapy_supabase.values import encode_row
+
+logger = logging.getLogger(__name__)
+
+NEXT_VERSION = "next_snapshot_version"
+"""The database function that gives out versions (migrations/006_add_daily_snapshots.sql)."""
+
+
+class Run:
+    """Made when a run starts. `snapshot_date` is the UTC day of its start, whatever the time when it ends."""
+
+    def __init__(self, spider: str) -> None:
+        self.id = str(uuid.uuid4())
+        self.spider = spider
+        self.started = datetime.now(UTC)
+        self.snapshot_date = self.started.date()
+        self.snapshot_version = 1
+        self.begun = False
+
+    def begin(self, backend: Backend, config: Config, patience: Patience) -> None:
+        """Take a snapshot version and write the ledger's row, as far as the settings ask for it.
+
+        Blocks. Raises `FatalError` where the database does not let it.
+        """
+        policy = retrying(config.attempts, config.delay, patience, log_retry("Beginning the run"))
+        tables = sorted(spec.name for spec in config.tables.values() if SNAPSHOT_VERSION in spec.stamps.values())
+        if tables:
+            arguments = {"tables": tables, "day": self.snapshot_date.isoformat()}
+            try:
+                self.snapshot_version = int(policy(backend.call, NEXT_VERSION, arguments))
+            except ServerError as error:
+                remedy = (
+                    f"Daily snapshots need the function {NEXT_VERSION}(tables text[], day date): run "
+                    "migrations/006_add_daily_snapshots.sql, or copy the function out of it."
+                )
+                raise fatal(error, "supabase_snapshot", remedy) from error
+        if config.runs_table:
+            try:
+                policy(backend.write, self._row(config.runs_table, {}))
+            except ServerError as error:
+                remedy = "SUPABASE_RUNS_TABLE must name a table such as migrations/009_scrapy_runs.sql makes."
+                raise fatal(error, "supabase_runs_table", remedy) from error
+        self.begun = True
+
+    def end(
+        self, backend: Backend, table: str, reason: str, counts: Mapping[str, int], stats: Mapping[str, Any]
+    ) -> None:
+        """Complete the ledger's row. Blocks; a failure is a warning: the rows themselves are where they are."""
+        values = {
+            "finished_at": datetime.now(UTC),
+            "finish_reason": reason,
+            **{f"{name}_count": counts[name] for name in ("received", "uploaded", "failed", "spooled")},
+            "stats": dict(stats),
+        }
+        try:
+            backend.write(self._row(table, values))
+        except SupabaseError as error:
+            logger.warning("The run could not be written to table %s (SUPABASE_RUNS_TABLE): %s", table, error)
+
+    def _row(self, table: str, more: Mapping[str, Any]) -> Write:
+        values = {"run_id": self.id, "spider": self.spider, "started_at": self.started, **more}
+        data, _ = encode_row(values)
+        return Write(table, tuple(values), b"[" + data + b"]", Mode.UPSERT, ("run_id",))

@@ -1,0 +1,286 @@
+"""Rows without a spider: the engine of the pipeline for scripts, `load` and `replay`.
+
+client = init_supabase()  # SUPABASE_URL and SUPABASE_KEY of the environment
+result = upload_to_supabase(client, rows, "books", on_conflict="url")
+if not result:
+    print(result.failed, "rows failed:", result.rejected[0].message)
+"""
+
+from __future__ import annotations
+
+import atexit
+import heapq
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from scrapy_supabase.assembly import assemble, begin, new_backend, new_schema
+from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError
+from scrapy_supabase.models import Chunk, Mode, Outcome, Rejection, Row
+from scrapy_supabase.retry import Patience
+from scrapy_supabase.rows import RowBuilder, stamps_of
+from scrapy_supabase.run import Run
+from scrapy_supabase.settings import LOCAL, Config, local_folder, project_of, script_config
+from scrapy_supabase.spool import NoSpool, Spool
+from scrapy_supabase.values import printable
+
+if TYPE_CHECKING:
+    from supabase import Client
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class UploadResult:
+    """What became of the rows. True where every one is in the table.
+
+    `failed` rows are not stored; `rejected` holds each of them, as JSON, with the reason. `error` is what ended the
+    upload early: the rows after it were not read. `superseded` counts rows followed by another with the same key in
+    the same chunk. `seconds` are wall time, `chunk_seconds` the sum over chunks.
+    """
+
+    uploaded: int = 0
+    failed: int = 0
+    left: int = 0  # in the spool, where there is one
+    superseded: int = 0
+    rejected: list[Rejection] = field(default_factory=list)
+    error: FatalError | None = None
+    seconds: float = 0.0
+    chunks: int = 0
+    failed_chunks: int = 0
+    requests: int = 0
+    retries: int = 0
+    chunk_seconds: float = 0.0
+
+    @property
+    def average_chunk_seconds(self) -> float:
+        """How long a chunk took, retries and waits included."""
+        return self.chunk_seconds / self.chunks if self.chunks else 0.0
+
+    def __bool__(self) -> bool:
+        return not self.failed and not self.left and self.error is None
+
+
+def init_supabase(url: str | None = None, key: str | None = None) -> Client:
+    """Return supabase-py's client for a project, by default that of `SUPABASE_URL` and `SUPABASE_KEY`.
+
+    `url="local"` starts, or joins, the local Supabase in `.scrapy/supabase-local` until the script ends. Raises
+    `ConfigurationError`, which lists what is missing or wrong.
+    """
+    url, key = project_of(url, key)
+    from supabase import create_client  # 0.6 s
+
+    if url == LOCAL:
+        from scrapy_supabase.local import LocalSupabase
+
+        stack = LocalSupabase(local_folder(), join=True)
+        stack.start()
+        atexit.register(stack.stop)
+        url, key = stack.url, stack.service_role_key
+    return create_client(url, key)
+
+
+def upload_to_supabase(
+    client: Client,
+    rows: Iterable[Any],
+    table_name: str,
+    *,
+    top_n: int | None = None,
+    order_by: str | None = None,
+    upsert: bool = True,
+    on_conflict: str | Sequence[str] | None = None,
+    enable_daily_snapshots: bool = False,
+    chunk_size: int | None = None,
+    concurrent_uploads: int = 4,
+    progress: bool | None = None,
+) -> UploadResult:
+    """Upload `rows` (dicts, dataclasses, anything itemadapter knows; a generator is read as it is uploaded).
+
+    `top_n` uploads only so many rows; `order_by` names the field that says which and in what order: the greatest first,
+    or the smallest with `"field.asc"`; rows without it last. `upsert=False` inserts. `on_conflict` are the columns that
+    make a row unique (default: the primary key). `chunk_size` is in rows (default: `BATCH_CHUNK_SIZE`, or 100).
+    `progress` shows a bar on standard error; by default where that is a terminal.
+
+    Raises `ConfigurationError` for wrong arguments and `FatalError` where the table takes no rows at all; what happens
+    to single rows, and an end in the middle, is in the result.
+    """
+    config = script_config(
+        str(client.supabase_url),
+        client.supabase_key,
+        client.options.schema,
+        table_name,
+        mode=Mode.UPSERT if upsert else Mode.INSERT,
+        on_conflict=on_conflict,
+        snapshots=enable_daily_snapshots,
+        chunk_rows=chunk_size,
+        concurrent_uploads=concurrent_uploads,
+    )
+    if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 0):
+        raise ConfigurationError(f"top_n is {top_n!r}: it must be a whole number of rows, 0 or more, or None for all.")
+    chosen = _chosen(rows, top_n, order_by)
+    total = len(chosen) if isinstance(chosen, Sequence) else None
+    result = UploadResult()
+    with Upload(config, Run("upload_to_supabase"), NoSpool(result.rejected.extend), result) as upload:
+        upload.begin()
+        upload.build_and_add(_with_progress(chosen, total, table_name, progress), total)
+        upload.finish()
+    return result
+
+
+class Upload:
+    """Feeds rows to the engine from the calling thread, which owns it. A context manager; used once.
+
+    What happens is counted in `result`; `spool` keeps what is not uploaded.
+    """
+
+    def __init__(self, config: Config, run: Run, spool: Spool, result: UploadResult) -> None:
+        self.result = result
+        self._config = config
+        self._run = run
+        self._spool = spool
+        self._patience = Patience()
+        self._woken = threading.Event()
+        self._chunks_expected: int | None = None
+        self._started = time.perf_counter()
+        self.schema = new_schema(config)
+        self._backend = new_backend(config, config.url, config.key)
+        self._delivery = assemble(config, self._backend, self.schema, spool, self, self._patience, wake=self._woken.set)
+
+    def __enter__(self) -> Upload:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._patience.end()
+        self._delivery.abandon()
+        self._delivery.close()
+        self._spool.close()
+        self._backend.close()
+        self.result.seconds = time.perf_counter() - self._started
+
+    def begin(self) -> None:
+        """Check the table. Raises `FatalError` where it takes no rows."""
+        begin(self._config, self._backend, self.schema, self._run, self._patience)
+
+    def build_and_add(self, items: Iterable[Any], total: int | None = None) -> None:
+        """Build a row of each item and upload it. Ends early where nothing can be uploaded any more."""
+        if total is not None:
+            self._chunks_expected = -(-total // self._config.chunk_rows)
+        builder = RowBuilder(self._config.routes, self.schema, stamps_of(self._run), lambda _: None)
+        for item in items:
+            try:
+                row = builder.build(item)
+            except ItemError as error:
+                table = builder.table_of(type(item))
+                self.result.failed += 1
+                self._spool.reject((Rejection(table.name if table else "", printable(item), error.code, str(error)),))
+                continue
+            if not self.add(row):
+                return
+
+    def add(self, row: Row) -> bool:
+        """Upload a row. False where nothing can be uploaded any more."""
+        waiting = self._delivery.add(row)
+        if waiting is not None:
+            self._wait(waiting)
+        return self.result.error is None
+
+    def finish(self) -> None:
+        """Wait until every row is where it can be, and say how it went."""
+        self._wait(self._delivery.finish())
+        result = self.result
+        result.seconds = time.perf_counter() - self._started
+        logger.info(
+            "%d rows uploaded, %d failed, in %.1f s: %d chunks (%d failed, %.3f s on average), %d requests, %d retries",
+            *(result.uploaded, result.failed, result.seconds, result.chunks, result.failed_chunks),
+            *(result.average_chunk_seconds, result.requests, result.retries),
+        )
+
+    def sealed(self, chunk: Chunk) -> None:
+        """See `delivery.Observer`."""
+        self.result.superseded += chunk.superseded
+
+    def settled(self, outcome: Outcome) -> None:
+        """See `delivery.Observer`."""
+        result, effort = self.result, outcome.effort
+        result.chunks += 1
+        result.uploaded += outcome.uploaded
+        result.failed += len(outcome.rejections)
+        result.left += len(outcome.left)
+        result.failed_chunks += bool(outcome.rejections or outcome.left)
+        result.requests += effort.requests
+        result.retries += effort.retries
+        result.chunk_seconds += effort.seconds
+        logger.info(
+            "Chunk %d of %s: %d of %d rows uploaded to %s in %.3f s",
+            *(result.chunks, self._chunks_expected or "?", outcome.uploaded, len(outcome.chunk.rows)),
+            *(outcome.chunk.table, effort.seconds),
+        )
+        if outcome.fatal is not None and result.error is None:
+            result.error = outcome.fatal
+            logger.error("The upload ends (%s): %s", outcome.fatal.reason, outcome.fatal)
+            self._delivery.halt()
+
+    def waited(self, seconds: float) -> None:
+        """See `delivery.Observer`."""
+
+    def _wait(self, future: Future[None]) -> None:
+        while not future.done():
+            self._woken.wait(1.0)
+            self._woken.clear()
+            self._delivery.tick()
+
+
+def _chosen(rows: Iterable[Any], top_n: int | None, order_by: str | None) -> Iterable[Any]:
+    if order_by is None:
+        if top_n is None:
+            return rows
+        return rows[:top_n] if isinstance(rows, Sequence) else islice(rows, top_n)
+    name, _, direction = order_by.partition(".")
+    if not name or direction not in ("", "asc", "desc"):
+        raise ConfigurationError(f'order_by is {order_by!r}: it must be a field\'s name, "field.asc" or "field.desc".')
+    key = _value_of(name)
+    if top_n is None:
+        rows = list(rows)
+        top_n = len(rows)
+    try:
+        return _best(rows, top_n, key, smallest=direction == "asc")
+    except TypeError as error:
+        raise ConfigurationError(f"order_by: the values of {name!r} cannot be compared ({error}).") from error
+
+
+def _best(rows: Iterable[Any], number: int, key: Callable[[Any], Any], *, smallest: bool) -> list[Any]:
+    """The first `number` in order, with no more than that many in memory."""
+    without: list[Any] = []
+
+    def with_value() -> Iterator[Any]:
+        for row in rows:
+            if key(row) is not None:
+                yield row
+            elif len(without) < number:
+                without.append(row)
+
+    best = (heapq.nsmallest if smallest else heapq.nlargest)(number, with_value(), key=key)
+    return [*best, *without][:number]
+
+
+def _value_of(name: str) -> Callable[[Any], Any]:
+    from itemadapter import ItemAdapter
+
+    return lambda row: row.get(name) if isinstance(row, dict) else ItemAdapter(row).get(name)
+
+
+def _with_progress(rows: Iterable[Any], total: int | None, table: str, wanted: bool | None) -> Iterable[Any]:
+    if wanted is None:
+        wanted = sys.stderr.isatty()
+    if not wanted:
+        return rows
+    from tqdm import tqdm
+
+    bar: Iterable[Any] = tqdm(rows, total=total, desc=table, unit=" rows", mininterval=0.5)
+    return bar

@@ -1,0 +1,208 @@
+"""The script API, against a real server."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from supabase import Client, create_client
+
+from scrapy_supabase import init_supabase, upload_to_supabase
+from scrapy_supabase.errors import ConfigurationError, FatalError
+from tests.fault_proxy import FaultProxy, answers
+from tests.fix_project import Project
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+TABLE = "create table t (id bigint primary key, name text not null, stars int); grant all on t to service_role"
+
+
+@pytest.fixture
+def client(project: Project) -> Client:
+    """supabase-py's client."""
+    return create_client(project.url, project.key)
+
+
+def test_rows_are_uploaded_and_counted(client: Client, sql: Sql, caplog: pytest.LogCaptureFixture) -> None:
+    """Chunk i of n in the log; totals, chunks, requests and seconds in the result."""
+    sql(TABLE)
+    caplog.set_level("INFO")
+    result = upload_to_supabase(client, [{"id": i, "name": f"n{i}"} for i in range(250)], "t", chunk_size=100)
+    assert result
+    assert (result.uploaded, result.failed, result.chunks, result.failed_chunks, result.requests) == (250, 0, 3, 0, 3)
+    assert 0 < result.average_chunk_seconds <= result.chunk_seconds
+    assert "Chunk 3 of 3: " in caplog.text
+    assert "250 rows uploaded, 0 failed" in caplog.text
+    assert sql("select count(*), max(name) from t") == [(250, "n99")]
+
+
+def test_bad_rows_are_in_the_result_with_their_reason(client: Client, sql: Sql) -> None:
+    """All others are stored."""
+    sql(TABLE)
+    rows: list[dict[str, Any]] = [{"id": i, "name": f"n{i}"} for i in range(50)]
+    rows[7]["name"] = None
+    rows.append({"id": 99, "name": object()})
+    result = upload_to_supabase(client, rows, "t")
+    assert not result
+    assert (result.uploaded, result.failed, result.failed_chunks) == (49, 2, 1)
+    by_code = {rejection.code: rejection for rejection in result.rejected}
+    assert b'"id":7' in by_code["23502"].data
+    assert "name" in by_code["not_encodable"].message
+    assert sql("select count(*) from t") == [(49,)]
+
+
+def test_upsert_and_insert(client: Client, sql: Sql) -> None:
+    """An upsert replaces; an insert of the same key is refused."""
+    sql(TABLE)
+    assert upload_to_supabase(client, [{"id": 1, "name": "a"}], "t")
+    assert upload_to_supabase(client, [{"id": 1, "name": "b"}], "t", on_conflict="id")
+    assert sql("select name from t") == [("b",)]
+    result = upload_to_supabase(client, [{"id": 1, "name": "c"}, {"id": 2, "name": "d"}], "t", upsert=False)
+    assert (result.uploaded, [r.code for r in result.rejected]) == (1, ["23505"])
+
+
+@dataclasses.dataclass
+class Repo:
+    """An item that is not a dict."""
+
+    id: int
+    name: str
+    stars: int | None
+
+
+def test_top_n_and_order(client: Client, sql: Sql) -> None:
+    """The greatest, or the smallest; rows without the field last; any kind of item; a generator, too."""
+    stars = [5, None, 9, 1, 7]
+    repos = [Repo(number, f"r{number}", value) for number, value in enumerate(stars)]
+
+    def stored(**options: Any) -> list[int]:
+        sql("drop table if exists t;" + TABLE)
+        assert upload_to_supabase(client, (repo for repo in repos), "t", **options)
+        return [number for (number,) in sql("select id from t order by id")]
+
+    assert stored(top_n=2, order_by="stars") == [2, 4]
+    assert stored(top_n=2, order_by="stars.asc") == [0, 3]
+    assert stored(top_n=3) == [0, 1, 2]
+    assert stored(top_n=5, order_by="stars.desc") == [0, 1, 2, 3, 4]
+    assert stored(top_n=0) == []
+    assert stored(order_by="stars") == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"top_n": -1}, "top_n is -1"),
+        ({"top_n": True}, "top_n is True"),
+        ({"order_by": "stars.down"}, "order_by is 'stars.down'"),
+        ({"order_by": "name"}, "cannot be compared"),
+        ({"chunk_size": 0}, "BATCH_CHUNK_SIZE is 0"),
+        ({"on_conflict": 5}, "on_conflict is 5"),
+    ],
+)
+def test_wrong_arguments(client: Client, sql: Sql, options: dict[str, Any], says: str) -> None:
+    """An error names the argument before a row is sent."""
+    sql(TABLE)
+    with pytest.raises(ConfigurationError, match=says):
+        upload_to_supabase(client, [{"id": 1, "name": "a"}, {"id": 2, "name": 3}], "t", **options)
+    assert sql("select count(*) from t") == [(0,)]
+
+
+def test_a_table_that_takes_nothing_is_an_error_at_once(client: Client, sql: Sql) -> None:
+    """With what to do."""
+    with pytest.raises(FatalError, match="PGRST205"):
+        upload_to_supabase(client, iter([{"id": 1}]), "t_missing")
+    sql("create table t (id int)")
+    with pytest.raises(FatalError, match=r"GRANT select, insert, update ON public\.t TO service_role;"):
+        upload_to_supabase(client, iter([{"id": 1}]), "t")
+
+
+def test_an_end_in_the_middle_is_in_the_result(project: Project, proxy: FaultProxy, sql: Sql) -> None:
+    """Nothing more is read; what was not stored is said, row by row."""
+    sql(TABLE)
+    read: list[int] = []
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for number in range(10_000):
+            if number == 500:
+                proxy.always = answers(540, {"message": "paused"})
+            read.append(number)
+            yield {"id": number, "name": "n"}
+
+    result = upload_to_supabase(create_client(proxy.url, project.key), rows(), "t")
+    assert result.error is not None
+    assert result.error.reason == "supabase_paused"
+    assert not result
+    assert len(read) < 10_000
+    (stored,) = sql("select count(*) from t")[0]
+    assert result.uploaded == stored
+    assert result.uploaded + result.failed == len(read)
+    assert len(result.rejected) == result.failed
+
+
+def test_daily_snapshots(client: Client, sql: Sql) -> None:
+    """Each upload keeps its rows, under the day's next version."""
+    sql((Path(__file__).parents[1] / "migrations" / "006_add_daily_snapshots.sql").read_text().partition("-- Which")[2])
+    sql(
+        "create table t (id bigint, snapshot_date date, snapshot_version int, primary key (id, snapshot_date,"
+        " snapshot_version)); grant all on t to service_role"
+    )
+    for _ in range(2):
+        assert upload_to_supabase(client, [{"id": 1}], "t", enable_daily_snapshots=True)
+        assert upload_to_supabase(client, [{"id": 1}], "t", on_conflict="id", enable_daily_snapshots=True)
+    found = sql("select id, snapshot_date = (now() at time zone 'UTC')::date, snapshot_version from t order by 3")
+    assert found == [(1, True, version) for version in (1, 2, 3, 4)]
+
+
+def test_memory_is_constant(client: Client, sql: Sql) -> None:
+    """A generator is read as it is uploaded: 100,000 rows of 1 kB need no more than 10,000 do."""
+    sql("create table t (id bigint primary key, name text); grant all on t to service_role")
+
+    def peak(number: int) -> int:
+        rows = ({"id": i, "name": "x" * 1000} for i in range(number))
+        assert upload_to_supabase(client, rows, "t", chunk_size=500).uploaded == number
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    small = peak(10_000)
+    assert peak(100_000) - small < 30_000  # kB; the rows alone are 100,000
+
+
+def test_init_supabase_reads_the_environment(project: Project, monkeypatch: pytest.MonkeyPatch, sql: Sql) -> None:
+    """URL and key; what is missing is said, and never the key."""
+    sql(TABLE)
+    monkeypatch.setenv("SUPABASE_URL", project.url)
+    monkeypatch.setenv("SUPABASE_KEY", project.key)
+    assert init_supabase().table("t").select("id").execute().data == []
+    monkeypatch.delenv("SUPABASE_KEY")
+    with pytest.raises(ConfigurationError, match="SUPABASE_KEY is not set"):
+        init_supabase()
+    with pytest.raises(ConfigurationError, match="SUPABASE_URL is 'ftp") as caught:
+        init_supabase("ftp://x", project.key)
+    assert project.key not in str(caught.value)
+
+
+def test_a_script_on_the_local_supabase(open_folder: Path) -> None:
+    """`init_supabase("local")` runs one until the script ends; a bar is shown where it is asked for."""
+    folder = open_folder / "script"
+    folder.mkdir()
+    (folder / "m").mkdir()
+    script = """
+from scrapy_supabase import init_supabase, upload_to_supabase
+client = init_supabase("local")
+import psycopg, scrapy_supabase.upload as upload
+result = upload_to_supabase(client, [{"id": 1}], "books", progress=True)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False)
+    assert "PGRST205" in done.stderr  # there is no table yet: so it was the local one that answered
+    made = subprocess.run(
+        [sys.executable, "-m", "scrapy", "supabase", "sql",
+         "create table books (id int primary key); grant all on books to service_role"],
+        cwd=folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "GRANT" in made.stdout
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True)
+    assert "books: 100%" in done.stderr
