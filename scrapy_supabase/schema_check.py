@@ -68,7 +68,8 @@ class SchemaCheck:
         if known:
             missing = [column for column in spec.on_conflict if column not in known.columns]
             if missing:
-                raise self._bad_key(spec, ServerError(f"{table} has no column {missing[0]!r}", code="PGRST204"))
+                error = ServerError(f"{table} has no column {missing[0]!r}", code="PGRST204")
+                raise self._bad_key(spec, missing[0], error)
             if schema.unknown.policy == "collect" and schema.unknown.column not in known.columns:
                 column = schema.unknown.column
                 message = ServerError(f"{table} has no column {column!r}", code="PGRST204")
@@ -96,11 +97,14 @@ class SchemaCheck:
             problem = f"the key of {table} ({', '.join(key)}) lacks {' and '.join(SNAPSHOT_STAMPS)}"
         else:
             return
+        raise self._no_snapshots(table, ServerError(problem, code="PGRST204"))
+
+    def _no_snapshots(self, table: str, error: ServerError) -> FatalError:
         remedy = (
             f"SUPABASE_DAILY_SNAPSHOTS keeps the rows of each run apart by these columns. Run: "
-            f"{snapshot_sql(schema, table)} Or see migrations/006_add_daily_snapshots.sql."
+            f"{snapshot_sql(self._schema, table)} Or see migrations/006_add_daily_snapshots.sql."
         )
-        raise fatal(ServerError(problem, code="PGRST204"), "supabase_schema", remedy)
+        return fatal(error, "supabase_schema", remedy)
 
     def _probe(self, spec: TableSpec) -> None:
         """Send no rows, with the columns that are known to be sent, until the answer is yes or fatal."""
@@ -113,7 +117,7 @@ class SchemaCheck:
                 self._policy(self._backend.write, Write(table, columns, b"[]", mode, spec.on_conflict))
             except SchemaDriftError as error:
                 if error.column in schema.key(table) or error.column not in columns:
-                    raise self._bad_key(spec, error) from error
+                    raise self._bad_key(spec, error.column, error) from error
                 if schema.drop(table, error.column) and error.code != "428C9":
                     self._say_unknown(table, (error.column,))
             except UpsertRefusedError as error:
@@ -151,7 +155,9 @@ class SchemaCheck:
             return False
         return True
 
-    def _bad_key(self, spec: TableSpec, error: ServerError) -> FatalError:
+    def _bad_key(self, spec: TableSpec, column: str, error: ServerError) -> FatalError:
+        if spec.snapshots and column in SNAPSHOT_STAMPS:
+            return self._no_snapshots(spec.name, error)
         known = self._schema.info(spec.name)
         have = f" It has: {', '.join(known.columns)}." if known else ""
         return fatal(error, "supabase_schema", f"SUPABASE_ON_CONFLICT must name columns of {spec.name}.{have}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -56,6 +57,16 @@ def sql(project: Project) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
 
         yield run
         _drop(connection)
+
+
+@pytest.fixture
+def snapshots(sql: Callable[..., list[tuple[Any, ...]]]) -> Callable[..., list[tuple[Any, ...]]]:
+    """`sql`, with the function that gives out snapshot versions; none was given out today."""
+    path = Path(__file__).parents[1] / "migrations" / "006_add_daily_snapshots.sql"
+    _, _, rest = path.read_text().partition("-- Which version of which day")
+    function, _, _ = rest.partition("-- The last snapshot of each day")
+    sql(f"-- {function}; delete from snapshot_versions; notify pgrst, 'reload schema'")
+    return sql
 
 
 def _drop(connection: Connection) -> None:

@@ -144,9 +144,9 @@ def test_an_end_in_the_middle_is_in_the_result(project: Project, proxy: FaultPro
     assert len(result.rejected) == result.failed
 
 
-def test_daily_snapshots(client: Client, sql: Sql) -> None:
+def test_daily_snapshots(client: Client, snapshots: Sql) -> None:
     """Each upload keeps its rows, under the day's next version."""
-    sql((Path(__file__).parents[1] / "migrations" / "006_add_daily_snapshots.sql").read_text().partition("-- Which")[2])
+    sql = snapshots
     sql(
         "create table t (id bigint, snapshot_date date, snapshot_version int, primary key (id, snapshot_date,"
         " snapshot_version)); grant all on t to service_role"
