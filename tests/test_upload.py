@@ -176,7 +176,9 @@ def test_init_supabase_reads_the_environment(project: Project, monkeypatch: pyte
     sql(TABLE)
     monkeypatch.setenv("SUPABASE_URL", project.url)
     monkeypatch.setenv("SUPABASE_KEY", project.key)
-    assert init_supabase().table("t").select("id").execute().data == []
+    found = init_supabase()
+    assert found.table("t").select("id").execute().data == []
+    found.postgrest.session.close()
     monkeypatch.delenv("SUPABASE_KEY")
     with pytest.raises(ConfigurationError, match="SUPABASE_KEY is not set"):
         init_supabase()
