@@ -63,8 +63,7 @@ class Chunker:
 
     `max_rows` rows or `max_bytes` bytes of body seal a chunk, `max_age` seconds (0: never) make it due. `mode(table)`
     is the mode in force, `references(table)` are the tables whose rows must be sent first, `open_file(row)` opens the
-    spool's file for a chunk that starts with `row`. Chunks are numbered from 1 as they are opened; `last_number` is the
-    newest one's.
+    spool's file for a chunk that starts with `row`. Chunks are numbered from 1 as they are opened.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class Chunker:
         self._open_file = open_file
         self._clock = clock
         self._open: dict[_Place, _Open] = {}
-        self.last_number = 0
+        self._last_number = 0
 
     def add(self, row: Row) -> Sequence[Chunk]:
         """Take a row in; return the chunks that are sealed by it, in the order they must be sent."""
@@ -116,9 +115,9 @@ class Chunker:
         if chunk is None:
             if len(self._open) >= _MOST_OPEN:
                 sealed.extend(self._seal(next(iter(self._open))))
-            self.last_number += 1
+            self._last_number += 1
             file, mode = self._open_file(row), self._mode(row.table)
-            chunk = self._open[place] = _Open(self.last_number, file, self._clock(), mode)
+            chunk = self._open[place] = _Open(self._last_number, file, self._clock(), mode)
         chunk.add(row)
         if len(chunk.rows) >= self._max_rows:
             sealed.extend(self._seal(place))
@@ -134,10 +133,6 @@ class Chunker:
     def seal_all(self) -> list[Chunk]:
         """Seal and return all open chunks."""
         return self._seal_those(self._open)
-
-    def holds(self, number: int) -> bool:
-        """Whether a chunk numbered up to `number` still takes rows."""
-        return any(chunk.number <= number for chunk in self._open.values())
 
     def _seal_those(self, places: Iterable[_Place]) -> list[Chunk]:
         return [chunk for place in list(places) for chunk in self._seal(place)]

@@ -23,6 +23,9 @@ from scrapy_supabase.spool import Spool
 
 logger = logging.getLogger(__name__)
 
+# They are kept in memory; a row whose foreign key leads nowhere should not wait for the end of the crawl either.
+_MOST_DEFERRED = 32
+
 
 class Observer(Protocol):
     """Is told what happened, in the owner's thread, after the fact."""
@@ -42,6 +45,9 @@ class Delivery:
 
     Chunks that share a key are uploaded in the order in which they were sealed, and so is a chunk after those of tables
     that its rows may refer to (`references(table)`); all others in any order.
+
+    Deferred rows refer to others that may come later. They are tried a last time when the rows come to an end, when a
+    newer version of one of them waits, or when more than 32 chunks are deferred.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class Delivery:
         self._clock = clock
         self._queue: deque[Chunk] = deque()  # sealed, not yet given to a thread; oldest first
         self._in_flight: dict[int, Chunk] = {}
+        self._deferred: deque[Chunk] = deque()  # oldest first
         self._jobs: SimpleQueue[Chunk | None] = SimpleQueue()
         self._done: SimpleQueue[Outcome] = SimpleQueue()
         self._settling = threading.Lock()  # a thread settles its chunk, or the owner abandons it: never both
@@ -140,10 +147,8 @@ class Delivery:
             del self._in_flight[outcome.chunk.number]
             self._observer.settled(outcome)
             if outcome.deferred:
-                # The rows they refer to may be in any chunk that is under way.
-                self.flush()
-                again = replace(outcome.chunk, rows=outcome.deferred, superseded=0, after=self._chunker.last_number)
-                self._queue.appendleft(again)
+                again = replace(outcome.chunk, rows=outcome.deferred, superseded=0, last_try=True)
+                self._deferred.append(again)
         self._advance()
 
     def _enqueue(self, chunk: Chunk) -> None:
@@ -154,52 +159,53 @@ class Delivery:
     def _advance(self) -> None:
         """Start what may start, and tell those who wait."""
         if self._halted:
-            while self._queue:
-                chunk = self._queue.popleft()
+            for chunk in (*self._deferred, *self._queue):
                 self._observer.settled(self._spool.settle(Outcome(chunk, 0, left=chunk.rows)))
-        elif self._queue:
+            self._deferred.clear()
+            self._queue.clear()
+        else:
+            while len(self._deferred) > _MOST_DEFERRED and len(self._in_flight) < self._workers:
+                self._start(self._deferred.popleft())
             self._start_eligible()
+            # Alone, so that all they may refer to is there. With nothing in flight, the queue waits for one of them.
+            if self._deferred and not self._in_flight and (self._queue or self._idle is not None):
+                chunk = self._next_deferred()
+                self._deferred.remove(chunk)
+                self._start(chunk)
         if self._waiting is not None and not self._queue:
             waiting, self._waiting = self._waiting, None
             self._observer.waited(self._clock() - self._waiting_since)
             waiting.set_result(None)
-        if self._idle is not None and not self._queue and not self._in_flight and not self._idle.done():
+        busy = self._queue or self._in_flight or self._deferred
+        if self._idle is not None and not busy and not self._idle.done():
             self._idle.set_result(None)
 
     def _start_eligible(self) -> None:
         """Give chunks to threads, oldest first, except those that must wait for another."""
         stay: list[Chunk] = []  # older ones that stay in the queue
-        blocked: set[int] = set()  # numbers of those that wait for an older one in the queue
         for chunk in list(self._queue):
             if len(self._in_flight) >= self._workers:
                 return
-            if any(self._must_wait(chunk, older) for older in stay):
-                blocked.add(chunk.number)
-            elif chunk.after is None and not any(self._must_wait(chunk, other) for other in self._in_flight.values()):
+            older = (*stay, *self._in_flight.values())
+            if any(self._must_wait(chunk, one) for one in older) or any(_share_key(chunk, d) for d in self._deferred):
+                stay.append(chunk)
+            else:
+                self._queue.remove(chunk)
                 self._start(chunk)
-                continue
-            stay.append(chunk)
-        for chunk in stay:
-            if chunk.after is not None and self._is_last(chunk, chunk.after, blocked):
-                self._start(chunk)
-                return
 
-    def _is_last(self, chunk: Chunk, number: int, blocked: set[int]) -> bool:
-        """Whether all chunks up to `number` that could go before the deferred `chunk` have gone."""
-        return not (
-            self._chunker.holds(number)
-            or any(flying <= number or self._must_wait(chunk, other) for flying, other in self._in_flight.items())
-            or any(c.number <= number and c.after is None and c.number not in blocked for c in self._queue)
-        )
+    def _next_deferred(self) -> Chunk:
+        """The deferred chunk to go first: what holds up the queue, else one that refers to no other of them."""
+        if self._idle is None:
+            return next(chunk for chunk in self._deferred if _share_key(self._queue[0], chunk))
+        tables = {chunk.table for chunk in self._deferred}
+        parents = (chunk for chunk in self._deferred if not tables & self._references(chunk.table) - {chunk.table})
+        return next(parents, self._deferred[0])
 
     def _must_wait(self, chunk: Chunk, older: Chunk) -> bool:
         """Whether `chunk` may only be uploaded after `older`."""
-        if chunk.table == older.table and not chunk.keys.isdisjoint(older.keys):
-            return True
-        return older.table in self._references(chunk.table)
+        return _share_key(chunk, older) or older.table in self._references(chunk.table)
 
     def _start(self, chunk: Chunk) -> None:
-        self._queue.remove(chunk)
         self._in_flight[chunk.number] = chunk
         if self._threads < min(self._workers, len(self._in_flight)):
             self._threads += 1
@@ -220,5 +226,9 @@ class Delivery:
                 self._done.put(self._spool.settle(outcome))
             # Where nothing waits for it, the owner finds it with its next chunk or tick: waking a busy thread is dear.
             # No wake is lost: who begins to wait looks at `_done` after that.
-            if self._queue or self._idle is not None or outcome.fatal is not None or outcome.deferred:
+            if self._queue or self._deferred or self._idle is not None or outcome.fatal is not None or outcome.deferred:
                 self._wake()
+
+
+def _share_key(chunk: Chunk, other: Chunk) -> bool:
+    return chunk.table == other.table and not chunk.keys.isdisjoint(other.keys)

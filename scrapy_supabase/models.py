@@ -54,14 +54,14 @@ class Chunk:
     """Rows of one table and one column set that travel in one request, sorted by key, each key once.
 
     `file` names the chunk's file in the spool. Where rows of the chunk were deferred, the chunk comes a second time
-    with those rows only, `after` all chunks up to that number.
+    with those rows only: its `last_try`.
     """
 
     number: int
     rows: tuple[Row, ...]
     file: str
     superseded: int = 0
-    after: int | None = None
+    last_try: bool = False
     keys: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

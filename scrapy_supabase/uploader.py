@@ -158,7 +158,7 @@ class Uploader:
             for row in rows:
                 work.refuse(row, refused.error)
         except (BadRowsError, TooLargeError) as error:
-            if isinstance(error, MissingReferenceError) and work.chunk.after is None:
+            if isinstance(error, MissingReferenceError) and not work.chunk.last_try:
                 # Which rows lack what they refer to is not worth a bisection: it may be under way.
                 if error.parent:
                     self._schema.learn_reference(work.chunk.table, error.parent)

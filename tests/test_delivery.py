@@ -22,6 +22,7 @@ from scrapy_supabase.models import Chunk, Mode, Outcome, Rejection, Row, TableSp
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.spool import DiskSpool, NoSpool, Spool
 from scrapy_supabase.stats import Stats
+from tests.polling import eventually
 
 
 class Collector:
@@ -163,7 +164,7 @@ def test_counts_add_up_whatever_the_answers(
             return Outcome(chunk, len(rest), (Rejection("t", first[0].data, "23514", "no"),))
         if answer == "leave":
             return Outcome(chunk, len(rest), left=first)
-        if answer == "defer" and chunk.after is None:
+        if answer == "defer" and not chunk.last_try:
             return Outcome(chunk, len(rest), deferred=first)
         if answer == "fault":
             raise RuntimeError("a fault of our own")
@@ -205,21 +206,72 @@ def test_back_pressure() -> None:
     engine.balance()
 
 
-def test_deferred_rows_go_after_what_was_open() -> None:
-    """A row that refers to another is tried again when all that was on its way has arrived."""
-    order: list[tuple[str | None, int | None]] = []
+def parents_first(order: list[str]) -> Callable[[Chunk], Outcome]:
+    """An upload that knows a foreign key: rows of `child` need a row of `parent` to be there."""
 
     def upload(chunk: Chunk) -> Outcome:
-        order.append((chunk.rows[0].key, chunk.after))
-        child = chunk.rows[0].key == "child"
-        return Outcome(chunk, 0, deferred=chunk.rows) if child and chunk.after is None else stored(chunk)
+        if chunk.table == "child" and "parent" not in order:
+            if chunk.last_try:
+                no = Rejection("child", chunk.rows[0].data, "23503", "no parent")
+                return Outcome(chunk, 0, (no,) * len(chunk.rows))
+            return Outcome(chunk, 0, deferred=chunk.rows)
+        order.append(chunk.table)
+        return stored(chunk)
 
-    engine = Engine(upload, rows=2)
-    for key, columns in (("child", ("id",)), ("other", ("id",)), ("parent", ("id", "v"))):
-        engine.delivery.add(row(key, columns))
+    return upload
+
+
+def settle(engine: Engine) -> None:
+    """Wait until nothing is in flight."""
+
+    def idle() -> bool:
+        engine.delivery.collect()
+        return not engine.delivery.in_flight
+
+    assert eventually(idle)
+
+
+def test_deferred_rows_wait_for_those_they_refer_to() -> None:
+    """However much later these come: a crawl often meets the child first."""
+    order: list[str] = []
+    engine = Engine(parents_first(order), rows=1, tables=("parent", "child"))
+    engine.delivery.add(Row("child", ("id",), "c", b"{}"))
+    settle(engine)
+    engine.delivery.tick()
+    settle(engine)
+    assert order == []
+    engine.delivery.add(Row("parent", ("id",), "p", b"{}"))
     engine.finish()
-    assert order[-1][0] == "child"
-    assert order[-1][1] is not None
+    assert order == ["parent", "child"]
+    assert engine.stats.totals["uploaded"] == 2
+    engine.balance()
+
+
+def test_deferred_rows_do_not_hold_up_a_newer_version() -> None:
+    """Then they are tried a last time: order per key stands above waiting, and the crawl never stands still."""
+    engine = Engine(parents_first([]), rows=1, tables=("parent", "child"))
+    engine.delivery.add(Row("child", ("id",), "other", b"{}"))
+    engine.delivery.add(Row("child", ("id",), "same", b"{}"))
+    settle(engine)
+    waiting = engine.delivery.add(Row("child", ("id",), "same", b"{}"))
+    assert waiting is None or engine.wait(waiting)
+    settle(engine)
+    assert engine.stats.totals["failed"] == 1  # the older version alone
+    engine.finish()
+    assert engine.stats.totals["failed"] == 3
+    engine.balance()
+
+
+def test_deferred_rows_do_not_fill_the_memory() -> None:
+    """Beyond 32 chunks, the oldest are tried a last time."""
+    engine = Engine(parents_first([]), rows=1, tables=("parent", "child"))
+    for number in range(100):
+        waiting = engine.delivery.add(Row("child", ("id",), str(number), b"{}"))
+        assert waiting is None or engine.wait(waiting)
+    settle(engine)
+    assert engine.stats.totals["failed"] == 100 - 32
+    engine.finish()
+    assert engine.stats.totals["failed"] == 100
     engine.balance()
 
 
