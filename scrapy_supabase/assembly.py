@@ -69,6 +69,7 @@ def assemble(
     uploader = Uploader(backend, schema, attempts=config.attempts, delay=config.delay, patience=patience)
     return Delivery(
         uploader.upload,
+        begin=uploader.begin,
         chunker=chunker,
         spool=spool,
         observer=observer,

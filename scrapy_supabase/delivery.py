@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -40,8 +41,29 @@ class Observer(Protocol):
         """Items had to wait this long because too much was on its way."""
 
 
+class BegunUpload(Protocol):
+    """An upload whose request the owner has sent itself. For one thread at a time."""
+
+    @property
+    def chunk(self) -> Chunk:
+        """What is uploaded."""
+
+    def poll(self) -> Outcome | bool:
+        """The outcome where all went well; True: no answer yet; False: only `finish` can tell. Never waits."""
+
+    def finish(self) -> Outcome:
+        """Wait for the answer, and do what it asks for."""
+
+    def abandon(self) -> None:
+        """Hang up."""
+
+
 class Delivery:
     """Delivers rows to `upload`, at most `workers` chunks at once.
+
+    Handing a chunk to a thread costs a busy owner more than sending it: so what needs no waiting the owner does itself.
+    `begin` sends a chunk as far as possible, or returns None; the answer is looked for when the next chunk is sealed.
+    What goes wrong, or is waited for, goes to the threads.
 
     Chunks that share a key are uploaded in the order in which they were sealed, and so is a chunk after those of tables
     that its rows may refer to (`references(table)`); all others in any order.
@@ -54,6 +76,7 @@ class Delivery:
         self,
         upload: Callable[[Chunk], Outcome],
         *,
+        begin: Callable[[Chunk], BegunUpload | None] = lambda _: None,
         chunker: Chunker,
         spool: Spool,
         observer: Observer,
@@ -63,6 +86,9 @@ class Delivery:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._upload = upload
+        self._begin = begin
+        self._begun: list[BegunUpload] = []
+        self._begun_before: list[BegunUpload] = []  # the last tick
         self._chunker = chunker
         self._spool = spool
         self._observer = observer
@@ -73,7 +99,7 @@ class Delivery:
         self._queue: deque[Chunk] = deque()  # sealed, not yet given to a thread; oldest first
         self._in_flight: dict[int, Chunk] = {}
         self._deferred: deque[Chunk] = deque()  # oldest first
-        self._jobs: SimpleQueue[Chunk | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Chunk, Callable[[], Outcome]] | None] = SimpleQueue()
         self._done: SimpleQueue[Outcome] = SimpleQueue()
         self._settling = threading.Lock()  # a thread settles its chunk, or the owner abandons it: never both
         self._threads = 0
@@ -106,6 +132,10 @@ class Delivery:
         for chunk in self._chunker.due():
             self._enqueue(chunk)
         self.collect()
+        for begun in self._begun_before:
+            if begun in self._begun:
+                self._hand_over(begun)
+        self._begun_before = list(self._begun)
 
     def flush(self) -> None:
         """Seal all open chunks."""
@@ -130,6 +160,9 @@ class Delivery:
         self.halt()
         with self._settling:
             self.collect()
+            for begun in self._begun:
+                begun.abandon()
+            self._begun.clear()
             for chunk in self._in_flight.values():
                 self._observer.settled(self._spool.settle(Outcome(chunk, 0, left=chunk.rows)))
             self._in_flight.clear()
@@ -141,7 +174,14 @@ class Delivery:
             self._jobs.put(None)
 
     def collect(self) -> None:
-        """Take in the outcomes that the threads have ready. Never waits."""
+        """Take in the outcomes that are there. Never waits."""
+        for begun in list(self._begun):
+            found = begun.poll()
+            if isinstance(found, Outcome):
+                self._begun.remove(begun)
+                self._done.put(self._spool.settle(found))
+            elif not found:
+                self._hand_over(begun)
         while not self._done.empty():
             outcome = self._done.get_nowait()
             del self._in_flight[outcome.chunk.number]
@@ -150,6 +190,9 @@ class Delivery:
                 again = replace(outcome.chunk, rows=outcome.deferred, superseded=0, last_try=True)
                 self._deferred.append(again)
         self._advance()
+        if self._queue or self._idle is not None:  # somebody waits
+            for begun in list(self._begun):
+                self._hand_over(begun)
 
     def _enqueue(self, chunk: Chunk) -> None:
         self._observer.sealed(chunk)
@@ -207,16 +250,28 @@ class Delivery:
 
     def _start(self, chunk: Chunk) -> None:
         self._in_flight[chunk.number] = chunk
+        begun = None if chunk.last_try or self._idle is not None else self._begin(chunk)
+        if begun is None:
+            self._give(chunk, partial(self._upload, chunk))
+        else:
+            self._begun.append(begun)
+
+    def _hand_over(self, begun: BegunUpload) -> None:
+        self._begun.remove(begun)
+        self._give(begun.chunk, begun.finish)
+
+    def _give(self, chunk: Chunk, job: Callable[[], Outcome]) -> None:
         if self._threads < min(self._workers, len(self._in_flight)):
             self._threads += 1
             # A daemon: a server that never answers must not keep the process from ending.
             threading.Thread(target=self._work, name=f"supabase-upload-{self._threads}", daemon=True).start()
-        self._jobs.put(chunk)
+        self._jobs.put((chunk, job))
 
     def _work(self) -> None:
-        while (chunk := self._jobs.get()) is not None:
+        while (given := self._jobs.get()) is not None:
+            chunk, job = given
             try:
-                outcome = self._upload(chunk)
+                outcome = job()
             except Exception:
                 logger.exception("%s: a fault of scrapy-supabase itself. Its rows stay in the spool.", chunk)
                 outcome = Outcome(chunk, 0, left=chunk.rows)

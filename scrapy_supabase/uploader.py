@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 from tenacity import RetryCallState
 
-from scrapy_supabase.backends.base import Backend, Write
+from scrapy_supabase.backends.base import Backend, BegunWrite, Write
 from scrapy_supabase.errors import (
     BadRowsError,
     FatalError,
@@ -53,12 +53,38 @@ class _RefusedRowsError(Exception):
         self.error = error
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class BegunUpload:
+    """A chunk whose first request was sent by `Uploader.begin`. See `delivery.BegunUpload`."""
+
+    uploader: Uploader
+    chunk: Chunk
+    rows: tuple[Row, ...]
+    write: Write
+    request: BegunWrite
+    started: float
+
+    def poll(self) -> Outcome | bool:
+        """The outcome where the rows are stored; True: no answer yet; False: only `finish` can tell. Never waits."""
+        stored = self.request.stored()
+        return self.uploader.stored(self) if stored else stored is None
+
+    def finish(self) -> Outcome:
+        """Wait for the answer, and do what it asks for."""
+        return self.uploader.upload(self.chunk, self)
+
+    def abandon(self) -> None:
+        """Hang up."""
+        self.request.abandon()
+
+
 @dataclass(slots=True)
 class _Work:
     """The upload of one chunk while it goes on."""
 
     chunk: Chunk
     pieces: list[_Piece]  # the next one last
+    begun: BegunUpload | None = None
     uploaded: int = 0
     rejections: list[Rejection] = field(default_factory=list)
     deferred: list[Row] = field(default_factory=list)
@@ -121,10 +147,31 @@ class Uploader:
         self._stored: set[str] = set()  # tables that have taken a row
         self._warned_of_doubles: set[str] = set()
 
-    def upload(self, chunk: Chunk) -> Outcome:
-        """Upload `chunk`; never raises for what a server says."""
+    def begin(self, chunk: Chunk) -> BegunUpload | None:
+        """Send the request for `chunk` as far as that needs no waiting; None where it does, or is no plain case."""
+        if chunk.table in self._largest:
+            return None
         started = self._clock()
-        work = _Work(chunk, [_Piece(rows) for rows in reversed(self._portions(chunk))])
+        try:
+            write, rows = self._write_of(chunk.table, chunk.rows)
+        except _RefusedRowsError:
+            return None
+        request = self._backend.begin(write)
+        return BegunUpload(self, chunk, rows, write, request, started) if request else None
+
+    def stored(self, begun: BegunUpload) -> Outcome:
+        """Return the outcome of a begun upload that was stored as it was."""
+        self._stored.add(begun.chunk.table)
+        # The answer may have come a while before somebody looked.
+        seconds = max(self._clock() - begun.started - begun.request.silence(), 0.0)
+        effort = Effort(requests=1, request_bytes=len(begun.write.body), seconds=seconds)
+        return Outcome(begun.chunk, len(begun.rows), effort=effort)
+
+    def upload(self, chunk: Chunk, begun: BegunUpload | None = None) -> Outcome:
+        """Upload `chunk`, or go on with what was `begun`; never raises for what a server says."""
+        started = begun.started if begun else self._clock()
+        portions = [chunk.rows] if begun else self._portions(chunk)
+        work = _Work(chunk, [_Piece(rows) for rows in reversed(portions)], begun)
         while work.pieces:
             self._try(work, work.pieces.pop())
         if not work.uploaded and not work.fatal and work.rejections:
@@ -194,14 +241,13 @@ class Uploader:
         """Store `rows` in one request, after as many as it takes to find out how. Raises what is about the rows."""
         table = work.chunk.table
         while True:
-            columns, rows = self._storable(table, rows)
-            mode = self._schema.mode(table)
-            body = b"[" + b",".join([row.data for row in rows]) + b"]"
-            write = Write(table, columns, body, mode, self._schema.specs[table].on_conflict)
+            begun, work.begun = work.begun, None
+            write, rows = (begun.write, begun.rows) if begun else self._write_of(table, rows)
+            mode = write.mode
             try:
-                self._request(work, rows, write)
+                self._request(work, rows, write, begun)
             except SchemaDriftError as error:
-                self._drop(table, columns, error)
+                self._drop(table, write.columns, error)
             except UpsertRefusedError as error:
                 if mode is Mode.INSERT or not self._schema.insert_fallback:
                     raise fatal(error, "supabase_no_unique_index", self._index_remedy(table)) from error
@@ -224,6 +270,11 @@ class Uploader:
             else:
                 return
 
+    def _write_of(self, table: str, rows: tuple[Row, ...]) -> tuple[Write, tuple[Row, ...]]:
+        columns, rows = self._storable(table, rows)
+        body = b"[" + b",".join([row.data for row in rows]) + b"]"
+        return Write(table, columns, body, self._schema.mode(table), self._schema.specs[table].on_conflict), rows
+
     def _storable(self, table: str, rows: tuple[Row, ...]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
         """The columns to send, and the rows, after what has been learnt since the rows were made."""
         columns, cannot = self._schema.split(table, rows[0].columns)
@@ -239,12 +290,17 @@ class Uploader:
             raise _RefusedRowsError(ServerError(message, code="no_column"))
         return columns, rows
 
-    def _request(self, work: _Work, rows: tuple[Row, ...], write: Write) -> None:
+    def _request(self, work: _Work, rows: tuple[Row, ...], write: Write, begun: BegunUpload | None = None) -> None:
         def attempt() -> None:
+            nonlocal begun
+            first, begun = begun, None
             work.effort.requests += 1
             work.effort.request_bytes += len(write.body)
             try:
-                self._backend.write(write)
+                if first is None:
+                    self._backend.write(write)
+                else:
+                    first.request.finish()
             except ServerError as error:
                 work.effort.errors[error.code] += 1
                 if isinstance(error, TransientError) and error.splittable and len(rows) > 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections import deque
@@ -132,7 +133,7 @@ class FaultProxy(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
         self.upstream = urlsplit(url).netloc
         self.faults: deque[Fault] = deque()
         self.always: Fault = passes
@@ -140,7 +141,9 @@ class FaultProxy(ThreadingHTTPServer):
         self.released = threading.Event()
         self._open: list[socket.socket] = []
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.server_address[1]}"
 
     def __enter__(self) -> FaultProxy:
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()

@@ -33,8 +33,27 @@ class TableInfo:
     required: frozenset[str]
 
 
+class BegunWrite(Protocol):
+    """A write that is sent, and whose answer is to come. For one thread at a time."""
+
+    def stored(self) -> bool | None:
+        """True: it is stored. None: there is no answer yet. False: only `finish` can tell. Never waits."""
+
+    def silence(self) -> float:
+        """For how many seconds nothing has come from the server, as far as the system tells, else 0."""
+
+    def finish(self) -> None:
+        """Wait for the answer. Raises `ServerError`, as `Backend.write` does."""
+
+    def abandon(self) -> None:
+        """Hang up."""
+
+
 class Backend(Protocol):
-    """A server that takes rows. All methods may be called from several threads at once and block."""
+    """A server that takes rows. All methods may be called from several threads at once; all but `begin` block."""
+
+    def begin(self, write: Write) -> BegunWrite | None:
+        """Send a write, as far as that needs no waiting; None where it does. Never raises for what a server does."""
 
     def write(self, write: Write) -> None:
         """Store the rows, all or none. Raises `ServerError`, classified by `errors.classify`."""

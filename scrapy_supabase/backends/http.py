@@ -4,20 +4,24 @@ A request of 100 rows costs 0.25 ms of interpreter time here, 0.60 ms in urllib3
 the crawl, which shares the interpreter. What those libraries add (redirects, cookies, retries) must not happen to an
 upload anyway. Each system call that may block hands the interpreter lock to another thread and back, which costs a busy
 crawl more than the call itself: so head and body leave in one send, and a connection that was in use a moment ago is
-not asked whether it still lives.
+not asked whether it still lives. `HttpPool.send` goes further: the caller's own thread does what needs no waiting.
 """
 
 from __future__ import annotations
 
 import http.client
+import io
 import select
+import socket
 import ssl
+import struct
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from queue import Empty, Full, LifoQueue
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from scrapy_supabase.errors import TransientError
@@ -25,6 +29,9 @@ from scrapy_supabase.errors import TransientError
 _CONNECT_TIMEOUT = 15.0  # seconds; a server that takes longer to accept is as good as down
 _SURELY_ALIVE = 1.0  # seconds since its last use in which no server closes an idle connection
 _LONGEST_ANSWER = 64 * 1024 * 1024  # bytes; the OpenAPI document of a thousand tables is about 3 MB
+
+
+_WOULD_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,29 +64,61 @@ class HttpPool:
 
         Raises `TransientError` where there is no answer; `ambiguous` is set once the request was on its way.
         """
+        connection = self._idle_one() or self._new()
+        if connection.sock is None:
+            try:
+                connection.connect()
+                connection.sock.settimeout(self._timeout)  # type: ignore[attr-defined]
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                _raise(error, ambiguous=False)
+        message = memoryview(self._message(method, target, body, headers))
+        return self._finish(connection, method, message, connection.sock)
+
+    def send(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> SentRequest | None:
+        """Send a request, as far as that needs no waiting; None where no connection is idle. Never raises."""
+        connection = self._idle_one()
+        if connection is None:
+            return None
+        message = self._message(method, target, body, headers)
+        sent = 0
+        try:
+            connection.sock.settimeout(0)
+            with suppress(*_WOULD_WAIT):
+                sent = connection.sock.send(message)
+            connection.sock.settimeout(self._timeout)
+        except OSError:
+            connection.close()  # nothing was sent that a server could have acted on
+            return None
+        return SentRequest(self, connection, method, memoryview(message)[sent:])
+
+    def _message(self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
         lines = [f"{method} {self._target}{target} HTTP/1.1", f"Host: {self._host}", *map(": ".join, headers.items())]
         if body is not None:
             lines.append(f"Content-Length: {len(body)}")
-        message = "\r\n".join([*lines, "\r\n"]).encode("latin-1") + (body or b"")
-        connection = self._take()
-        sent = False
+        return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + (body or b"")
+
+    def _finish(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        unsent: memoryview,
+        source: socket.socket | _Continued,
+    ) -> Answer:
+        """Send the rest and read the answer from `source`."""
         try:
-            if connection.sock is None:
-                connection.connect()
-                if connection.sock is not None:
-                    connection.sock.settimeout(self._timeout)
-            sent = True
             # A server that refuses the size answers and hangs up before it has read it all; the answer says more.
             with suppress(BrokenPipeError, ConnectionResetError):
-                connection.sock.sendall(message)
-            with closing(http.client.HTTPResponse(connection.sock, method=method)) as response:
+                if unsent:
+                    connection.sock.sendall(unsent)
+            with closing(http.client.HTTPResponse(source, method=method)) as response:  # type: ignore[arg-type]
                 response.begin()
                 answer = Answer(response.status, response.headers, response.read(_LONGEST_ANSWER))
                 if response.will_close or not response.isclosed():  # or longer than anything we ask for
                     connection.close()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            _raise(error, ambiguous=sent)
+            _raise(error, ambiguous=True)
         except BaseException:
             connection.close()
             raise
@@ -92,14 +131,14 @@ class HttpPool:
             while True:
                 self._idle.get_nowait()[0].close()
 
-    def _take(self) -> http.client.HTTPConnection:
+    def _idle_one(self) -> http.client.HTTPConnection | None:
         with suppress(Empty):
             while True:
                 connection, since = self._idle.get_nowait()
                 if time.monotonic() - since < _SURELY_ALIVE or not _dropped(connection):
                     return connection
                 connection.close()
-        return self._new()
+        return None
 
     def _give_back(self, connection: http.client.HTTPConnection) -> None:
         if connection.sock is None:  # the server asked to close it
@@ -119,6 +158,80 @@ class HttpPool:
         if self._proxy:
             connection.set_tunnel(self._url.hostname or "", self._url.port or 443, _proxy_headers(self._proxy))
         return connection
+
+
+class SentRequest:
+    """A request that is on its way, with its answer as far as that has come. For one thread at a time."""
+
+    def __init__(self, pool: HttpPool, connection: http.client.HTTPConnection, method: str, unsent: memoryview) -> None:
+        self._pool = pool
+        self._connection = connection
+        self._method = method
+        self._unsent = unsent
+        self._read = b""
+
+    def status(self) -> int | None:
+        """The status of an answer without a body; None: nothing has come; 0: only `answer` can tell. Never waits."""
+        if self._unsent:
+            return 0
+        sock = self._connection.sock
+        try:
+            timeout = sock.gettimeout()
+            sock.settimeout(0)
+            try:
+                self._read += sock.recv(65536)
+            finally:
+                sock.settimeout(timeout)
+        except _WOULD_WAIT:
+            return None
+        except OSError:
+            return 0
+        head = self._read.lower()
+        empty = (head.endswith(b"\r\n\r\n") and b"\r\ncontent-length: 0\r\n" in head) or (
+            head.endswith(b"\r\n\r\n0\r\n\r\n") and b"\r\ntransfer-encoding: chunked\r\n" in head
+        )
+        if not empty or not head.startswith(b"http/1.1 ") or b"\r\nconnection: close\r\n" in head:
+            return 0
+        self._pool._give_back(self._connection)  # noqa: SLF001 (two halves of one thing)
+        return int(head[9:12])
+
+    def silence(self) -> float:
+        """For how many seconds nothing has come from the server; 0 where the system does not tell."""
+        if not sys.platform.startswith("linux"):
+            return 0.0
+        info = self._connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
+        milliseconds: int = struct.unpack_from("I", info, 52)[0]  # tcpi_last_data_recv
+        return milliseconds / 1000
+
+    def answer(self) -> Answer:
+        """Wait for the answer. Raises `TransientError`, ambiguous, where there is none."""
+        source = _Continued(self._read, self._connection.sock)
+        return self._pool._finish(self._connection, self._method, self._unsent, source)  # noqa: SLF001
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+
+class _Continued(io.RawIOBase):
+    """What a socket has to say after what was read from it already; `http.client` takes it for the socket."""
+
+    def __init__(self, read: bytes, sock: socket.socket) -> None:
+        self._before = read
+        self._sock = sock
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._before:
+            return self._sock.recv_into(buffer)
+        number = min(len(buffer), len(self._before))
+        buffer[:number], self._before = self._before[:number], self._before[number:]
+        return number
 
 
 def _tls_context() -> ssl.SSLContext:

@@ -14,8 +14,8 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from scrapy_supabase.backends.base import TableInfo, Write
-from scrapy_supabase.backends.http import Answer, HttpPool
+from scrapy_supabase.backends.base import BegunWrite, TableInfo, Write
+from scrapy_supabase.backends.http import Answer, HttpPool, SentRequest
 from scrapy_supabase.errors import FatalError, ServerError, classify, fatal
 from scrapy_supabase.models import Mode
 
@@ -24,6 +24,7 @@ _RESOLUTION = {
     Mode.IGNORE: "return=minimal,resolution=ignore-duplicates",
     Mode.INSERT: "return=minimal,missing=default",
 }
+_STORED = (200, 201)
 
 
 class PostgrestBackend:
@@ -66,15 +67,20 @@ class PostgrestBackend:
     def __repr__(self) -> str:
         return f"<PostgrestBackend {self._host}>"
 
+    def begin(self, write: Write) -> BegunWrite | None:
+        """Send a write, as far as that needs no waiting; None where no connection is idle."""
+        sent = self._http.send("POST", self._target(write), write.body, self._write_headers[write.mode])
+        return _Begun(sent) if sent else None
+
     def write(self, write: Write) -> None:
         """Store the rows, all or none. Raises `ServerError`."""
+        _judge(self._http.request("POST", self._target(write), write.body, self._write_headers[write.mode]))
+
+    def _target(self, write: Write) -> str:
         query = "columns=" + _quoted(write.columns) if write.columns else ""
         if write.on_conflict and write.mode is not Mode.INSERT:
             query += "&on_conflict=" + _quoted(write.on_conflict)
-        target = f"{self._prefix}{quote(write.table, safe='')}?{query}"
-        answer = self._http.request("POST", target, write.body, self._write_headers[write.mode])
-        if answer.status not in (200, 201):
-            raise _error(answer)
+        return f"{self._prefix}{quote(write.table, safe='')}?{query}"
 
     def describe(self) -> Mapping[str, TableInfo] | None:
         """Read the OpenAPI document; None where this key may not (hosted Supabase: all but the secret keys)."""
@@ -110,6 +116,27 @@ def quote_name(name: str) -> str:
     r"""Quote a column's name for `columns=` and `on_conflict=`: `with,comma` → `"with,comma"`, `"` → `\"`."""
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+class _Begun:
+    """See `base.BegunWrite`."""
+
+    def __init__(self, sent: SentRequest) -> None:
+        self._sent = sent
+        self.silence = sent.silence
+        self.abandon = sent.close
+
+    def stored(self) -> bool | None:
+        status = self._sent.status()
+        return None if status is None else status in _STORED
+
+    def finish(self) -> None:
+        _judge(self._sent.answer())
+
+
+def _judge(answer: Answer) -> None:
+    if answer.status not in _STORED:
+        raise _error(answer)
 
 
 def _error(answer: Answer) -> ServerError:
