@@ -219,6 +219,11 @@ class SupabasePipeline:
             *(totals["received"], totals["uploaded"], totals["request"], totals["superseded"]),
             *(totals["failed"], totals["spooled"]),
         )
+        if chunks := totals["chunk"]:
+            logger.info(
+                "%d chunks (%d failed, %.3f s on average), %d retries",
+                *(chunks, totals["chunk_failed"], totals["upload_seconds"] / chunks, totals["retry"]),
+            )
         if totals["spooled"]:
             logger.error("%d rows are not uploaded. They are in %s.", totals["spooled"], self._spool.folder)
         if totals["failed"]:
