@@ -269,20 +269,23 @@ class Delivery:
 
     def _work(self) -> None:
         while (given := self._jobs.get()) is not None:
-            chunk, job = given
-            try:
-                outcome = job()
-            except Exception:
-                logger.exception("%s: a fault of scrapy-supabase itself. Its rows stay in the spool.", chunk)
-                outcome = Outcome(chunk, 0, left=chunk.rows)
-            with self._settling:
-                if self._in_flight.get(chunk.number) is not chunk:
-                    continue  # abandoned
-                self._done.put(self._spool.settle(outcome))
-            # Where nothing waits for it, the owner finds it with its next chunk or tick: waking a busy thread is dear.
-            # No wake is lost: who begins to wait looks at `_done` after that.
-            if self._queue or self._deferred or self._idle is not None or outcome.fatal is not None or outcome.deferred:
-                self._wake()
+            self._do(*given)
+            del given  # a thread that waits must not keep the rows of its last chunk
+
+    def _do(self, chunk: Chunk, job: Callable[[], Outcome]) -> None:
+        try:
+            outcome = job()
+        except Exception:
+            logger.exception("%s: a fault of scrapy-supabase itself. Its rows stay in the spool.", chunk)
+            outcome = Outcome(chunk, 0, left=chunk.rows)
+        with self._settling:
+            if self._in_flight.get(chunk.number) is not chunk:
+                return  # abandoned
+            self._done.put(self._spool.settle(outcome))
+        # Where nothing waits for it, the owner finds it with its next chunk or tick: waking a busy thread is dear.
+        # No wake is lost: who begins to wait looks at `_done` after that.
+        if self._queue or self._deferred or self._idle is not None or outcome.fatal is not None or outcome.deferred:
+            self._wake()
 
 
 def _share_key(chunk: Chunk, other: Chunk) -> bool:

@@ -90,7 +90,7 @@ class HttpPool:
         except OSError:
             connection.close()  # nothing was sent that a server could have acted on
             return None
-        return SentRequest(self, connection, method, memoryview(message)[sent:])
+        return SentRequest(self, connection, method, memoryview(message[sent:]))
 
     def _message(self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
         lines = [f"{method} {self._target}{target} HTTP/1.1", f"Host: {self._host}", *map(": ".join, headers.items())]
