@@ -224,7 +224,7 @@ class Delivery:
             self._idle.set_result(None)
 
     def _start_eligible(self) -> None:
-        """Give chunks to threads, oldest first, except those that must wait for another."""
+        """Start chunks, oldest first, except those that must wait for another."""
         stay: list[Chunk] = []  # older ones that stay in the queue
         for chunk in list(self._queue):
             if len(self._in_flight) >= self._workers:

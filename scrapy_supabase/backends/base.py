@@ -40,7 +40,7 @@ class BegunWrite(Protocol):
         """True: it is stored. None: there is no answer yet. False: only `finish` can tell. Never waits."""
 
     def silence(self) -> float:
-        """For how many seconds nothing has come from the server, as far as the system tells, else 0."""
+        """For how many seconds the yes had been there when `stored` told it, as far as the system tells, else 0."""
 
     def finish(self) -> None:
         """Wait for the answer. Raises `ServerError`, as `Backend.write` does."""

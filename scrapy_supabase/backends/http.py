@@ -29,8 +29,6 @@ from scrapy_supabase.errors import TransientError
 _CONNECT_TIMEOUT = 15.0  # seconds; a server that takes longer to accept is as good as down
 _SURELY_ALIVE = 1.0  # seconds since its last use in which no server closes an idle connection
 _LONGEST_ANSWER = 64 * 1024 * 1024  # bytes; the OpenAPI document of a thousand tables is about 3 MB
-
-
 _WOULD_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -169,6 +167,7 @@ class SentRequest:
         self._method = method
         self._unsent = unsent
         self._read = b""
+        self.silence = 0.0  # seconds for which an answer that `status` told had been there, as far as the system tells
 
     def status(self) -> int | None:
         """The status of an answer without a body; None: nothing has come; 0: only `answer` can tell. Never waits."""
@@ -192,16 +191,9 @@ class SentRequest:
         )
         if not empty or not head.startswith(b"http/1.1 ") or b"\r\nconnection: close\r\n" in head:
             return 0
+        self.silence = _silence(sock)  # before another thread may have the connection
         self._pool._give_back(self._connection)  # noqa: SLF001 (two halves of one thing)
         return int(head[9:12])
-
-    def silence(self) -> float:
-        """For how many seconds nothing has come from the server; 0 where the system does not tell."""
-        if not sys.platform.startswith("linux"):
-            return 0.0
-        info = self._connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
-        milliseconds: int = struct.unpack_from("I", info, 52)[0]  # tcpi_last_data_recv
-        return milliseconds / 1000
 
     def answer(self) -> Answer:
         """Wait for the answer. Raises `TransientError`, ambiguous, where there is none."""
@@ -232,6 +224,15 @@ class _Continued(io.RawIOBase):
         number = min(len(buffer), len(self._before))
         buffer[:number], self._before = self._before[:number], self._before[number:]
         return number
+
+
+def _silence(sock: socket.socket) -> float:
+    """For how many seconds nothing has come; 0 where the system does not tell."""
+    if not sys.platform.startswith("linux"):
+        return 0.0
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
+    milliseconds: int = struct.unpack_from("I", info, 52)[0]  # tcpi_last_data_recv
+    return milliseconds / 1000
 
 
 def _tls_context() -> ssl.SSLContext:

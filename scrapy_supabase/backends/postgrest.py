@@ -123,12 +123,14 @@ class _Begun:
 
     def __init__(self, sent: SentRequest) -> None:
         self._sent = sent
-        self.silence = sent.silence
         self.abandon = sent.close
 
     def stored(self) -> bool | None:
         status = self._sent.status()
         return None if status is None else status in _STORED
+
+    def silence(self) -> float:
+        return self._sent.silence
 
     def finish(self) -> None:
         _judge(self._sent.answer())
