@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.chunks import Chunker
-from scrapy_supabase.delivery import Delivery, Observer
+from scrapy_supabase.delivery import BegunUpload, Delivery, Observer
+from scrapy_supabase.models import Chunk, Mode, Outcome, Stored, TableSpec
 from scrapy_supabase.retry import Patience
 from scrapy_supabase.run import Run
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.schema_check import SchemaCheck
-from scrapy_supabase.settings import Config
-from scrapy_supabase.spool import Spool
+from scrapy_supabase.settings import LOCAL, Config
+from scrapy_supabase.spool import DiskSpool, NoSpool, Spool
 from scrapy_supabase.uploader import Uploader
+
+if TYPE_CHECKING:
+    from scrapy_supabase.local import LocalSupabase
+
+logger = logging.getLogger(__name__)
+
+
+def find_server(config: Config) -> tuple[str, str, LocalSupabase | None]:
+    """URL and key of the server; for `"local"`, one is started or joined, which the caller must stop. Blocks."""
+    if config.url != LOCAL:
+        return config.url, config.key, None
+    from scrapy_supabase.local import LocalSupabase
+
+    stack = LocalSupabase(config.local_dir, migrations=config.migrations or (), join=True)
+    stack.start()
+    return stack.url, stack.service_role_key, stack
 
 
 def new_schema(config: Config) -> Schema:
@@ -48,6 +69,14 @@ def begin(config: Config, backend: Backend, schema: Schema, run: Run, patience: 
     run.begin(backend, config, patience)
 
 
+def new_spool(config: Config, schema: Schema, run: Run) -> DiskSpool | NoSpool:
+    """The run's place on disk. Raises `ConfigurationError` where it cannot be written."""
+    if config.spool_dir is None:
+        return NoSpool()
+    facts = {"run": run.id, "spider": run.spider, "project": config.host}
+    return DiskSpool(config.spool_dir, run.folder, schema, facts, fsync=config.spool_fsync)
+
+
 def assemble(
     config: Config,
     backend: Backend,
@@ -56,8 +85,12 @@ def assemble(
     observer: Observer,
     patience: Patience,
     wake: Callable[[], None],
+    recovered: Sequence[Stored] = (),
 ) -> Delivery:
-    """Return the engine: rows in, outcomes to `observer`; `wake` is called in an upload thread."""
+    """Return the engine: rows in, outcomes to `observer`; `wake` is called in an upload thread.
+
+    `recovered` is what earlier runs left in the spool, oldest first.
+    """
     chunker = Chunker(
         max_rows=config.chunk_rows,
         max_bytes=config.chunk_bytes,
@@ -65,18 +98,87 @@ def assemble(
         mode=schema.mode,
         references=schema.references,
         open_file=spool.open,
+        last=len(recovered),
     )
-    uploader = Uploader(backend, schema, attempts=config.attempts, delay=config.delay, patience=patience)
+
+    def new_uploader(schema: Schema) -> Uploader:
+        return Uploader(backend, schema, attempts=config.attempts, delay=config.delay, patience=patience)
+
+    uploads = _Uploads(schema, new_uploader)
     return Delivery(
-        uploader.upload,
-        begin=uploader.begin,
+        uploads.upload,
+        begin=uploads.begin,
+        probe=uploads.probe,
         chunker=chunker,
         spool=spool,
         observer=observer,
         references=schema.references,
         workers=config.concurrent_uploads,
         wake=wake,
+        recovered=recovered,
+        most_bytes=config.spool_max_bytes,
+        longest_outage=config.max_outage,
     )
+
+
+class _Uploads:
+    """The uploader of this run's tables, and others for what earlier runs were told to do otherwise. Thread-safe."""
+
+    def __init__(self, schema: Schema, new_uploader: Callable[[Schema], Uploader]) -> None:
+        self._schema = schema
+        self._new = new_uploader
+        self._own = new_uploader(schema)
+        self._others: dict[tuple[str, Mode, tuple[str, ...]], Uploader] = {}
+        self._lock = threading.Lock()
+        self._said: set[str] = set()
+
+    def begin(self, chunk: Chunk) -> BegunUpload | None:
+        """See `delivery.Delivery`."""
+        return self._own.begin(chunk) if chunk.origin is None else None
+
+    def upload(self, chunk: Chunk) -> Outcome:
+        """See `delivery.Delivery`."""
+        if chunk.origin is None:
+            return self._own.upload(chunk)
+        table = chunk.table
+        if (not chunk.keys or chunk.origin.mode is Mode.INSERT) and self._is_first(f"doubles {table}"):
+            logger.warning(
+                "Table %s: rows of an earlier run are uploaded that have no key. Those that were stored just before it "
+                "ended are there twice (SUPABASE_ROW_ID_COLUMN or SUPABASE_ON_CONFLICT prevent it).",
+                table,
+            )
+        outcome = self._of(table, chunk.origin.mode, chunk.origin.on_conflict).upload(chunk)
+        if outcome.fatal is None or table in self._schema.specs or outcome.fatal.reason not in _OF_A_TABLE:
+            return outcome
+        if self._is_first(f"fatal {table}"):
+            logger.error("Rows of an earlier run for table %s cannot be uploaded: %s", table, outcome.fatal)
+        return replace(outcome, fatal=None)  # this run has other tables
+
+    def probe(self, table: str) -> None:
+        """See `delivery.Delivery`."""
+        (self._own if table in self._schema.specs else self._of(table, Mode.IGNORE, ())).probe(table)
+
+    def _of(self, table: str, mode: Mode, on_conflict: tuple[str, ...]) -> Uploader:
+        spec = self._schema.specs.get(table)
+        if spec is not None and (spec.mode, spec.on_conflict) == (mode, on_conflict):
+            return self._own
+        with self._lock:
+            uploader = self._others.get((table, mode, on_conflict))
+            if uploader is None:
+                uploader = self._new(self._schema.with_table(TableSpec(table, mode, on_conflict)))
+                self._others[table, mode, on_conflict] = uploader
+            return uploader
+
+    def _is_first(self, what: str) -> bool:
+        with self._lock:
+            first = what not in self._said
+            self._said.add(what)
+            return first
+
+
+_OF_A_TABLE = frozenset(
+    {"supabase_no_table", "supabase_permission_denied", "supabase_schema", "supabase_no_unique_index"}
+)
 
 
 def _known_columns(config: Config) -> Mapping[str, tuple[str, ...]]:

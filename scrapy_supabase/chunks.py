@@ -63,7 +63,7 @@ class Chunker:
 
     `max_rows` rows or `max_bytes` bytes of body seal a chunk, `max_age` seconds (0: never) make it due. `mode(table)`
     is the mode in force, `references(table)` are the tables whose rows must be sent first, `open_file(row)` opens the
-    spool's file for a chunk that starts with `row`. Chunks are numbered from 1 as they are opened.
+    spool's file for a chunk that starts with `row`. Chunks are numbered as they are opened, from the one after `last`.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Chunker:
         mode: Callable[[str], Mode],
         references: Callable[[str], frozenset[str]],
         open_file: Callable[[Row], ChunkFile],
+        last: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_rows = max_rows
@@ -85,7 +86,7 @@ class Chunker:
         self._open_file = open_file
         self._clock = clock
         self._open: dict[_Place, _Open] = {}
-        self._last_number = 0
+        self._last_number = last
 
     def add(self, row: Row) -> Sequence[Chunk]:
         """Take a row in; return the chunks that are sealed by it, in the order they must be sent."""
@@ -145,9 +146,23 @@ class Chunker:
         parents = self._references(place[0])
         first = self._seal_those(other for other in self._open if other[0] in parents) if parents else []
         chunk.file.close()
-        # Sorted, so that two writers of the same keys lock them in the same order and cannot deadlock.
-        rows = tuple(sorted(chunk.rows.values(), key=_sort_key))
-        return [*first, Chunk(chunk.number, rows, chunk.file.name, chunk.superseded)]
+        return [*first, Chunk(chunk.number, in_key_order(chunk.rows.values()), chunk.file.name, chunk.superseded)]
+
+
+def in_key_order(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """Rows as they are sent: two writers of the same keys lock them in the same order and cannot deadlock."""
+    return tuple(sorted(rows, key=_sort_key))
+
+
+def one_version_each(rows: Iterable[Row], mode: Mode) -> tuple[Row, ...]:
+    """The rows of a chunk that was written down as they came: what `Chunker` would have made of them."""
+    kept: dict[str | int, Row] = {}
+    for row in rows:
+        if row.key is None or mode is Mode.INSERT:
+            kept[len(kept)] = row
+        elif mode is not Mode.IGNORE or row.key not in kept:
+            kept[row.key] = row
+    return in_key_order(kept.values())
 
 
 def _sort_key(row: Row) -> str:

@@ -1,8 +1,8 @@
 """The engine: takes rows, seals chunks, uploads them in its own threads, and says when to wait.
 
-It knows no Scrapy and no event loop. One thread owns it and calls its methods; upload threads call only `_work`. When
-an upload is over and something waits for it, `wake()` is called in the upload thread: it must make the owner call
-`collect()` soon.
+It knows no Scrapy and no event loop. One thread owns it and calls its methods; what runs in its own threads ends with a
+call that the owner makes when it collects. When something waits for that, `wake()` is called in such a thread: it must
+make the owner call `collect()` soon.
 """
 
 from __future__ import annotations
@@ -11,21 +11,25 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from scrapy_supabase.chunks import Chunker
-from scrapy_supabase.models import Chunk, Outcome, Row
-from scrapy_supabase.spool import Spool
+from scrapy_supabase.circuit import Circuit
+from scrapy_supabase.errors import FatalError, TransientError, fatal
+from scrapy_supabase.models import Chunk, Outcome, Row, Stored
+from scrapy_supabase.spool import Loaded, Spool
 
 logger = logging.getLogger(__name__)
 
 # They are kept in memory; a row whose foreign key leads nowhere should not wait for the end of the crawl either.
 _MOST_DEFERRED = 32
+# A chunk that was given up this often while others got through is left for the next run.
+_MOST_TRIES = 5
 
 
 class Observer(Protocol):
@@ -35,10 +39,22 @@ class Observer(Protocol):
         """A chunk is complete and on its way."""
 
     def settled(self, outcome: Outcome) -> None:
-        """A chunk's rows are where the outcome says; those deferred come again in another chunk."""
+        """Rows are where the outcome says; those deferred or left come again, in another chunk or in `left`."""
+
+    def left(self, kept: Chunk | Stored, rows: int) -> None:
+        """So many rows stay in the spool for the next run."""
+
+    def read_back(self, loaded: Loaded) -> None:
+        """A chunk's file was read, with what was found in it that could not be."""
 
     def waited(self, seconds: float) -> None:
         """Items had to wait this long because too much was on its way."""
+
+    def was_gone(self, seconds: float) -> None:
+        """The server was gone this long."""
+
+    def failed(self, error: FatalError) -> None:
+        """Nothing is uploaded from now on; what is not uploaded stays in the spool."""
 
 
 class BegunUpload(Protocol):
@@ -70,6 +86,11 @@ class Delivery:
 
     Deferred rows refer to others that may come later. They are tried a last time when the rows come to an end, when a
     newer version of one of them waits, or when more than 32 chunks are deferred.
+
+    What earlier runs left (`recovered`) goes first. As long as there is a backlog, new chunks line up behind it on
+    disk, and the giver of rows waits only where the spool holds more than `most_bytes`. The same happens while the
+    server is gone: a chunk was given up and nothing else got through meanwhile. `probe(table)` looks whether it is
+    back; after `longest_outage` seconds (None: never) nothing is uploaded any more.
     """
 
     def __init__(
@@ -77,18 +98,28 @@ class Delivery:
         upload: Callable[[Chunk], Outcome],
         *,
         begin: Callable[[Chunk], BegunUpload | None] = lambda _: None,
+        probe: Callable[[str], None] = lambda _: None,
         chunker: Chunker,
         spool: Spool,
         observer: Observer,
         references: Callable[[str], frozenset[str]],
         workers: int,
         wake: Callable[[], None],
+        recovered: Iterable[Stored] = (),
+        most_bytes: float = float("inf"),
+        longest_outage: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._upload = upload
         self._begin = begin
         self._begun: list[BegunUpload] = []
         self._begun_before: list[BegunUpload] = []  # the last tick
+        self._probe = probe
+        self._probing = False
+        self._circuit = Circuit()
+        self._longest_outage = longest_outage
+        self._gone: tuple[str, TransientError] | None = None  # a table, and how the server was gone
+        self._last_success = clock()
         self._chunker = chunker
         self._spool = spool
         self._observer = observer
@@ -96,13 +127,22 @@ class Delivery:
         self._workers = workers
         self._wake = wake
         self._clock = clock
-        self._queue: deque[Chunk] = deque()  # sealed, not yet given to a thread; oldest first
+        # A chunk is in one of these; each is older than those of the next that share a key with it.
         self._in_flight: dict[int, Chunk] = {}
-        self._deferred: deque[Chunk] = deque()  # oldest first
-        self._jobs: SimpleQueue[tuple[Chunk, Callable[[], Outcome]] | None] = SimpleQueue()
-        self._done: SimpleQueue[Outcome] = SimpleQueue()
+        self._deferred: deque[Chunk] = deque()
+        self._queue: deque[Chunk] = deque()  # to be started, oldest first
+        self._loading: list[Stored] = []
+        self._backlog: deque[Chunk | Stored] = deque(recovered)  # oldest first
+        self._backlog_bytes = sum(stored.size for stored in self._backlog if isinstance(stored, Stored))
+        self._most_bytes = most_bytes
+        self._said_full = False
+        self._held: set[int] = set()  # chunks that wait in memory though nothing was tried: the crawl is too fast
+        self._left_keys: dict[str, set[str]] = {}  # table → keys of rows that stay for the next run
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._done: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._settling = threading.Lock()  # a thread settles its chunk, or the owner abandons it: never both
         self._threads = 0
+        self._pressed = False
         self._waiting: Future[None] | None = None
         self._waiting_since = 0.0
         self._idle: Future[None] | None = None
@@ -113,6 +153,16 @@ class Delivery:
         """How many chunks are being uploaded now."""
         return len(self._in_flight)
 
+    @property
+    def backlog(self) -> int:
+        """How many chunks wait on disk."""
+        return len(self._backlog) + len(self._loading)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the server is gone."""
+        return self._circuit.is_open
+
     def add(self, row: Row) -> Future[None] | None:
         """Take a row. Returns None, or what the giver should wait for before it gives more."""
         sealed = self._chunker.add(row)
@@ -120,7 +170,7 @@ class Delivery:
             for chunk in sealed:
                 self._enqueue(chunk)
             self.collect()
-        if not self._queue:
+        if not self._pressed:
             return None
         if self._waiting is None:
             self._waiting = Future()
@@ -136,6 +186,7 @@ class Delivery:
             if begun in self._begun:
                 self._hand_over(begun)
         self._begun_before = list(self._begun)
+        self._look_for_server()
 
     def flush(self) -> None:
         """Seal all open chunks."""
@@ -147,7 +198,9 @@ class Delivery:
         if self._idle is None:
             self._idle = Future()
         self.flush()
+        self._circuit.hurry(self._clock())
         self.collect()
+        self._look_for_server()
         return self._idle
 
     def halt(self) -> None:
@@ -164,9 +217,14 @@ class Delivery:
                 begun.abandon()
             self._begun.clear()
             for chunk in self._in_flight.values():
-                self._observer.settled(self._spool.settle(Outcome(chunk, 0, left=chunk.rows)))
+                self._leave(chunk)
             self._in_flight.clear()
+            for stored in self._loading:
+                self._leave(stored)
+            self._loading.clear()
         self._advance()
+        if self._circuit.is_open:
+            self._observer.was_gone(self._circuit.close(self._clock()))
 
     def close(self) -> None:
         """Let the threads end. One that is in a request ends after it; it never keeps the process alive."""
@@ -174,54 +232,97 @@ class Delivery:
             self._jobs.put(None)
 
     def collect(self) -> None:
-        """Take in the outcomes that are there. Never waits."""
+        """Take in what the threads have done. Never waits."""
         for begun in list(self._begun):
             found = begun.poll()
             if isinstance(found, Outcome):
                 self._begun.remove(begun)
-                self._done.put(self._spool.settle(found))
+                self._spool.settle(found)
+                self._take(found)
             elif not found:
                 self._hand_over(begun)
-        while not self._done.empty():
-            outcome = self._done.get_nowait()
-            del self._in_flight[outcome.chunk.number]
-            self._observer.settled(outcome)
-            if outcome.deferred:
-                again = replace(outcome.chunk, rows=outcome.deferred, superseded=0, last_try=True)
-                self._deferred.append(again)
+        while True:
+            try:
+                done = self._done.get_nowait()
+            except Empty:
+                break
+            done()
         self._advance()
         if self._queue or self._idle is not None:  # somebody waits
             for begun in list(self._begun):
                 self._hand_over(begun)
 
+    # What happens to a chunk
+
     def _enqueue(self, chunk: Chunk) -> None:
         self._observer.sealed(chunk)
-        self._queue.append(chunk)
+        if self._backlog or self._loading or self._circuit.is_open:
+            self._put_off(chunk)
+        else:
+            self._queue.append(chunk)
+            self._held.add(chunk.number)
         self._advance()
+
+    def _put_off(self, chunk: Chunk) -> None:
+        """Line a chunk up behind the older ones, on disk where that has it."""
+        stored = self._spool.store(chunk)
+        if stored is None:
+            self._held.add(chunk.number)
+        else:
+            self._held.discard(chunk.number)
+            self._backlog_bytes += stored.size
+        _insert(self._backlog, stored or chunk)
 
     def _advance(self) -> None:
         """Start what may start, and tell those who wait."""
         if self._halted:
-            for chunk in (*self._deferred, *self._queue):
-                self._observer.settled(self._spool.settle(Outcome(chunk, 0, left=chunk.rows)))
-            self._deferred.clear()
-            self._queue.clear()
-        else:
+            self._leave_all()
+        elif not self._circuit.is_open:
             while len(self._deferred) > _MOST_DEFERRED and len(self._in_flight) < self._workers:
                 self._start(self._deferred.popleft())
+            self._refill()
             self._start_eligible()
             # Alone, so that all they may refer to is there. With nothing in flight, the queue waits for one of them.
-            if self._deferred and not self._in_flight and (self._queue or self._idle is not None):
+            if self._deferred and not self._in_flight and (self._queue or self._at_the_end()):
                 chunk = self._next_deferred()
                 self._deferred.remove(chunk)
                 self._start(chunk)
-        if self._waiting is not None and not self._queue:
+        full = self._backlog_bytes > self._most_bytes
+        if full and not self._said_full:
+            logger.warning(
+                "The spool holds %d MiB that are not uploaded yet: the crawl waits until there are less "
+                "(SUPABASE_SPOOL_MAX_BYTES).",
+                self._backlog_bytes >> 20,
+            )
+        self._said_full = full
+        self._pressed = full or bool(self._held)
+        if self._waiting is not None and not self._pressed:
             waiting, self._waiting = self._waiting, None
             self._observer.waited(self._clock() - self._waiting_since)
             waiting.set_result(None)
         busy = self._queue or self._in_flight or self._deferred
-        if self._idle is not None and not busy and not self._idle.done():
+        if self._idle is not None and not self._idle.done() and self._at_the_end() and not busy:
             self._idle.set_result(None)
+
+    def _at_the_end(self) -> bool:
+        """Whether no more chunks will come into the queue."""
+        return self._idle is not None and not self._backlog and not self._loading
+
+    def _refill(self) -> None:
+        """Let the oldest of the backlog into the queue, as many as will soon be needed."""
+        while self._backlog and not self._loading and len(self._queue) < self._workers:
+            first = self._backlog[0]
+            if isinstance(first, Chunk):
+                self._queue.append(first)
+                self._backlog.popleft()
+                continue
+            while self._backlog and len(self._queue) + len(self._loading) < self._workers:
+                first = self._backlog[0]
+                if isinstance(first, Chunk):
+                    break
+                self._loading.append(first)
+                self._backlog.popleft()
+            self._give(partial(self._load, list(self._loading)))
 
     def _start_eligible(self) -> None:
         """Start chunks, oldest first, except those that must wait for another."""
@@ -230,7 +331,10 @@ class Delivery:
             if len(self._in_flight) >= self._workers:
                 return
             older = (*stay, *self._in_flight.values())
-            if any(self._must_wait(chunk, one) for one in older) or any(_share_key(chunk, d) for d in self._deferred):
+            if not self._left_keys.get(chunk.table, _NONE).isdisjoint(chunk.keys):
+                self._queue.remove(chunk)
+                self._leave(chunk)
+            elif any(self._must_wait(chunk, one) for one in older) or any(_share_key(chunk, d) for d in self._deferred):
                 stay.append(chunk)
             else:
                 self._queue.remove(chunk)
@@ -238,7 +342,7 @@ class Delivery:
 
     def _next_deferred(self) -> Chunk:
         """The deferred chunk to go first: what holds up the queue, else one that refers to no other of them."""
-        if self._idle is None:
+        if self._queue:
             return next(chunk for chunk in self._deferred if _share_key(self._queue[0], chunk))
         tables = {chunk.table for chunk in self._deferred}
         parents = (chunk for chunk in self._deferred if not tables & self._references(chunk.table) - {chunk.table})
@@ -246,46 +350,189 @@ class Delivery:
 
     def _must_wait(self, chunk: Chunk, older: Chunk) -> bool:
         """Whether `chunk` may only be uploaded after `older`."""
-        return _share_key(chunk, older) or older.table in self._references(chunk.table)
+        if _share_key(chunk, older) or older.table in self._references(chunk.table):
+            return True
+        # Another run may have had another key.
+        return older.origin is not None and chunk.origin is None and chunk.table == older.table
 
     def _start(self, chunk: Chunk) -> None:
+        self._held.discard(chunk.number)
         self._in_flight[chunk.number] = chunk
         begun = None if chunk.last_try or self._idle is not None else self._begin(chunk)
         if begun is None:
-            self._give(chunk, partial(self._upload, chunk))
+            self._give(partial(self._run, chunk, partial(self._upload, chunk)))
         else:
             self._begun.append(begun)
 
     def _hand_over(self, begun: BegunUpload) -> None:
         self._begun.remove(begun)
-        self._give(begun.chunk, begun.finish)
+        self._give(partial(self._run, begun.chunk, begun.finish))
 
-    def _give(self, chunk: Chunk, job: Callable[[], Outcome]) -> None:
-        if self._threads < min(self._workers, len(self._in_flight)):
+    def _take(self, outcome: Outcome) -> None:
+        """Go on with what came of a chunk. Its spool file is settled already."""
+        chunk = self._in_flight.pop(outcome.chunk.number)
+        now = self._clock()
+        if outcome.uploaded:
+            self._last_success = now
+        self._observer.settled(outcome)
+        if outcome.deferred:
+            self._deferred.append(replace(chunk, rows=outcome.deferred, superseded=0, last_try=True))
+        if outcome.left:
+            tries = chunk.tries + 1
+            rest = replace(chunk, rows=outcome.left, superseded=0, last_try=False, tries=tries)
+            if outcome.gone is None or self._halted or tries >= _MOST_TRIES:
+                if outcome.fatal is None and not self._halted:
+                    logger.error("%s: not uploaded. Its rows stay in the spool for the next run.", rest)
+                self._leave(rest)
+            else:
+                if not self._circuit.is_open and self._last_success <= now - outcome.effort.seconds:
+                    self._cut_off(chunk.table, outcome.gone)
+                if self._circuit.is_open:
+                    self._put_off(rest)
+                else:
+                    _insert(self._queue, rest)
+        if outcome.fatal is not None and not self._halted:
+            self._fail(outcome.fatal)
+
+    def _leave(self, kept: Chunk | Stored) -> None:
+        """Leave rows to the next run, and with them all that share a key with them and are newer."""
+        if isinstance(kept, Stored):
+            self._observer.left(kept, self._spool.count(kept))
+            return
+        self._held.discard(kept.number)
+        self._left_keys.setdefault(kept.table, set()).update(kept.keys)
+        if lost := self._spool.leave(kept):
+            self._observer.settled(Outcome(kept, 0, lost))
+        else:
+            self._observer.left(kept, len(kept.rows))
+
+    def _leave_all(self) -> None:
+        for waiting in (self._deferred, self._queue, self._backlog):
+            while waiting:
+                self._leave(waiting.popleft())
+        self._backlog_bytes = 0
+
+    def _fail(self, error: FatalError) -> None:
+        self.halt()
+        self._observer.failed(error)
+
+    # When the server is gone
+
+    def _cut_off(self, table: str, error: TransientError) -> None:
+        self._circuit.open(self._clock(), error.retry_after)
+        self._gone = (table, error)
+        if self._idle is not None:
+            self._circuit.hurry(self._clock())
+        folder = self._spool.folder
+        logger.warning(
+            "The server is gone (%s) %s Looking every few seconds whether it is back.",
+            error,
+            f"The crawl goes on; its rows are kept in {folder}." if folder else "The crawl waits: there is no spool.",
+        )
+        while self._queue:
+            self._put_off(self._queue.pop())
+
+    def _look_for_server(self) -> None:
+        now = self._clock()
+        if self._halted or not self._gone or not self._circuit.is_open:
+            return
+        table, error = self._gone
+        if self._longest_outage is not None and self._circuit.lasts(now) > self._longest_outage:
+            remedy = f"It has been gone for more than {self._longest_outage:g} s (SUPABASE_MAX_OUTAGE)."
+            self._fail(fatal(error, "supabase_unavailable", remedy))
+        elif not self._probing and self._circuit.due(now):
+            self._probing = True
+            self._give(partial(self._look, table))
+
+    def _looked(self, error: TransientError | None) -> None:
+        self._probing = False
+        now = self._clock()
+        if not self._circuit.is_open:
+            return
+        if error is not None:
+            self._circuit.still_gone(now, error.retry_after)
+            logger.debug("The server is still gone (%s)", error)
+        else:
+            seconds = self._circuit.close(now)
+            logger.info("The server is back after %.0f s: %d chunks wait for it.", seconds, len(self._backlog))
+            self._observer.was_gone(seconds)
+
+    # The threads
+
+    def _give(self, job: Callable[[], None]) -> None:
+        busy = len(self._in_flight) - len(self._begun) + bool(self._loading) + self._probing
+        if self._threads < busy:
             self._threads += 1
             # A daemon: a server that never answers must not keep the process from ending.
             threading.Thread(target=self._work, name=f"supabase-upload-{self._threads}", daemon=True).start()
-        self._jobs.put((chunk, job))
+        self._jobs.put(job)
 
     def _work(self) -> None:
-        while (given := self._jobs.get()) is not None:
-            self._do(*given)
-            del given  # a thread that waits must not keep the rows of its last chunk
+        while (job := self._jobs.get()) is not None:
+            job()
+            del job  # a thread that waits must not keep the rows of its last chunk
 
-    def _do(self, chunk: Chunk, job: Callable[[], Outcome]) -> None:
+    def _run(self, chunk: Chunk, upload: Callable[[], Outcome]) -> None:
         try:
-            outcome = job()
+            outcome = upload()
         except Exception:
             logger.exception("%s: a fault of scrapy-supabase itself. Its rows stay in the spool.", chunk)
             outcome = Outcome(chunk, 0, left=chunk.rows)
         with self._settling:
             if self._in_flight.get(chunk.number) is not chunk:
                 return  # abandoned
-            self._done.put(self._spool.settle(outcome))
+            self._spool.settle(outcome)
+            self._done.put(partial(self._take, outcome))
         # Where nothing waits for it, the owner finds it with its next chunk or tick: waking a busy thread is dear.
         # No wake is lost: who begins to wait looks at `_done` after that.
-        if self._queue or self._deferred or self._idle is not None or outcome.fatal is not None or outcome.deferred:
+        if self._queue or self._backlog or self._deferred or self._idle is not None or outcome.left or outcome.deferred:
             self._wake()
+
+    def _load(self, batch: list[Stored]) -> None:
+        loads: list[Loaded] = []
+        for stored in batch:
+            try:
+                loads.append(self._spool.load(stored))
+            except Exception:
+                logger.exception("%s: a fault of scrapy-supabase itself. The file stays where it is.", stored.file)
+                loads.append(Loaded(None))
+        self._done.put(partial(self._loaded, batch, loads))
+        self._wake()
+
+    def _loaded(self, batch: list[Stored], loads: list[Loaded]) -> None:
+        self._loading.clear()
+        for stored, loaded in zip(batch, loads, strict=True):
+            self._backlog_bytes -= stored.size
+            self._observer.read_back(loaded)
+            if loaded.chunk is not None and self._circuit.is_open:
+                self._put_off(loaded.chunk)
+            elif loaded.chunk is not None:
+                self._queue.append(loaded.chunk)
+            elif stored.rows and not loaded.damaged:  # of this run, and not readable
+                self._observer.left(stored, stored.rows)
+
+    def _look(self, table: str) -> None:
+        gone: TransientError | None = None
+        try:
+            self._probe(table)
+        except TransientError as error:
+            gone = error
+        except Exception:  # then an upload will show it again
+            logger.exception("A fault of scrapy-supabase itself")
+        self._done.put(partial(self._looked, gone))
+        self._wake()
+
+
+_NONE: set[str] = set()
+
+
+def _insert(waiting: deque[Chunk] | deque[Chunk | Stored], one: Chunk | Stored) -> None:
+    """Insert by age: what is new comes last, what was tried already comes near the front."""
+    if not waiting or one.number > waiting[-1].number:
+        waiting.append(one)  # type: ignore[arg-type]
+        return
+    at = next(at for at, other in enumerate(waiting) if one.number < other.number)
+    waiting.insert(at, one)  # type: ignore[arg-type]
 
 
 def _share_key(chunk: Chunk, other: Chunk) -> bool:

@@ -77,13 +77,15 @@ class TransientError(ServerError):
     """May work later.
 
     `ambiguous`: the rows may have been stored; `splittable`: fewer rows may work; `retry_after`: seconds the server
-    asked for; `tries`: how often at most, where it is less than the setting.
+    asked for; `tries`: how often at most, where it is less than the setting; `internal`: it may be about these rows,
+    so that other requests may work meanwhile.
     """
 
     ambiguous: bool = False
     splittable: bool = False
     retry_after: float | None = None
     tries: int | None = None
+    internal: bool = False
 
 
 class TooLargeError(ServerError):
@@ -203,7 +205,8 @@ def classify(status: int, body: bytes, retry_after: str | None = None) -> Server
     if isinstance(error, TransientError):
         error.ambiguous = error.splittable = status in _AMBIGUOUS_STATUS and code == f"http_{status}"
         error.retry_after = _seconds(retry_after)
-        error.tries = 2 if _TWICE_AT_MOST.fullmatch(code) else None
+        error.internal = _TWICE_AT_MOST.fullmatch(code) is not None
+        error.tries = 2 if error.internal else None
     elif isinstance(error, MissingReferenceError):
         found = _NOT_PRESENT.search(error.details or "")
         error.parent = found["table"] if found else ""

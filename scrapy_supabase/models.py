@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-from scrapy_supabase.errors import FatalError
+from scrapy_supabase.errors import FatalError, TransientError
 
 
 class Mode(StrEnum):
@@ -49,12 +49,23 @@ class TableSpec:
     snapshots: bool = False  # the rows of each run are kept
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The earlier run that scraped the rows of a recovered chunk, and what it was told to do with them."""
+
+    run: str
+    spider: str
+    mode: Mode
+    on_conflict: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
     """Rows of one table and one column set that travel in one request, sorted by key, each key once.
 
-    `file` names the chunk's file in the spool. Where rows of the chunk were deferred, the chunk comes a second time
-    with those rows only: its `last_try`.
+    The lower `number` is the older chunk; `file` names its file in the spool. Where rows of the chunk were deferred, it
+    comes a second time with those rows only: its `last_try`. `tries` says how often it was given up for a while;
+    `origin` is None for the rows of this run.
     """
 
     number: int
@@ -62,6 +73,8 @@ class Chunk:
     file: str
     superseded: int = 0
     last_try: bool = False
+    tries: int = 0
+    origin: Origin | None = None
     keys: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -82,10 +95,27 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """A chunk that is in the spool and not in memory: `size` bytes in `file`.
+
+    Of a `recovered` one, table and number of rows are not known before it is read.
+    """
+
+    number: int
+    file: str
+    size: int
+    table: str = ""
+    rows: int | None = None
+    tries: int = 0
+    recovered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Rejection:
     """A row that is not in the database because of what it is, with the server's own words (or ours, before sending).
 
-    `data` is the row as JSON, or a printed form of the item where it could not be encoded.
+    `data` is the row as JSON, and `columns` are those that were sent; an item that could not become a row is printed as
+    JSON, and has no `columns`.
     """
 
     table: str
@@ -94,6 +124,7 @@ class Rejection:
     message: str
     details: str | None = None
     hint: str | None = None
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -115,7 +146,8 @@ class Outcome:
     """Where each row of a chunk is now: `uploaded + len(rejections) + len(deferred) + len(left) == len(chunk.rows)`.
 
     Among the `deferred` rows one refers to a row that may still be on its way: they are tried once more. `left` rows
-    got no verdict and stay in the spool. `fatal` is set where no further upload makes sense.
+    got no verdict and stay in the spool; `gone` is set where that is because the server was not there, so that they may
+    be stored when it is back. `fatal` is set where no further upload makes sense.
     """
 
     chunk: Chunk
@@ -125,3 +157,4 @@ class Outcome:
     left: tuple[Row, ...] = ()
     fatal: FatalError | None = None
     effort: Effort = field(default_factory=Effort)
+    gone: TransientError | None = None

@@ -12,15 +12,16 @@ from scrapy import signals
 from scrapy.exceptions import NotConfigured
 from scrapy.utils.asyncio import create_looping_call
 
-from scrapy_supabase.assembly import assemble, begin, new_backend, new_schema
+from scrapy_supabase.assembly import assemble, begin, find_server, new_backend, new_schema, new_spool
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError
 from scrapy_supabase.eventloop import EventLoop, start
-from scrapy_supabase.models import Chunk, Outcome, Rejection
+from scrapy_supabase.models import Chunk, Outcome, Rejection, Stored
 from scrapy_supabase.retry import Patience
 from scrapy_supabase.rows import RowBuilder, Stamp, stamps_of
 from scrapy_supabase.run import Run
-from scrapy_supabase.settings import LOCAL, Config, uses_url_stamp
-from scrapy_supabase.spool import REJECTED, DiskSpool, NoSpool, Spool
+from scrapy_supabase.settings import Config, uses_url_stamp
+from scrapy_supabase.spool import DiskSpool, Loaded, Spool
+from scrapy_supabase.spool_file import REJECTED
 from scrapy_supabase.stats import Stats
 from scrapy_supabase.urls import UrlStampMiddleware
 from scrapy_supabase.values import printable
@@ -67,6 +68,7 @@ class SupabasePipeline:
             await self._loop.run_in_thread(self._connect)
         except FatalError as error:
             self._stop_crawl(error)
+        await self._loop.run_in_thread(self._open_spool)
         self._compose()
         logger.info(
             "Uploading to %s: %s; %d rows a chunk, %d at once; spool: %s",
@@ -98,13 +100,20 @@ class SupabasePipeline:
             if self._local is not None:
                 await self._loop.run_in_thread(self._local.stop)
             return
-        self._ticker.stop()
         self._patience.limit(self._config.close_timeout)
-        if not await self._loop.wait(self._delivery.finish(), self._config.close_timeout):
+        done = self._delivery.finish()
+        if self._delivery.is_cut_off:
             logger.warning(
-                "%d chunks are still being uploaded after %g s (SUPABASE_CLOSE_TIMEOUT): left for the next run.",
-                *(self._delivery.in_flight, self._config.close_timeout),
+                "The server is gone: waiting for it for up to %g s (SUPABASE_CLOSE_TIMEOUT).",
+                self._config.close_timeout,
             )
+        if not await self._loop.wait(done, self._config.close_timeout):
+            logger.warning(
+                "%d chunks are still being uploaded, and %d wait, after %g s (SUPABASE_CLOSE_TIMEOUT): left for the "
+                "next run.",
+                *(self._delivery.in_flight, self._delivery.backlog, self._config.close_timeout),
+            )
+        self._ticker.stop()
         self._patience.end()
         self._delivery.abandon()
         self._delivery.close()
@@ -125,26 +134,27 @@ class SupabasePipeline:
     def _connect(self) -> None:
         """Find the server and learn the tables. Runs in a thread."""
         config = self._config
-        url, key = config.url, config.key
-        if url == LOCAL:
-            from scrapy_supabase.local import LocalSupabase
-
-            migrations = config.migrations or ()
-            self._local = LocalSupabase(config.local_dir, migrations=migrations, join=True)
-            self._local.start()
-            url, key = self._local.url, self._local.service_role_key
+        url, key, self._local = find_server(config)
         self._schema = new_schema(config)
         self._backend = new_backend(config, url, key)
         begin(config, self._backend, self._schema, self._run, self._patience)
 
+    def _open_spool(self) -> None:
+        """Make room on disk, and take over what dead runs left. Runs in a thread."""
+        self._spool: Spool = new_spool(self._config, self._schema, self._run)
+        self._recovered = self._spool.recover() if isinstance(self._spool, DiskSpool) and not self._fatal else []
+        if self._recovered:
+            logger.info(
+                "Earlier runs left %d chunks (%d bytes) in the spool: they are uploaded alongside.",
+                *(len(self._recovered), sum(stored.size for stored in self._recovered)),
+            )
+
     def _compose(self) -> None:
         config, schema = self._config, self._schema
-        facts = {"spider": self._run.spider, "project": config.host}
-        self._spool: Spool = (
-            DiskSpool(config.spool_dir, self._run.id, schema, facts) if config.spool_dir is not None else NoSpool()
-        )
         self._rows = RowBuilder(config.routes, schema, self._stamps(), self._stats.cleaned)
-        self._delivery = assemble(config, self._backend, schema, self._spool, self, self._patience, self._wake)
+        self._delivery = assemble(
+            config, self._backend, schema, self._spool, self, self._patience, self._wake, self._recovered
+        )
 
     def _wake(self) -> None:
         self._loop.call_soon_threadsafe(self._collect)
@@ -166,14 +176,28 @@ class SupabasePipeline:
             *(outcome.chunk, outcome.uploaded, len(outcome.rejections), len(outcome.left)),
             *(outcome.effort.requests, outcome.effort.seconds),
         )
-        if outcome.fatal is not None and self._fatal is None:
-            self._stop_crawl(outcome.fatal)
-            self._delivery.halt()
-            start(self._close_if_fatal())
+
+    def left(self, kept: Chunk | Stored, rows: int) -> None:
+        """See `delivery.Observer`."""
+        self._stats.left(kept, rows)
+
+    def read_back(self, loaded: Loaded) -> None:
+        """See `delivery.Observer`."""
+        self._stats.read_back(loaded)
 
     def waited(self, seconds: float) -> None:
         """See `delivery.Observer`."""
         self._stats.waited(seconds)
+
+    def was_gone(self, seconds: float) -> None:
+        """See `delivery.Observer`."""
+        self._stats.was_gone(seconds)
+
+    def failed(self, error: FatalError) -> None:
+        """See `delivery.Observer`."""
+        if self._fatal is None:
+            self._stop_crawl(error)
+            start(self._close_if_fatal())
 
     def _stop_crawl(self, error: FatalError) -> None:
         self._fatal = error
@@ -200,9 +224,10 @@ class SupabasePipeline:
             totals, seconds = self._stats.totals, now - self._last_progress
             uploaded = totals["uploaded"]
             logger.info(
-                "%d rows uploaded (%d rows/min), %d chunks in flight, %d rejected",
+                "%d rows uploaded (%d rows/min), %d chunks in flight, %d on disk%s, %d rejected",
                 *(uploaded, 60 * (uploaded - self._uploaded_before) / seconds),
-                *(self._delivery.in_flight, totals["failed"]),
+                *(self._delivery.in_flight, self._delivery.backlog),
+                *(": the server is gone" if self._delivery.is_cut_off else "", totals["failed"]),
             )
             self._last_progress, self._uploaded_before = now, uploaded
 
@@ -219,20 +244,28 @@ class SupabasePipeline:
             *(totals["received"], totals["uploaded"], totals["request"], totals["superseded"]),
             *(totals["failed"], totals["spooled"]),
         )
-        if chunks := totals["chunk"]:
+        if chunks := self._stats.settled_chunks:
             logger.info(
                 "%d chunks (%d failed, %.3f s on average), %d retries",
-                *(chunks, totals["chunk_failed"], totals["upload_seconds"] / chunks, totals["retry"]),
+                *(totals["chunk"], totals["chunk_failed"], totals["upload_seconds"] / chunks, totals["retry"]),
             )
-        if totals["spooled"]:
-            logger.error("%d rows are not uploaded. They are in %s.", totals["spooled"], self._spool.folder)
-        if totals["failed"]:
+        if totals["recovered"] or totals["recovered_failed"]:
+            logger.info(
+                "Of earlier runs: %d rows uploaded, %d rejected", totals["recovered"], totals["recovered_failed"]
+            )
+        if left := totals["spooled"] + totals["recovered_spooled"]:
+            logger.error(
+                "%d rows are not uploaded. They are in %s. The next crawl uploads them, or: scrapy supabase replay",
+                *(left, self._spool.folder),
+            )
+        if failed := totals["failed"] + totals["recovered_failed"]:
             where = self._spool.folder / REJECTED if self._spool.folder else "the log above"
             reasons = ", ".join(
                 f"{number} x {code} ({table})" for (table, code), number in self._stats.rejected_by_code.most_common()
             )
+            again = " Mended, they are uploaded by: scrapy supabase replay --rejected" if self._spool.folder else ""
             logger.error(
-                "%d rows were rejected: %s. They are in %s, with the reasons.", totals["failed"], reasons, where
+                "%d rows were rejected: %s. They are in %s, with the reasons.%s", failed, reasons, where, again
             )
 
     def _described(self) -> str:
@@ -249,4 +282,4 @@ class SupabasePipeline:
                 "The stamp 'url' needs SPIDER_MIDDLEWARES = {'scrapy_supabase.UrlStampMiddleware': 950}, "
                 "or ADDONS = {'scrapy_supabase.Addon': 300} instead of the pipeline alone."
             )
-        return {**stamps_of(self._run), "url": urls.take if urls else lambda _: None}
+        return {**stamps_of(self._run), "url": lambda item, _: urls.take(item) if urls else None}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Stamp = Callable[[Any], Any]  # item → value of a stamped column
+Stamp = Callable[[Any, str], Any]  # item and table → value of a stamped column
 Routes = Mapping[type | None, TableSpec]  # class of item (None: any other) → its table
 
 
@@ -113,7 +113,7 @@ class RowBuilder:
             raise ItemError("same_column", f"two fields of the item go to column {twice!r} of {spec.name}", twice)
         for column, stamp in spec.stamps.items():
             if column not in mapped:  # what was scraped is never replaced
-                mapped[column] = self._stamps[stamp](item)
+                mapped[column] = self._stamps[stamp](item, spec.name)
         return mapped
 
     def _shape_of(self, spec: TableSpec, names: tuple[str, ...]) -> _Shape:
@@ -174,17 +174,18 @@ class RowBuilder:
 def stamps_of(run: Run) -> dict[str, Stamp]:
     """The stamps that need no crawl."""
 
-    def now(_: Any) -> datetime:
+    def now(*_: Any) -> datetime:
         return datetime.now(UTC)
 
     return {
-        "run_id": lambda _: run.id,
+        "run_id": lambda *_: run.id,
+        "row_id": lambda _, table: run.next_row_id(table),
         "now": now,
-        "hour": lambda _: now(_).replace(minute=0, second=0, microsecond=0),
-        "date": lambda _: now(_).date(),
-        "snapshot_date": lambda _: run.snapshot_date,
-        "snapshot_version": lambda _: run.snapshot_version,
-        "spider": lambda _: run.spider,
+        "hour": lambda *_: now().replace(minute=0, second=0, microsecond=0),
+        "date": lambda *_: now().date(),
+        "snapshot_date": lambda *_: run.snapshot_date,
+        "snapshot_version": lambda *_: run.snapshot_version,
+        "spider": lambda *_: run.spider,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -25,12 +26,24 @@ class Run:
     """Made when a run starts. `snapshot_date` is the UTC day of its start, whatever the time when it ends."""
 
     def __init__(self, spider: str) -> None:
-        self.id = str(uuid.uuid4())
+        self._namespace = uuid.uuid4()
+        self.id = str(self._namespace)
         self.spider = spider
         self.started = datetime.now(UTC)
         self.snapshot_date = self.started.date()
         self.snapshot_version = 1
         self.begun = False
+        self._rows: Counter[str] = Counter()  # table → rows that were given an id
+
+    def next_row_id(self, table: str) -> uuid.UUID:
+        """The id of the table's next row: a UUIDv5 of run, table and sequence (RFC 9562, 5.5)."""
+        self._rows[table] += 1
+        return uuid.uuid5(self._namespace, f"{table}/{self._rows[table]}")
+
+    @property
+    def folder(self) -> str:
+        """The name of the run's folder in the spool: by age, and no two the same."""
+        return f"{self.started:%Y%m%dT%H%M%S}.{self.started.microsecond // 1000:03}Z-{self.id[:8]}"
 
     def begin(self, backend: Backend, config: Config, patience: Patience) -> None:
         """Take a snapshot version and write the ledger's row, as far as the settings ask for it.

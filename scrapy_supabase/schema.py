@@ -50,6 +50,19 @@ class Schema:
         self._mentioned: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
+    def with_table(self, spec: TableSpec) -> Schema:
+        """A schema of one other table, or of the same for another use, with what the server told of it."""
+        other = Schema(
+            {spec.name: spec},
+            unknown=self.unknown,
+            insert_fallback=self.insert_fallback,
+            database_schema=self.database_schema,
+            role=self.role,
+        )
+        if (info := self._known.get(spec.name)) is not None:
+            other.learn(spec.name, info)
+        return other
+
     def learn(self, table: str, info: TableInfo) -> None:
         """Remember what the server told of a table."""
         with self._lock:

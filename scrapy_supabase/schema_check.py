@@ -53,10 +53,10 @@ class SchemaCheck:
     def run(self) -> None:
         """Check all tables. Raises `FatalError` for what no upload can survive."""
         try:
-            described = self._policy(self._backend.describe) or {}
-            for table, spec in self._schema.specs.items():
-                if table in described:
-                    self._schema.learn(table, described[table])
+            # All tables: an earlier run may have left rows for others.
+            for table, info in (self._policy(self._backend.describe) or {}).items():
+                self._schema.learn(table, info)
+            for spec in self._schema.specs.values():
                 self._check(spec)
         except TransientError as error:
             remedy = "Nothing was crawled. Check SUPABASE_URL and that the project is up, then run again."

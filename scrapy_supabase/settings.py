@@ -24,9 +24,9 @@ from scrapy_supabase.schema import UnknownColumns
 LOCAL = "local"
 MOST_ROWS = 1000  # PostgREST's and Supabase's usual limit for what one request may touch
 SNAPSHOT_VERSION = "snapshot_version"
-STAMPS = ("run_id", "now", "hour", "date", *SNAPSHOT_STAMPS, "spider", "url")
+STAMPS = ("run_id", "row_id", "now", "hour", "date", *SNAPSHOT_STAMPS, "spider", "url")
 _FROM_ENVIRONMENT = ("BATCH_CHUNK_SIZE", "BATCH_RETRY_ATTEMPTS", "BATCH_RETRY_DELAY", "SUPABASE_URL", "SUPABASE_KEY")
-_TABLE_KEYS = ("table", "on_conflict", "columns", "mode", "stamps", "snapshots")
+_TABLE_KEYS = ("table", "on_conflict", "columns", "mode", "stamps", "snapshots", "row_id_column")
 
 T = TypeVar("T")
 
@@ -50,7 +50,10 @@ class Config:
     timeout: float = 65.0
     concurrent_uploads: int = 4
     close_timeout: float = 60.0
+    max_outage: float | None = None
     spool_dir: Path | None = None
+    spool_fsync: bool = False
+    spool_max_bytes: int = 1024**3
     runs_table: str | None = None
     local_dir: Path = Path()
     migrations: Path | None = None
@@ -112,6 +115,7 @@ def script_config(
         "attempts": _attempts(reader),
         "delay": _delay(reader),
         "flush_interval": 0.0,
+        "max_outage": 60.0,  # there is no spool in which rows could wait longer
         "proxy": _proxy(url),
         **more,
     }
@@ -250,7 +254,12 @@ def _read(reader: _Reader) -> dict[str, Any]:
         "timeout": reader.number("SUPABASE_TIMEOUT", 65.0, float, 0.001, f"{seconds}, more than 0"),
         "concurrent_uploads": reader.number("SUPABASE_CONCURRENT_UPLOADS", 4, int, 1, "a whole number, 1 or more"),
         "close_timeout": reader.number("SUPABASE_CLOSE_TIMEOUT", 60.0, float, 0, f"{seconds}, 0 or more"),
+        "max_outage": _max_outage(reader),
         "spool_dir": _spool_dir(reader),
+        "spool_fsync": reader.flag("SUPABASE_SPOOL_FSYNC", False),
+        "spool_max_bytes": reader.number(
+            "SUPABASE_SPOOL_MAX_BYTES", 1024**3, int, 1024, "a whole number of bytes, 1024 or more"
+        ),
         "runs_table": reader.text("SUPABASE_RUNS_TABLE", "") if reader.raw("SUPABASE_RUNS_TABLE") else None,
         "local_dir": local_folder() if url == LOCAL else Path(),
         "migrations": _folder(reader, "SUPABASE_MIGRATIONS"),
@@ -333,6 +342,12 @@ def _spool_dir(reader: _Reader) -> Path | None:
     return Path(value)
 
 
+def _max_outage(reader: _Reader) -> float | None:
+    if reader.raw("SUPABASE_MAX_OUTAGE") is None:
+        return None
+    return reader.number("SUPABASE_MAX_OUTAGE", 0.0, float, 0, "a number of seconds, 0 or more, or None for any")
+
+
 def _folder(reader: _Reader, name: str) -> Path | None:
     value = reader.raw(name)
     if value is None:
@@ -356,8 +371,14 @@ def _routes(reader: _Reader) -> dict[type | None, TableSpec]:
         "on_conflict": reader.raw("SUPABASE_ON_CONFLICT", ()),
         "stamps": reader.raw("SUPABASE_STAMPS", {}),
         "snapshots": reader.flag("SUPABASE_DAILY_SNAPSHOTS", False),
+        "row_id_column": reader.raw("SUPABASE_ROW_ID_COLUMN"),
     }
-    names = {"mode": "SUPABASE_MODE", "on_conflict": "SUPABASE_ON_CONFLICT", "stamps": "SUPABASE_STAMPS"}
+    names = {
+        "mode": "SUPABASE_MODE",
+        "on_conflict": "SUPABASE_ON_CONFLICT",
+        "stamps": "SUPABASE_STAMPS",
+        "row_id_column": "SUPABASE_ROW_ID_COLUMN",
+    }
     routes: dict[type | None, TableSpec] = {}
     if reader.raw("SUPABASE_TABLE") is not None:
         routes[None] = _spec(reader, names, {**common, "table": reader.raw("SUPABASE_TABLE")})
@@ -373,7 +394,10 @@ def _routes(reader: _Reader) -> dict[type | None, TableSpec]:
             reader.wrong(name, value, f"a table's name, or a dict with the keys {', '.join(_TABLE_KEYS)}", None)
             continue
         paths = {key: f"{name}[{key!r}]" if key in own else names.get(key, "") for key in _TABLE_KEYS}
-        routes[_item_class(reader, name, target)] = _spec(reader, paths, {**common, **own})
+        # A table has one key: what is said of it alone stands above what is said of all.
+        others = {"row_id_column": "on_conflict", "on_conflict": "row_id_column"}
+        general = {key: value for key, value in common.items() if others.get(key) not in own}
+        routes[_item_class(reader, name, target)] = _spec(reader, paths, {**general, **own})
     if not routes:
         reader.problems.append(
             "SUPABASE_TABLE is not set: set it to the table that takes the items, or SUPABASE_TABLES."
@@ -412,8 +436,20 @@ def _spec(reader: _Reader, names: Mapping[str, str], values: Mapping[str, Any]) 
     for column, stamp in stamps.items():
         if stamp not in STAMPS:
             reader.wrong(f"{names['stamps']}[{column!r}]", stamp, f"one of {', '.join(STAMPS)}", None)
-    on_conflict = reader.names_of(names["on_conflict"], values["on_conflict"])
-    return table_spec(table, mode, on_conflict, columns, stamps, snapshots=values["snapshots"])
+    on_conflict = reader.names_of(names["on_conflict"], values.get("on_conflict", ()))
+    snapshots = values["snapshots"]
+    row_id = values.get("row_id_column")
+    if row_id is not None:
+        if not isinstance(row_id, str) or not row_id:
+            reader.wrong(names["row_id_column"], row_id, "the name of a uuid column, or None", None)
+        elif on_conflict or snapshots:
+            other = names["on_conflict"] if on_conflict else "SUPABASE_DAILY_SNAPSHOTS"
+            reader.problems.append(
+                f"{names['row_id_column']} is set, and so is {other}: the rows of {table!r} have one key or the other."
+            )
+        else:
+            mode, on_conflict, stamps = Mode.IGNORE, (row_id,), {**stamps, row_id: "row_id"}
+    return table_spec(table, mode, on_conflict, columns, stamps, snapshots=snapshots)
 
 
 def table_spec(
@@ -472,12 +508,16 @@ KNOWN = frozenset(
         "SUPABASE_ENABLED",
         "SUPABASE_INSERT_FALLBACK",
         "SUPABASE_KEY",
+        "SUPABASE_MAX_OUTAGE",
         "SUPABASE_MIGRATIONS",
         "SUPABASE_MODE",
         "SUPABASE_ON_CONFLICT",
+        "SUPABASE_ROW_ID_COLUMN",
         "SUPABASE_RUNS_TABLE",
         "SUPABASE_SCHEMA",
         "SUPABASE_SPOOL_DIR",
+        "SUPABASE_SPOOL_FSYNC",
+        "SUPABASE_SPOOL_MAX_BYTES",
         "SUPABASE_STAMPS",
         "SUPABASE_TABLE",
         "SUPABASE_TABLES",

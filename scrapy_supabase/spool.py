@@ -1,41 +1,63 @@
 """Chunks on disk until the server has said yes, and the rows it refused for good.
 
     <folder>/rejected.jsonl                 one refused row a line, with the reason
-    <folder>/<run>/lock                     held while the run is alive
     <folder>/<run>/<number>.jsonl           a chunk: a header line, then one row a line
 
 A row is written by one unbuffered append before its item is handed on (1.5 µs), so that killing the process loses
-nothing. A chunk's file is deleted after its rows are stored; before that, refused rows are in the reject file.
+nothing. A chunk's file is deleted after its rows are stored; before that, refused rows are in the reject file. What an
+earlier run left is adopted (`recover`) and uploaded like the rows of this one.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
-import os
-import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from datetime import UTC, datetime
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from scrapy_supabase.chunks import ChunkFile
+from scrapy_supabase.chunks import ChunkFile, one_version_each
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.models import Outcome, Rejection, Row
+from scrapy_supabase.models import Chunk, Origin, Outcome, Rejection, Row, Stored
+from scrapy_supabase.recovery import RunFolder, dead_runs, note_run
 from scrapy_supabase.schema import Schema
+from scrapy_supabase.spool_file import (
+    FORMAT,
+    REJECTED,
+    AppendFile,
+    Header,
+    UnreadableError,
+    append,
+    append_shared,
+    count_rows,
+    now,
+    read_chunk,
+    read_header,
+    reject_line,
+    row_of,
+    sync_folder,
+)
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-REJECTED = "rejected.jsonl"
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What was found in a chunk's file: None where it holds no rows.
+
+    `torn` lines were being written when the machine or the process ended; `damaged` ones are rejected.
+    """
+
+    chunk: Chunk | None
+    torn: int = 0
+    damaged: tuple[Rejection, ...] = ()
 
 
 class Spool(Protocol):
-    """Where rows are kept. `open` and `reject` belong to the crawl's thread, `settle` to any."""
+    """Where rows are kept. `settle` and `load` may be called in any thread, the others in the crawl's."""
 
     @property
     def folder(self) -> Path | None:
@@ -44,103 +66,222 @@ class Spool(Protocol):
     def open(self, row: Row) -> ChunkFile:
         """Start the file of a chunk whose first row is `row`, without writing that row."""
 
-    def reject(self, rejections: tuple[Rejection, ...]) -> None:
+    def reject(self, rejections: tuple[Rejection, ...], origin: Origin | None = None) -> None:
         """Keep rows that will not be tried again."""
 
-    def settle(self, outcome: Outcome) -> Outcome:
-        """Keep what is rejected, then forget what is done with; rows left over or deferred stay.
+    def settle(self, outcome: Outcome) -> None:
+        """Keep what is rejected, then forget what is done with; rows left over or deferred stay."""
 
-        Rows that cannot be kept are rejections of the outcome that is returned.
-        """
+    def leave(self, chunk: Chunk) -> tuple[Rejection, ...]:
+        """Keep a chunk for the next run; the rows for which that cannot be done are returned, and rejected."""
+
+    def store(self, chunk: Chunk) -> Stored | None:
+        """What `load` makes the chunk of again; None where it is not on disk as a whole."""
+
+    def load(self, stored: Stored) -> Loaded:
+        """Read a chunk back."""
+
+    def count(self, stored: Stored) -> int:
+        """How many rows it holds."""
 
     def close(self) -> None:
         """The run is over. What is left stays."""
 
 
 class DiskSpool:
-    """The spool of one run, in a folder of its own below `folder`.
+    """The spool of one run, in a folder of its own, named `run`, below `folder`.
 
-    `run` names the run, `facts` (spider, project host …) go into every header. Raises `ConfigurationError` at once
-    where the folder cannot be written.
+    `facts` (run, spider, project) go into every header. With `fsync`, each row is on the disk itself before `append`
+    returns. Raises `ConfigurationError` at once where the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, run: str, schema: Schema, facts: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, run: str, schema: Schema, facts: Mapping[str, str], *, fsync: bool = False
+    ) -> None:
         self.folder = folder
         self._schema = schema
-        self._facts = {**facts, "run": run}
-        self._run = folder / run
+        self._facts = facts
+        self._fsync = fsync
         self._counter = 0
-        self._rejecting = threading.Lock()
+        self._recovered: list[RunFolder] = []
         self._incomplete: set[str] = set()  # files that lack rows because the disk was full
         try:
-            self._run.mkdir(mode=0o700, parents=True)
-            self._lock = os.open(self._run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._own = RunFolder.make(folder, run)
+            if schema.specs:
+                note_run(folder, facts.get("run", run), facts.get("project", ""), tuple(schema.specs))
         except OSError as error:
             raise ConfigurationError(
                 f"The spool folder {folder} cannot be written ({error.strerror}). Set SUPABASE_SPOOL_DIR to a folder "
                 "that can, or to None: then rows that are not stored yet are lost with the process."
             ) from error
 
+    @property
+    def own_folder(self) -> Path:
+        """The folder of this run."""
+        return self._own.path
+
+    def recover(self, wanted: Callable[[Header], bool] | None = None) -> list[Stored]:
+        """Adopt the folders of dead runs of the same project; their chunks, oldest first, numbered from 1.
+
+        Only chunks that are `wanted` are taken, the others stay. Two spools never both adopt a folder.
+        """
+        found: list[Stored] = []
+        for folder in dead_runs(self.folder, self._facts.get("project")):
+            self._recovered.append(folder)
+            for path in folder.chunk_files():
+                if wanted is None or self._is_wanted(path, wanted):
+                    name = f"{folder.path.name}/{path.name}"
+                    found.append(Stored(len(found) + 1, name, path.stat().st_size, recovered=True))
+        return found
+
     def open(self, row: Row) -> ChunkFile:
         """Start the file of a chunk whose first row is `row`."""
+        spec = self._schema.specs[row.table]
+        return self.open_file(
+            Header(
+                format=FORMAT,
+                table=row.table,
+                columns=row.columns,
+                mode=spec.mode,
+                on_conflict=spec.on_conflict,
+                key=self._schema.key(row.table),
+                opened=now(),
+                **self._facts,
+            )
+        )
+
+    def open_file(self, header: Header) -> ChunkFile:
+        """Start a file in the folder of this run."""
         self._counter += 1
-        header = {
-            "format": FORMAT,
-            "table": row.table,
-            "columns": row.columns,
-            "mode": self._schema.specs[row.table].mode,
-            "on_conflict": self._schema.specs[row.table].on_conflict,
-            "key": self._schema.key(row.table),
-            "opened": _now(),
-            **self._facts,
-        }
-        file = _DiskFile(self._run / f"{self._counter:08}.jsonl", self._not_written)
+        name = f"{self._own.path.name}/{self._counter:08}.jsonl"
+        file = AppendFile(self.folder, name, self._not_written, fsync=self._fsync)
         file.append(msgspec.json.encode(header))
         return file
 
-    def reject(self, rejections: tuple[Rejection, ...]) -> None:
+    def reject(self, rejections: tuple[Rejection, ...], origin: Origin | None = None) -> None:
         """Append to the reject file; to the log, where that cannot be written."""
         if not rejections:
             return
-        lines = b"".join(map(self._reject_line, rejections))
+        facts = {**self._facts, **({"run": origin.run, "spider": origin.spider} if origin else {})}
+        lines = b"".join(reject_line(rejection, facts, self._described(rejection, origin)) for rejection in rejections)
         try:
-            with self._rejecting:
-                _append(self.folder / REJECTED, lines)
+            append_shared(self.folder / REJECTED, lines, fsync=self._fsync)
         except OSError as error:
             logger.error(  # noqa: TRY400 (a full disk needs no traceback)
                 "The reject file in %s cannot be written: %s. Its rows:", self.folder, error.strerror
             )
             _log_rows(rejections)
 
-    def settle(self, outcome: Outcome) -> Outcome:
+    def settle(self, outcome: Outcome) -> None:
         """Write rejects, then delete the chunk's file, or leave in it only what is to be sent again."""
-        self.reject(outcome.rejections)
-        path = self._run / outcome.chunk.file
+        chunk = outcome.chunk
+        self.reject(outcome.rejections, chunk.origin)
         rest = outcome.left + outcome.deferred
+        path = self.folder / chunk.file
         try:
             if not rest:
                 path.unlink(missing_ok=True)
-            elif len(rest) < len(outcome.chunk.rows) or path.name in self._incomplete:
-                self._rewrite(path, rest)
+            elif len(rest) < len(chunk.rows):
+                self._rewrite(chunk.file, rest)
         except OSError as error:
-            if rest and path.name in self._incomplete:
-                lost = _not_kept(replace(outcome, rejections=()), f"the disk does not take it: {error.strerror}")
-                _log_rows(lost.rejections)
-                return replace(lost, rejections=outcome.rejections + lost.rejections)
             logger.warning(
                 "The spool file %s cannot be changed: %s. Its rows will be sent again.", path, error.strerror
             )
-        return outcome
 
-    def _rewrite(self, path: Path, rows: tuple[Row, ...]) -> None:
+    def leave(self, chunk: Chunk) -> tuple[Rejection, ...]:
+        """Leave the chunk's file as it is; write it anew where it lacks rows."""
+        if chunk.file not in self._incomplete:
+            return ()
+        try:
+            self._rewrite(chunk.file, chunk.rows)
+        except OSError as error:
+            lost = _not_kept(chunk, f"the disk does not take it: {error.strerror}")
+            _log_rows(lost)
+            return lost
+        return ()
+
+    def store(self, chunk: Chunk) -> Stored | None:
+        """What stands for the chunk while it is on disk only."""
+        if chunk.file in self._incomplete:
+            return None
+        size = sum(len(row.data) + 1 for row in chunk.rows)
+        rows, recovered = len(chunk.rows), chunk.origin is not None
+        return Stored(chunk.number, chunk.file, size, chunk.table, rows, chunk.tries, recovered)
+
+    def load(self, stored: Stored) -> Loaded:
+        """Read a chunk back. A file without rows is deleted; one that cannot be read stays, with an ERROR."""
+        path = self.folder / stored.file
+        try:
+            header, lines, torn = read_chunk(path)
+        except (UnreadableError, OSError) as error:
+            logger.error("%s. It stays where it is; its rows are not uploaded.", error)  # noqa: TRY400
+            return Loaded(None)
+        rows: list[Row] = []
+        damaged: list[Rejection] = []
+        if header is None:
+            path.unlink(missing_ok=True)
+            return Loaded(None, torn)
+        for line in lines:
+            try:
+                rows.append(row_of(header, line))
+            except ValueError as error:
+                text = msgspec.json.encode(line.decode("utf-8", "replace"))
+                damaged.append(Rejection(header.table, text, "damaged", f"a line of {stored.file}: {error}"))
+        origin: Origin | None = Origin(header.run, header.spider, header.mode, header.on_conflict)
+        self.reject(tuple(damaged), origin)
+        if not rows:
+            path.unlink(missing_ok=True)
+            return Loaded(None, torn, tuple(damaged))
+        if damaged:
+            with suppress(OSError):
+                self._rewrite(stored.file, tuple(rows))
+        kept = one_version_each(rows, header.mode)
+        origin = origin if stored.recovered else None
+        chunk = Chunk(stored.number, kept, stored.file, tries=stored.tries, origin=origin)
+        return Loaded(chunk, torn, tuple(damaged))
+
+    def count(self, stored: Stored) -> int:
+        """How many rows a chunk's file has."""
+        if stored.rows is not None:
+            return stored.rows
+        try:
+            return count_rows(self.folder / stored.file)
+        except OSError:
+            return 0
+
+    def close(self) -> None:
+        """Let go of the folders; remove those in which nothing is left."""
+        for folder in (*self._recovered, self._own):
+            with suppress(OSError):
+                folder.leave()
+        self._recovered.clear()
+
+    def _rewrite(self, name: str, rows: tuple[Row, ...]) -> None:
+        path = self.folder / name
         with path.open("rb") as file:
             header = file.readline()
         shorter = path.with_suffix(".new")
         shorter.unlink(missing_ok=True)
-        _append(shorter, header + b"".join(row.data + b"\n" for row in rows))
+        append(shorter, header + b"".join(row.data + b"\n" for row in rows), fsync=self._fsync)
         shorter.replace(path)
-        self._incomplete.discard(path.name)
+        if self._fsync:
+            sync_folder(path.parent)
+        self._incomplete.discard(name)
+
+    def _described(self, rejection: Rejection, origin: Origin | None) -> dict[str, Any]:
+        """What a replay of the row needs to know."""
+        if rejection.columns is None:
+            return {}
+        told = origin or self._schema.specs[rejection.table]
+        key = told.on_conflict or (() if origin else self._schema.key(rejection.table))
+        return {"columns": rejection.columns, "mode": told.mode, "on_conflict": told.on_conflict, "key": key}
+
+    def _is_wanted(self, path: Path, wanted: Callable[[Header], bool]) -> bool:
+        try:
+            header = read_header(path)
+        except (UnreadableError, OSError):
+            return False
+        return header is not None and wanted(header)
 
     def _not_written(self, name: str, error: OSError) -> None:
         if not self._incomplete:
@@ -150,56 +291,6 @@ class DiskSpool:
                 *(self.folder, error.strerror),
             )
         self._incomplete.add(name)
-
-    def close(self) -> None:
-        """Let go of the folder; remove it if nothing is left in it."""
-        os.close(self._lock)
-        if all(entry.name == "lock" for entry in self._run.iterdir()):
-            (self._run / "lock").unlink()
-            self._run.rmdir()
-
-    def _reject_line(self, rejection: Rejection) -> bytes:
-        line: dict[str, Any] = {
-            "time": _now(),
-            "table": rejection.table,
-            "code": rejection.code,
-            "message": rejection.message,
-            "details": rejection.details,
-            "hint": rejection.hint,
-            **self._facts,
-            "row": msgspec.Raw(rejection.data),
-        }
-        return msgspec.json.encode(line) + b"\n"
-
-
-class _DiskFile:
-    """The file of one open chunk."""
-
-    __slots__ = ("_fd", "_on_error", "name")
-
-    def __init__(self, path: Path, on_error: Callable[[str, OSError], None]) -> None:
-        self.name = path.name
-        self._on_error = on_error
-        self._fd = -1
-        try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            on_error(self.name, error)
-
-    def append(self, data: bytes) -> None:
-        if self._fd < 0:
-            return
-        try:
-            if os.write(self._fd, data + b"\n") != len(data) + 1:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            self.close()  # what follows a torn line could not be read back
-            self._on_error(self.name, error)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
 
 class NoSpool:
@@ -218,43 +309,42 @@ class NoSpool:
     def append(self, data: bytes) -> None:
         """Keep nothing."""
 
-    def reject(self, rejections: tuple[Rejection, ...]) -> None:
+    def reject(self, rejections: tuple[Rejection, ...], origin: Origin | None = None) -> None:  # noqa: ARG002
         """Report what was refused, since it is written nowhere else."""
         self._report(rejections)
 
-    def settle(self, outcome: Outcome) -> Outcome:
-        """Report what was refused or left."""
-        if outcome.left:
-            outcome = _not_kept(outcome, "there is no spool to keep it for the next run (SUPABASE_SPOOL_DIR)")
+    def settle(self, outcome: Outcome) -> None:
+        """Report what was refused."""
         self.reject(outcome.rejections)
-        return outcome
+
+    def leave(self, chunk: Chunk) -> tuple[Rejection, ...]:
+        """Report the rows: there is no place for them."""
+        lost = _not_kept(chunk, "there is no spool to keep it for the next run (SUPABASE_SPOOL_DIR)")
+        self._report(lost)
+        return lost
+
+    def store(self, chunk: Chunk) -> Stored | None:  # noqa: ARG002
+        """It is in memory only."""
+        return None
+
+    def load(self, stored: Stored) -> Loaded:
+        """Never asked for: nothing is stored."""
+        raise NotImplementedError(stored.file)
+
+    def count(self, stored: Stored) -> int:
+        """How many rows there are."""
+        return stored.rows or 0
 
     def close(self) -> None:
         """Nothing to do."""
 
 
-def _not_kept(outcome: Outcome, why: str) -> Outcome:
-    lost = tuple(
-        Rejection(row.table, row.data, "not_kept", f"the row was not uploaded, and {why}") for row in outcome.left
-    )
-    return replace(outcome, left=(), rejections=outcome.rejections + lost)
+def _not_kept(chunk: Chunk, why: str) -> tuple[Rejection, ...]:
+    text = f"the row was not uploaded, and {why}"
+    return tuple(Rejection(row.table, row.data, "not_kept", text, columns=row.columns) for row in chunk.rows)
 
 
 def _log_rows(rejections: tuple[Rejection, ...]) -> None:
     for row in rejections:
         text = row.data.decode("utf-8", "replace")
         logger.error("Row not in table %s (%s: %s): %s", row.table, row.code, row.message, text)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _append(path: Path, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-    finally:
-        os.close(fd)

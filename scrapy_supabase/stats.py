@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Protocol
 
-from scrapy_supabase.models import Chunk, Outcome
+from scrapy_supabase.models import Chunk, Mode, Outcome, Stored
+from scrapy_supabase.spool import Loaded
 
 PREFIX = "supabase/"
 
@@ -26,13 +27,16 @@ class Collector(Protocol):
 class Stats:
     """Counts rows and effort; an `Observer` of the delivery.
 
-    At every close `received = uploaded + superseded + failed + spooled`, in all and for each table.
+    At every close `received = uploaded + superseded + failed + spooled`, in all and for each table. Rows of earlier
+    runs are counted apart: recovered, recovered_failed, recovered_spooled.
     """
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
         self.totals: Counter[str] = Counter()
         self.rejected_by_code: Counter[tuple[str, str]] = Counter()  # (table, code)
+        self.settled_chunks = 0
+        self._failed_chunks: set[int] = set()
         for name in ("received", "uploaded", "failed", "spooled"):  # a zero says more than a missing line
             self._count(name, 0)
 
@@ -43,14 +47,17 @@ class Stats:
         self._count("chunk")
 
     def settled(self, outcome: Outcome) -> None:
-        """A chunk's rows are where the outcome says."""
-        table, effort = outcome.chunk.table, outcome.effort
-        self._count("uploaded", outcome.uploaded, table)
-        self._count("spooled", len(outcome.left), table)
+        """Rows of a chunk are where the outcome says."""
+        chunk, effort = outcome.chunk, outcome.effort
+        table, origin = chunk.table, chunk.origin
+        self.settled_chunks += 1
+        self._count("recovered" if origin else "uploaded", outcome.uploaded, table)
+        if origin and (origin.mode is Mode.INSERT or not chunk.keys):
+            self._count("recovered_ambiguous", outcome.uploaded, table)
         for rejection in outcome.rejections:
-            self.rejected(table, rejection.code)
-        if outcome.rejections or outcome.left:
-            self._count("chunk_failed")
+            self.rejected(table, rejection.code, recovered=origin is not None)
+        if outcome.rejections:
+            self._fail(chunk.number)
         self._count("request", effort.requests)
         self._count("retry", effort.retries)
         self._count("ambiguous_retry", effort.ambiguous_retries)
@@ -63,14 +70,26 @@ class Stats:
             self._count("upload_seconds", effort.seconds, suffix="")
             self._collector.max_value(PREFIX + "upload_seconds_max", effort.seconds)
 
+    def left(self, kept: Chunk | Stored, rows: int) -> None:
+        """Rows stay in the spool for the next run."""
+        recovered = kept.recovered if isinstance(kept, Stored) else kept.origin is not None
+        self._count("recovered_spooled" if recovered else "spooled", rows, kept.table)
+        self._fail(kept.number)
+
+    def read_back(self, loaded: Loaded) -> None:
+        """A chunk was read from its file."""
+        self._count("torn", loaded.torn)
+        for rejection in loaded.damaged:
+            self.rejected(rejection.table, rejection.code, recovered=loaded.chunk is None or bool(loaded.chunk.origin))
+
     def refused(self, table: str, code: str) -> None:
         """An item was received that could not become a row."""
         self._count("received", 1, table)
         self.rejected(table, code)
 
-    def rejected(self, table: str, code: str) -> None:
+    def rejected(self, table: str, code: str, *, recovered: bool = False) -> None:
         """A row is in the reject file."""
-        self._count("failed", 1, table)
+        self._count("recovered_failed" if recovered else "failed", 1, table)
         self.rejected_by_code[table, code] += 1
 
     def cleaned(self, table: str) -> None:
@@ -80,6 +99,16 @@ class Stats:
     def waited(self, seconds: float) -> None:
         """Items waited because too much was on its way."""
         self._count("backpressure_seconds", seconds, suffix="")
+
+    def was_gone(self, seconds: float) -> None:
+        """The server was gone for so long."""
+        self._count("outage")
+        self._count("outage_seconds", seconds, suffix="")
+
+    def _fail(self, number: int) -> None:
+        if number not in self._failed_chunks:
+            self._failed_chunks.add(number)
+            self._count("chunk_failed")
 
     def _count(self, name: str, number: float = 1, table: str = "", *, suffix: str = "_count") -> None:
         always = name in {"received", "uploaded", "failed", "spooled"} and not table

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.assembly import assemble, begin, new_backend, new_schema
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError
-from scrapy_supabase.models import Chunk, Mode, Outcome, Rejection, Row
+from scrapy_supabase.models import Chunk, Mode, Outcome, Rejection, Row, Stored
 from scrapy_supabase.retry import Patience
 from scrapy_supabase.rows import RowBuilder, stamps_of
 from scrapy_supabase.run import Run
 from scrapy_supabase.settings import LOCAL, Config, local_folder, project_of, script_config
-from scrapy_supabase.spool import NoSpool, Spool
+from scrapy_supabase.spool import Loaded, NoSpool, Spool
 from scrapy_supabase.values import printable
 
 if TYPE_CHECKING:
@@ -211,8 +211,7 @@ class Upload:
         result.chunks += 1
         result.uploaded += outcome.uploaded
         result.failed += len(outcome.rejections)
-        result.left += len(outcome.left)
-        result.failed_chunks += bool(outcome.rejections or outcome.left)
+        result.failed_chunks += bool(outcome.rejections)
         result.requests += effort.requests
         result.retries += effort.retries
         result.chunk_seconds += effort.seconds
@@ -221,13 +220,26 @@ class Upload:
             *(result.chunks, self._chunks_expected or "?", outcome.uploaded, len(outcome.chunk.rows)),
             *(outcome.chunk.table, effort.seconds),
         )
-        if outcome.fatal is not None and result.error is None:
-            result.error = outcome.fatal
-            logger.error("The upload ends (%s): %s", outcome.fatal.reason, outcome.fatal)
-            self._delivery.halt()
+
+    def left(self, kept: Chunk | Stored, rows: int) -> None:  # noqa: ARG002
+        """See `delivery.Observer`."""
+        self.result.left += rows
+        self.result.failed_chunks += 1
+
+    def read_back(self, loaded: Loaded) -> None:
+        """See `delivery.Observer`."""
+        self.result.failed += len(loaded.damaged)
 
     def waited(self, seconds: float) -> None:
         """See `delivery.Observer`."""
+
+    def was_gone(self, seconds: float) -> None:
+        """See `delivery.Observer`."""
+
+    def failed(self, error: FatalError) -> None:
+        """See `delivery.Observer`."""
+        self.result.error = error
+        logger.error("The upload ends (%s): %s", error.reason, error)
 
     def _wait(self, future: Future[None]) -> None:
         while not future.done():

@@ -91,6 +91,7 @@ class _Work:
     left: list[Row] = field(default_factory=list)
     effort: Effort = field(default_factory=Effort)
     fatal: FatalError | None = None
+    gone: TransientError | None = None
     waited_for_schema: bool = False
 
     @property
@@ -104,7 +105,8 @@ class _Work:
         self.effort.splits += 1
 
     def refuse(self, row: Row, error: ServerError) -> None:
-        self.rejections.append(Rejection(row.table, row.data, error.code, error.message, error.details, error.hint))
+        why = (error.code, error.message, error.details, error.hint)
+        self.rejections.append(Rejection(row.table, row.data, *why, columns=row.columns))
 
     def give_up(self, rows: tuple[Row, ...]) -> None:
         """Leave `rows` and all that was still to be sent."""
@@ -117,7 +119,7 @@ class _Work:
             self.left.extend(self.deferred)
             self.deferred.clear()
         rest = (tuple(self.rejections), tuple(self.deferred), tuple(self.left))
-        return Outcome(self.chunk, self.uploaded, *rest, self.fatal, self.effort)
+        return Outcome(self.chunk, self.uploaded, *rest, self.fatal, self.effort, self.gone)
 
 
 class Uploader:
@@ -179,6 +181,18 @@ class Uploader:
         work.effort.seconds = self._clock() - started
         return work.outcome()
 
+    def probe(self, table: str) -> None:
+        """Ask once, with no rows, whether the server takes requests. Raises `TransientError` where it does not."""
+        schema = self._schema
+        try:
+            self._backend.write(
+                Write(table, schema.key(table), b"[]", schema.mode(table), schema.specs[table].on_conflict)
+            )
+        except TransientError:
+            raise
+        except ServerError:
+            pass  # whatever it says of the table, it is there
+
     def _portions(self, chunk: Chunk) -> list[tuple[Row, ...]]:
         """Divide the rows of `chunk` by what was too large before."""
         largest = self._largest.get(chunk.table)
@@ -225,7 +239,8 @@ class Uploader:
                 self._patience.sleep(max(self._delay, error.retry_after or 0.0))
                 work.split(rows, one_is_bad=False)
             else:
-                logger.warning("%s: given up for now (%s) Its rows stay in the spool.", work.chunk, error)
+                logger.info("%s: given up for now (%s)", work.chunk, error)
+                work.gone = None if error.internal else error
                 work.give_up(rows)
         except FatalError as error:
             work.fatal = error

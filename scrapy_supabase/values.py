@@ -121,6 +121,14 @@ def text_of(value: Any) -> str:
     return decoded if isinstance(decoded, str) else encoded.decode()
 
 
+def text_of_json(value: msgspec.Raw) -> str | None:
+    """What `text_of` returns for the value that `value` is the JSON of; None for null."""
+    encoded = bytes(value).strip()
+    if encoded == b"null":
+        return None
+    return msgspec.json.decode(encoded, type=str) if encoded.startswith(b'"') else encoded.decode()
+
+
 def printable(item: Any) -> bytes:
     """Return an item as JSON for a person to read, with what cannot be encoded printed. Never raises."""
     from itemadapter import ItemAdapter, is_item

@@ -200,8 +200,10 @@ def test_a_server_that_stays_down_leaves_the_rows_in_the_spool(crawl: Crawler, t
     """Every second request fails, then all: what is not stored is on disk, and nothing else."""
     proxy.faults.extend([faults.passes, faults.passes, faults.passes])
     proxy.always = faults.answers(503, "<h1>down</h1>")
-    done = crawl({"items": items(300)}, SUPABASE_URL=proxy.url)
-    assert done.counts("uploaded", "spooled", "chunk_failed") == (100, 200, 2)
+    done = crawl({"items": items(300)}, SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.5)
+    assert done.counts("uploaded", "spooled", "chunk_failed", "outage") == (100, 200, 2, 1)
+    assert "200 rows are not uploaded. They are in" in done.log
+    assert "The next crawl uploads them, or: scrapy supabase replay" in done.log
     assert table("select count(*) from t") == [(100,)]
     assert len(done.spooled) == 2
     assert {stat.S_IMODE(path.stat().st_mode) for path in done.spooled} == {0o600}
@@ -223,7 +225,7 @@ def test_the_close_does_not_wait_for_ever(crawl: Crawler, table: Sql, proxy: Fau
     proxy.always = faults.hangs
     done = crawl({"items": items(150)}, SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.5)
     assert done.counts("uploaded", "spooled") == (0, 150)
-    assert "still being uploaded after 0.5 s" in done.log
+    assert "2 chunks are still being uploaded, and 0 wait, after 0.5 s" in done.log
     assert len(done.spooled) == 2
 
 
@@ -294,7 +296,7 @@ def test_without_a_spool_what_is_not_uploaded_is_said_row_by_row(crawl: Crawler,
     proxy.faults.extend([faults.passes, faults.passes])
     proxy.always = faults.answers(503, "<h1>down</h1>")
     plan = {"items": items(3)}
-    settings = {"SUPABASE_URL": proxy.url, "SUPABASE_SPOOL_DIR": "@none"}
+    settings = {"SUPABASE_URL": proxy.url, "SUPABASE_SPOOL_DIR": "@none", "SUPABASE_CLOSE_TIMEOUT": 0.5}
     done = crawl(plan, **settings)
     assert done.counts("uploaded", "failed", "spooled") == (0, 3, 0)
     assert "Row not in table t (not_kept: the row was not uploaded" in done.log

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import resource
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from random import Random
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from scrapy_supabase.chunks import Chunker
 from scrapy_supabase.delivery import BegunUpload, Delivery
 from scrapy_supabase.errors import FatalError
-from scrapy_supabase.models import Chunk, Mode, Outcome, Rejection, Row, TableSpec
+from scrapy_supabase.models import Chunk, Mode, Outcome, Rejection, Row, Stored, TableSpec
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.spool import DiskSpool, NoSpool, Spool
 from scrapy_supabase.stats import Stats
@@ -44,6 +45,18 @@ class Collector:
         self.values[key] = max(self.values[key], value)
 
 
+class Watcher(Stats):
+    """Counts, and remembers what the delivery failed of."""
+
+    def __init__(self) -> None:
+        super().__init__(Collector())
+        self.error: FatalError | None = None
+
+    def failed(self, error: FatalError) -> None:
+        """Nothing is uploaded any more."""
+        self.error = error
+
+
 class Engine:
     """A delivery whose uploads are decided by the test, and its owner's side of it."""
 
@@ -56,10 +69,12 @@ class Engine:
         rows: int = 3,
         workers: int = 3,
         tables: tuple[str, ...] = ("t",),
+        recovered: Sequence[Stored] = (),
+        **more: Any,
     ) -> None:
         self.schema = Schema({name: TableSpec(name) for name in tables})
         self.spool = spool or NoSpool()
-        self.stats = Stats(Collector())
+        self.stats = Watcher()
         self.woken = threading.Event()
         chunker = Chunker(
             max_rows=rows,
@@ -68,6 +83,7 @@ class Engine:
             mode=self.schema.mode,
             references=self.schema.references,
             open_file=self.spool.open,
+            last=len(recovered),
         )
         self.delivery = Delivery(
             upload,
@@ -78,11 +94,14 @@ class Engine:
             references=self.schema.references,
             workers=workers,
             wake=self.woken.set,
+            recovered=recovered,
+            **more,
         )
 
     def wait(self, future: Future[None], seconds: float = 10.0) -> bool:
         """Be the owner's thread until `future` is done."""
-        for _ in range(int(seconds * 50)):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
             self.delivery.collect()
             if future.done():
                 return True

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from scrapy_supabase import errors, settings
 from scrapy_supabase.commands import _MODULES
-from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, Row
+from scrapy_supabase.models import Chunk, Effort, Mode, Origin, Outcome, Rejection, Row
+from scrapy_supabase.spool import Loaded
 from scrapy_supabase.stats import PREFIX, Stats
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +70,12 @@ def test_stats() -> None:
     effort = Effort(1, 1, 1, 1, 1, 1, 1.0)
     effort.errors["23505"] += 1
     stats.sealed(chunk)
-    stats.settled(Outcome(chunk, 1, (Rejection("t", b"", "c", "m"),), (), (row,), None, effort))
+    old = replace(chunk, origin=Origin("run", "spider", Mode.UPSERT, ()))
+    for each in (chunk, old):
+        stats.settled(Outcome(each, 1, (Rejection("t", b"", "c", "m"),), (), (row,), None, effort))
+        stats.left(each, 1)
+    stats.read_back(Loaded(None, torn=1))
+    stats.was_gone(1.0)
     stats.refused("t", "c")
     stats.cleaned("t")
     stats.waited(1.0)

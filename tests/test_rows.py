@@ -162,7 +162,7 @@ def builder(*columns: str, spec: TableSpec | None = None) -> RowBuilder:
     spec = spec or TableSpec("t")
     schema = Schema({"t": spec})
     schema.learn("t", TableInfo(dict.fromkeys(columns, "text"), ("id",), frozenset()))
-    return RowBuilder({None: spec}, schema, {"now": lambda _: "stamped"}, lambda _: None)
+    return RowBuilder({None: spec}, schema, {"now": lambda *_: "stamped"}, lambda _: None)
 
 
 def test_the_item_is_not_changed() -> None:

@@ -54,7 +54,7 @@ def test_defaults() -> None:
         ("SUPABASE_ON_CONFLICT", "a,,b", "column names"),
         ("SUPABASE_SCHEMA", "", "not empty"),
         ("SUPABASE_SPOOL_DIR", 5, "a folder, or None"),
-        ("SUPABASE_STAMPS", {"a": "yesterday"}, "one of run_id, now"),
+        ("SUPABASE_STAMPS", {"a": "yesterday"}, "one of run_id, row_id, now"),
         ("SUPABASE_STAMPS", ["now"], "a dict"),
         ("SUPABASE_TABLE", 5, "not empty"),
         ("SUPABASE_TABLES", "t", "a dict"),

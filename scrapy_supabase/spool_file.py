@@ -1,0 +1,258 @@
+"""The files of the spool: their format, written and read in one place (docs/reference/spool.md).
+
+A chunk's file is JSON Lines: a header, then one row a line, as it will be sent. The reject file has one refused row a
+line, with the reason.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from scrapy_supabase.errors import SupabaseError
+from scrapy_supabase.models import Mode, Rejection, Row
+from scrapy_supabase.values import text_of_json
+
+FORMAT = 1
+REJECTED = "rejected.jsonl"
+
+
+class UnreadableError(SupabaseError):
+    """A file of the spool that this version cannot read. It is left as it is."""
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line of a chunk's file. `opened` is when its first row came, in UTC."""
+
+    format: int
+    table: str
+    columns: tuple[str, ...]
+    mode: Mode
+    on_conflict: tuple[str, ...]
+    key: tuple[str, ...]
+    opened: str
+    spider: str = ""
+    project: str = ""
+    run: str = ""
+
+
+class RejectedLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the reject file. `columns` and what follows it are missing where the item never became a row."""
+
+    time: str
+    table: str
+    code: str
+    message: str
+    details: str | None = None
+    hint: str | None = None
+    spider: str = ""
+    project: str = ""
+    run: str = ""
+    columns: tuple[str, ...] | None = None
+    mode: Mode | None = None
+    on_conflict: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    row: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class AppendFile:
+    """A chunk's file while rows are written to it, one unbuffered write each (1.5 µs).
+
+    What cannot be written is told to `on_error` (once, with the file's name) and never raised.
+    """
+
+    __slots__ = ("_fd", "_on_error", "name")
+
+    def __init__(self, folder: Path, name: str, on_error: Callable[[str, OSError], None], *, fsync: bool) -> None:
+        self.name = name
+        self._on_error = on_error
+        self._fd = -1
+        path = folder / name
+        try:
+            self._fd = os.open(path, _flags(fsync=fsync) | os.O_EXCL, 0o600)
+            if fsync:
+                sync_folder(path.parent)
+        except OSError as error:
+            self.close()
+            on_error(self.name, error)
+
+    def append(self, data: bytes) -> None:
+        """Write one line."""
+        if self._fd < 0:
+            return
+        try:
+            if os.write(self._fd, data + b"\n") != len(data) + 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self.close()  # what follows a torn line could not be read back
+            self._on_error(self.name, error)
+
+    def close(self) -> None:
+        """No line follows."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def append(path: Path, data: bytes, *, fsync: bool) -> None:
+    """Add `data` to a file, which is made if need be. Raises `OSError`."""
+    fd = os.open(path, _flags(fsync=fsync), 0o600)
+    try:
+        _write_all(fd, data)
+    finally:
+        os.close(fd)
+
+
+def append_shared(path: Path, data: bytes, *, fsync: bool) -> None:
+    """Add `data` to a file that another process may be about to take away (`take`). Raises `OSError`."""
+    while True:
+        fd = os.open(path, _flags(fsync=fsync), 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if same_file(fd, path):
+                _write_all(fd, data)
+                return
+        finally:
+            os.close(fd)
+
+
+def take(path: Path, to: Path) -> bool:
+    """Move a file that others append to. False where there is none."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            path.replace(to)
+            return True
+        return False
+    finally:
+        os.close(fd)
+
+
+def same_file(fd: int, path: Path) -> bool:
+    """Whether `path` still is the file that is open as `fd`."""
+    try:
+        there, opened = path.stat(), os.fstat(fd)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new names in a folder survive the machine."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_header(path: Path) -> Header | None:
+    """The header; None where the file ends before it does. Raises `UnreadableError` and `OSError`."""
+    with path.open("rb") as file:
+        return _header(path, file.readline())
+
+
+def read_chunk(path: Path) -> tuple[Header | None, list[bytes], bool]:
+    """Header (None where the file ends before it does), lines, and whether a torn last line was skipped.
+
+    Raises `UnreadableError` and `OSError`.
+    """
+    first, newline, rest = path.read_bytes().partition(b"\n")
+    lines = rest.split(b"\n")
+    torn = bool(lines.pop() if newline else first)
+    return _header(path, first + newline), lines if newline else [], torn
+
+
+@contextmanager
+def reject_lines(path: Path) -> Iterator[Iterator[tuple[bytes, RejectedLine | None]]]:
+    """Each line of a reject file, as it is and as what it says; None where it says nothing of the kind."""
+    with path.open("rb") as file:
+
+        def lines() -> Iterator[tuple[bytes, RejectedLine | None]]:
+            for line in file:
+                found: RejectedLine | None = None
+                with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                    found = msgspec.json.decode(line, type=RejectedLine)
+                yield line, found
+
+        yield lines()
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a chunk's file has."""
+    with path.open("rb") as file:
+        lines = sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
+    return max(lines - 1, 0)
+
+
+def row_of(header: Header, data: bytes) -> Row:
+    """The row of a line. Raises `ValueError` where it is no JSON object."""
+    return Row(header.table, header.columns, key_of_json(data, header.key), data)
+
+
+def key_of_json(data: bytes, columns: tuple[str, ...]) -> str | None:
+    """The text of a row's key, the same that `rows.py` makes of the item. Raises `ValueError` for no JSON object."""
+    try:
+        values = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        parts = [text_of_json(values.get(column, _NULL)) for column in columns]
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ValueError(str(error)) from error
+    return None if not parts or None in parts else "\x1f".join(part for part in parts if part is not None)
+
+
+def reject_line(rejection: Rejection, facts: Mapping[str, str], header: Mapping[str, Any]) -> bytes:
+    """A line of the reject file. `header` holds columns, mode and key of a row, nothing of an item that is none."""
+    line: dict[str, Any] = {
+        "time": now(),
+        "table": rejection.table,
+        "code": rejection.code,
+        "message": rejection.message,
+        "details": rejection.details,
+        "hint": rejection.hint,
+        **facts,
+        **header,
+        "row": msgspec.Raw(rejection.data),
+    }
+    return msgspec.json.encode(line) + b"\n"
+
+
+def now() -> str:
+    """The time of writing, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+_NULL = msgspec.Raw(b"null")
+
+
+def _header(path: Path, line: bytes) -> Header | None:
+    if not line.endswith(b"\n") or line == b"\n":
+        return None
+    try:
+        header = msgspec.json.decode(line, type=Header)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UnreadableError(f"{path} does not begin with a header that can be read ({error})") from error
+    if header.format != FORMAT:
+        raise UnreadableError(f"{path} has format {header.format}, this version reads {FORMAT}")
+    return header
+
+
+def _flags(*, fsync: bool) -> int:
+    return os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (os.O_DSYNC if fsync else 0)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
