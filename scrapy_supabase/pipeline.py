@@ -282,4 +282,5 @@ class SupabasePipeline:
                 "The stamp 'url' needs SPIDER_MIDDLEWARES = {'scrapy_supabase.UrlStampMiddleware': 950}, "
                 "or ADDONS = {'scrapy_supabase.Addon': 300} instead of the pipeline alone."
             )
-        return {**stamps_of(self._run), "url": lambda item, _: urls.take(item) if urls else None}
+        stamps = stamps_of(self._run)
+        return {**stamps, "url": lambda item, _: urls.take(item)} if urls else stamps

@@ -77,6 +77,10 @@ class RunFolder:
             append_shared(self.path.parent / REJECTED, taken.read_bytes(), fsync=True)
             taken.unlink()
 
+    def release(self) -> None:
+        """Let go of the folder as it is."""
+        os.close(self._lock)
+
     def leave(self) -> None:
         """Let go of the folder; remove it if nothing is left in it."""
         try:
@@ -87,7 +91,7 @@ class RunFolder:
         except FileNotFoundError:
             pass
         finally:
-            os.close(self._lock)
+            self.release()
 
 
 def dead_runs(folder: Path, project: str | None) -> Iterator[RunFolder]:

@@ -76,12 +76,37 @@ class Config:
         return {spec.name: spec for spec in self.routes.values()}
 
     @classmethod
-    def from_settings(cls, settings: BaseSettings, environ: Mapping[str, str] | None = None) -> Config:
-        """Read everything. Raises `ConfigurationError` that lists every wrong value and what is allowed."""
+    def from_settings(
+        cls, settings: BaseSettings, environ: Mapping[str, str] | None = None, *, tables: bool = True
+    ) -> Config:
+        """Read everything. Raises `ConfigurationError` that lists every wrong value and what is allowed.
+
+        With `tables=False`, what the settings say of tables is not read.
+        """
         reader = _Reader(settings, os.environ if environ is None else environ)
-        config = cls(**_read(reader))
+        config = cls(**_read(reader, tables=tables))
         reader.check()
         return config
+
+    @classmethod
+    def for_table(cls, settings: BaseSettings, table: str | None, given: Mapping[str, Any]) -> Config:
+        """The settings for rows of one table (by default `SUPABASE_TABLE`); what is `given` stands above them.
+
+        `given` has keys of `SUPABASE_TABLES`, and `BATCH_CHUNK_SIZE`. Raises `ConfigurationError`.
+        """
+        routed = settings.get("SUPABASE_TABLES")
+        tables = list(routed.values()) if isinstance(routed, Mapping) else []
+        table = table or settings.get("SUPABASE_TABLE")
+        if not table:
+            raise ConfigurationError("Which table? Name it with --table, or set SUPABASE_TABLE.")
+        own = next((spec for spec in tables if isinstance(spec, Mapping) and spec.get("table") == table), {})
+        more = {name: value for name, value in given.items() if name in _TABLE_KEYS and value is not None}
+        changed = settings.copy()
+        changed.set("SUPABASE_TABLE", None, "cmdline")
+        changed.set("SUPABASE_TABLES", {"*": {**own, "table": table, **more}}, "cmdline")
+        if given.get("BATCH_CHUNK_SIZE") is not None:
+            changed.set("BATCH_CHUNK_SIZE", given["BATCH_CHUNK_SIZE"], "cmdline")
+        return cls.from_settings(changed)
 
 
 def project_of(url: str | None, key: str | None, environ: Mapping[str, str] | None = None) -> tuple[str, str]:
@@ -231,7 +256,7 @@ class _Reader:
         return dict(value)
 
 
-def _read(reader: _Reader) -> dict[str, Any]:
+def _read(reader: _Reader, *, tables: bool) -> dict[str, Any]:
     enabled = reader.flag("SUPABASE_ENABLED", True)
     key = _key(reader)
     url = _url(reader)
@@ -240,7 +265,7 @@ def _read(reader: _Reader) -> dict[str, Any]:
         "enabled": enabled,
         "url": url,
         "key": key,
-        "routes": _routes(reader),
+        "routes": _routes(reader) if tables else {},
         "schema": reader.text("SUPABASE_SCHEMA", "public"),
         "insert_fallback": reader.flag("SUPABASE_INSERT_FALLBACK", True),
         "unknown_columns": _unknown_columns(reader),

@@ -21,7 +21,7 @@ import msgspec
 
 from scrapy_supabase.chunks import ChunkFile, one_version_each
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.models import Chunk, Origin, Outcome, Rejection, Row, Stored
+from scrapy_supabase.models import Chunk, Mode, Origin, Outcome, Rejection, Row, Stored
 from scrapy_supabase.recovery import RunFolder, dead_runs, note_run
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.spool_file import (
@@ -104,6 +104,7 @@ class DiskSpool:
         self._fsync = fsync
         self._counter = 0
         self._recovered: list[RunFolder] = []
+        self._mode: Mode | None = None
         self._incomplete: set[str] = set()  # files that lack rows because the disk was full
         try:
             self._own = RunFolder.make(folder, run)
@@ -120,11 +121,15 @@ class DiskSpool:
         """The folder of this run."""
         return self._own.path
 
-    def recover(self, wanted: Callable[[Header], bool] | None = None) -> list[Stored]:
+    def recover(
+        self, wanted: Callable[[Path, Header], bool] | None = None, *, mode: Mode | None = None
+    ) -> list[Stored]:
         """Adopt the folders of dead runs of the same project; their chunks, oldest first, numbered from 1.
 
-        Only chunks that are `wanted` are taken, the others stay. Two spools never both adopt a folder.
+        Only chunks that are `wanted` are taken, the others stay. `mode` stands above that of the files. Two spools
+        never both adopt a folder.
         """
+        self._mode = mode
         found: list[Stored] = []
         for folder in dead_runs(self.folder, self._facts.get("project")):
             self._recovered.append(folder)
@@ -227,7 +232,8 @@ class DiskSpool:
             except ValueError as error:
                 text = msgspec.json.encode(line.decode("utf-8", "replace"))
                 damaged.append(Rejection(header.table, text, "damaged", f"a line of {stored.file}: {error}"))
-        origin: Origin | None = Origin(header.run, header.spider, header.mode, header.on_conflict)
+        mode = self._mode or header.mode
+        origin: Origin | None = Origin(header.run, header.spider, mode, header.on_conflict)
         self.reject(tuple(damaged), origin)
         if not rows:
             path.unlink(missing_ok=True)
@@ -276,12 +282,12 @@ class DiskSpool:
         key = told.on_conflict or (() if origin else self._schema.key(rejection.table))
         return {"columns": rejection.columns, "mode": told.mode, "on_conflict": told.on_conflict, "key": key}
 
-    def _is_wanted(self, path: Path, wanted: Callable[[Header], bool]) -> bool:
+    def _is_wanted(self, path: Path, wanted: Callable[[Path, Header], bool]) -> bool:
         try:
             header = read_header(path)
         except (UnreadableError, OSError):
             return False
-        return header is not None and wanted(header)
+        return header is not None and wanted(path, header)
 
     def _not_written(self, name: str, error: OSError) -> None:
         if not self._incomplete:

@@ -14,6 +14,7 @@ import logging
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from scrapy_supabase.models import Chunk, Mode, Outcome, Rejection, Row, Stored
 from scrapy_supabase.retry import Patience
 from scrapy_supabase.rows import RowBuilder, stamps_of
 from scrapy_supabase.run import Run
+from scrapy_supabase.schema import Schema
 from scrapy_supabase.settings import LOCAL, Config, local_folder, project_of, script_config
 from scrapy_supabase.spool import Loaded, NoSpool, Spool
 from scrapy_supabase.values import printable
@@ -42,13 +44,15 @@ class UploadResult:
 
     `failed` rows are not stored; `rejected` holds each of them, as JSON, with the reason. `error` is what ended the
     upload early: the rows after it were not read. `superseded` counts rows followed by another with the same key in
-    the same chunk. `seconds` are wall time, `chunk_seconds` the sum over chunks.
+    the same chunk, `cleaned` those that lost characters which PostgreSQL cannot store, `reasons` failed rows by table
+    and code. `seconds` are wall time, `chunk_seconds` the sum over chunks.
     """
 
     uploaded: int = 0
     failed: int = 0
     left: int = 0  # in the spool, where there is one
     superseded: int = 0
+    cleaned: int = 0
     rejected: list[Rejection] = field(default_factory=list)
     error: FatalError | None = None
     seconds: float = 0.0
@@ -57,6 +61,7 @@ class UploadResult:
     requests: int = 0
     retries: int = 0
     chunk_seconds: float = 0.0
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter, repr=False)
 
     @property
     def average_chunk_seconds(self) -> float:
@@ -126,7 +131,8 @@ def upload_to_supabase(
     chosen = _chosen(rows, top_n, order_by)
     total = len(chosen) if isinstance(chosen, Sequence) else None
     result = UploadResult()
-    with Upload(config, Run("upload_to_supabase"), NoSpool(result.rejected.extend), result) as upload:
+    spool = NoSpool(result.rejected.extend)
+    with Upload(config, Run("upload_to_supabase"), new_schema(config), spool, result) as upload:
         upload.begin()
         upload.build_and_add(_with_progress(chosen, total, table_name, progress), total)
         upload.finish()
@@ -136,21 +142,35 @@ def upload_to_supabase(
 class Upload:
     """Feeds rows to the engine from the calling thread, which owns it. A context manager; used once.
 
-    What happens is counted in `result`; `spool` keeps what is not uploaded.
+    What happens is counted in `result`; `spool` keeps what is not uploaded, and may hold what is `recovered`.
+    `progress` is told how many rows have just come to an end.
     """
 
-    def __init__(self, config: Config, run: Run, spool: Spool, result: UploadResult) -> None:
+    def __init__(
+        self,
+        config: Config,
+        run: Run,
+        schema: Schema,
+        spool: Spool,
+        result: UploadResult,
+        *,
+        recovered: Sequence[Stored] = (),
+        progress: Callable[[int], object] = lambda _: None,
+    ) -> None:
         self.result = result
         self._config = config
         self._run = run
         self._spool = spool
+        self._progress = progress
         self._patience = Patience()
         self._woken = threading.Event()
         self._chunks_expected: int | None = None
         self._started = time.perf_counter()
-        self.schema = new_schema(config)
+        self._schema = schema
         self._backend = new_backend(config, config.url, config.key)
-        self._delivery = assemble(config, self._backend, self.schema, spool, self, self._patience, wake=self._woken.set)
+        self._delivery = assemble(
+            config, self._backend, schema, spool, self, self._patience, self._woken.set, recovered
+        )
 
     def __enter__(self) -> Upload:
         return self
@@ -165,23 +185,28 @@ class Upload:
 
     def begin(self) -> None:
         """Check the table. Raises `FatalError` where it takes no rows."""
-        begin(self._config, self._backend, self.schema, self._run, self._patience)
+        begin(self._config, self._backend, self._schema, self._run, self._patience)
 
     def build_and_add(self, items: Iterable[Any], total: int | None = None) -> None:
         """Build a row of each item and upload it. Ends early where nothing can be uploaded any more."""
         if total is not None:
             self._chunks_expected = -(-total // self._config.chunk_rows)
-        builder = RowBuilder(self._config.routes, self.schema, stamps_of(self._run), lambda _: None)
+        builder = RowBuilder(self._config.routes, self._schema, stamps_of(self._run), self._cleaned)
         for item in items:
             try:
                 row = builder.build(item)
             except ItemError as error:
                 table = builder.table_of(type(item))
-                self.result.failed += 1
-                self._spool.reject((Rejection(table.name if table else "", printable(item), error.code, str(error)),))
+                self.reject(Rejection(table.name if table else "", printable(item), error.code, str(error)))
                 continue
             if not self.add(row):
                 return
+
+    def reject(self, rejection: Rejection) -> None:
+        """Keep what cannot become a row."""
+        self.result.failed += 1
+        self.result.reasons[rejection.table, rejection.code] += 1
+        self._spool.reject((rejection,))
 
     def add(self, row: Row) -> bool:
         """Upload a row. False where nothing can be uploaded any more."""
@@ -211,6 +236,8 @@ class Upload:
         result.chunks += 1
         result.uploaded += outcome.uploaded
         result.failed += len(outcome.rejections)
+        result.reasons.update((rejection.table, rejection.code) for rejection in outcome.rejections)
+        self._progress(outcome.uploaded + len(outcome.rejections))
         result.failed_chunks += bool(outcome.rejections)
         result.requests += effort.requests
         result.retries += effort.retries
@@ -240,6 +267,9 @@ class Upload:
         """See `delivery.Observer`."""
         self.result.error = error
         logger.error("The upload ends (%s): %s", error.reason, error)
+
+    def _cleaned(self, _table: str) -> None:
+        self.result.cleaned += 1
 
     def _wait(self, future: Future[None]) -> None:
         while not future.done():

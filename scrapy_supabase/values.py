@@ -21,7 +21,7 @@ import msgspec
 from scrapy_supabase.errors import ItemError
 
 # Types that msgspec encodes as PostgreSQL reads them, whatever the value; floats only where they are finite.
-_EXACT = frozenset({str, int, bool, type(None), Decimal, datetime, date, time, timedelta, UUID})
+_EXACT = frozenset({str, int, bool, type(None), Decimal, datetime, date, time, timedelta, UUID, msgspec.Raw})
 _SCALARS = _EXACT | {float}
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 

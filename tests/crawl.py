@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
@@ -61,12 +62,16 @@ class TestSpider(scrapy.Spider):
 
     __test__ = False
     name = "test"
+    ballast = b""
+    yielded = 0
     plan: dict[str, Any]
 
     async def start(self) -> AsyncIterator[Any]:
         """Items first, then requests."""
         for item in self.plan.get("items", []):
             yield made(item)
+        for number in range(self.plan.get("count", 0)):
+            yield {"id": number, "title": "x" * 200, "n": self.plan["n"]}
         for number in range(self.plan.get("pages", 0)):
             yield scrapy.Request(f"{self.plan['site']}/{number}")
 
@@ -75,6 +80,9 @@ class TestSpider(scrapy.Spider):
         assert isinstance(response, TextResponse)
         for item in response.json():
             yield made(item)
+            self.yielded += 1
+        if self.plan.get("grows_after") and self.yielded >= self.plan["grows_after"]:
+            self.ballast = self.ballast or b"x" * 500_000_000
 
 
 def made(item: dict[str, Any]) -> Any:
@@ -99,6 +107,23 @@ class Dropper:
     def process_item(self, item: Any) -> Any:  # noqa: ARG002
         """Fail on every item."""
         raise RuntimeError("another pipeline's fault")
+
+
+class Witness:
+    """A pipeline that writes down what came through the one before it."""
+
+    def __init__(self, path: str) -> None:
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    @classmethod
+    def from_crawler(cls, crawler: Any) -> Witness:
+        """`WITNESS` names the file."""
+        return cls(crawler.settings["WITNESS"])
+
+    def process_item(self, item: Any) -> Any:
+        """Append the item's id, and its version."""
+        os.write(self.file, f"{item['id']} {item.get('n', '')}\n".encode())
+        return item
 
 
 def main() -> None:

@@ -103,5 +103,6 @@ def test_errors() -> None:
     reasons = set(re.findall(r'"(supabase_[a-z_]+)"', text)) | {errors.FatalError.reason}
     listed = names("errors.md", r"^\| `(\w+)` \|")
     assert {name for name in listed if name.startswith("supabase_")} == reasons
-    codes = set(re.findall(r'(?:ItemError\(|error=\(|code=|row\.data, )"([a-z_]+)"', text))
+    before = r"ItemError\(|error=\(|code=|\.table, text, |row\.table, row\.data, |\btable, row\.data, "
+    codes = set(re.findall(f'(?:{before})"([a-z_]+)"', text))
     assert {name for name in listed if not name.startswith("supabase_")} == codes

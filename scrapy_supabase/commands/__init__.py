@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from scrapy_supabase.commands import local, sql
+from scrapy_supabase.commands import load, local, replay, sql
 from scrapy_supabase.errors import SupabaseError
 
-_MODULES = {"local": local, "sql": sql}
+_MODULES = {"load": load, "replay": replay, "local": local, "sql": sql}
 
 
 class SupabaseCommand(ScrapyCommand):
@@ -28,7 +28,7 @@ class SupabaseCommand(ScrapyCommand):
 
     def short_desc(self) -> str:
         """Shown by `scrapy` alone."""
-        return "Supabase: run one on this machine, query it"
+        return "Supabase: load files, replay what crawls left, run one on this machine, query it"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Declare the sub-commands."""
@@ -56,6 +56,9 @@ class SupabaseCommand(ScrapyCommand):
             raise UsageError(f"unknown argument: {args[0]}")
         try:
             self.exitcode = module.run(self.settings, opts)
+        except KeyboardInterrupt:
+            print(f"scrapy supabase {opts.subcommand}: interrupted; what is not uploaded is kept.", file=sys.stderr)
+            self.exitcode = 130
         except SupabaseError as error:
             print(f"scrapy supabase {opts.subcommand}: {error}", file=sys.stderr)
             self.exitcode = 1

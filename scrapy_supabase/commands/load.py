@@ -1,0 +1,91 @@
+"""scrapy supabase load: upload the rows of files, such as feed exports, into a table.
+
+JSON Lines, JSON (an array of objects) and CSV, also compressed (.gz); - is
+standard input. Each row goes the way of a scraped item: bad ones are rejected
+with their reason, the others are stored. The exit code is 0 only when every
+row is in the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from scrapy_supabase.assembly import find_server, new_schema, new_spool
+from scrapy_supabase.commands.progress import progress_of, said_how_it_went
+from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.files import FORMATS, BadLine, RowFile
+from scrapy_supabase.models import Mode, Rejection
+from scrapy_supabase.run import Run
+from scrapy_supabase.settings import Config
+from scrapy_supabase.upload import Upload, UploadResult
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("file", nargs="+", metavar="FILE", help="files of rows, in this order; - is standard input")
+    parser.add_argument("--table", metavar="NAME", help="the table (default: SUPABASE_TABLE)")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the file's name; jsonl for standard input")
+    parser.add_argument(
+        "--mode",
+        choices=[mode.value for mode in Mode],
+        help="what happens to rows that are there: replace them (upsert), keep them (ignore), refuse (insert); "
+        "default: SUPABASE_MODE, or upsert",
+    )
+    parser.add_argument(
+        "--on-conflict", metavar="COLUMNS", help="columns that make a row unique, with commas (default: primary key)"
+    )
+    parser.add_argument("--chunk-size", metavar="ROWS", help="rows a request, 1 to 1000 (default: BATCH_CHUNK_SIZE)")
+    parser.add_argument("--encoding", default="utf-8-sig", help="of CSV files (default: utf-8)")
+    parser.add_argument(
+        "--keep-empty", action="store_true", help="store an empty CSV cell as empty text; by default it is NULL"
+    )
+
+
+def run(settings: Any, opts: argparse.Namespace) -> int:
+    """Upload; returns the exit code."""
+    given = {"mode": opts.mode, "on_conflict": opts.on_conflict, "BATCH_CHUNK_SIZE": opts.chunk_size}
+    config = Config.for_table(settings, opts.table, given)
+    folder = config.spool_dir
+    if folder is None:
+        raise ConfigurationError("load needs a spool for rows that are not stored at once: SUPABASE_SPOOL_DIR is None.")
+    files = [RowFile(path, opts.format, keep_empty=opts.keep_empty, encoding=opts.encoding) for path in opts.file]
+    (spec,) = config.tables.values()
+    run, schema, result = Run("load"), new_schema(config), UploadResult()
+    server = find_server(config)
+    try:
+        spool = new_spool(config, schema, run)
+        outage = 60.0 if config.max_outage is None else config.max_outage
+        config = replace(config, url=server[0], key=server[1], max_outage=outage, runs_table=None)
+        sizes = [file.size for file in files]
+        total = sum(size for size in sizes if size is not None) if None not in sizes else None
+        with progress_of("load", total, "B") as bar, Upload(config, run, schema, spool, result) as upload:
+            upload.begin()
+            for file in files:
+                with closing(file):
+                    upload.build_and_add(_reported(file, upload, spec.name, bar))
+                if result.error is not None:
+                    break
+            upload.finish()
+    finally:
+        if server[2] is not None:
+            server[2].stop()
+    said_how_it_went(result, folder)
+    return 0 if result else 1
+
+
+def _reported(file: RowFile, upload: Upload, table: str, bar: Any) -> Any:
+    """The rows of a file; lines that are none are rejected on the way."""
+    shown = 0
+    for number, row in enumerate(file):
+        if isinstance(row, BadLine):
+            upload.reject(Rejection(table, row.data, "bad_line", f"{row.where}: {row.problem}"))
+        else:
+            yield row
+        if number % 1000 == 0:
+            bar.set_postfix_str(f"{upload.result.uploaded} rows", refresh=False)
+            bar.update(file.position - shown)
+            shown = file.position
+    bar.update(file.position - shown)

@@ -1,0 +1,154 @@
+"""scrapy supabase replay: upload what crawls left in the spool, and rejected rows.
+
+Oldest first, as a crawl would. The exit code is 0 only when nothing is left
+of what was asked for; Ctrl-C leaves the rest in the spool.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from scrapy_supabase.assembly import find_server, new_schema
+from scrapy_supabase.commands.progress import progress_of, said_how_it_went
+from scrapy_supabase.commands.sql import table as as_table
+from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.models import Mode
+from scrapy_supabase.recovery import runs_noted
+from scrapy_supabase.replay import Found, chunks_in, may_be_outdated, numbered, rejects_in, take_back_rejects
+from scrapy_supabase.run import Run
+from scrapy_supabase.settings import Config
+from scrapy_supabase.spool import DiskSpool
+from scrapy_supabase.spool_file import REJECTED, Header
+from scrapy_supabase.upload import Upload, UploadResult
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("path", nargs="?", metavar="PATH", help="a spool folder, or that of one run in it")
+    parser.add_argument("--rejected", action="store_true", help=f"also the rows of {REJECTED}, after you mended them")
+    parser.add_argument("--table", metavar="NAME", help="only rows of this table")
+    parser.add_argument(
+        "--mode",
+        choices=[mode.value for mode in Mode],
+        help="what happens to rows that are there: replace them (upsert), keep them (ignore), refuse (insert); "
+        "by default what the crawl was told",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list what would be uploaded, and do nothing")
+
+
+def run(settings: Any, opts: argparse.Namespace) -> int:
+    """Upload; returns the exit code."""
+    if opts.dry_run:
+        config = Config.from_settings(settings, {"SUPABASE_URL": "local", "SUPABASE_KEY": "-"}, tables=False)
+        folder, only = _folders(config, opts.path)
+        return _list(_selected(folder, only, opts))
+    config = Config.from_settings(settings, tables=False)
+    folder, only = _folders(config, opts.path)
+    found = _selected(folder, only, opts)
+    mine = [one for one in found if one.header.project == config.host]
+    others: Counter[str] = Counter()
+    for one in found:
+        if one.header.project != config.host:
+            others[one.header.project] += one.rows
+    for project, rows in others.items():
+        print(f"{rows} rows of another project ({project}) are left alone: SUPABASE_URL is {config.host}.")
+    if alive := sum(one.rows for one in mine if one.alive):
+        print(f"{alive} rows belong to crawls that are running: they are left to them.")
+    mine = [one for one in mine if not one.alive]
+    if not mine:
+        print(f"Nothing is left in {folder}.")
+        _mention_rejects(folder, opts)
+        return 0
+    if opts.mode is None:
+        rows, tables = may_be_outdated(((one.header, one.rows) for one in mine), runs_noted(folder))
+        if rows:
+            raise ConfigurationError(
+                f"{rows} rows were scraped before a later crawl for the same table ({', '.join(sorted(tables))}): they "
+                "may be older than what is stored now. Nothing was uploaded. Say --mode upsert to replace what is "
+                "stored, or --mode ignore to keep it and add only what is missing."
+            )
+    return _upload(config, folder, only, opts, sum(one.rows for one in mine))
+
+
+def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Namespace, total: int) -> int:
+    project = config.host
+    url, key, stack = find_server(config)
+    try:
+        outage = 60.0 if config.max_outage is None else config.max_outage
+        config = replace(config, url=url, key=key, max_outage=outage, runs_table=None)
+        run, schema, result = Run("replay"), new_schema(config), UploadResult()
+        spool = DiskSpool(folder, run.folder, schema, {"run": run.id, "spider": "replay", "project": project})
+        mode = Mode(opts.mode) if opts.mode else None
+
+        def wanted(path: Path, header: Header) -> bool:
+            return opts.table in (None, header.table) and only in (None, path.parent.name)
+
+        recovered = spool.recover(wanted, mode=mode)
+        kept = 0
+        if opts.rejected:
+            taken = take_back_rejects(
+                spool,
+                lambda header: header.project == project and opts.table in (None, header.table),
+                config.chunk_rows,
+            )
+            recovered, kept = numbered(taken.chunks, recovered), taken.kept
+        with (
+            progress_of("replay", total, " rows") as bar,
+            Upload(config, run, schema, spool, result, recovered=recovered, progress=bar.update) as upload,
+        ):
+            upload.begin()
+            upload.finish()
+    finally:
+        if stack is not None:
+            stack.stop()
+    if kept:
+        print(f"{kept} lines of {folder / REJECTED} are no rows and stay there.", file=sys.stderr)
+    said_how_it_went(result, folder)
+    _mention_rejects(folder, opts)
+    return 0 if result and not kept else 1
+
+
+def _folders(config: Config, path: str | None) -> tuple[Path, str | None]:
+    """The spool's folder, and the name of the run's where PATH is one."""
+    folder = Path(path) if path else config.spool_dir
+    if folder is None:
+        raise ConfigurationError("There is no spool (SUPABASE_SPOOL_DIR is None). Name a folder.")
+    if path and not folder.is_dir():
+        raise ConfigurationError(
+            f"{path} is no folder. Name a spool (default: .scrapy/supabase) or a run's folder in it."
+        )
+    folder = folder.resolve()
+    if (folder / "lock").exists():
+        return folder.parent, folder.name
+    return folder, None
+
+
+def _selected(folder: Path, only: str | None, opts: argparse.Namespace) -> list[Found]:
+    found = [one for one in chunks_in(folder) if only in (None, one.path.parent.name)]
+    rejects = rejects_in(folder) if opts.rejected else []
+    return [one for one in (*found, *rejects) if opts.table in (None, one.header.table)]
+
+
+def _list(found: list[Found]) -> int:
+    counts: Counter[tuple[str, ...]] = Counter()
+    for one in found:
+        header = one.header
+        state = "rejected" if one.code else "running" if one.alive else "left"
+        key = ", ".join(header.key)
+        kind = (header.opened[:10], header.run[:8], header.spider, header.table, header.mode, key, state, one.code)
+        counts[kind] += one.rows
+    rows = [[*kind, str(number)] for kind, number in counts.items()]
+    print(as_table(["scraped", "run", "spider", "table", "mode", "key", "state", "code", "rows"], rows))
+    print(f"({sum(counts.values())} rows)")
+    return 0
+
+
+def _mention_rejects(folder: Path, opts: argparse.Namespace) -> None:
+    number = sum(one.rows for one in rejects_in(folder))
+    if number and not opts.rejected:
+        print(f"{number} rejected rows are in {folder / REJECTED}. Once mended: scrapy supabase replay --rejected")

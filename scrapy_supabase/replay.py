@@ -1,0 +1,182 @@
+"""What `replay` does with a spool before it is uploaded: list it, judge it, take rejects back into it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from scrapy_supabase.chunks import ChunkFile
+from scrapy_supabase.models import Mode, Stored
+from scrapy_supabase.recovery import RunFolder, RunNote
+from scrapy_supabase.spool import DiskSpool
+from scrapy_supabase.spool_file import (
+    FORMAT,
+    REJECTED,
+    Header,
+    RejectedLine,
+    UnreadableError,
+    append_shared,
+    count_rows,
+    read_header,
+    reject_lines,
+    take,
+)
+
+_MOST_OPEN = 64  # files at once
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A chunk's file in the spool, or rejects of one kind (`code` is set)."""
+
+    path: Path
+    header: Header
+    rows: int
+    alive: bool = False
+    code: str = ""
+
+
+def chunks_in(folder: Path) -> Iterator[Found]:
+    """Every chunk's file in a spool, oldest first, without owning it; what cannot be read is left out."""
+    for run in sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ():
+        owned = RunFolder.adopt(run)
+        try:
+            for path in RunFolder.chunk_files(owned or RunFolder(run, -1)):
+                try:
+                    header = read_header(path)
+                    if header is not None:
+                        yield Found(path, header, count_rows(path), alive=owned is None)
+                except (UnreadableError, FileNotFoundError):
+                    continue
+        finally:
+            if owned is not None:
+                owned.release()
+
+
+def rejects_in(folder: Path) -> list[Found]:
+    """The reject file, a line a kind: table, code, mode, run."""
+    path = folder / REJECTED
+    if not path.exists():
+        return []
+    counts: Counter[tuple[str, Header]] = Counter()
+    with reject_lines(path) as lines:
+        for _, line in lines:
+            if line is not None:
+                counts[line.code, msgspec.structs.replace(_header_of(line), columns=())] += 1
+    return [Found(path, header, number, code=code) for (code, header), number in counts.items()]
+
+
+def may_be_outdated(headers: Iterable[tuple[Header, int]], runs: list[RunNote]) -> tuple[int, set[str]]:
+    """How many rows may overwrite newer ones, and the tables: a later run was to store rows in the same table."""
+    rows, tables = 0, set[str]()
+    for header, number in headers:
+        if header.mode is Mode.UPSERT and header.key and any(_is_later(run, header) for run in runs):
+            rows += number
+            tables.add(header.table)
+    return rows, tables
+
+
+@dataclass(slots=True)
+class TakenBack:
+    """What became of the reject file: chunks to be uploaded, and lines that stay in it."""
+
+    chunks: list[Stored] = field(default_factory=list)
+    rows: int = 0
+    kept: int = 0  # lines that were asked for and are no rows
+
+
+def take_back_rejects(spool: DiskSpool, wanted: Callable[[Header], bool], chunk_rows: int) -> TakenBack:
+    """Turn the rejects that are `wanted` into chunks of at most `chunk_rows` rows in the spool's own folder.
+
+    The others go back to the reject file. Where the process dies in the middle, no line is lost.
+    """
+    result = TakenBack()
+    taken = spool.own_folder / REJECTED
+    if not take(spool.folder / REJECTED, taken):
+        return result
+    writing: dict[Header, _Writing] = {}
+    back: list[bytes] = []
+    with reject_lines(taken) as lines:
+        for text, line in lines:
+            header = _header_of(line) if line is not None else None
+            if line is None or header is None or not wanted(header) or not header.columns:
+                result.kept += header is None or wanted(header)
+                back.append(text if text.endswith(b"\n") else text + b"\n")
+                continue
+            kind = msgspec.structs.replace(header, opened="")
+            file = writing.get(kind)
+            if file is None:
+                if len(writing) == _MOST_OPEN:
+                    result.chunks.append(writing.pop(next(iter(writing))).close())
+                file = writing[kind] = _Writing(spool.open_file(header))
+            file.add(bytes(line.row))
+            result.rows += 1
+            if file.rows >= chunk_rows:
+                result.chunks.append(writing.pop(kind).close())
+    result.chunks.extend(file.close() for file in writing.values())
+    if back:
+        append_shared(spool.folder / REJECTED, b"".join(back), fsync=True)
+    taken.unlink()
+    return result
+
+
+class _Writing:
+    """A chunk's file while rejects are written to it."""
+
+    def __init__(self, file: ChunkFile) -> None:
+        self._file = file
+        self.rows = 0
+        self._size = 0
+
+    def add(self, row: bytes) -> None:
+        self._file.append(row)
+        self.rows += 1
+        self._size += len(row) + 1
+
+    def close(self) -> Stored:
+        self._file.close()
+        return Stored(0, self._file.name, self._size, rows=self.rows, recovered=True)
+
+
+def numbered(*parts: list[Stored]) -> list[Stored]:
+    """Chunks in the order in which they are to be uploaded."""
+    chunks = [stored for part in parts for stored in part]
+    return [
+        Stored(number, one.file, one.size, one.table, one.rows, one.tries, one.recovered)
+        for number, one in enumerate(chunks, 1)
+    ]
+
+
+def _header_of(line: RejectedLine) -> Header:
+    """What a reject's chunk would have said of it. An item that never was a row has its fields for columns."""
+    columns = line.columns
+    if columns is None:
+        try:
+            columns = tuple(sorted(msgspec.json.decode(line.row, type=dict[str, msgspec.Raw])))
+        except msgspec.MsgspecError:
+            columns = ()
+    return Header(
+        format=FORMAT,
+        table=line.table,
+        columns=columns,
+        mode=line.mode or Mode.UPSERT,
+        on_conflict=line.on_conflict,
+        key=line.key,
+        opened=line.time,
+        spider=line.spider,
+        project=line.project,
+        run=line.run,
+    )
+
+
+def _is_later(run: RunNote, header: Header) -> bool:
+    return (
+        run.run != header.run
+        and run.project == header.project
+        and header.table in run.tables
+        and run.started >= header.opened
+    )

@@ -1,0 +1,321 @@
+"""Real crawls that are killed, cut off or stopped, and the next one: every row lands, each once, the newest version."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import fault_proxy as faults
+from tests.fault_proxy import FaultProxy
+from tests.fix_crawl import Crawl, Crawler
+from tests.polling import eventually
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+Site = Callable[[list[list[dict[str, Any]]]], str]
+TABLE = "create table t (id bigint primary key, title text, n int); grant all on t to service_role"
+DOWN = faults.answers(503, "<h1>down</h1>")
+
+
+@pytest.fixture
+def table(sql: Sql) -> Sql:
+    """The table `t`."""
+    sql(TABLE)
+    return sql
+
+
+def items(count: int, **more: Any) -> list[dict[str, Any]]:
+    """Items 0, 1, …"""
+    return [{"id": number, "title": f"t{number}", **more} for number in range(count)]
+
+
+def run_folders(done: Crawl) -> list[Path]:
+    """The folders of runs that are in the spool."""
+    return [path for path in (done.folder / "spool").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("mode", ["asyncio", "select", "none"])
+def test_the_next_crawl_uploads_what_one_left(crawl: Crawler, table: Sql, proxy: FaultProxy, mode: str) -> None:
+    """Before its own rows of the same keys; the counts tell them apart."""
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = DOWN
+    left = crawl({"items": items(250, n=1)}, mode=mode, SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.2)
+    assert left.counts("spooled") == (250,)
+    proxy.always = faults.passes
+    done = crawl({"items": items(100, n=2)}, mode=mode, SUPABASE_URL=proxy.url)
+    assert done.counts("received", "uploaded", "recovered", "spooled") == (100, 100, 250, 0)
+    assert done.stats["supabase/recovered_count/t"] == 250
+    assert table("select n, count(*) from t group by n order by n") == [(1, 150), (2, 100)]
+    assert "Earlier runs left 3 chunks" in done.log
+    assert "Of earlier runs: 250 rows uploaded, 0 rejected" in done.log
+    assert run_folders(done) == []
+
+
+def test_a_crawl_with_other_settings_sends_rows_as_they_were_to_be_sent(
+    crawl: Crawler, sql: Sql, proxy: FaultProxy
+) -> None:
+    """Another spider of the project: table, mode and conflict columns are those of the run that scraped the rows."""
+    sql("create table t (id bigint primary key, n int, unique (n)); create table t_b (id bigint primary key, n int)")
+    sql("grant all on t, t_b to service_role; insert into t values (1, 5)")
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = DOWN
+    rows = [{"id": 7, "n": 5}, {"id": 8, "n": 6}]
+    options = {"SUPABASE_MODE": "ignore", "SUPABASE_ON_CONFLICT": "n", "SUPABASE_URL": proxy.url}
+    crawl({"items": rows}, **options, SUPABASE_CLOSE_TIMEOUT=0.2)
+    proxy.always = faults.passes
+    done = crawl({"items": [{"id": 1, "n": 1}]}, SUPABASE_TABLE="t_b", SUPABASE_URL=proxy.url)
+    assert done.counts("uploaded", "recovered") == (1, 2)
+    assert sql("select * from t order by id") == [(1, 5), (8, 6)]
+
+
+def test_rows_for_a_table_that_is_gone_do_not_end_the_crawl(crawl: Crawler, sql: Sql, proxy: FaultProxy) -> None:
+    """Another spider's table: an ERROR, its rows stay, the crawl goes on."""
+    sql("create table t (id bigint primary key); create table t_b (id bigint primary key)")
+    sql("grant all on t, t_b to service_role")
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = DOWN
+    crawl({"items": [{"id": 1}]}, SUPABASE_TABLE="t_b", SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.2)
+    sql("drop table t_b; notify pgrst, 'reload schema'")
+    proxy.always = faults.passes
+    done = crawl({"items": [{"id": 1}]}, SUPABASE_URL=proxy.url)
+    assert done.stats["finish_reason"] == "finished"
+    assert done.counts("uploaded", "recovered_spooled") == (1, 1)
+    assert "Rows of an earlier run for table t_b cannot be uploaded: PGRST205" in done.log
+
+
+def test_rejects_of_an_earlier_run_keep_its_name(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
+    """The reject file says which run and spider scraped the row, and how it was to be sent."""
+    proxy.faults.extend([faults.passes] * 4)
+    proxy.always = DOWN
+    crawl(
+        {"items": []},
+        {"items": [{"id": 1, "n": 1}, {"id": 2, "n": "many"}]},
+        SUPABASE_URL=proxy.url,
+        SUPABASE_CLOSE_TIMEOUT=0.2,
+    )
+    proxy.always = faults.passes
+    done = crawl({"items": []}, SUPABASE_URL=proxy.url)
+    assert done.counts("recovered", "recovered_failed", "failed") == (1, 1, 0)
+    (line,) = done.rejected
+    assert (line["spider"], line["code"], line["mode"], line["key"]) == ("test1", "22P02", "upsert", [])
+    assert (line["columns"], line["row"]) == (["id", "n"], {"id": 2, "n": "many"})
+    assert "1 rows were rejected: 1 x 22P02 (t)." in done.log
+    assert "scrapy supabase replay --rejected" in done.log
+
+
+def test_an_outage_in_mid_crawl(crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site) -> None:
+    """Gone after the first chunk, back three seconds later: the crawl does not wait for it, and all rows land."""
+    pages = [[{"id": page * 10 + n} for n in range(10)] for page in range(200)]
+    proxy.faults.extend([faults.passes] * 3)
+    proxy.always = DOWN
+    plan = {"pages": 200, "site": site(pages)}
+    process = crawl.start(plan, SUPABASE_URL=proxy.url)
+    assert eventually(lambda: len(proxy.seen) > 6)
+    time.sleep(3)
+    proxy.always = faults.passes
+    done = crawl.finish(process)
+    assert done.counts("uploaded", "spooled", "outage") == (2000, 0, 1), done.log
+    assert table("select count(*) from t") == [(2000,)]
+    assert done.log.count("The server is gone (http_503") == 1
+    assert done.log.count("The server is back after") == 1
+    assert done.stats["supabase/outage_seconds"] > 1
+    assert done.stats.get("supabase/backpressure_seconds", 0) < 0.5
+    assert run_folders(done) == []
+
+
+def test_an_outage_that_lasts_too_long_closes_the_crawl(
+    crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site
+) -> None:
+    """`SUPABASE_MAX_OUTAGE`: reason `supabase_unavailable`; every row is in the spool, and the next crawl has it."""
+    pages = [[{"id": page * 10 + n} for n in range(10)] for page in range(2000)]
+    proxy.faults.extend([faults.passes] * 3)
+    proxy.always = DOWN
+    plan = {"pages": 2000, "site": site(pages)}
+    settings = {"CONCURRENT_REQUESTS": 2, "DOWNLOAD_DELAY": 0.01, "SUPABASE_URL": proxy.url}
+    done = crawl(plan, SUPABASE_MAX_OUTAGE=2, **settings)
+    assert done.stats["finish_reason"] == "supabase_unavailable", done.log
+    uploaded, spooled = done.counts("uploaded", "spooled")
+    assert uploaded == 100
+    assert "(SUPABASE_MAX_OUTAGE)" in done.log
+    proxy.always = faults.passes
+    again = crawl({"items": []}, SUPABASE_URL=proxy.url)
+    assert again.counts("recovered") == (spooled,)
+    assert table("select count(*) from t") == [(100 + spooled,)]
+
+
+STOPS: dict[str, dict[str, Any]] = {
+    "SIGTERM": {},
+    "second Ctrl-C": {},
+    "CLOSESPIDER_ITEMCOUNT": {"CLOSESPIDER_ITEMCOUNT": 500},
+    "CLOSESPIDER_TIMEOUT": {"CLOSESPIDER_TIMEOUT": 2},
+    "MemoryUsage": {"MEMUSAGE_LIMIT_MB": 400, "MEMUSAGE_CHECK_INTERVAL_SECONDS": 0.5},
+    "another pipeline": {"ITEM_PIPELINES": {"scrapy_supabase.SupabasePipeline": 300, "tests.crawl.Dropper": 400}},
+}
+
+
+@pytest.mark.parametrize("mode", ["asyncio", "none"])
+@pytest.mark.parametrize("stop", STOPS)
+def test_every_way_to_stop_keeps_every_row(
+    crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site, tmp_path: Path, stop: str, mode: str
+) -> None:
+    """Whatever ends the crawl, with the server up or gone: what a later pipeline saw is stored by the next crawl."""
+    pages = [[{"id": page * 10 + n, "title": "x"} for n in range(10)] for page in range(3000)]
+    witness = tmp_path / "witness"
+    pipelines = {"scrapy_supabase.SupabasePipeline": 300, "tests.crawl.Witness": 350}
+    settings: dict[str, Any] = {
+        **STOPS[stop],
+        "CONCURRENT_REQUESTS": 4,
+        "WITNESS": str(witness),
+        "SUPABASE_URL": proxy.url,
+    }
+    settings["ITEM_PIPELINES"] = {**settings.get("ITEM_PIPELINES", {}), **pipelines}
+    if stop == "another pipeline":
+        pages = pages[:40]
+    proxy.faults.extend([faults.passes] * 4)
+    proxy.always = DOWN
+    plan = {"pages": len(pages), "site": site(pages), "grows_after": 800 if stop == "MemoryUsage" else None}
+    process = crawl.start(plan, mode=mode, SUPABASE_CLOSE_TIMEOUT=0.5, **settings)
+    if stop in ("SIGTERM", "second Ctrl-C"):
+        assert eventually(lambda: len(proxy.seen) > 5)
+    if stop == "SIGTERM":
+        process.send_signal(signal.SIGTERM)
+    elif stop == "second Ctrl-C":
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+    done = crawl.finish(process, balanced=False)
+    assert process.returncode == 0 or stop == "second Ctrl-C", done.log
+    proxy.always = faults.passes
+    again = crawl({"items": []}, SUPABASE_URL=proxy.url)
+    seen = {int(line.split()[0]) for line in witness.read_text().splitlines()}
+    stored = {row[0] for row in table("select id from t")}
+    assert len(seen) > 100
+    assert seen <= stored, (sorted(seen - stored)[:10], done.log, again.log)
+    assert run_folders(again) == []
+
+
+def killed(crawl: Crawler, process: Any, after: float) -> None:
+    """`kill -9` the crawl after so many seconds, or when it is over."""
+    try:
+        process.wait(after)
+    except subprocess.TimeoutExpired:
+        os.kill(process.pid, signal.SIGKILL)
+    crawl.finish(process, balanced=False)
+
+
+@pytest.mark.parametrize("jobdir", [False, True])
+@pytest.mark.parametrize("keyed", [True, False])
+def test_kill_9_and_again(crawl: Crawler, sql: Sql, tmp_path: Path, keyed: bool, jobdir: bool) -> None:
+    """Three times, recovery included: each row that was handed on is stored, once. `make soak` does it 30 times."""
+    check_kills(crawl, sql, tmp_path, keyed=keyed, jobdir=jobdir, moments=[0.9, 1.0, 1.1], count=8000)
+
+
+def check_kills(
+    crawl: Crawler, sql: Sql, folder: Path, *, keyed: bool, jobdir: bool, moments: list[float], count: int
+) -> None:
+    """Kill a crawl of `count` items at each of `moments` (seconds), then let one end."""
+    if keyed:
+        sql("create table t (id bigint primary key, title text, n int); grant all on t to service_role")
+        settings: dict[str, Any] = {}
+    else:
+        sql(
+            "create table t (row_id uuid not null unique, id bigint, n int, title text); grant all on t to service_role"
+        )
+        settings = {"SUPABASE_ROW_ID_COLUMN": "row_id"}
+    if jobdir:
+        settings["JOBDIR"] = str(folder / "job")
+    witness = folder / "witness"
+    settings["WITNESS"] = str(witness)
+    settings["ITEM_PIPELINES"] = {"scrapy_supabase.SupabasePipeline": 300, "tests.crawl.Witness": 350}
+    for number, moment in enumerate(moments):
+        killed(crawl, crawl.start({"count": count, "n": number}, **settings), moment)
+    done = crawl({"count": count, "n": len(moments)}, **settings)
+    assert run_folders(done) == []
+    assert done.counts("spooled", "failed", "recovered_failed") == (0, 0, 0)
+    seen: dict[int, list[int]] = {}
+    for line in witness.read_text().splitlines():
+        item, _, n = line.partition(" ")
+        seen.setdefault(int(item), []).append(int(n))
+    if keyed:
+        assert sql("select count(*), min(n), max(n) from t") == [(count, len(moments), len(moments))]
+        return
+    stored = sql("select id, n, count(*), count(distinct row_id) from t group by 1, 2")
+    assert all(rows == ids for _, _, rows, ids in stored)
+    found = {(item, n): rows for item, n, rows, _ in stored}
+    expected = {(item, n): 1 for item, versions in seen.items() for n in versions}
+    assert set(expected) <= set(found)
+    # Rows that were written down and not yet handed on when the process died are more than was promised: one a kill.
+    assert len(found) - len(expected) <= len(moments)
+    assert set(found.values()) == {1}
+
+
+def test_rows_without_a_key_may_be_doubled_and_that_is_said(crawl: Crawler, sql: Sql, proxy: FaultProxy) -> None:
+    """Counted, and warned about with what prevents it."""
+    sql("create table t (id bigint, n int); grant all on t to service_role")
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = DOWN
+    crawl({"items": items(5, n=1)}, SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.2)
+    proxy.always = faults.passes
+    done = crawl({"items": []}, SUPABASE_URL=proxy.url)
+    assert done.counts("recovered", "recovered_ambiguous") == (5, 5)
+    assert "rows of an earlier run are uploaded that have no key" in done.log
+    assert "SUPABASE_ROW_ID_COLUMN" in done.log
+
+
+def test_row_ids_make_a_retry_harmless(crawl: Crawler, sql: Sql, proxy: FaultProxy) -> None:
+    """The server stores and hangs up: sent again, nothing is doubled; two runs do not collide."""
+    sql("create table t (rid uuid unique, id bigint, title text); grant all on t to service_role")
+    settings = {"SUPABASE_ROW_ID_COLUMN": "rid", "SUPABASE_URL": proxy.url}
+    for _ in range(2):
+        proxy.faults.extend([faults.passes, faults.passes, faults.resets_after, faults.resets_after])
+        done = crawl({"items": items(300)}, **settings)
+        assert done.counts("uploaded", "ambiguous_retry") == (300, 0), done.log
+    assert sql("select count(*), count(distinct rid) from t") == [(600, 600)]
+    assert sql("select distinct substr(rid::text, 15, 1) from t") == [("5",)]
+
+
+@pytest.mark.parametrize("crawls", [2, 4])
+def test_crawls_at_once_share_a_folder_and_a_table(crawl: Crawler, sql: Sql, tmp_path: Path, crawls: int) -> None:
+    """Overlapping keys, a spool full of dead runs: no row is lost, no deadlock shows, nothing is adopted twice."""
+    sql("create table t (id bigint primary key, title text, n int); grant all on t to service_role")
+    for number in range(6):
+        killed(crawl, crawl.start({"count": 20000, "n": number}), 0.9)
+    folders = [path for path in (tmp_path / "spool").iterdir() if path.is_dir()]
+    processes = [
+        Crawler(tmp_path / f"crawl{number}", crawl.project).start(
+            {"count": 4000, "n": 100 + number}, SUPABASE_SPOOL_DIR=str(tmp_path / "spool")
+        )
+        for number in range(crawls)
+    ]
+    for number in range(crawls):
+        (tmp_path / f"crawl{number}").mkdir()
+    ended = [
+        Crawler(tmp_path / f"crawl{number}", crawl.project).finish(process) for number, process in enumerate(processes)
+    ]
+    assert all(each.counts("failed", "spooled", "recovered_failed") == (0, 0, 0) for each in ended)
+    assert not any("ERROR" in each.log for each in ended)
+    adopted = sum(each.log.count("Earlier runs left") for each in ended)
+    assert adopted >= min(1, len(folders))
+    assert sql("select count(*) filter (where id < 4000 and n >= 100) from t") == [(4000,)]
+    assert not [path for path in (tmp_path / "spool").iterdir() if path.is_dir()]
+
+
+def test_the_spool_of_a_run_is_private(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
+    """Folders 0700, files 0600, whatever the umask; the header says what a replay needs, and no key."""
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = DOWN
+    done = crawl({"items": items(5)}, SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.2)
+    for path in (done.folder / "spool").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    header = json.loads(done.spooled[0].read_text().splitlines()[0])
+    assert set(header) == {
+        *("format", "table", "columns", "mode", "on_conflict", "key", "opened", "spider", "project", "run")
+    }
+    assert header["key"] == ["id"]
+    assert done.spooled[0].parent.name.endswith(header["run"][:8])
