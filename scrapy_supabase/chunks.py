@@ -21,20 +21,19 @@ class ChunkFile(Protocol):
 
     @property
     def name(self) -> str:
-        """Names the file in its spool."""
+        """Names the file in its spool; another name before `close` than after it."""
 
     def append(self, data: bytes) -> None:
         """Write one row."""
 
     def close(self) -> None:
-        """No row follows."""
+        """No row follows. Files that are closed later come after this one."""
 
 
 @dataclass(slots=True)
 class _Open:
     """A chunk that still takes rows. `rows` is keyed by the row's key, or by a number where it has none."""
 
-    number: int
     file: ChunkFile
     opened: float
     mode: Mode
@@ -63,7 +62,8 @@ class Chunker:
 
     `max_rows` rows or `max_bytes` bytes of body seal a chunk, `max_age` seconds (0: never) make it due. `mode(table)`
     is the mode in force, `references(table)` are the tables whose rows must be sent first, `open_file(row)` opens the
-    spool's file for a chunk that starts with `row`. Chunks are numbered as they are opened, from the one after `last`.
+    spool's file for a chunk that starts with `row`. Chunks are numbered as they are sealed, from the one after `last`:
+    of two that share a key, the one with the lower number has the older rows.
     """
 
     def __init__(
@@ -116,9 +116,8 @@ class Chunker:
         if chunk is None:
             if len(self._open) >= _MOST_OPEN:
                 sealed.extend(self._seal(next(iter(self._open))))
-            self._last_number += 1
             file, mode = self._open_file(row), self._mode(row.table)
-            chunk = self._open[place] = _Open(self._last_number, file, self._clock(), mode)
+            chunk = self._open[place] = _Open(file, self._clock(), mode)
         chunk.add(row)
         if len(chunk.rows) >= self._max_rows:
             sealed.extend(self._seal(place))
@@ -146,7 +145,8 @@ class Chunker:
         parents = self._references(place[0])
         first = self._seal_those(other for other in self._open if other[0] in parents) if parents else []
         chunk.file.close()
-        return [*first, Chunk(chunk.number, in_key_order(chunk.rows.values()), chunk.file.name, chunk.superseded)]
+        self._last_number += 1
+        return [*first, Chunk(self._last_number, in_key_order(chunk.rows.values()), chunk.file.name, chunk.superseded)]
 
 
 def in_key_order(rows: Iterable[Row]) -> tuple[Row, ...]:

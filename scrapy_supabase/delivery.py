@@ -504,10 +504,13 @@ class Delivery:
         for stored, loaded in zip(batch, loads, strict=True):
             self._backlog_bytes -= stored.size
             self._observer.read_back(loaded)
-            if loaded.chunk is not None and self._circuit.is_open:
-                self._put_off(loaded.chunk)
-            elif loaded.chunk is not None:
-                self._queue.append(loaded.chunk)
+            if loaded.chunk is not None:
+                # Meanwhile an older one may have come back.
+                overtakes = bool(self._backlog) and self._backlog[0].number < stored.number
+                if overtakes or self._circuit.is_open:
+                    self._put_off(loaded.chunk)
+                else:
+                    self._queue.append(loaded.chunk)
             elif stored.rows and not loaded.damaged:  # of this run, and not readable
                 self._observer.left(stored, stored.rows)
 

@@ -2,6 +2,7 @@
 
     <folder>/rejected.jsonl                 one refused row a line, with the reason
     <folder>/<run>/<number>.jsonl           a chunk: a header line, then one row a line
+    <folder>/<run>/open-<number>.jsonl      the same, while rows are added
 
 A row is written by one unbuffered append before its item is handed on (1.5 µs), so that killing the process loses
 nothing. A chunk's file is deleted after its rows are stored; before that, refused rows are in the reject file. What an
@@ -102,7 +103,8 @@ class DiskSpool:
         self._schema = schema
         self._facts = facts
         self._fsync = fsync
-        self._counter = 0
+        self._opened = 0
+        self._sealed = 0
         self._recovered: list[RunFolder] = []
         self._mode: Mode | None = None
         self._incomplete: set[str] = set()  # files that lack rows because the disk was full
@@ -157,9 +159,9 @@ class DiskSpool:
 
     def open_file(self, header: Header) -> ChunkFile:
         """Start a file in the folder of this run."""
-        self._counter += 1
-        name = f"{self._own.path.name}/{self._counter:08}.jsonl"
-        file = AppendFile(self.folder, name, self._not_written, fsync=self._fsync)
+        self._opened += 1
+        name = f"{self._own.path.name}/open-{self._opened:08}.jsonl"
+        file = AppendFile(self.folder, name, seal=self._seal, on_error=self._not_written, fsync=self._fsync)
         file.append(msgspec.json.encode(header))
         return file
 
@@ -261,6 +263,26 @@ class DiskSpool:
             with suppress(OSError):
                 folder.leave()
         self._recovered.clear()
+
+    def _seal(self, name: str) -> str:
+        """Give a file the name that says its place among the others: after those that were sealed before it.
+
+        Files that were never sealed come last: no key of theirs is in a file that was sealed after them was opened.
+        """
+        self._sealed += 1
+        sealed = f"{self._own.path.name}/{self._sealed:08}.jsonl"
+        try:
+            (self.folder / name).rename(self.folder / sealed)
+            if self._fsync:
+                sync_folder(self._own.path)
+        except OSError as error:
+            if name not in self._incomplete:  # it was never made
+                logger.warning("The spool file %s cannot be renamed: %s", self.folder / name, error.strerror)
+                return name
+        if name in self._incomplete:
+            self._incomplete.remove(name)
+            self._incomplete.add(sealed)
+        return sealed
 
     def _rewrite(self, name: str, rows: tuple[Row, ...]) -> None:
         path = self.folder / name

@@ -66,13 +66,23 @@ class RejectedLine(msgspec.Struct, frozen=True, kw_only=True):
 class AppendFile:
     """A chunk's file while rows are written to it, one unbuffered write each (1.5 µs).
 
-    What cannot be written is told to `on_error` (once, with the file's name) and never raised.
+    What cannot be written is told to `on_error` (once, with the file's name) and never raised. `seal` is given the name
+    when no row follows, and returns the one that the file has from then on.
     """
 
-    __slots__ = ("_fd", "_on_error", "name")
+    __slots__ = ("_fd", "_on_error", "_seal", "name")
 
-    def __init__(self, folder: Path, name: str, on_error: Callable[[str, OSError], None], *, fsync: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        seal: Callable[[str], str],
+        on_error: Callable[[str, OSError], None],
+        fsync: bool,
+    ) -> None:
         self.name = name
+        self._seal = seal
         self._on_error = on_error
         self._fd = -1
         path = folder / name
@@ -81,7 +91,7 @@ class AppendFile:
             if fsync:
                 sync_folder(path.parent)
         except OSError as error:
-            self.close()
+            self._end()
             on_error(self.name, error)
 
     def append(self, data: bytes) -> None:
@@ -92,11 +102,15 @@ class AppendFile:
             if os.write(self._fd, data + b"\n") != len(data) + 1:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            self.close()  # what follows a torn line could not be read back
+            self._end()  # what follows a torn line could not be read back
             self._on_error(self.name, error)
 
     def close(self) -> None:
         """No line follows."""
+        self._end()
+        self.name = self._seal(self.name)
+
+    def _end(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
