@@ -462,11 +462,13 @@ def test_a_chunk_that_is_being_read_does_not_overtake_one_that_comes_back(tmp_pa
     server.is_gone = True
     in_flight[0]()
     engine.delivery.collect()
-    reading()
     server.is_gone = False
     server.now += 2
     engine.delivery.tick()
     jobs.popleft()()
+    engine.delivery.collect()
+    assert not engine.delivery.is_cut_off
+    reading()
     engine.delivery.collect()
     while jobs:
         jobs.popleft()()
