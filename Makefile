@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test soak bench lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -43,6 +43,13 @@ demo: $(VENV)/.package  ## crawl the documentation of this Python into a local S
 
 test: $(VENV)/.installed .venv-oldest/.installed  ## run the tests against a real PostgreSQL and REST API on this machine
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: $(VENV)/.installed  ## the tests that take minutes: 30 times kill -9, a server that is stopped for 20 seconds
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
+bench: $(VENV)/.installed  ## what the pipeline and its spool cost a crawl (minutes; each script of benchmarks/ has --help)
+	$(BIN)/python -m benchmarks.crawl
+	$(BIN)/python -m benchmarks.spool
 
 lint: $(VENV)/.installed  ## ruff (lint and format) and mypy strict
 	$(BIN)/ruff check .

@@ -2,7 +2,6 @@
 
     <folder>/rejected.jsonl                 one refused row a line, with the reason
     <folder>/<run>/<number>.jsonl           a chunk: a header line, then one row a line
-    <folder>/<run>/open-<number>.jsonl      the same, while rows are added
 
 A row is written by one unbuffered append before its item is handed on (1.5 µs), so that killing the process loses
 nothing. A chunk's file is deleted after its rows are stored; before that, refused rows are in the reject file. What an
@@ -12,6 +11,7 @@ earlier run left is adopted (`recover`) and uploaded like the rows of this one.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -103,8 +103,12 @@ class DiskSpool:
         self._schema = schema
         self._facts = facts
         self._fsync = fsync
+        self._base = str(folder)  # a path object costs more than the call it is for
+        self._run = run
+        self._headers: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[bytes]] = {}
         self._opened = 0
-        self._sealed = 0
+        self._open_numbers: dict[int, None] = {}  # ascending
+        self._renamed = 0
         self._recovered: list[RunFolder] = []
         self._mode: Mode | None = None
         self._incomplete: set[str] = set()  # files that lack rows because the disk was full
@@ -143,26 +147,27 @@ class DiskSpool:
 
     def open(self, row: Row) -> ChunkFile:
         """Start the file of a chunk whose first row is `row`."""
-        spec = self._schema.specs[row.table]
-        return self.open_file(
-            Header(
-                format=FORMAT,
-                table=row.table,
-                columns=row.columns,
-                mode=spec.mode,
-                on_conflict=spec.on_conflict,
-                key=self._schema.key(row.table),
-                opened=now(),
-                **self._facts,
+        table, columns, key = row.table, row.columns, self._schema.key(row.table)
+        header = self._headers.get((table, columns, key))
+        if header is None:
+            spec = self._schema.specs[table]
+            told = {"mode": spec.mode, "on_conflict": spec.on_conflict, "key": key}
+            made = msgspec.convert(
+                {"format": FORMAT, "table": table, "columns": columns, "opened": "", **told, **self._facts}, Header
             )
-        )
+            header = self._headers[table, columns, key] = msgspec.json.encode(made).split(b'"opened":"', 1)
+        return self._open(b'"opened":"'.join((header[0], now().encode() + header[1])))
 
     def open_file(self, header: Header) -> ChunkFile:
         """Start a file in the folder of this run."""
+        return self._open(msgspec.json.encode(header))
+
+    def _open(self, header: bytes) -> ChunkFile:
         self._opened += 1
-        name = f"{self._own.path.name}/open-{self._opened:08}.jsonl"
-        file = AppendFile(self.folder, name, seal=self._seal, on_error=self._not_written, fsync=self._fsync)
-        file.append(msgspec.json.encode(header))
+        self._open_numbers[self._opened] = None
+        name = f"{self._run}/{self._opened:08}.jsonl"
+        file = AppendFile(self._base, name, seal=self._seal, on_error=self._not_written, fsync=self._fsync)
+        file.append(header)
         return file
 
     def reject(self, rejections: tuple[Rejection, ...], origin: Origin | None = None) -> None:
@@ -182,17 +187,20 @@ class DiskSpool:
     def settle(self, outcome: Outcome) -> None:
         """Write rejects, then delete the chunk's file, or leave in it only what is to be sent again."""
         chunk = outcome.chunk
-        self.reject(outcome.rejections, chunk.origin)
+        if outcome.rejections:
+            self.reject(outcome.rejections, chunk.origin)
         rest = outcome.left + outcome.deferred
-        path = self.folder / chunk.file
         try:
             if not rest:
-                path.unlink(missing_ok=True)
+                os.unlink(f"{self._base}/{chunk.file}")  # noqa: PTH108
             elif len(rest) < len(chunk.rows):
                 self._rewrite(chunk.file, rest)
+        except FileNotFoundError:
+            pass  # it was never made: the disk was full
         except OSError as error:
             logger.warning(
-                "The spool file %s cannot be changed: %s. Its rows will be sent again.", path, error.strerror
+                "The spool file %s cannot be changed: %s. Its rows will be sent again.",
+                *(self.folder / chunk.file, error.strerror),
             )
 
     def leave(self, chunk: Chunk) -> tuple[Rejection, ...]:
@@ -265,14 +273,20 @@ class DiskSpool:
         self._recovered.clear()
 
     def _seal(self, name: str) -> str:
-        """Give a file the name that says its place among the others: after those that were sealed before it.
+        """Return the name that says a file's place: after those sealed before it, and before all that are open still.
 
-        Files that were never sealed come last: no key of theirs is in a file that was sealed after them was opened.
+        Files are named as they are opened. One that is sealed while an older one is open takes a name right before
+        that: `00000005-00000001.jsonl` sorts before `00000005.jsonl`.
         """
-        self._sealed += 1
-        sealed = f"{self._own.path.name}/{self._sealed:08}.jsonl"
+        number = int(name[-14:-6])
+        oldest = next(iter(self._open_numbers))
+        del self._open_numbers[number]
+        if oldest == number:
+            return name
+        self._renamed += 1
+        sealed = f"{self._run}/{oldest:08}-{self._renamed:08}.jsonl"
         try:
-            (self.folder / name).rename(self.folder / sealed)
+            os.rename(f"{self._base}/{name}", f"{self._base}/{sealed}")  # noqa: PTH104
             if self._fsync:
                 sync_folder(self._own.path)
         except OSError as error:

@@ -74,7 +74,7 @@ class AppendFile:
 
     def __init__(
         self,
-        folder: Path,
+        folder: str,
         name: str,
         *,
         seal: Callable[[str], str],
@@ -85,11 +85,11 @@ class AppendFile:
         self._seal = seal
         self._on_error = on_error
         self._fd = -1
-        path = folder / name
+        path = f"{folder}/{name}"
         try:
             self._fd = os.open(path, _flags(fsync=fsync) | os.O_EXCL, 0o600)
             if fsync:
-                sync_folder(path.parent)
+                sync_folder(Path(path).parent)
         except OSError as error:
             self._end()
             on_error(self.name, error)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import signal
 import subprocess
 import time
@@ -11,11 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from scrapy_supabase.local import LocalSupabase
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import Crawl, Crawler
+from tests.fix_project import Project
 from tests.polling import eventually
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -216,6 +221,16 @@ def test_kill_9_and_again(crawl: Crawler, sql: Sql, tmp_path: Path, keyed: bool,
     check_kills(crawl, sql, tmp_path, keyed=keyed, jobdir=jobdir, moments=[0.9, 1.0, 1.1], count=8000)
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("jobdir", [False, True])
+@pytest.mark.parametrize("keyed", [True, False])
+def test_kill_9_thirty_times(crawl: Crawler, sql: Sql, tmp_path: Path, keyed: bool, jobdir: bool) -> None:
+    """At random moments of a crawl of 20,000 items, from its start to after its end."""
+    moments = [random.uniform(0.5, 4.0) for _ in range(30)]
+    check_kills(crawl, sql, tmp_path, keyed=keyed, jobdir=jobdir, moments=moments, count=20_000)
+
+
 def check_kills(
     crawl: Crawler, sql: Sql, folder: Path, *, keyed: bool, jobdir: bool, moments: list[float], count: int
 ) -> None:
@@ -319,3 +334,69 @@ def test_the_spool_of_a_run_is_private(crawl: Crawler, table: Sql, proxy: FaultP
     }
     assert header["key"] == ["id"]
     assert done.spooled[0].parent.name.endswith(header["run"][:8])
+
+
+def resets_every_second() -> faults.Fault:
+    """Of two requests, one is stored and then cut off."""
+    number = itertools.count()
+
+    def fault(exchange: faults.Exchange) -> None:
+        (faults.resets_after if next(number) % 2 else faults.passes)(exchange)
+
+    return fault
+
+
+def answers_503_to_every_second() -> faults.Fault:
+    """Of two requests, one is refused."""
+    number = itertools.count()
+
+    def fault(exchange: faults.Exchange) -> None:
+        (DOWN if next(number) % 2 else faults.passes)(exchange)
+
+    return fault
+
+
+@pytest.mark.parametrize("kind", ["stores and resets", "503 to every second", "accepts and never answers"])
+def test_a_server_that_is_half_there(crawl: Crawler, table: Sql, proxy: FaultProxy, kind: str) -> None:
+    """No row is lost, none doubled; the newest version is there."""
+    proxy.faults.extend([faults.passes] * 3)
+    if kind == "accepts and never answers":
+        proxy.faults.extend([faults.hangs] * 8)
+    else:
+        proxy.always = resets_every_second() if kind == "stores and resets" else answers_503_to_every_second()
+    versions = [{"id": number % 1000, "n": number} for number in range(3000)]
+    done = crawl({"items": versions}, SUPABASE_URL=proxy.url, SUPABASE_TIMEOUT=0.5, SUPABASE_CLOSE_TIMEOUT=30)
+    assert done.counts("uploaded", "failed", "spooled") == (3000, 0, 0), done.log
+    assert table("select count(*), min(n), max(n) from t") == [(1000, 2000, 2999)]
+    assert done.counts("retry")[0] > 0
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [pytest.param(3, id="short"), pytest.param(20, id="long", marks=[pytest.mark.soak, pytest.mark.timeout(300)])],
+)
+def test_the_server_is_stopped_and_started_again(tmp_path: Path, open_folder: Path, site: Site, seconds: int) -> None:
+    """PostgreSQL and the REST API themselves, in mid-crawl; the crawl goes on, all rows land, each once."""
+    folder = open_folder / f"stopped {seconds}"
+    pages = [[{"id": page * 10 + n, "title": "x" * 300} for n in range(10)] for page in range(250 * seconds)]
+    with LocalSupabase(folder) as stack, psycopg.connect(stack.db_url, autocommit=True) as connection:
+        connection.execute(TABLE.encode())
+        connection.execute("notify pgrst, 'reload schema'")
+        project = Project(stack.url, stack.service_role_key, stack.anon_key, stack.db_url)
+        crawl = Crawler(tmp_path, project)
+        process = crawl.start({"pages": len(pages), "site": site(pages)}, SUPABASE_CLOSE_TIMEOUT=60)
+
+        def some_are_there() -> bool:
+            return bool(connection.execute("select count(*) from t").fetchone() != (0,))
+
+        assert eventually(some_are_there)
+    time.sleep(seconds)
+    port = int(project.url.rpartition(":")[2])
+    with LocalSupabase(folder, port=port) as stack:
+        done = crawl.finish(process)
+        with psycopg.connect(stack.db_url, autocommit=True) as connection:
+            assert connection.execute("select count(*) from t").fetchone() == (len(pages) * 10,)
+    assert done.counts("uploaded", "spooled", "failed") == (len(pages) * 10, 0, 0), done.log
+    assert "The server is back after" in done.log
+    assert done.stats["memusage/max"] < 300_000_000
+    print(f"stopped for {seconds} s: {len(pages) * 10} rows, memory {done.stats['memusage/max'] >> 20} MiB at most")
