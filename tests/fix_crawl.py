@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -89,15 +90,18 @@ class Crawler:
             "stats": str(self.folder / "stats.json"),
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SUPABASE_")}
+        # A file: a pipe that nobody reads yet would hold the crawl up.
+        log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`finish` closes it)
         process = subprocess.Popen(
             [python, "-W", "error::DeprecationWarning:scrapy_supabase", "-m", "tests.crawl"],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        process.stdout = log
         assert process.stdin is not None
         process.stdin.write(json.dumps(job))
         process.stdin.close()
@@ -105,10 +109,11 @@ class Crawler:
 
     def finish(self, process: subprocess.Popen[str], *, balanced: bool = True) -> Crawl:
         """Wait for a crawl; its counts must add up."""
+        process.wait()
         assert process.stdout is not None
+        process.stdout.seek(0)
         log = process.stdout.read()
         process.stdout.close()
-        process.wait(60)
         path = self.folder / "stats.json"
         stats = json.loads(path.read_text()) if path.exists() else []
         path.unlink(missing_ok=True)

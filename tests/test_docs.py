@@ -106,3 +106,13 @@ def test_errors() -> None:
     before = r"ItemError\(|error=\(|code=|\.table, text, |row\.table, row\.data, |\btable, row\.data, "
     codes = set(re.findall(f'(?:{before})"([a-z_]+)"', text))
     assert {name for name in listed if not name.startswith("supabase_")} == codes
+
+
+def test_the_tests_that_show_a_guarantee_exist() -> None:
+    """Every failure point of the page names one."""
+    page = (ROOT / "docs" / "explanation" / "delivery-guarantees.md").read_text()
+    named = re.findall(r"`(tests/\w+\.py)(?:::(\w+))?`", page)
+    assert len(named) > 15
+    for path, name in named:
+        text = (ROOT / path).read_text()
+        assert not name or re.search(rf"^(def|class) {name}\b", text, re.MULTILINE), (path, name)
