@@ -219,9 +219,10 @@ class Delivery:
             for chunk in self._in_flight.values():
                 self._leave(chunk)
             self._in_flight.clear()
-            for stored in self._loading:
-                self._leave(stored)
+            for kept in (*self._loading, *self._backlog):
+                self._leave(kept)
             self._loading.clear()
+            self._backlog.clear()
         self._advance()
         if self._circuit.is_open:
             self._observer.was_gone(self._circuit.close(self._clock()))
@@ -256,7 +257,7 @@ class Delivery:
 
     def _enqueue(self, chunk: Chunk) -> None:
         self._observer.sealed(chunk)
-        if self._backlog or self._loading or self._circuit.is_open:
+        if (self._backlog or self._loading or self._circuit.is_open) and not self._halted:
             self._put_off(chunk)
         else:
             self._queue.append(chunk)
@@ -276,7 +277,9 @@ class Delivery:
     def _advance(self) -> None:
         """Start what may start, and tell those who wait."""
         if self._halted:
-            self._leave_all()
+            for chunks in (self._deferred, self._queue):
+                while chunks:
+                    self._leave(chunks.popleft())
         elif not self._circuit.is_open:
             while len(self._deferred) > _MOST_DEFERRED and len(self._in_flight) < self._workers:
                 self._start(self._deferred.popleft())
@@ -287,7 +290,7 @@ class Delivery:
                 chunk = self._next_deferred()
                 self._deferred.remove(chunk)
                 self._start(chunk)
-        full = self._backlog_bytes > self._most_bytes
+        full = self._backlog_bytes > self._most_bytes and not self._halted
         if full and not self._said_full:
             logger.warning(
                 "The spool holds %d MiB that are not uploaded yet: the crawl waits until there are less "
@@ -306,7 +309,7 @@ class Delivery:
 
     def _at_the_end(self) -> bool:
         """Whether no more chunks will come into the queue."""
-        return self._idle is not None and not self._backlog and not self._loading
+        return self._idle is not None and (self._halted or not (self._backlog or self._loading))
 
     def _refill(self) -> None:
         """Let the oldest of the backlog into the queue, as many as will soon be needed."""
@@ -400,17 +403,12 @@ class Delivery:
             self._observer.left(kept, self._spool.count(kept))
             return
         self._held.discard(kept.number)
-        self._left_keys.setdefault(kept.table, set()).update(kept.keys)
+        if not self._halted:
+            self._left_keys.setdefault(kept.table, set()).update(kept.keys)
         if lost := self._spool.leave(kept):
             self._observer.settled(Outcome(kept, 0, lost))
         else:
             self._observer.left(kept, len(kept.rows))
-
-    def _leave_all(self) -> None:
-        for waiting in (self._deferred, self._queue, self._backlog):
-            while waiting:
-                self._leave(waiting.popleft())
-        self._backlog_bytes = 0
 
     def _fail(self, error: FatalError) -> None:
         self.halt()
@@ -481,7 +479,11 @@ class Delivery:
         with self._settling:
             if self._in_flight.get(chunk.number) is not chunk:
                 return  # abandoned
-            self._spool.settle(outcome)
+            try:
+                self._spool.settle(outcome)
+            except Exception:
+                logger.exception("%s: a fault of scrapy-supabase itself. Its rows stay in the spool.", chunk)
+                outcome = Outcome(chunk, 0, left=chunk.rows)
             self._done.put(partial(self._take, outcome))
         # Where nothing waits for it, the owner finds it with its next chunk or tick: waking a busy thread is dear.
         # No wake is lost: who begins to wait looks at `_done` after that.

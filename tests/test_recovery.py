@@ -155,6 +155,17 @@ def test_an_outage_that_lasts_too_long_closes_the_crawl(
     assert table("select count(*) from t") == [(100 + spooled,)]
 
 
+def test_an_outage_that_is_too_long_at_the_close(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
+    """The close gives up earlier than its own timeout, and says why."""
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = DOWN
+    done = crawl({"items": items(300)}, SUPABASE_URL=proxy.url, SUPABASE_MAX_OUTAGE=1, SUPABASE_CLOSE_TIMEOUT=30)
+    assert done.counts("spooled") == (300,)
+    assert done.log.count("(SUPABASE_MAX_OUTAGE)") == 1
+    assert "Traceback" not in done.log
+    assert done.stats["elapsed_time_seconds"] < 15
+
+
 STOPS: dict[str, dict[str, Any]] = {
     "SIGTERM": {},
     "second Ctrl-C": {},
