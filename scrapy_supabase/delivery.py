@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 _MOST_DEFERRED = 32
 # A chunk that was given up this often while others got through is left for the next run.
 _MOST_TRIES = 5
+# Seconds in which no upload came to an end: then the crawl is not held back for them any more, but lines up on disk.
+_STALLED = 10.0
 
 
 class Observer(Protocol):
@@ -88,9 +90,10 @@ class Delivery:
     newer version of one of them waits, or when more than 32 chunks are deferred.
 
     What earlier runs left (`recovered`) goes first. As long as there is a backlog, new chunks line up behind it on
-    disk, and the giver of rows waits only where the spool holds more than `most_bytes`. The same happens while the
-    server is gone: a chunk was given up and nothing else got through meanwhile. `probe(table)` looks whether it is
-    back; after `longest_outage` seconds (None: never) nothing is uploaded any more.
+    disk, and the giver of rows waits only where the spool holds more than `most_bytes`. The same happens when no upload
+    has come to an end for ten seconds, and while the server is gone: a chunk was given up and nothing else got through
+    meanwhile. `probe(table)` looks whether it is back; after `longest_outage` seconds (None: never) nothing is uploaded
+    any more.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class Delivery:
         self._circuit = Circuit()
         self._longest_outage = longest_outage
         self._gone: tuple[str, TransientError] | None = None  # a table, and how the server was gone
-        self._last_success = clock()
+        self._last_success = self._last_end = clock()
         self._chunker = chunker
         self._spool = spool
         self._observer = observer
@@ -186,6 +189,9 @@ class Delivery:
             if begun in self._begun:
                 self._hand_over(begun)
         self._begun_before = list(self._begun)
+        if self._held and self._spool.folder and self._clock() - self._last_end > _STALLED and not self._halted:
+            self._put_queue_off()
+            self._advance()
         self._look_for_server()
 
     def flush(self) -> None:
@@ -374,7 +380,7 @@ class Delivery:
     def _take(self, outcome: Outcome) -> None:
         """Go on with what came of a chunk. Its spool file is settled already."""
         chunk = self._in_flight.pop(outcome.chunk.number)
-        now = self._clock()
+        now = self._last_end = self._clock()
         if outcome.uploaded:
             self._last_success = now
         self._observer.settled(outcome)
@@ -427,6 +433,9 @@ class Delivery:
             error,
             f"The crawl goes on; its rows are kept in {folder}." if folder else "The crawl waits: there is no spool.",
         )
+        self._put_queue_off()
+
+    def _put_queue_off(self) -> None:
         while self._queue:
             self._put_off(self._queue.pop())
 

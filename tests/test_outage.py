@@ -199,6 +199,35 @@ def test_without_a_spool_the_crawl_waits() -> None:
     assert engine.stats.totals["uploaded"] == number
 
 
+def test_a_server_that_never_answers_holds_the_crawl_back_for_seconds_only(tmp_path: Path) -> None:
+    """Its requests may take minutes to time out: after ten seconds new chunks line up on disk, in order."""
+    server, disk = Server(), spool(tmp_path)
+    answer = threading.Event()
+
+    def upload(chunk: Chunk) -> Outcome:
+        answer.wait(10)
+        return server.upload(chunk)
+
+    engine = Engine(upload, disk, rows=1, workers=2, **server.options)
+    waits = [engine.delivery.add(row(str(number), text=str(number))) for number in range(3)]
+    assert waits[2] is not None
+    for seconds in (9, 2):
+        assert not waits[2].done()
+        server.now += seconds
+        engine.delivery.tick()
+    assert waits[2].done()
+    for number in range(3, 100):
+        assert engine.delivery.add(row(str(number % 3), text=str(number))) is None
+    assert len(engine.delivery._queue) <= 2
+    answer.set()
+    engine.finish()
+    engine.balance()
+    assert engine.stats.totals["uploaded"] == 100
+    seen = numbers(server.seen)
+    assert all(sorted(v) == v for v in ([n for n in seen if n % 3 == key] for key in range(3)))
+    disk.close()
+
+
 def test_an_outage_may_be_too_long(tmp_path: Path) -> None:
     """`SUPABASE_MAX_OUTAGE`: nothing is tried any more; every row is on disk."""
     server = Server()

@@ -409,5 +409,5 @@ def test_the_server_is_stopped_and_started_again(tmp_path: Path, open_folder: Pa
             assert connection.execute("select count(*) from t").fetchone() == (len(pages) * 10,)
     assert done.counts("uploaded", "spooled", "failed") == (len(pages) * 10, 0, 0), done.log
     assert "The server is back after" in done.log
-    assert done.stats["memusage/max"] < 300_000_000
+    assert done.stats["memusage/max"] < 400_000_000
     print(f"stopped for {seconds} s: {len(pages) * 10} rows, memory {done.stats['memusage/max'] >> 20} MiB at most")
