@@ -255,15 +255,16 @@ class SupabasePipeline:
             )
         if left := totals["spooled"] + totals["recovered_spooled"]:
             logger.error(
-                "%d rows are not uploaded. They are in %s. The next crawl uploads them, or: scrapy supabase replay",
-                *(left, self._spool.folder),
+                "%d rows are not uploaded. They are in %s. The next crawl uploads them, or: scrapy supabase replay %s",
+                *(left, self._spool.folder, self._spool.folder),
             )
         if failed := totals["failed"] + totals["recovered_failed"]:
             where = self._spool.folder / REJECTED if self._spool.folder else "the log above"
             reasons = ", ".join(
                 f"{number} x {code} ({table})" for (table, code), number in self._stats.rejected_by_code.most_common()
             )
-            again = " Mended, they are uploaded by: scrapy supabase replay --rejected" if self._spool.folder else ""
+            folder = self._spool.folder
+            again = f" Once mended: scrapy supabase replay --rejected {folder}" if folder else ""
             logger.error(
                 "%d rows were rejected: %s. They are in %s, with the reasons.%s", failed, reasons, where, again
             )

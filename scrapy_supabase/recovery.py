@@ -64,10 +64,6 @@ class RunFolder:
         os.close(lock)  # who had it has just removed it
         return None
 
-    def chunk_files(self) -> list[Path]:
-        """The chunks that are left, oldest first."""
-        return sorted(path for path in self.path.glob("*.jsonl") if path.name != REJECTED)
-
     def tidy(self) -> None:
         """Undo what a run left half done: a file half rewritten, rejects taken away for a replay."""
         for path in self.path.glob("*.new"):
@@ -117,7 +113,7 @@ def dead_runs(folder: Path, project: str | None) -> Iterator[RunFolder]:
 
 def _is_of(found: RunFolder, project: str | None) -> bool:
     """Whether a folder holds rows for `project`; one that holds none is anybody's, to be removed."""
-    for path in found.chunk_files():
+    for path in chunk_files(found.path):
         try:
             header = read_header(path)
         except (UnreadableError, OSError) as error:
@@ -126,6 +122,11 @@ def _is_of(found: RunFolder, project: str | None) -> bool:
         if header is not None:
             return project is None or header.project == project
     return True
+
+
+def chunk_files(run: Path) -> list[Path]:
+    """The chunks that are left in a run's folder, oldest first."""
+    return sorted(path for path in run.glob("*.jsonl") if path.name != REJECTED)
 
 
 @dataclass(frozen=True, slots=True)

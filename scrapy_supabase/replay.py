@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import msgspec
 
 from scrapy_supabase.chunks import ChunkFile
 from scrapy_supabase.models import Mode, Stored
-from scrapy_supabase.recovery import RunFolder, RunNote
+from scrapy_supabase.recovery import RunFolder, RunNote, chunk_files
 from scrapy_supabase.spool import DiskSpool
 from scrapy_supabase.spool_file import (
     FORMAT,
@@ -44,17 +45,13 @@ def chunks_in(folder: Path) -> Iterator[Found]:
     """Every chunk's file in a spool, oldest first, without owning it; what cannot be read is left out."""
     for run in sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ():
         owned = RunFolder.adopt(run)
-        try:
-            for path in RunFolder.chunk_files(owned or RunFolder(run, -1)):
-                try:
-                    header = read_header(path)
-                    if header is not None:
-                        yield Found(path, header, count_rows(path), alive=owned is None)
-                except (UnreadableError, FileNotFoundError):
-                    continue
-        finally:
-            if owned is not None:
-                owned.release()
+        if owned is not None:
+            owned.release()  # at once: a crawl that starts now must find it free
+        for path in chunk_files(run):
+            with suppress(UnreadableError, FileNotFoundError):
+                header = read_header(path)
+                if header is not None:
+                    yield Found(path, header, count_rows(path), alive=owned is None)
 
 
 def rejects_in(folder: Path) -> list[Found]:

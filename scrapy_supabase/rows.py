@@ -186,7 +186,6 @@ def stamps_of(run: Run) -> dict[str, Stamp]:
         "snapshot_date": lambda *_: run.snapshot_date,
         "snapshot_version": lambda *_: run.snapshot_version,
         "spider": lambda *_: run.spider,
-        "url": lambda *_: None,
     }
 
 

@@ -101,6 +101,9 @@ class Config:
             raise ConfigurationError("Which table? Name it with --table, or set SUPABASE_TABLE.")
         own = next((spec for spec in tables if isinstance(spec, Mapping) and spec.get("table") == table), {})
         more = {name: value for name, value in given.items() if name in _TABLE_KEYS and value is not None}
+        stamps = own.get("stamps", settings.get("SUPABASE_STAMPS") or {})
+        if isinstance(stamps, Mapping):  # a row of a file comes from no page
+            more["stamps"] = {column: stamp for column, stamp in stamps.items() if stamp != "url"}
         changed = settings.copy()
         changed.set("SUPABASE_TABLE", None, "cmdline")
         changed.set("SUPABASE_TABLES", {"*": {**own, "table": table, **more}}, "cmdline")

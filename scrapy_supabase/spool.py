@@ -23,7 +23,7 @@ import msgspec
 from scrapy_supabase.chunks import ChunkFile, one_version_each
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.models import Chunk, Mode, Origin, Outcome, Rejection, Row, Stored
-from scrapy_supabase.recovery import RunFolder, dead_runs, note_run
+from scrapy_supabase.recovery import RunFolder, chunk_files, dead_runs, note_run
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.spool_file import (
     FORMAT,
@@ -139,7 +139,7 @@ class DiskSpool:
         found: list[Stored] = []
         for folder in dead_runs(self.folder, self._facts.get("project")):
             self._recovered.append(folder)
-            for path in folder.chunk_files():
+            for path in chunk_files(folder.path):
                 if wanted is None or self._is_wanted(path, wanted):
                     name = f"{folder.path.name}/{path.name}"
                     found.append(Stored(len(found) + 1, name, path.stat().st_size, recovered=True))

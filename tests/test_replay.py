@@ -295,6 +295,20 @@ def test_load_rejects_what_is_no_row_and_goes_on(command: Command, table: Sql, t
     assert table("select title from t where id = 7") == [("é",)]
 
 
+def test_load_goes_by_the_settings_of_the_table(command: Command, sql: Sql, tmp_path: Path) -> None:
+    """Mapping, stamps and key of `SUPABASE_TABLES`; a page's URL is not made up."""
+    sql("create table t (id bigint, name text, spider text, page text, unique (id)); grant all on t to service_role")
+    sql("insert into t values (1, 'old', 'x', 'its page')")
+    (tmp_path / "scrapy.cfg").write_text("[settings]\ndefault = project_settings\n")
+    (tmp_path / "project_settings.py").write_text(
+        "SUPABASE_TABLES = {'a.B': 'other', 'c.D': {'table': 't', 'on_conflict': ['id'], 'columns': {'title': 'name'}, "
+        "'stamps': {'spider': 'spider', 'page': 'url'}}}\n"
+    )
+    done = command("load", "-", "--table", "t", text='{"id": 1, "title": "new"}\n')
+    assert done.returncode == 0, done
+    assert sql("select name, spider, page from t") == [("new", "load", "its page")]
+
+
 def test_load_without_a_table_or_a_grant_says_so_before_it_reads(command: Command, sql: Sql) -> None:
     """The SQL that mends it is printed."""
     sql("create table t (id bigint primary key)")
