@@ -283,9 +283,12 @@ class Delivery:
     def _advance(self) -> None:
         """Start what may start, and tell those who wait."""
         if self._halted:
-            for chunks in (self._deferred, self._queue):
-                while chunks:
-                    self._leave(chunks.popleft())
+            in_memory = [one for one in self._backlog if isinstance(one, Chunk)]
+            for chunk in (*self._deferred, *self._queue, *in_memory):
+                self._leave(chunk)
+            self._deferred.clear()
+            self._queue.clear()
+            self._backlog = deque(one for one in self._backlog if isinstance(one, Stored))
         elif not self._circuit.is_open:
             while len(self._deferred) > _MOST_DEFERRED and len(self._in_flight) < self._workers:
                 self._start(self._deferred.popleft())
@@ -296,7 +299,7 @@ class Delivery:
                 chunk = self._next_deferred()
                 self._deferred.remove(chunk)
                 self._start(chunk)
-        full = self._backlog_bytes > self._most_bytes and not self._halted
+        full = self._backlog_bytes > self._most_bytes
         if full and not self._said_full:
             logger.warning(
                 "The spool holds %d MiB that are not uploaded yet: the crawl waits until there are less "
@@ -304,7 +307,7 @@ class Delivery:
                 self._backlog_bytes >> 20,
             )
         self._said_full = full
-        self._pressed = full or bool(self._held)
+        self._pressed = not self._halted and (full or bool(self._held))
         if self._waiting is not None and not self._pressed:
             waiting, self._waiting = self._waiting, None
             self._observer.waited(self._clock() - self._waiting_since)

@@ -249,6 +249,28 @@ def test_an_outage_may_be_too_long(tmp_path: Path) -> None:
     disk.close()
 
 
+@pytest.mark.parametrize("spooled", [True, False])
+def test_who_waits_is_let_go_when_an_outage_is_too_long(tmp_path: Path, spooled: bool) -> None:
+    """With a full spool, or without one."""
+    server = Server()
+    server.is_gone = True
+    disk = spool(tmp_path) if spooled else None
+    engine = Engine(server.upload, disk, rows=1, longest_outage=30.0, most_bytes=1000, **server.options)
+    waiting, number = None, 0
+    while waiting is None:
+        waiting = engine.delivery.add(row(str(number), text="x" * 100))
+        engine.delivery.collect()
+        number += 1
+    tick(engine, server, 32)
+    assert waiting.done()
+    assert engine.stats.error is not None
+    engine.finish()
+    engine.balance()
+    assert engine.stats.totals["spooled" if spooled else "failed"] == number
+    if disk:
+        disk.close()
+
+
 def test_a_chunk_that_never_works_does_not_stop_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """After five rounds it is left, and so are newer versions of its keys: the next run sends them in order."""
     server = Server()
