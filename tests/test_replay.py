@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -326,11 +327,20 @@ def test_control_c_during_a_load_loses_nothing(table: Sql, proxy: FaultProxy, pr
     settings = [f"SUPABASE_URL={proxy.url}", f"SUPABASE_KEY={project.key}", f"SUPABASE_SPOOL_DIR={tmp_path / 'spool'}"]
     options = [option for setting in settings for option in ("-s", setting)]
     process = subprocess.Popen(
-        [*SCRAPY, *options, "load", "rows.jsonl", "--table", "t"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [*SCRAPY, *options, "load", "rows.jsonl", "--table", "t"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so do the tests that are started there.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
-    assert eventually(lambda: len(proxy.seen) > 6)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=10)
+    try:
+        assert eventually(lambda: len(proxy.seen) > 6)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 130, said
     assert "interrupted; what is not uploaded is kept." in said
     kept = [line for path in (tmp_path / "spool").glob("*/*.jsonl") for line in path.read_text().splitlines()[1:]]
