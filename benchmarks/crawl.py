@@ -75,7 +75,7 @@ process.start()
 wall = time.perf_counter() - wall
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps({"wall": wall, "cpu": used.ru_utime + used.ru_stime, "memory": used.ru_maxrss // 1024,
-                  "stats": crawler.stats.get_stats()}, default=str))
+                  "spent": globals().get("spent", [0.0])[0], "stats": crawler.stats.get_stats()}, default=str))
 """
 
 
@@ -101,13 +101,13 @@ def serve(report: Connection) -> None:
     server.serve_forever()
 
 
-def crawl(kind: str, count: int, site: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Run one crawl; what it measured of itself."""
+def crawl(kind: str, count: int, site: str, settings: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Run one crawl, after the code `before`; what it measured of itself."""
     job = {"kind": kind, "count": count, "site": site, "settings": settings}
     # A package installed by pip is compiled once; an editable one must be allowed to be.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
-        [sys.executable, "-c", CRAWL],
+        [sys.executable, "-c", before + CRAWL],
         input=json.dumps(job),
         capture_output=True,
         text=True,
