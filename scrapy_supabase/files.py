@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class RowFile:
             opened = gzip.GzipFile(fileobj=stream) if start == _GZIP else stream
             rows = {"jsonl": self._json_lines, "json": self._json, "csv": self._csv}[self._format]
             yield from rows(opened)  # type: ignore[arg-type]
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ConfigurationError(f"{self._name} cannot be read to its end: {error}.") from error
 
     def close(self) -> None:

@@ -107,6 +107,11 @@ class Crawler:
         process.stdin.close()
         return process
 
+    def log_of(self, process: subprocess.Popen[str]) -> str:
+        """What a crawl has said so far."""
+        assert process.stdout is not None
+        return os.pread(process.stdout.fileno(), 2**30, 0).decode()
+
     def finish(self, process: subprocess.Popen[str], *, balanced: bool = True) -> Crawl:
         """Wait for a crawl; its counts must add up."""
         process.wait()

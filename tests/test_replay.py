@@ -6,7 +6,6 @@ import gzip
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -164,7 +163,6 @@ def test_replay_asks_where_newer_rows_may_be_stored(
 ) -> None:
     """A later run of the same table: upsert or ignore must be said."""
     left(items(5, n=1))
-    time.sleep(1.1)
     note_run(tmp_path / "spool", "a later run", proxy.url.removeprefix("http://"), ("t",))
     table("insert into t values (0, 'newer', 2)")
     asked = command("replay", url=proxy.url)
@@ -294,6 +292,23 @@ def test_load_rejects_what_is_no_row_and_goes_on(command: Command, table: Sql, t
     good = ["load", "-", "--table", "t", "--format", "csv", "--encoding", "latin-1"]
     assert command(*good, text="id,title\n7,é\n".encode("latin-1")).returncode == 0
     assert table("select title from t where id = 7") == [("é",)]
+
+
+@pytest.mark.parametrize("damage", ["cut off", "overwritten"])
+def test_load_of_a_damaged_file_uploads_what_can_be_read(
+    command: Command, table: Sql, tmp_path: Path, damage: str
+) -> None:
+    """And says that it is not all."""
+    whole = gzip.compress("".join(f'{{"id": {n}, "title": "{n**40}"}}\n' for n in range(5000)).encode())
+    half = len(whole) // 2
+    (tmp_path / "rows.jsonl.gz").write_bytes(whole[:half] + (b"" if damage == "cut off" else b"\xff" * half))
+    done = command("load", "rows.jsonl.gz", "--table", "t")
+    assert done.returncode == 1
+    assert "rows.jsonl.gz cannot be read to its end" in done.stderr
+    assert "0 rejected, 0 left" in done.stdout
+    (count,) = table("select count(*) from t")[0]
+    assert f"{count} rows uploaded" in done.stdout
+    assert 1000 < count < 5000
 
 
 def test_load_goes_by_the_settings_of_the_table(command: Command, sql: Sql, tmp_path: Path) -> None:

@@ -63,16 +63,22 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
         total = sum(size for size in sizes if size is not None) if None not in sizes else None
         with progress_of("load", total, "B") as bar, Upload(config, run, schema, spool, result) as upload:
             upload.begin()
+            unreadable = None
             for file in files:
                 with closing(file):
-                    upload.build_and_add(_reported(file, upload, spec.name, bar))
-                if result.error is not None:
+                    try:
+                        upload.build_and_add(_reported(file, upload, spec.name, bar))
+                    except ConfigurationError as error:
+                        unreadable = error  # what was read before is uploaded all the same
+                if unreadable or result.error:
                     break
             upload.finish()
     finally:
         if server[2] is not None:
             server[2].stop()
     said_how_it_went(result, folder)
+    if unreadable:
+        raise unreadable
     return 0 if result else 1
 
 
