@@ -63,9 +63,9 @@ def new_backend(config: Config, url: str, key: str) -> Backend:
 
 def begin(config: Config, backend: Backend, schema: Schema, run: Run, patience: Patience) -> None:
     """Check the tables and begin the run. Blocks; raises `FatalError` for what no upload can survive."""
-    SchemaCheck(
-        backend, schema, _known_columns(config), attempts=config.attempts, delay=config.delay, patience=patience
-    ).run()
+    known, partly = _known_columns(config)
+    attempts, delay = config.attempts, config.delay
+    SchemaCheck(backend, schema, known, attempts=attempts, delay=delay, patience=patience, partly=partly).run()
     run.begin(backend, config, patience)
 
 
@@ -181,15 +181,21 @@ _OF_A_TABLE = frozenset(
 )
 
 
-def _known_columns(config: Config) -> Mapping[str, tuple[str, ...]]:
-    """Table → the columns its items are known to have before there is one: declared fields, mappings and stamps."""
+def _known_columns(config: Config) -> tuple[Mapping[str, tuple[str, ...]], set[str]]:
+    """What columns items are known to have before there is one: declared fields, mappings and stamps.
+
+    Returns table → columns, and the tables of which these are not all.
+    """
     known: dict[str, set[str]] = {}
+    partly: set[str] = set()
     for item_class, spec in config.routes.items():
         names = known.setdefault(spec.name, set())
         declared = _declared_fields(item_class) if item_class and item_class is not dict else None
         names.update(spec.columns.get(name, name) for name in declared or spec.columns)
         names.update(spec.stamps)
-    return {table: tuple(names) for table, names in known.items()}
+        if not declared:
+            partly.add(spec.name)
+    return {table: tuple(names) for table, names in known.items()}, partly
 
 
 def _declared_fields(item_class: type) -> Iterable[str] | None:

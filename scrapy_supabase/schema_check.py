@@ -7,7 +7,7 @@ tells the rest with any key. A finding that no upload can survive is raised befo
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.errors import (
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 class SchemaCheck:
     """Checks the tables of `schema` against a backend and tells `schema` what it learns.
 
-    `fields` maps a table to the columns that its item classes are known to have; `attempts`, `delay` and `patience` are
-    those of any request.
+    `fields` maps a table to the columns that its items are known to have; those for the tables in `partly` may have
+    others, too. `attempts`, `delay` and `patience` are those of any request.
     """
 
     def __init__(
@@ -42,10 +42,12 @@ class SchemaCheck:
         attempts: int,
         delay: float,
         patience: Patience,
+        partly: Collection[str] = (),
     ) -> None:
         self._backend = backend
         self._schema = schema
         self._fields = fields
+        self._partly = partly
         self._delay = delay
         self._patience = patience
         self._policy = retrying(attempts, delay, patience, log_retry("Checking the tables"))
@@ -177,7 +179,7 @@ class SchemaCheck:
             what += "it has no primary key, so"
         elif not key:
             what += "this key may not read what the primary key is, so unless the items have its columns"
-        elif fields and not set(key) <= set(fields):
+        elif fields and spec.name not in self._partly and not set(key) <= set(fields):
             what += f"the items have no value for its key ({', '.join(key)}), so"
         else:
             return

@@ -358,6 +358,19 @@ def test_stamps_and_mapping(crawl: Crawler, sql: Sql, site: Site) -> None:
     ) == [(1, True)]
 
 
+def test_stamps_alone_say_nothing_about_the_key(crawl: Crawler, table: Sql) -> None:
+    """What fields a dict will have is not known: no warning that its key is missing. Of a class it is."""
+    done = crawl({"items": items(1)}, SUPABASE_STAMPS={"title": "spider"})
+    assert done.counts("uploaded") == (1,)
+    assert "no value for its key" not in done.log
+    told = crawl(
+        {"items": []},
+        SUPABASE_TABLE=None,
+        SUPABASE_TABLES={"tests.crawl.Author": {"table": "t", "columns": {"id": "n", "name": "title"}}},
+    )
+    assert "the items have no value for its key (id)" in told.log
+
+
 def test_the_url_stamp_without_its_middleware_is_an_error(crawl: Crawler, table: Sql) -> None:
     """It says which line to add."""
     process = crawl.start({"items": items(1)}, SUPABASE_STAMPS={"title": "url"})
