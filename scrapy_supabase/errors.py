@@ -146,7 +146,7 @@ _KEY = (
 )
 _FATAL: tuple[tuple[str, str, str], ...] = (
     # pattern of the code, finish reason, remedy
-    (r"PGRST3..|http_401|http_403|28...", "supabase_unauthorized", _KEY),
+    (r"PGRST3..|http_401|http_403|28...|3D000", "supabase_unauthorized", _KEY),
     (r"http_402", "supabase_payment_required", "The project is over its quota: see its billing page."),
     (
         r"http_540",
@@ -184,6 +184,17 @@ _FATAL: tuple[tuple[str, str, str], ...] = (
         "The database's disk is full: free space or enlarge it, then run again.",
     ),
 )
+# What PostgreSQL, PgBouncer and Supavisor say to who may not connect, and the SQLSTATE it stands for.
+_NO_CONNECTION = tuple(
+    (re.compile(pattern, re.IGNORECASE), code)
+    for pattern, code in (
+        (r"database \".*\" does not exist|no such database", "3D000"),
+        (r"authentication failed|no password supplied|role \".*\" does not exist|not permitted to log in", "28000"),
+        (r"no pg_hba\.conf entry|tenant or user not found|permission denied to set role", "28000"),
+        (r"too many (clients|connections)|connection slots|max.?client", "53300"),
+        (r"(is starting up|is shutting down|is not yet accepting connections|in recovery mode)", "57P03"),
+    )
+)
 _FATAL_PATTERNS = tuple((re.compile(p), reason, remedy) for p, reason, remedy in _FATAL)
 
 
@@ -200,11 +211,31 @@ def classify(status: int, body: bytes, retry_after: str | None = None) -> Server
     parsed = parse_body(body)
     code = parsed.get("code") or f"http_{status}"
     message = parsed.get("message") or parsed.get("error") or _one_line(body) or "no message"
-    kind = BadRowsError if is_policy_violation(code, message) else _kind(code, status)
-    error = kind(message, code=code, status=status, details=parsed.get("details"), hint=parsed.get("hint"))
+    error = _classified(code, message, parsed.get("details"), parsed.get("hint"), status)
     if isinstance(error, TransientError):
         error.ambiguous = error.splittable = status in _AMBIGUOUS_STATUS and code == f"http_{status}"
         error.retry_after = _seconds(retry_after)
+    return error
+
+
+def classify_sql(code: str, message: str, details: str | None = None, hint: str | None = None) -> ServerError:
+    """`classify` for what a database itself says: an SQLSTATE and its words."""
+    error = _classified(code, message, details, hint)
+    if isinstance(error, FatalError) and error.reason == "supabase_unauthorized":
+        error.remedy = "Check user, password and database in SUPABASE_DB_URL against the project's connection strings."
+    return error
+
+
+def classify_connection(message: str) -> ServerError:
+    """`classify` for a database connection that could not be made: there is no SQLSTATE, only what libpq says."""
+    code = next((code for pattern, code in _NO_CONNECTION if pattern.search(message)), "08001")
+    return classify_sql(code, message)
+
+
+def _classified(code: str, message: str, details: str | None, hint: str | None, status: int = 0) -> ServerError:
+    kind = BadRowsError if is_policy_violation(code, message) else _kind(code, status)
+    error = kind(message, code=code, status=status, details=details, hint=hint)
+    if isinstance(error, TransientError):
         error.internal = _TWICE_AT_MOST.fullmatch(code) is not None
         error.tries = 2 if error.internal else None
     elif isinstance(error, MissingReferenceError):

@@ -71,8 +71,9 @@ class SupabasePipeline:
         await self._loop.run_in_thread(self._open_spool)
         self._compose()
         logger.info(
-            "Uploading to %s: %s; %d rows a chunk, %d at once; spool: %s",
-            *(self._config.host, self._described(), self._config.chunk_rows, self._config.concurrent_uploads),
+            "Uploading to %s%s: %s; %d rows a chunk, %d at once; spool: %s",
+            *(self._config.host, " over a database connection" * bool(self._config.db_url), self._described()),
+            *(self._config.chunk_rows, self._config.concurrent_uploads),
             self._spool.folder or "none",
         )
         listen = self._crawler.signals.connect
@@ -134,9 +135,9 @@ class SupabasePipeline:
     def _connect(self) -> None:
         """Find the server and learn the tables. Runs in a thread."""
         config = self._config
-        url, key, self._local = find_server(config)
+        config, self._local = find_server(config)
         self._schema = new_schema(config)
-        self._backend = new_backend(config, url, key)
+        self._backend = new_backend(config)
         begin(config, self._backend, self._schema, self._run, self._patience)
 
     def _open_spool(self) -> None:

@@ -61,7 +61,7 @@ class SchemaCheck:
             for spec in self._schema.specs.values():
                 self._check(spec)
         except TransientError as error:
-            remedy = "Nothing was crawled. Check SUPABASE_URL and that the project is up, then run again."
+            remedy = "Nothing was crawled. Check SUPABASE_URL or SUPABASE_DB_URL, and that the project is up."
             raise fatal(error, "supabase_unavailable", remedy) from error
 
     def _check(self, spec: TableSpec) -> None:

@@ -1,12 +1,12 @@
 """The bulk statement in PostgREST's shape: rows as one JSON parameter, cast by the server, inserted or upserted.
 
-Used by the local gateway; built from plain values, knows no HTTP. Every name is quoted by `quote`; types are the
-catalog's own (`format_type`) and never a user's. The JSON is parameter `$1`.
+Used by the database backend and by the local gateway; built from plain values, knows neither. Every name is quoted by
+`quote`; types are the catalog's own (`format_type`) and never a user's. The JSON is parameter `$1`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 _COUNT = "coalesce(nullif(current_setting('pgrst.inserted', true), '')::int, 0)"
@@ -81,3 +81,9 @@ def literal(text: str) -> str:
     """Quote a text as a literal, whatever `standard_conforming_strings` says."""
     doubled = text.replace("'", "''")
     return f"'{doubled}'" if "\\" not in doubled else " E'" + doubled.replace("\\", "\\\\") + "'"
+
+
+def array_literal(values: Iterable[str]) -> str:
+    """Texts as the text of an array: `{"a","b"}`."""
+    quoted = ('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values)
+    return "{" + ",".join(quoted) + "}"

@@ -28,7 +28,8 @@ from scrapy_supabase.retry import Patience
 from scrapy_supabase.rows import RowBuilder, stamps_of
 from scrapy_supabase.run import Run
 from scrapy_supabase.schema import Schema
-from scrapy_supabase.settings import LOCAL, Config, local_folder, project_of, script_config
+from scrapy_supabase.settings import Config, local_folder, project_of, script_config
+from scrapy_supabase.settings_server import LOCAL
 from scrapy_supabase.spool import Loaded, NoSpool, Spool
 from scrapy_supabase.values import printable
 
@@ -167,7 +168,7 @@ class Upload:
         self._chunks_expected: int | None = None
         self._started = time.perf_counter()
         self._schema = schema
-        self._backend = new_backend(config, config.url, config.key)
+        self._backend = new_backend(config)
         self._delivery = assemble(
             config, self._backend, schema, spool, self, self._patience, self._woken.set, recovered
         )

@@ -10,14 +10,17 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
+from scrapy_supabase.backends.base import Backend
+from scrapy_supabase.backends.postgres import PostgresBackend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.models import Chunk, Mode, Outcome, Row, TableSpec
 from scrapy_supabase.retry import Patience
 from scrapy_supabase.rows import RowBuilder
 from scrapy_supabase.schema import Schema, UnknownColumns
 from scrapy_supabase.schema_check import SchemaCheck
-from scrapy_supabase.settings import role_of
+from scrapy_supabase.settings_server import role_of
 from scrapy_supabase.uploader import Uploader
 from tests.fault_proxy import FaultProxy
 from tests.fix_local import Connection
@@ -87,7 +90,7 @@ class Line:
     """The stages from item to outcome, for one or more tables, with no crawl around them."""
 
     schema: Schema
-    backend: PostgrestBackend
+    backend: Backend
     uploader: Uploader
     patience: Patience
     cleaned: list[str] = field(default_factory=list)
@@ -111,10 +114,20 @@ class Line:
 MakeLine = Callable[..., Line]
 
 
+def as_role(db_url: str, role: str) -> str:
+    """A connection string for what PostgREST would be for `role`, with the local stack's timeout for it."""
+    options = f"-c role={role}" + (" -c statement_timeout=3s" if role == "anon" else "")
+    return make_conninfo(db_url, options=options)
+
+
 @pytest.fixture
-def line(project: Project) -> Iterator[MakeLine]:
-    """Make a `Line`: `line(mode=…, on_conflict=…, check=True, …)`. Waits are of 10 ms."""
-    made: list[PostgrestBackend] = []
+def line(project: Project, request: pytest.FixtureRequest) -> Iterator[MakeLine]:
+    """Make a `Line`: `line(mode=…, on_conflict=…, check=True, …)`. Waits are of 10 ms.
+
+    It ends in the REST API; with the parameter "database" in a database connection as the role of `key`.
+    """
+    made: list[Backend] = []
+    over = getattr(request, "param", "rest")
 
     def make(
         *tables: str,
@@ -133,7 +146,11 @@ def line(project: Project) -> Iterator[MakeLine]:
         key = key or project.key
         specs = {name: TableSpec(name, mode, on_conflict) for name in tables or ("t",)}
         schema = Schema(specs, unknown=unknown, insert_fallback=fallback, role=role_of(key))
-        backend = PostgrestBackend(url or project.url, key, timeout=timeout)
+        backend: Backend
+        if over == "rest":
+            backend = PostgrestBackend(url or project.url, key, timeout=timeout)
+        else:
+            backend = PostgresBackend(as_role(url or project.db_url, role_of(key)), timeout=timeout)
         made.append(backend)
         patience = Patience()
         if check:

@@ -1,4 +1,7 @@
-"""Every row of the classification table, produced for real: chunk in, outcome and table contents out."""
+"""Every row of the classification table, produced for real: chunk in, outcome and table contents out.
+
+Both backends must pass. What only HTTP can say is left out for the database; tests/test_database.py has its own faults.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,14 @@ from tests.fault_proxy import FaultProxy
 from tests.fix_project import MakeLine, Project
 
 Sql = Callable[..., list[tuple[Any, ...]]]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test over REST and over a database connection."""
+    if "line" in metafunc.fixturenames:
+        http = "proxy" in metafunc.fixturenames or metafunc.definition.get_closest_marker("rest_only")
+        metafunc.parametrize("line", ["rest"] if http else ["rest", "database"], indirect=True)
+
 
 BOOKS = """
 create table t (
@@ -74,6 +85,31 @@ def test_another_conflict_target(books: Sql, line: MakeLine) -> None:
     books("insert into t (id, isbn, name) values (7, 'i-7', 'old')")
     line(on_conflict=("isbn",)).upload({"id": 7, "isbn": "i-7", "name": "new"})
     assert books("select id, name from t") == [(7, "new")]
+
+
+def test_types_with_limits_and_names_with_spaces(sql: Sql, line: MakeLine) -> None:
+    """Values are cast to the columns' own types."""
+    sql("""create type t_mood as enum ('sad', 'glad'); create domain t_percent as int check (value between 0 and 100);
+        create table t (id uuid primary key, code char(3), bits bit(4), short varchar(3), price numeric(6, 2),
+        "odd ""name, too" text[], mood t_mood, share t_percent, raw bytea, span interval, day date, meta jsonb);
+        grant all on t to service_role""")
+    try:
+        item = {
+            "id": "0e37df36-f698-11e6-8dd4-cb9ced3df976", "code": "abc", "bits": "1010", "short": "abc", "price": 1.239,
+            'odd "name, too': ["a", "b"], "mood": "glad", "share": 7, "raw": b"\x00\xff", "span": "P1D",
+            "day": "2026-11-24", "meta": {"a": [1, None]},
+        }  # fmt: skip
+        outcome = line().upload(item)
+        assert (outcome.uploaded, outcome.rejections) == (1, ())
+        assert sql('select code, bits::text, price::text, "odd ""name, too", mood::text, share, raw, meta from t') == [
+            ("abc", "1010", "1.24", ["a", "b"], "glad", 7, b"\x00\xff", {"a": [1, None]})
+        ]
+        again = {**item, "id": "0e37df36-f698-11e6-8dd4-cb9ced3df977"}
+        made = line()
+        for wrong, code in (({"short": "abcd"}, "22001"), ({"mood": "meh"}, "22P02"), ({"share": 101}, "23514")):
+            assert [r.code for r in made.upload({**again, **wrong}).rejections] == [code]
+    finally:
+        sql("drop table t; drop type t_mood; drop domain t_percent")
 
 
 # Bad rows
@@ -360,6 +396,7 @@ def test_a_policy_that_lets_no_row_in_is_fatal(sql: Sql, line: MakeLine, project
     assert (outcome.rejections, len(outcome.left)) == ((), 3)
 
 
+@pytest.mark.rest_only
 def test_a_wrong_key_is_fatal(sql: Sql, line: MakeLine, project: Project) -> None:
     """The message says what to check and does not show the key."""
     sql(BOOKS)
@@ -443,6 +480,7 @@ def test_transient_failures_are_tried_again(
     assert "Next try in " in caplog.text
 
 
+@pytest.mark.rest_only
 def test_a_server_that_refuses_connections(books: Sql, line: MakeLine, project: Project) -> None:
     """Nothing was sent: not ambiguous; after the last try the rows are left."""
     with FaultProxy(project.url) as proxy:
@@ -534,6 +572,7 @@ def test_a_transient_failure_never_falls_back(books: Sql, line: MakeLine, proxy:
     assert (len(outcome.left), outcome.effort.fallbacks, made.schema.mode("t")) == (1, 0, Mode.UPSERT)
 
 
+@pytest.mark.rest_only
 def test_a_project_that_is_down_is_fatal_at_open(sql: Sql, line: MakeLine, project: Project) -> None:
     """After the tries; nothing was crawled."""
     with FaultProxy(project.url) as proxy:

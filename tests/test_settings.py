@@ -12,7 +12,8 @@ from scrapy.settings import Settings
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.models import Mode, TableSpec
-from scrapy_supabase.settings import KNOWN, Config, role_of
+from scrapy_supabase.settings import KNOWN, Config
+from scrapy_supabase.settings_server import role_of
 
 GOOD = {"SUPABASE_URL": "https://abc.supabase.co", "SUPABASE_KEY": "sb_secret_x", "SUPABASE_TABLE": "t"}
 
@@ -47,6 +48,13 @@ def test_defaults() -> None:
         ("SUPABASE_CLOSE_TIMEOUT", float("inf"), "0 or more"),
         ("SUPABASE_CONCURRENT_UPLOADS", 0, "1 or more"),
         ("SUPABASE_TIMEOUT", 0, "more than 0"),
+        ("SUPABASE_DB_URL", 5, "a connection string such as"),
+        ("SUPABASE_DB_URL", "s3cret", "a connection string such as"),
+        ("SUPABASE_DB_URL", "https://user:s3cret@host", "a connection string such as"),
+        ("SUPABASE_DB_URL", "postgresql://user:a/s3cret@host/db", "percent-encoded"),
+        ("SUPABASE_DB_URL", "postgresql://user:a@s3cret@host/db", "percent-encoded"),
+        ("SUPABASE_DB_URL", "postgresql://user:a%zs3cret@host/db", "percent-encoded"),
+        ("SUPABASE_DB_URL", "host=h password=a s3cret", "a connection string such as"),
         ("SUPABASE_INSERT_FALLBACK", "perhaps", "True or False"),
         ("SUPABASE_MIGRATIONS", "/nowhere", "a folder that exists"),
         ("SUPABASE_MODE", "replace", "upsert, insert, ignore"),
@@ -75,8 +83,12 @@ def test_wrong_values(name: str, value: Any, allowed: str) -> None:
     message = str(raised.value)
     assert message.startswith("1 wrong setting for scrapy-supabase:\n  - " + name)
     assert allowed in message
+    assert "s3cret" not in message
     assert (
-        name == "SUPABASE_KEY" or not isinstance(value, (str, int)) or repr(value) in message or "imported" in message
+        name in ("SUPABASE_KEY", "SUPABASE_DB_URL")
+        or not isinstance(value, (str, int))
+        or repr(value) in message
+        or "imported" in message
     )
 
 
@@ -176,3 +188,37 @@ def test_url_and_headers_are_those_of_supabase_py(key: str) -> None:
         name: theirs[name] for name in ("apikey", "authorization")
     }
     assert str(client.rest_url).removeprefix("https://abc.supabase.co") + "/" == ours._prefix
+
+
+@pytest.mark.parametrize(
+    ("db_url", "host", "role"),
+    [
+        ("postgresql://postgres:p@db.abc.supabase.co:5432/postgres", "abc.supabase.co", "postgres"),
+        (
+            "postgresql://postgres.abc:p@aws-0-eu-west-1.pooler.supabase.com:6543/postgres",
+            "abc.supabase.co",
+            "postgres",
+        ),
+        ("postgresql://scraper.abc:p@aws-0-eu-west-1.pooler.supabase.com:5432/postgres", "abc.supabase.co", "scraper"),
+        ("postgresql://me:p@192.0.2.1:5433/shop", "192.0.2.1:5433/shop", "me"),
+        ("host=192.0.2.1 user=me password=p", "192.0.2.1:5432/me", "me"),
+        ("local", "local", "postgres"),
+    ],
+)
+def test_a_database_alone_is_enough(db_url: str, host: str, role: str) -> None:
+    """No key is needed; the project is the same by its API, its database and its poolers."""
+    found = config(SUPABASE_URL=None, SUPABASE_KEY=None, SUPABASE_DB_URL=db_url)
+    assert (found.host, found.role) == (host, role)
+    assert db_url == "local" or "p@" not in repr(found)
+    assert config({"SUPABASE_DB_URL": db_url}, SUPABASE_URL=None, SUPABASE_KEY=None).db_url == db_url
+
+
+def test_a_database_beside_the_url_does_not_rename_the_project() -> None:
+    """What is in the spool belongs to the project of SUPABASE_URL, whichever way it goes."""
+    assert config(SUPABASE_DB_URL="postgresql://me:p@192.0.2.1/shop").host == "abc.supabase.co"
+
+
+def test_local_and_another_database_contradict_each_other() -> None:
+    """Rows meant for this machine must not go elsewhere because of a forgotten variable."""
+    with pytest.raises(ConfigurationError, match="names another server"):
+        config({"SUPABASE_DB_URL": "postgresql://me:p@192.0.2.1/shop"}, SUPABASE_URL="local")

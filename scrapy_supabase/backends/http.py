@@ -11,23 +11,18 @@ from __future__ import annotations
 
 import http.client
 import io
-import select
 import socket
 import ssl
-import struct
-import sys
-import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from queue import Empty, Full, LifoQueue
 from typing import Any, NoReturn
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from scrapy_supabase.backends.idle import IdleConnections, silence
 from scrapy_supabase.errors import TransientError
 
 _CONNECT_TIMEOUT = 15.0  # seconds; a server that takes longer to accept is as good as down
-_SURELY_ALIVE = 1.0  # seconds since its last use in which no server closes an idle connection
 _LONGEST_ANSWER = 64 * 1024 * 1024  # bytes; the OpenAPI document of a thousand tables is about 3 MB
 _WOULD_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -51,7 +46,7 @@ class HttpPool:
         self._url = urlsplit(url)
         self._proxy = urlsplit(proxy) if proxy else None
         self._timeout = timeout
-        self._idle: LifoQueue[tuple[http.client.HTTPConnection, float]] = LifoQueue(size)
+        self._idle = IdleConnections[http.client.HTTPConnection](size, lambda connection: connection.sock)
         self._tls = _tls_context() if self._url.scheme == "https" else None
         self._host = self._url.netloc.rpartition("@")[2]
         # A plain-HTTP proxy is asked for the whole URL; anything else for the path.
@@ -62,7 +57,7 @@ class HttpPool:
 
         Raises `TransientError` where there is no answer; `ambiguous` is set once the request was on its way.
         """
-        connection = self._idle_one() or self._new()
+        connection = self._idle.take() or self._new()
         if connection.sock is None:
             try:
                 connection.connect()
@@ -75,7 +70,7 @@ class HttpPool:
 
     def send(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> SentRequest | None:
         """Send a request, as far as that needs no waiting; None where no connection is idle. Never raises."""
-        connection = self._idle_one()
+        connection = self._idle.take()
         if connection is None:
             return None
         message = self._message(method, target, body, headers)
@@ -125,26 +120,11 @@ class HttpPool:
 
     def close(self) -> None:
         """Close the idle connections."""
-        with suppress(Empty):
-            while True:
-                self._idle.get_nowait()[0].close()
-
-    def _idle_one(self) -> http.client.HTTPConnection | None:
-        with suppress(Empty):
-            while True:
-                connection, since = self._idle.get_nowait()
-                if time.monotonic() - since < _SURELY_ALIVE or not _dropped(connection):
-                    return connection
-                connection.close()
-        return None
+        self._idle.close()
 
     def _give_back(self, connection: http.client.HTTPConnection) -> None:
-        if connection.sock is None:  # the server asked to close it
-            return
-        try:
-            self._idle.put_nowait((connection, time.monotonic()))
-        except Full:
-            connection.close()
+        if connection.sock is not None:  # else the server asked to close it
+            self._idle.put(connection)
 
     def _new(self) -> http.client.HTTPConnection:
         at: SplitResult = self._proxy or self._url
@@ -191,7 +171,7 @@ class SentRequest:
         )
         if not empty or not head.startswith(b"http/1.1 ") or b"\r\nconnection: close\r\n" in head:
             return 0
-        self.silence = _silence(sock)  # before another thread may have the connection
+        self.silence = silence(sock)  # before another thread may have the connection
         self._pool._give_back(self._connection)  # noqa: SLF001 (two halves of one thing)
         return int(head[9:12])
 
@@ -226,15 +206,6 @@ class _Continued(io.RawIOBase):
         return number
 
 
-def _silence(sock: socket.socket) -> float:
-    """For how many seconds nothing has come; 0 where the system does not tell."""
-    if not sys.platform.startswith("linux"):
-        return 0.0
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
-    milliseconds: int = struct.unpack_from("I", info, 52)[0]  # tcpi_last_data_recv
-    return milliseconds / 1000
-
-
 def _tls_context() -> ssl.SSLContext:
     # The certificates supabase-py (httpx) trusts; SSL_CERT_FILE and SSL_CERT_DIR add to them.
     import certifi  # plain http, as on the local stack, needs none of this
@@ -251,16 +222,6 @@ def _proxy_headers(proxy: SplitResult) -> dict[str, str]:
 
     pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
     return {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
-
-
-def _dropped(connection: http.client.HTTPConnection) -> bool:
-    """Whether an idle connection was closed by the server: it is readable, and should not be."""
-    try:
-        poll = select.poll()
-        poll.register(connection.sock, select.POLLIN)
-        return bool(poll.poll(0))
-    except (OSError, ValueError):
-        return True
 
 
 def _raise(error: Exception, *, ambiguous: bool) -> NoReturn:

@@ -54,11 +54,11 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     files = [RowFile(path, opts.format, keep_empty=opts.keep_empty, encoding=opts.encoding) for path in opts.file]
     (spec,) = config.tables.values()
     run, schema, result = Run("load"), new_schema(config), UploadResult()
-    server = find_server(config)
+    server, stack = find_server(config)
     try:
         spool = new_spool(config, schema, run)
         outage = 60.0 if config.max_outage is None else config.max_outage
-        config = replace(config, url=server[0], key=server[1], max_outage=outage, runs_table=None)
+        config = replace(server, max_outage=outage, runs_table=None)
         sizes = [file.size for file in files]
         total = sum(size for size in sizes if size is not None) if None not in sizes else None
         with progress_of("load", total, "B") as bar, Upload(config, run, schema, spool, result) as upload:
@@ -74,8 +74,8 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
                     break
             upload.finish()
     finally:
-        if server[2] is not None:
-            server[2].stop()
+        if stack is not None:
+            stack.stop()
     said_how_it_went(result, folder)
     if unreadable:
         raise unreadable

@@ -77,10 +77,10 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
 
 def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Namespace, total: int) -> int:
     project = config.host
-    url, key, stack = find_server(config)
+    config, stack = find_server(config)
     try:
         outage = 60.0 if config.max_outage is None else config.max_outage
-        config = replace(config, url=url, key=key, max_outage=outage, runs_table=None)
+        config = replace(config, max_outage=outage, runs_table=None)
         run, schema, result = Run("replay"), new_schema(config), UploadResult()
         spool = DiskSpool(folder, run.folder, schema, {"run": run.id, "spider": "replay", "project": project})
         mode = Mode(opts.mode) if opts.mode else None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.settings import database_url, local_folder
+from scrapy_supabase.settings_server import LOCAL
 
 if TYPE_CHECKING:
     import psycopg
@@ -31,7 +32,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     """Run the query; returns the exit code."""
     query = sys.stdin.read() if opts.query == "-" else opts.query
     url = opts.db_url or database_url(settings)
-    if url is not None:
+    if url not in (None, LOCAL):
         return run_query(url, query)
     folder = local_folder()
     if not folder.is_dir():

@@ -7,7 +7,7 @@ from typing import Any
 
 from scrapy_supabase.local.gateway.catalog import Table
 from scrapy_supabase.local.gateway.parse import OPERATORS, Field, Filter, Logic, Order, Path
-from scrapy_supabase.sql import quote
+from scrapy_supabase.sql import array_literal, quote
 
 _STAR = "*"
 
@@ -63,7 +63,7 @@ class Statement:
     def _comparison(self, relation: str, part: Filter) -> str:
         left = self.path(relation, part.path, as_text=True)
         if part.operator == "in":
-            return f"{left} = ANY ({self.value(_array(part.values))})"
+            return f"{left} = ANY ({self.value(array_literal(part.values))})"
         if part.operator == "is":
             return f"{left} IS {part.value.replace('_', ' ').upper()}"
         if part.operator not in OPERATORS:  # full text
@@ -73,7 +73,7 @@ class Statement:
         operator = OPERATORS[part.operator]
         if part.quantifier:
             values = tuple(value.replace("*", "%") if likes else value for value in part.values)
-            return f"{left} {operator} {part.quantifier} ({self.value(_array(values))})"
+            return f"{left} {operator} {part.quantifier} ({self.value(array_literal(values))})"
         return f"{left} {operator} {self.value(part.value.replace('*', '%') if likes else part.value)}"
 
     def order(self, relation: str, terms: Iterable[Order]) -> str:
@@ -97,9 +97,3 @@ def _type(cast: str) -> str:
     base = base.replace("[]", "").strip()
     modifier = f"({rest.split(')')[0]})" if rest else ""
     return f"{base if ' ' in base or base.islower() else quote(base)}{modifier}{array}"
-
-
-def _array(values: Iterable[str]) -> str:
-    """An array literal of quoted texts."""
-    quoted = ('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values)
-    return "{" + ",".join(quoted) + "}"

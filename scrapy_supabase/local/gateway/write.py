@@ -146,7 +146,7 @@ def _types(table: Table, names: tuple[str, ...]) -> dict[str, str]:
     if missing is not None:
         message = f"Could not find the '{missing}' column of '{table.name}' in the schema cache"
         raise ApiError(400, "PGRST204", message)
-    return {name: table.columns[name].format for name in names}
+    return {name: table.columns[name].type for name in names}
 
 
 def _defaults(table: Table, names: tuple[str, ...]) -> dict[str, str]:

@@ -1,0 +1,299 @@
+"""A database connection as a backend: the statement PostgREST would run, with the same bytes, without the HTTP hop.
+
+Connections are made by psycopg; rows go through its `pq` (libpq itself), because only so the owner's thread can send a
+chunk without waiting, and a server that does not answer can be given up. A statement is one transaction, is never
+prepared and leaves nothing behind in its session: so it also works through a transaction pooler. No `psycopg_pool`: it
+tells a wrong password only as a timeout (measured), and a connection for each upload thread is all there is to pool.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import conninfo, pq
+
+from scrapy_supabase.backends.base import BegunWrite, TableInfo, Write
+from scrapy_supabase.backends.idle import IdleConnections, silence
+from scrapy_supabase.errors import ServerError, TransientError, classify_connection, classify_sql
+from scrapy_supabase.models import Mode
+from scrapy_supabase.sql import BulkInsert, array_literal, quote
+
+_DEFAULTS: dict[str, Any] = {
+    "connect_timeout": 15,
+    "fallback_application_name": "scrapy-supabase",
+    # A connection that a router forgot is found out in a minute, not in two hours.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+_CANCEL_TIMEOUT = 2.0  # seconds
+_GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
+
+_Connection = psycopg.Connection[Any]
+
+
+class PostgresBackend:
+    """The tables of one database schema, over connections to `url` (any connection string that libpq takes).
+
+    `timeout` is the seconds a statement may take, `connections` how many connections are kept. The password is in the
+    connection string only and never in a message.
+    """
+
+    def __init__(self, url: str, *, schema: str = "public", timeout: float = 65.0, connections: int = 4) -> None:
+        given = conninfo.conninfo_to_dict(url)
+        self._conninfo = conninfo.make_conninfo(**{**_DEFAULTS, **given, "client_encoding": "utf8"})
+        self._where = f"{given.get('host', 'localhost')}:{given.get('port', 5432)}"
+        self._schema = schema
+        self._timeout = timeout
+        self._idle = IdleConnections[_Connection](connections, lambda connection: connection.pgconn.socket)
+        self._tables: dict[str, _Table] | None = None
+        self._statements: dict[tuple[object, ...], bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"<PostgresBackend {self._where}>"
+
+    def begin(self, write: Write) -> BegunWrite | None:
+        """Send a write, as far as that needs no waiting; None where no connection is idle."""
+        sql = self._statements.get(_shape(write))
+        connection = self._idle.take() if sql else None
+        if sql is None or connection is None:
+            return None
+        try:
+            return _Sent(self._idle, connection, sql, [write.body], self._timeout)
+        except psycopg.Error:
+            connection.close()  # nothing was sent that a server could have acted on
+            return None
+
+    def write(self, write: Write) -> None:
+        """Store the rows, all or none. Raises `ServerError`."""
+        shape = _shape(write)
+        sql = self._statements.get(shape)
+        if sql is None:
+            sql = self._statements[shape] = self._statement(write)
+        self._send(sql, [write.body]).finish()
+
+    def describe(self) -> Mapping[str, TableInfo]:
+        """Read the catalog."""
+        tables = self._read_catalog()
+        return {
+            name: TableInfo(table.formats, tuple(table.primary_key), frozenset(table.required))
+            for name, table in tables.items()
+        }
+
+    def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
+        """Call a function with named arguments: texts, and lists of them."""
+        given = ", ".join(f"{quote(name)} => ${n}" for n, name in enumerate(arguments, 1))
+        sql = f"SELECT to_json({quote(self._schema)}.{quote(function)}({given}))"
+        values = [array_literal(v) if isinstance(v, list) else str(v) for v in arguments.values()]
+        found = self._ask(sql.encode(), [value.encode() for value in values])
+        return msgspec.json.decode(found) if found else None
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._idle.close()
+
+    def _read_catalog(self) -> dict[str, _Table]:
+        found = self._ask(_CATALOG, [self._schema.encode()])
+        tables = self._tables = msgspec.json.decode(found or b"{}", type=dict[str, _Table])
+        return tables
+
+    def _statement(self, write: Write) -> bytes:
+        table = self._tables.get(write.table) if self._tables else None
+        table = table or self._read_catalog().get(write.table)
+        if table is None:
+            raise classify_sql("42P01", f"Could not find the table '{self._schema}.{write.table}'")
+        for column in write.columns:
+            if column not in table.types:
+                raise classify_sql("42703", f"column {quote(column)} of relation {quote(write.table)} does not exist")
+        insert = BulkInsert(
+            self._schema,
+            write.table,
+            {column: table.types[column] for column in write.columns},
+            on_conflict=() if write.mode is Mode.INSERT else write.on_conflict or table.primary_key,
+            merge=write.mode is Mode.UPSERT,
+        )
+        return insert.sql().encode()
+
+    def _ask(self, sql: bytes, parameters: Sequence[bytes]) -> bytes | None:
+        sent = self._send(sql, parameters)
+        sent.finish()
+        return sent.value
+
+    def _send(self, sql: bytes, parameters: Sequence[bytes]) -> _Sent:
+        connection = self._idle.take() or self._connect()
+        try:
+            return _Sent(self._idle, connection, sql, parameters, self._timeout)
+        except psycopg.Error as error:
+            connection.close()
+            raise _lost(error, ambiguous=False) from error
+
+    def _connect(self) -> _Connection:
+        try:
+            return psycopg.Connection.connect(self._conninfo, autocommit=True)
+        except psycopg.Error as error:
+            raise classify_connection(str(error).strip()) from error
+
+
+class _Sent:
+    """A statement that is on its way. See `base.BegunWrite`. Raises `psycopg.Error` where it could not be sent."""
+
+    def __init__(
+        self,
+        idle: IdleConnections[_Connection],
+        connection: _Connection,
+        sql: bytes,
+        parameters: Sequence[bytes],
+        timeout: float,
+    ) -> None:
+        self._idle = idle
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._timeout = timeout
+        self._failed: pq.abc.PGresult | None = None
+        self.value: bytes | None = None  # the first of the first row, as text
+        self._lost: psycopg.Error | None = None
+        self._silence = 0.0
+        self._pgconn.send_query_params(sql, parameters)
+        self._unsent = self._pgconn.flush() == 1
+
+    def stored(self) -> bool | None:
+        if self._unsent:
+            return False
+        if not self._is_over():
+            return None
+        if self._lost or self._failed:
+            return False
+        self._silence = _silence(self._pgconn.socket)
+        self._idle.put(self._connection)
+        return True
+
+    def silence(self) -> float:
+        return self._silence
+
+    def finish(self) -> None:
+        try:
+            self._wait()
+        except BaseException:
+            self._connection.close()
+            raise
+        if self._lost or self._pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            self._connection.close()
+        else:
+            self._idle.put(self._connection)
+        if self._failed is not None:
+            raise _error(self._failed)
+        if self._lost is not None:
+            raise _lost(self._lost, ambiguous=True) from self._lost
+
+    def abandon(self) -> None:
+        self._connection.close()
+
+    def _wait(self) -> None:
+        until = time.monotonic() + self._timeout
+        poll = select.poll()
+        while True:
+            if self._unsent:
+                try:
+                    self._unsent = self._pgconn.flush() == 1
+                except psycopg.Error as error:  # the server may have said why before it hung up
+                    self._unsent, self._lost = False, error
+            if self._is_over():
+                return
+            poll.register(self._pgconn.socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            rest = until - time.monotonic()
+            if rest <= 0 or not poll.poll(rest * 1000):
+                self._cancel()
+                silent = TransientError(f"no answer for {self._timeout:g} s", code="TimeoutError")
+                silent.ambiguous = True
+                raise silent
+
+    def _is_over(self) -> bool:
+        """Take in what has come; whether that is all. Never waits."""
+        if self._lost is None or self._failed is None:
+            try:
+                self._pgconn.consume_input()
+            except psycopg.Error as error:
+                self._lost = error
+        while not self._pgconn.is_busy():
+            result = self._pgconn.get_result()
+            if result is None:
+                return True
+            if result.status not in _GOOD:
+                # Of a connection that was lost, libpq makes a result of its own, which has no code.
+                if result.error_field(pq.DiagnosticField.SQLSTATE) is None:
+                    self._lost = self._lost or psycopg.OperationalError(_text(result.error_message))
+                else:
+                    self._failed = self._failed or result
+            elif result.ntuples and result.nfields:
+                self.value = result.get_value(0, 0)
+        return self._lost is not None
+
+    def _cancel(self) -> None:
+        """Let the server end what nobody waits for any more: tried again, it would wait for its own locks."""
+        if psycopg.capabilities.has_cancel_safe():
+            with suppress(psycopg.Error):
+                self._connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+
+
+def _shape(write: Write) -> tuple[object, ...]:
+    return write.table, write.columns, write.mode, write.on_conflict
+
+
+def _error(result: pq.abc.PGresult) -> ServerError:
+    field = pq.DiagnosticField
+    code, message, details, hint = (
+        _text(value) if (value := result.error_field(each)) else None
+        for each in (field.SQLSTATE, field.MESSAGE_PRIMARY, field.MESSAGE_DETAIL, field.MESSAGE_HINT)
+    )
+    return classify_sql(code or "", message or "no message", details, hint)
+
+
+def _lost(error: psycopg.Error, *, ambiguous: bool) -> TransientError:
+    made = TransientError(" ".join(str(error).split()) or "the connection was lost", code="08006")
+    made.ambiguous = ambiguous
+    return made
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _silence(number: int) -> float:
+    sock = socket.socket(fileno=number)
+    try:
+        return silence(sock)
+    finally:
+        sock.detach()
+
+
+class _Table(msgspec.Struct):
+    types: dict[str, str]  # what JSON is cast to: numeric(10,2)
+    formats: dict[str, str]  # as the REST API tells it: numeric
+    primary_key: list[str]
+    required: list[str]
+
+
+_CATALOG = b"""
+SELECT coalesce(json_object_agg(c.relname, json_build_object(
+  'types', coalesce((SELECT json_object_agg(a.attname, format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum)
+    FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
+  'formats', coalesce((SELECT json_object_agg(a.attname, format_type(a.atttypid, NULL) ORDER BY a.attnum)
+    FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
+  'primary_key', coalesce((SELECT json_agg(a.attname ORDER BY k.place) FROM pg_constraint p
+    CROSS JOIN unnest(p.conkey) WITH ORDINALITY k(attnum, place)
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+    WHERE p.conrelid = c.oid AND p.contype = 'p'), '[]'),
+  'required', coalesce((SELECT json_agg(a.attname) FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND (a.attnotnull OR t.typnotnull)
+      AND NOT a.atthasdef AND a.attidentity = ''), '[]')
+)), '{}')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p') AND n.nspname = $1 AND NOT c.relispartition
+"""
