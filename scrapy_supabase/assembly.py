@@ -13,6 +13,7 @@ from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.chunks import Chunker
 from scrapy_supabase.delivery import BegunUpload, Delivery, Observer
 from scrapy_supabase.models import Chunk, Mode, Outcome, Stored, TableSpec
+from scrapy_supabase.pace import Pace
 from scrapy_supabase.retry import Patience
 from scrapy_supabase.run import Run
 from scrapy_supabase.schema import Schema
@@ -124,7 +125,7 @@ def assemble(
         spool=spool,
         observer=observer,
         references=schema.references,
-        workers=config.concurrent_uploads,
+        pace=Pace(uploads=config.concurrent_uploads, rows=config.chunk_rows, most_rows=config.most_chunk_rows),
         wake=wake,
         recovered=recovered,
         most_bytes=config.spool_max_bytes,

@@ -60,10 +60,10 @@ class _Open:
 class Chunker:
     """Collects rows into chunks. Not thread-safe.
 
-    `max_rows` rows or `max_bytes` bytes of body seal a chunk, `max_age` seconds (0: never) make it due. `mode(table)`
-    is the mode in force, `references(table)` are the tables whose rows must be sent first, `open_file(row)` opens the
-    spool's file for a chunk that starts with `row`. Chunks are numbered as they are sealed, from the one after `last`:
-    of two that share a key, the one with the lower number has the older rows.
+    `max_rows` rows (to be changed at any time) or `max_bytes` bytes of body seal a chunk, `max_age` seconds (0: never)
+    make it due. `mode(table)` is the mode in force, `references(table)` are the tables whose rows must be sent first,
+    `open_file(row)` opens the spool's file for a chunk that starts with `row`. Chunks are numbered as they are sealed,
+    from the one after `last`: of two that share a key, the one with the lower number has the older rows.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Chunker:
         last: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._mode = mode
@@ -95,7 +95,7 @@ class Chunker:
         if (
             chunk is not None
             and len(self._open) == 1
-            and len(chunk.rows) < self._max_rows - 1
+            and len(chunk.rows) < self.max_rows - 1
             and chunk.size + len(row.data) < self._max_bytes
         ):  # nearly every row: nothing to seal, no other chunk to look at
             chunk.add(row)
@@ -119,7 +119,7 @@ class Chunker:
             file, mode = self._open_file(row), self._mode(row.table)
             chunk = self._open[place] = _Open(file, self._clock(), mode)
         chunk.add(row)
-        if len(chunk.rows) >= self._max_rows:
+        if len(chunk.rows) >= self.max_rows:
             sealed.extend(self._seal(place))
         return sealed
 

@@ -22,6 +22,7 @@ from scrapy_supabase.chunks import Chunker
 from scrapy_supabase.circuit import Circuit
 from scrapy_supabase.errors import FatalError, TransientError, fatal
 from scrapy_supabase.models import Chunk, Outcome, Row, Stored
+from scrapy_supabase.pace import Pace
 from scrapy_supabase.spool import Loaded, Spool
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,9 @@ class Observer(Protocol):
     def was_gone(self, seconds: float) -> None:
         """The server was gone this long."""
 
+    def slowed(self) -> None:
+        """The server is busy: fewer uploads are in flight from now on."""
+
     def failed(self, error: FatalError) -> None:
         """Nothing is uploaded from now on; what is not uploaded stays in the spool."""
 
@@ -77,7 +81,7 @@ class BegunUpload(Protocol):
 
 
 class Delivery:
-    """Delivers rows to `upload`, at most `workers` chunks at once.
+    """Delivers rows to `upload`, as many chunks at once as `pace` lets.
 
     Handing a chunk to a thread costs a busy owner more than sending it: so what needs no waiting the owner does itself.
     `begin` sends a chunk as far as possible, or returns None; the answer is looked for when the next chunk is sealed.
@@ -106,7 +110,7 @@ class Delivery:
         spool: Spool,
         observer: Observer,
         references: Callable[[str], frozenset[str]],
-        workers: int,
+        pace: Pace,
         wake: Callable[[], None],
         recovered: Iterable[Stored] = (),
         most_bytes: float = float("inf"),
@@ -127,7 +131,7 @@ class Delivery:
         self._spool = spool
         self._observer = observer
         self._references = references
-        self._workers = workers
+        self.pace = pace
         self._wake = wake
         self._clock = clock
         # A chunk is in one of these; each is older than those of the next that share a key with it.
@@ -290,7 +294,7 @@ class Delivery:
             self._queue.clear()
             self._backlog = deque(one for one in self._backlog if isinstance(one, Stored))
         elif not self._circuit.is_open:
-            while len(self._deferred) > _MOST_DEFERRED and len(self._in_flight) < self._workers:
+            while len(self._deferred) > _MOST_DEFERRED and len(self._in_flight) < self.pace.uploads:
                 self._start(self._deferred.popleft())
             self._refill()
             self._start_eligible()
@@ -322,13 +326,13 @@ class Delivery:
 
     def _refill(self) -> None:
         """Let the oldest of the backlog into the queue, as many as will soon be needed."""
-        while self._backlog and not self._loading and len(self._queue) < self._workers:
+        while self._backlog and not self._loading and len(self._queue) < self.pace.uploads:
             first = self._backlog[0]
             if isinstance(first, Chunk):
                 self._queue.append(first)
                 self._backlog.popleft()
                 continue
-            while self._backlog and len(self._queue) + len(self._loading) < self._workers:
+            while self._backlog and len(self._queue) + len(self._loading) < self.pace.uploads:
                 first = self._backlog[0]
                 if isinstance(first, Chunk):
                     break
@@ -340,7 +344,7 @@ class Delivery:
         """Start chunks, oldest first, except those that must wait for another."""
         stay: list[Chunk] = []  # older ones that stay in the queue
         for chunk in list(self._queue):
-            if len(self._in_flight) >= self._workers:
+            if len(self._in_flight) >= self.pace.uploads:
                 return
             older = (*stay, *self._in_flight.values())
             if not self._left_keys.get(chunk.table, _NONE).isdisjoint(chunk.keys):
@@ -386,6 +390,9 @@ class Delivery:
         now = self._last_end = self._clock()
         if outcome.uploaded:
             self._last_success = now
+        if self.pace.took(outcome):
+            self._observer.slowed()
+        self._chunker.max_rows = self.pace.rows
         self._observer.settled(outcome)
         if outcome.deferred:
             self._deferred.append(replace(chunk, rows=outcome.deferred, superseded=0, last_try=True))

@@ -78,7 +78,7 @@ class TransientError(ServerError):
 
     `ambiguous`: the rows may have been stored; `splittable`: fewer rows may work; `retry_after`: seconds the server
     asked for; `tries`: how often at most, where it is less than the setting; `internal`: it may be about these rows,
-    so that other requests may work meanwhile.
+    so that other requests may work meanwhile; `overload`: the server has too much to do.
     """
 
     ambiguous: bool = False
@@ -86,6 +86,7 @@ class TransientError(ServerError):
     retry_after: float | None = None
     tries: int | None = None
     internal: bool = False
+    overload: bool = False
 
 
 class TooLargeError(ServerError):
@@ -135,6 +136,8 @@ def fatal(error: ServerError, reason: str, remedy: str) -> FatalError:
 _TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 530, 544})
 # The gateway gave up waiting: the database may have finished the work after that.
 _AMBIGUOUS_STATUS = frozenset({504, 524, 544})
+_OVERLOAD_STATUS = (429, 503)
+_OVERLOAD_CODE = ("PGRST003", "53300")  # no connection to the database is free
 _TRANSIENT_CODE = re.compile(r"PGRST00[0-3]|PGRSTX00|08...|53(?!100)...|40001|40P01|55P03|57P0[123]|XX...")
 _TWICE_AT_MOST = re.compile(r"XX...|PGRSTX00")
 _DRIFT_CODE = re.compile(r"PGRST204|42703|428C9")
@@ -238,6 +241,7 @@ def _classified(code: str, message: str, details: str | None, hint: str | None, 
     if isinstance(error, TransientError):
         error.internal = _TWICE_AT_MOST.fullmatch(code) is not None
         error.tries = 2 if error.internal else None
+        error.overload = status in _OVERLOAD_STATUS or code in _OVERLOAD_CODE
     elif isinstance(error, MissingReferenceError):
         found = _NOT_PRESENT.search(error.details or "")
         error.parent = found["table"] if found else ""

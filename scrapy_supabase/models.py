@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-from scrapy_supabase.errors import FatalError, TransientError
+from scrapy_supabase.errors import FatalError, ServerError, TooLargeError, TransientError
 
 
 class Mode(StrEnum):
@@ -139,6 +139,17 @@ class Effort:
     fallbacks: int = 0
     seconds: float = 0.0
     errors: Counter[str] = field(default_factory=Counter)
+    overloads: int = 0  # answers that say that the server has too much to do
+    too_large: int = 0  # and those that fewer rows at once may help against
+
+    def count(self, error: ServerError, rows: int) -> None:
+        """An answer to a request with so many rows was no success."""
+        self.errors[error.code] += 1
+        if isinstance(error, TransientError):
+            self.overloads += error.overload
+            self.too_large += error.splittable and rows > 1
+        elif isinstance(error, TooLargeError):
+            self.too_large += 1
 
 
 @dataclass(frozen=True, slots=True)

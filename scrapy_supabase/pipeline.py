@@ -71,10 +71,10 @@ class SupabasePipeline:
         await self._loop.run_in_thread(self._open_spool)
         self._compose()
         logger.info(
-            "Uploading to %s%s: %s; %d rows a chunk, %d at once; spool: %s",
+            "Uploading to %s%s: %s; %d rows a chunk%s, %d at once; spool: %s",
             *(self._config.host, " over a database connection" * bool(self._config.db_url), self._described()),
-            *(self._config.chunk_rows, self._config.concurrent_uploads),
-            self._spool.folder or "none",
+            *(self._config.chunk_rows, " at first" * (self._config.most_chunk_rows > self._config.chunk_rows)),
+            *(self._config.concurrent_uploads, self._spool.folder or "none"),
         )
         listen = self._crawler.signals.connect
         listen(self._close_if_fatal, signals.spider_opened)
@@ -172,6 +172,7 @@ class SupabasePipeline:
     def settled(self, outcome: Outcome) -> None:
         """See `delivery.Observer`."""
         self._stats.settled(outcome)
+        self._stats.paced(self._delivery.pace)
         logger.debug(
             "%s: %d uploaded, %d rejected, %d left; %d requests, %.3f s",
             *(outcome.chunk, outcome.uploaded, len(outcome.rejections), len(outcome.left)),
@@ -193,6 +194,10 @@ class SupabasePipeline:
     def was_gone(self, seconds: float) -> None:
         """See `delivery.Observer`."""
         self._stats.was_gone(seconds)
+
+    def slowed(self) -> None:
+        """See `delivery.Observer`."""
+        self._stats.slowed()
 
     def failed(self, error: FatalError) -> None:
         """See `delivery.Observer`."""

@@ -45,6 +45,7 @@ class Config:
     insert_fallback: bool = True
     unknown_columns: UnknownColumns = field(default_factory=UnknownColumns)
     chunk_rows: int = 100
+    most_chunk_rows: int = 100  # more than `chunk_rows` where chunks grow
     chunk_bytes: int = 1024 * 1024
     flush_interval: float = 5.0
     attempts: int = 3
@@ -132,16 +133,16 @@ def script_config(
     mode: Mode,
     on_conflict: str | Sequence[str] | None,
     snapshots: bool,
-    chunk_rows: int | None,
+    chunk_size: int | str | None,
     **more: Any,
 ) -> Config:
     """Return the `Config` of an upload to one table without Scrapy's settings. Raises `ConfigurationError`."""
-    given = {} if chunk_rows is None else {"BATCH_CHUNK_SIZE": chunk_rows}
+    given = {} if chunk_size is None else {"BATCH_CHUNK_SIZE": chunk_size}
     reader = Reader(BaseSettings(given), os.environ)
     url = url.rstrip("/")
     values = {
         "schema": schema,
-        "chunk_rows": _chunk_rows(reader),
+        **_chunk_size(reader),
         "attempts": _attempts(reader),
         "delay": _delay(reader),
         "flush_interval": 0.0,
@@ -194,7 +195,7 @@ def _read(reader: Reader, *, tables: bool) -> dict[str, Any]:
         "schema": reader.text("SUPABASE_SCHEMA", "public"),
         "insert_fallback": reader.flag("SUPABASE_INSERT_FALLBACK", True),
         "unknown_columns": _unknown_columns(reader),
-        "chunk_rows": _chunk_rows(reader),
+        **_chunk_size(reader),
         "chunk_bytes": reader.number(
             "BATCH_CHUNK_BYTES", 1024 * 1024, int, 1024, "a whole number of bytes, 1024 or more"
         ),
@@ -220,11 +221,15 @@ def _read(reader: Reader, *, tables: bool) -> dict[str, Any]:
     return values
 
 
-def _chunk_rows(reader: Reader) -> int:
-    number = reader.number("BATCH_CHUNK_SIZE", 100, int, 1, f"a whole number of rows, 1 to {MOST_ROWS}")
+def _chunk_size(reader: Reader) -> dict[str, int]:
+    if reader.raw("BATCH_CHUNK_SIZE") == "auto":
+        return {"chunk_rows": 100, "most_chunk_rows": MOST_ROWS}
+    allowed = f'a whole number of rows, 1 to {MOST_ROWS}, or "auto"'
+    number = reader.number("BATCH_CHUNK_SIZE", 100, int, 1, allowed)
     if number > MOST_ROWS:
         reader.warnings.append(f"BATCH_CHUNK_SIZE is {number}: {MOST_ROWS} rows a request is the most; that is used.")
-    return min(number, MOST_ROWS)
+    number = min(number, MOST_ROWS)
+    return {"chunk_rows": number, "most_chunk_rows": number}
 
 
 def _attempts(reader: Reader) -> int:

@@ -59,12 +59,7 @@ def read_url(reader: Reader) -> str:
 
 
 def _is_loopback(host: str) -> bool:
-    return (
-        host in ("", "localhost", "::1")
-        or host.startswith("/")
-        or host.startswith("127.")
-        or host.endswith(".localhost")
-    )
+    return host in ("", "localhost", "::1") or host.startswith(("/", "127.")) or host.endswith(".localhost")
 
 
 def read_db_url(reader: Reader) -> str | None:

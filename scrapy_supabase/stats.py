@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any, Protocol
 
 from scrapy_supabase.models import Chunk, Mode, Outcome, Stored
+from scrapy_supabase.pace import Pace
 from scrapy_supabase.spool import Loaded
 
 PREFIX = "supabase/"
@@ -104,6 +105,15 @@ class Stats:
         """The server was gone for so long."""
         self._count("outage")
         self._count("outage_seconds", seconds, suffix="")
+
+    def slowed(self) -> None:
+        """The server was busy: fewer uploads at once."""
+        self._count("slowdown")
+
+    def paced(self, pace: Pace) -> None:
+        """What is in force now."""
+        self._collector.set_value(PREFIX + "chunk_size", pace.rows)
+        self._collector.set_value(PREFIX + "concurrency", pace.uploads)
 
     def _fail(self, number: int) -> None:
         if number not in self._failed_chunks:

@@ -102,7 +102,7 @@ def upload_to_supabase(
     upsert: bool = True,
     on_conflict: str | Sequence[str] | None = None,
     enable_daily_snapshots: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: int | str | None = None,
     concurrent_uploads: int = 4,
     progress: bool | None = None,
 ) -> UploadResult:
@@ -110,8 +110,8 @@ def upload_to_supabase(
 
     `top_n` uploads only so many rows; `order_by` names the field that says which and in what order: the greatest first,
     or the smallest with `"field.asc"`; rows without it last. `upsert=False` inserts. `on_conflict` are the columns that
-    make a row unique (default: the primary key). `chunk_size` is in rows (default: `BATCH_CHUNK_SIZE`, or 100).
-    `progress` shows a bar on standard error; by default where that is a terminal.
+    make a row unique (default: the primary key). `chunk_size` is in rows, or "auto" (default: `BATCH_CHUNK_SIZE`, or
+    100). `progress` shows a bar on standard error; by default where that is a terminal.
 
     Raises `ConfigurationError` for wrong arguments and `FatalError` where the table takes no rows at all; what happens
     to single rows, and an end in the middle, is in the result.
@@ -124,7 +124,7 @@ def upload_to_supabase(
         mode=Mode.UPSERT if upsert else Mode.INSERT,
         on_conflict=on_conflict,
         snapshots=enable_daily_snapshots,
-        chunk_rows=chunk_size,
+        chunk_size=chunk_size,
         concurrent_uploads=concurrent_uploads,
     )
     if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 0):
@@ -190,7 +190,7 @@ class Upload:
 
     def build_and_add(self, items: Iterable[Any], total: int | None = None) -> None:
         """Build a row of each item and upload it. Ends early where nothing can be uploaded any more."""
-        if total is not None:
+        if total is not None and self._config.most_chunk_rows == self._config.chunk_rows:
             self._chunks_expected = -(-total // self._config.chunk_rows)
         builder = RowBuilder(self._config.routes, self._schema, stamps_of(self._run), self._cleaned)
         for item in items:
@@ -262,6 +262,9 @@ class Upload:
         """See `delivery.Observer`."""
 
     def was_gone(self, seconds: float) -> None:
+        """See `delivery.Observer`."""
+
+    def slowed(self) -> None:
         """See `delivery.Observer`."""
 
     def failed(self, error: FatalError) -> None:

@@ -317,7 +317,7 @@ class Uploader:
                 else:
                     first.request.finish()
             except ServerError as error:
-                work.effort.errors[error.code] += 1
+                work.effort.count(error, len(rows))
                 if isinstance(error, TransientError) and error.splittable and len(rows) > 1:
                     error.tries = 1  # the same again would take as long again
                 raise

@@ -20,6 +20,7 @@ from scrapy_supabase.chunks import Chunker
 from scrapy_supabase.delivery import BegunUpload, Delivery
 from scrapy_supabase.errors import FatalError
 from scrapy_supabase.models import Chunk, Mode, Outcome, Rejection, Row, Stored, TableSpec
+from scrapy_supabase.pace import Pace
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.spool import DiskSpool, NoSpool, Spool
 from scrapy_supabase.stats import Stats
@@ -92,7 +93,7 @@ class Engine:
             spool=self.spool,
             observer=self.stats,
             references=self.schema.references,
-            workers=workers,
+            pace=Pace(uploads=workers, rows=rows, most_rows=rows),
             wake=self.woken.set,
             recovered=recovered,
             **more,

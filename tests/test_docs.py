@@ -10,6 +10,7 @@ from pathlib import Path
 from scrapy_supabase import errors, settings
 from scrapy_supabase.commands import _MODULES
 from scrapy_supabase.models import Chunk, Effort, Mode, Origin, Outcome, Rejection, Row
+from scrapy_supabase.pace import Pace
 from scrapy_supabase.spool import Loaded
 from scrapy_supabase.stats import PREFIX, Stats
 
@@ -78,6 +79,8 @@ def test_stats() -> None:
         stats.left(each, 1)
     stats.read_back(Loaded(None, torn=1))
     stats.was_gone(1.0)
+    stats.slowed()
+    stats.paced(Pace(uploads=4, rows=100, most_rows=100))
     stats.refused("t", "c")
     stats.cleaned("t")
     stats.waited(1.0)

@@ -222,3 +222,11 @@ def test_local_and_another_database_contradict_each_other() -> None:
     """Rows meant for this machine must not go elsewhere because of a forgotten variable."""
     with pytest.raises(ConfigurationError, match="names another server"):
         config({"SUPABASE_DB_URL": "postgresql://me:p@192.0.2.1/shop"}, SUPABASE_URL="local")
+
+
+def test_chunks_of_their_own_size() -> None:
+    """A number is that number; "auto" is none."""
+    found = config(BATCH_CHUNK_SIZE="auto")
+    assert (found.chunk_rows, found.most_chunk_rows) == (100, 1000)
+    found = config(BATCH_CHUNK_SIZE="250")
+    assert (found.chunk_rows, found.most_chunk_rows) == (250, 250)

@@ -1,0 +1,66 @@
+"""How much at once: uploads in flight and rows a chunk, as the server's answers suggest.
+
+Additive increase, multiplicative decrease, as TCP does it (RFC 5681): crawlers that share a small project come to share
+it fairly without knowing of each other.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from scrapy_supabase.models import Outcome
+
+logger = logging.getLogger(__name__)
+
+_QUICK = 1.0  # seconds; a chunk twice as large still is far from the statement timeouts of hosted Supabase (3 s, 8 s)
+
+
+class Pace:
+    """At most `uploads` in flight; chunks of `rows` rows, which grow to `most_rows` where that is more.
+
+    Not thread-safe. `uploads` and `rows` are what is in force now. `clock` gives seconds and never goes back.
+    """
+
+    def __init__(self, *, uploads: int, rows: int, most_rows: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.uploads = uploads
+        self.rows = rows
+        self._most_uploads = uploads
+        self._most_rows = most_rows
+        self._adapts_rows = most_rows > rows
+        self._clock = clock
+        self._slowed = self._shrunk = float("-inf")  # when that was
+        self._successes = 0
+
+    def took(self, outcome: Outcome) -> bool:
+        """Learn from what came of a chunk. True where fewer uploads are in flight from now on."""
+        effort = outcome.effort
+        now = self._clock()
+        began = now - effort.seconds
+        if self._adapts_rows:
+            self._fit_rows(outcome, began, now)
+        if effort.overloads:
+            # Those that were in flight at the time say the same once more.
+            if began < self._slowed:
+                return False
+            self._slowed, self._successes = now, 0
+            before, self.uploads = self.uploads, max(self.uploads // 2, 1)
+            if before > 1:
+                logger.info("The server is busy: %d uploads at once from now on, not %d.", self.uploads, before)
+            return True
+        if outcome.uploaded and self.uploads < self._most_uploads:
+            self._successes += 1
+            if self._successes >= self.uploads:
+                self.uploads, self._successes = self.uploads + 1, 0
+        return False
+
+    def _fit_rows(self, outcome: Outcome, began: float, now: float) -> None:
+        effort, number = outcome.effort, len(outcome.chunk.rows)
+        if effort.too_large:
+            if began >= self._shrunk:
+                self._shrunk = now
+                self.rows = self._most_rows = max(min(self.rows, number) // 2, 1)
+                logger.info("A chunk of %d rows was too much: %d a chunk from now on.", number, self.rows)
+        elif number >= self.rows and outcome.uploaded == number and effort.requests == 1 and effort.seconds <= _QUICK:
+            self.rows = min(2 * self.rows, self._most_rows)
