@@ -117,16 +117,16 @@ def test_rejects_of_an_earlier_run_keep_its_name(crawl: Crawler, table: Sql, pro
 
 def test_an_outage_in_mid_crawl(crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site) -> None:
     """Gone after the first chunk, back three seconds later: the crawl does not wait for it, and all rows land."""
-    pages = [[{"id": page * 10 + n} for n in range(10)] for page in range(200)]
+    pages = [[{"id": page * 10 + n} for n in range(10)] for page in range(600)]
     proxy.faults.extend([faults.passes] * 3)
     proxy.always = DOWN
-    plan = {"pages": 200, "site": site(pages)}
+    plan = {"pages": 600, "site": site(pages)}
     process = crawl.start(plan, SUPABASE_URL=proxy.url)
     assert eventually(lambda: "The server is gone" in crawl.log_of(process))
     proxy.always = faults.passes
     done = crawl.finish(process)
-    assert done.counts("uploaded", "spooled", "outage") == (2000, 0, 1), done.log
-    assert table("select count(*) from t") == [(2000,)]
+    assert done.counts("uploaded", "spooled", "outage") == (6000, 0, 1), done.log
+    assert table("select count(*) from t") == [(6000,)]
     assert done.log.count("The server is gone (http_503") == 1
     assert done.log.count("The server is back after") == 1
     assert done.stats["supabase/outage_seconds"] > 1  # the first look is after two seconds
