@@ -70,16 +70,16 @@ def main() -> None:
                 rows = ROWS.get(name, options.rows)
                 runs[f"{name}/{chunk}"] = partial(rate, to, name, chunk, options.uploads, rows)
         found = interleaved(runs, options.repeat)
-    rows: list[list[str]] = []
+    shown_rates: list[list[str]] = []
     plot: dict[str, dict[str, float]] = {}
     for run, rates in found.items():
         name, _, chunk = run.partition("/")
         where = f"{chunk} rows" if int(chunk) else ""
         limit = "bare_statement" if "database" in name or "copy" in name else "wire_limit"
         to_limit = f"{statistics.median(ratios(found, run, key)):.2f}" if (key := f"{limit}/{chunk}") in found else ""
-        rows.append([NAMES[name], where, shown(rates), to_limit])
+        shown_rates.append([NAMES[name], where, shown(rates), to_limit])
         plot.setdefault(where, {})[NAMES[name]] = statistics.median(rates)
-    table = markdown(["contestant", "a request", "rows a second: median (range)", "of the limit"], rows)
+    table = markdown(["contestant", "a request", "rows a second: median (range)", "of the limit"], shown_rates)
     compared = [
         ("ours_rest/100", "row_by_row/0"),
         ("ours_rest/100", "before/0"),

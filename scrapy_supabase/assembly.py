@@ -98,10 +98,13 @@ def assemble(
     patience: Patience,
     wake: Callable[[], None],
     recovered: Sequence[Stored] = (),
+    *,
+    blocks: bool = False,
 ) -> Delivery:
     """Return the engine: rows in, outcomes to `observer`; `wake` is called in an upload thread.
 
-    `recovered` is what earlier runs left in the spool, oldest first.
+    `blocks` says that its owner has nothing else to do while it waits. `recovered` is what earlier runs left in the
+    spool, oldest first.
     """
     chunker = Chunker(
         max_rows=config.chunk_rows,
@@ -130,6 +133,7 @@ def assemble(
         recovered=recovered,
         most_bytes=config.spool_max_bytes,
         longest_outage=config.max_outage,
+        blocks=blocks,
     )
 
 

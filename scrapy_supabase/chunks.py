@@ -34,17 +34,20 @@ class ChunkFile(Protocol):
 class _Open:
     """A chunk that still takes rows. `rows` is keyed by the row's key, or by a number where it has none."""
 
+    place: _Place
     file: ChunkFile
     opened: float
     mode: Mode
     rows: dict[str | int, Row] = field(default_factory=dict)
     size: int = 1  # of the request's body: brackets, and a comma a row
     superseded: int = 0
+    keyed: bool = True  # every row has its key in `rows`
 
     def add(self, row: Row) -> None:
         self.file.append(row.data)
         key = row.key
         if key is None or self.mode is Mode.INSERT:
+            self.keyed = False
             self.rows[len(self.rows)] = row
         elif (old := self.rows.get(key)) is not None:
             self.superseded += 1
@@ -86,21 +89,24 @@ class Chunker:
         self._open_file = open_file
         self._clock = clock
         self._open: dict[_Place, _Open] = {}
+        self._only: _Open | None = None  # where there is one open chunk
         self._last_number = last
 
     def add(self, row: Row) -> Sequence[Chunk]:
         """Take a row in; return the chunks that are sealed by it, in the order they must be sent."""
-        place = (row.table, row.columns)
-        chunk = self._open.get(place)
+        chunk = self._only
         if (
             chunk is not None
-            and len(self._open) == 1
+            and row.columns is chunk.place[1]
+            and row.table == chunk.place[0]
             and len(chunk.rows) < self.max_rows - 1
             and chunk.size + len(row.data) < self._max_bytes
         ):  # nearly every row: nothing to seal, no other chunk to look at
             chunk.add(row)
             return ()
-        return self._add_and_seal(row, place)
+        sealed = self._add_and_seal(row, (row.table, row.columns))
+        self._only = next(iter(self._open.values())) if len(self._open) == 1 else None
+        return sealed
 
     def _add_and_seal(self, row: Row, place: _Place) -> list[Chunk]:
         sealed: list[Chunk] = []
@@ -117,7 +123,7 @@ class Chunker:
             if len(self._open) >= _MOST_OPEN:
                 sealed.extend(self._seal(next(iter(self._open))))
             file, mode = self._open_file(row), self._mode(row.table)
-            chunk = self._open[place] = _Open(file, self._clock(), mode)
+            chunk = self._open[place] = _Open(place, file, self._clock(), mode)
         chunk.add(row)
         if len(chunk.rows) >= self.max_rows:
             sealed.extend(self._seal(place))
@@ -142,11 +148,14 @@ class Chunker:
         chunk = self._open.pop(place, None)
         if chunk is None:
             return []
+        self._only = None
         parents = self._references(place[0])
         first = self._seal_those(other for other in self._open if other[0] in parents) if parents else []
         chunk.file.close()
         self._last_number += 1
-        return [*first, Chunk(self._last_number, in_key_order(chunk.rows.values()), chunk.file.name, chunk.superseded)]
+        rows = chunk.rows
+        ordered = tuple([rows[key] for key in sorted(rows)]) if chunk.keyed else in_key_order(rows.values())
+        return [*first, Chunk(self._last_number, ordered, chunk.file.name, chunk.superseded)]
 
 
 def in_key_order(rows: Iterable[Row]) -> tuple[Row, ...]:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -73,6 +73,9 @@ class BegunUpload(Protocol):
     def poll(self) -> Outcome | bool:
         """The outcome where all went well; True: no answer yet; False: only `finish` can tell. Never waits."""
 
+    def fileno(self) -> int:
+        """What becomes readable when an answer comes."""
+
     def finish(self) -> Outcome:
         """Wait for the answer, and do what it asks for."""
 
@@ -98,6 +101,9 @@ class Delivery:
     has come to an end for ten seconds, and while the server is gone: a chunk was given up and nothing else got through
     meanwhile. `probe(table)` looks whether it is back; after `longest_outage` seconds (None: never) nothing is uploaded
     any more.
+
+    An owner that `blocks` has nothing else to do while it waits, and looks at `begun` meanwhile: threads are given only
+    what takes more than that.
     """
 
     def __init__(
@@ -115,9 +121,11 @@ class Delivery:
         recovered: Iterable[Stored] = (),
         most_bytes: float = float("inf"),
         longest_outage: float | None = None,
+        blocks: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._upload = upload
+        self._blocks = blocks
         self._begin = begin
         self._begun: list[BegunUpload] = []
         self._begun_before: list[BegunUpload] = []  # the last tick
@@ -164,6 +172,11 @@ class Delivery:
     def backlog(self) -> int:
         """How many chunks wait on disk."""
         return len(self._backlog) + len(self._loading)
+
+    @property
+    def begun(self) -> Sequence[BegunUpload]:
+        """The uploads whose answers the owner itself waits for."""
+        return self._begun
 
     @property
     def is_cut_off(self) -> bool:
@@ -259,7 +272,7 @@ class Delivery:
                 break
             done()
         self._advance()
-        if self._queue or self._idle is not None:  # somebody waits
+        if (self._queue or self._idle is not None) and not self._blocks:  # somebody waits
             for begun in list(self._begun):
                 self._hand_over(begun)
 
@@ -374,7 +387,7 @@ class Delivery:
     def _start(self, chunk: Chunk) -> None:
         self._held.discard(chunk.number)
         self._in_flight[chunk.number] = chunk
-        begun = None if chunk.last_try or self._idle is not None else self._begin(chunk)
+        begun = None if chunk.last_try or (self._idle is not None and not self._blocks) else self._begin(chunk)
         if begun is None:
             self._give(partial(self._run, chunk, partial(self._upload, chunk)))
         else:

@@ -11,12 +11,15 @@ from __future__ import annotations
 import atexit
 import heapq
 import logging
+import select
+import socket
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -164,13 +167,16 @@ class Upload:
         self._spool = spool
         self._progress = progress
         self._patience = Patience()
-        self._woken = threading.Event()
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self._closing = threading.Lock()
         self._chunks_expected: int | None = None
         self._started = time.perf_counter()
         self._schema = schema
         self._backend = new_backend(config)
         self._delivery = assemble(
-            config, self._backend, schema, spool, self, self._patience, self._woken.set, recovered
+            config, self._backend, schema, spool, self, self._patience, self._wake, recovered, blocks=True
         )
 
     def __enter__(self) -> Upload:
@@ -182,6 +188,9 @@ class Upload:
         self._delivery.close()
         self._spool.close()
         self._backend.close()
+        with self._closing:
+            self._woken.close()
+            self._waker.close()
         self.result.seconds = time.perf_counter() - self._started
 
     def begin(self) -> None:
@@ -275,11 +284,26 @@ class Upload:
     def _cleaned(self, _table: str) -> None:
         self.result.cleaned += 1
 
+    def _wake(self) -> None:
+        with self._closing, suppress(OSError):  # full: it will wake up anyway; closed: nobody waits
+            self._waker.send(b"w")
+
     def _wait(self, future: Future[None]) -> None:
+        delivery = self._delivery
+        ticked = time.monotonic()
         while not future.done():
-            self._woken.wait(1.0)
-            self._woken.clear()
-            self._delivery.tick()
+            poll = select.poll()
+            poll.register(self._woken, select.POLLIN)
+            for begun in delivery.begun:
+                poll.register(begun.fileno(), select.POLLIN)
+            poll.poll(1000)
+            with suppress(BlockingIOError):
+                self._woken.recv(4096)
+            if time.monotonic() - ticked < 1.0:
+                delivery.collect()
+            else:
+                ticked = time.monotonic()
+                delivery.tick()
 
 
 def _chosen(rows: Iterable[Any], top_n: int | None, order_by: str | None) -> Iterable[Any]:

@@ -69,6 +69,10 @@ class BegunUpload:
         stored = self.request.stored()
         return self.uploader.stored(self) if stored else stored is None
 
+    def fileno(self) -> int:
+        """What becomes readable when an answer comes."""
+        return self.request.fileno()
+
     def finish(self) -> Outcome:
         """Wait for the answer, and do what it asks for."""
         return self.uploader.upload(self.chunk, self)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Literal
 
 Fault = Literal["cut before", "cut after", "hang"]
-_STATEMENT = b"json_to_recordset"
+_BACKEND_KEY = b"K\0\0\0\x0c"  # then the process number
 _LINGER = struct.pack("ii", 1, 0)
 
 
@@ -21,16 +21,23 @@ class TcpProxy:
 
     `cut before`: the server never sees it. `cut after`: the server does the work, and the client never hears of it.
     `hang`: the server does it, and nothing comes back any more. With `tls` there are no faults: TLS is given in
-    PostgreSQL's way, and what the client sends is passed on in the clear.
+    PostgreSQL's way, and what the client sends is passed on in the clear. A `pooler` gives process numbers of its own.
     """
 
     def __init__(
-        self, host: str, port: int, trigger: bytes = b"json_to_recordset", tls: ssl.SSLContext | None = None
+        self,
+        host: str,
+        port: int,
+        *,
+        trigger: bytes = b"json_to_recordset",
+        tls: ssl.SSLContext | None = None,
+        pooler: bool = False,
     ) -> None:
         self.faults: deque[Fault] = deque()
         self._upstream = (host, port)
         self._trigger = trigger
         self._tls = tls
+        self._pooler = pooler
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
@@ -54,6 +61,18 @@ class TcpProxy:
                 self._open += [client, server]
                 pump = self._pump if self._tls is None else self._pump_tls
                 threading.Thread(target=pump, args=(client, server), daemon=True).start()
+
+    def _copy(self, source: socket.socket, target: socket.socket, silent: threading.Event) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 20, socket.MSG_PEEK):
+                if silent.is_set():
+                    return
+                answer = source.recv(len(data))
+                if self._pooler and (at := answer.find(_BACKEND_KEY)) >= 0:
+                    number = at + len(_BACKEND_KEY)
+                    answer = answer[:number] + b"\0\0\0\x07" + answer[number + 4 :]
+                target.sendall(answer)
+        _cut(target)
 
     def _pump_tls(self, client: socket.socket, server: socket.socket) -> None:
         assert self._tls is not None
@@ -79,7 +98,7 @@ class TcpProxy:
     def _pump(self, client: socket.socket, server: socket.socket) -> None:
         """Pass on what the client sends, with the faults; a second thread brings what the server says."""
         silent = threading.Event()
-        threading.Thread(target=_copy, args=(server, client, silent), daemon=True).start()
+        threading.Thread(target=self._copy, args=(server, client, silent), daemon=True).start()
         with suppress(OSError):
             while data := client.recv(1 << 20):
                 fault = self.faults.popleft() if self.faults and self._trigger in data else None
@@ -94,15 +113,6 @@ class TcpProxy:
                     break
         _cut(client)
         _cut(server)
-
-
-def _copy(source: socket.socket, target: socket.socket, silent: threading.Event) -> None:
-    with suppress(OSError):
-        while data := source.recv(1 << 20, socket.MSG_PEEK):
-            if silent.is_set():
-                return
-            target.sendall(source.recv(len(data)))
-    _cut(target)
 
 
 def _cut(one: socket.socket) -> None:

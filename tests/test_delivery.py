@@ -139,6 +139,9 @@ class Begun:
         """Ask the test."""
         return self.upload(self.chunk)
 
+    def fileno(self) -> int:
+        return -1
+
     def abandon(self) -> None:
         """Nothing to hang up."""
 

@@ -42,6 +42,9 @@ class BegunWrite(Protocol):
     def silence(self) -> float:
         """For how many seconds the yes had been there when `stored` told it, as far as the system tells, else 0."""
 
+    def fileno(self) -> int:
+        """What becomes readable when an answer comes."""
+
     def finish(self) -> None:
         """Wait for the answer. Raises `ServerError`, as `Backend.write` does."""
 

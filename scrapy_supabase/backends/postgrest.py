@@ -124,6 +124,7 @@ class _Begun:
     def __init__(self, sent: SentRequest) -> None:
         self._sent = sent
         self.abandon = sent.close
+        self.fileno = sent.fileno
 
     def stored(self) -> bool | None:
         status = self._sent.status()
