@@ -28,6 +28,17 @@ $(VENV)/.installed: $(VENV)/.package
 	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install --editable . 'scrapy==2.15.0'
 	@touch $@
 
+# Other people's pipelines, to compare with, on the same Scrapy.
+.venv-peers/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
+	.venv-peers/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[local,postgres]' --group peers
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(PIP) install --group bench
+	@touch $@
+
 SCRAPY := ../$(BIN)/scrapy
 
 demo: $(VENV)/.package  ## crawl the documentation of this Python into a local Supabase, and show what is there

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Literal
 
 Fault = Literal["cut before", "cut after", "hang"]
+_BIND = b"\0scrapy_supabase_"  # to a prepared statement
 _BACKEND_KEY = b"K\0\0\0\x0c"  # then the process number
 _LINGER = struct.pack("ii", 1, 0)
 
@@ -29,7 +30,7 @@ class TcpProxy:
         host: str,
         port: int,
         *,
-        trigger: bytes = b"json_to_recordset",
+        trigger: bytes = _BIND,
         tls: ssl.SSLContext | None = None,
         pooler: bool = False,
     ) -> None:

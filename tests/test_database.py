@@ -107,9 +107,22 @@ def test_without_a_key_an_unknown_outcome_is_counted(sql: Sql, line: MakeLine, p
     """Stored, then no answer: there twice, and said so."""
     sql("create table t (title text); grant all on t to service_role")
     made = line(url=through(project, tcp), mode=Mode.INSERT)
+    made.upload({"title": "first"})
     tcp.faults.append("cut after")
     assert made.upload({"title": "a"}).effort.ambiguous_retries == 1
-    assert sql("select count(*) from t") == [(2,)]
+    assert sql("select count(*) from t") == [(3,)]
+
+
+def test_a_connection_lost_while_it_is_prepared(sql: Sql, line: MakeLine, project: Project) -> None:
+    """No row was sent yet: tried again, and nothing may be there twice."""
+    sql("create table t (title text); grant all on t to service_role")
+    at = conninfo_to_dict(project.db_url)
+    with TcpProxy(str(at["host"]), int(str(at["port"])), trigger=b"json_to_recordset") as proxy:
+        made = line(url=through(project, proxy), mode=Mode.INSERT, check=False)
+        proxy.faults.append("cut after")
+        effort = made.upload({"title": "a"}).effort
+    assert (effort.retries, effort.ambiguous_retries) == (1, 0)
+    assert sql("select count(*) from t") == [(1,)]
 
 
 def test_nobody_listens(table: Sql, line: MakeLine, project: Project, tcp: TcpProxy) -> None:

@@ -95,9 +95,7 @@ class PostgresBackend:
             sql = self._statements[shape] = self._statement(write)
         link = self._idle.take() or self._connect()
         if link.direct and sql not in link.prepared:
-            name = f"scrapy_supabase_{len(link.prepared)}".encode()
-            self._send(link, sql, prepare=name).finish()
-            link.prepared[sql] = name
+            self._prepare(link, sql)
             link = self._idle.take() or self._connect()
         self._send(link, sql, [write.body]).finish()
 
@@ -154,6 +152,15 @@ class PostgresBackend:
         except psycopg.Error as error:
             link.close()
             raise _lost(error, ambiguous=False) from error
+
+    def _prepare(self, link: _Link, sql: bytes) -> None:
+        name = f"scrapy_supabase_{len(link.prepared)}".encode()
+        try:
+            self._send(link, sql, prepare=name).finish()
+        except TransientError as error:
+            error.ambiguous = False  # no row was sent
+            raise
+        link.prepared[sql] = name
 
     def _connect(self) -> _Link:
         try:
