@@ -1,8 +1,7 @@
 """What the pipeline costs a crawl: the same crawl with it and with a pipeline that only returns the item.
 
-`pages`: 1,500 pages of 10 items from a local site. `torrent`: 20,000 items yielded by `start()`, no download at all.
-Pairs run one after the other in alternating order; medians of wall and CPU seconds of the crawl's own process (children
-not counted). Default settings, spool on, local Supabase in processes of its own.
+1,500 pages of 10 items from a local site, and 20,000 items yielded by `start()`, no download at all. CPU seconds are
+those of the crawl's own process. Default settings, spool on, the server in processes of its own.
 """
 
 from __future__ import annotations
@@ -14,17 +13,15 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import psycopg
+from benchmarks.common import Server, arguments, machine, markdown, server, shown, work_folder, write
+from benchmarks.delay import far_away
 
-from scrapy_supabase.local import LocalSupabase
-
-TABLE = """
+ITEMS = """
 create table if not exists items (id bigint primary key, url text, title text, price numeric, stock int, about text);
 truncate items; grant all on items to service_role;
 """
@@ -67,14 +64,47 @@ class Pages(scrapy.Spider):
             yield item(number)
 
 
+gaps, times = [0.0], []
+if job["settings"].get("BENCHMARK_DETAIL"):
+    from scrapy_supabase import SupabasePipeline
+
+    process_item = SupabasePipeline.process_item
+
+    def timed(self, item):
+        started = time.perf_counter()
+        found = process_item(self, item)
+        if found is item:
+            times.append(time.perf_counter() - started)
+        return found
+
+    SupabasePipeline.process_item = timed
+
 process = CrawlerProcess({"LOG_LEVEL": "ERROR", "TELNETCONSOLE_ENABLED": False, **job["settings"]})
 crawler = process.create_crawler(Torrent if job["kind"] == "torrent" else Pages)
 process.crawl(crawler)
+if job["settings"].get("BENCHMARK_DETAIL"):
+    from twisted.internet import reactor
+
+    last = time.perf_counter()
+
+    def tick():
+        global last
+        now = time.perf_counter()
+        gaps.append(now - last - 0.01)
+        last = now
+        reactor.callLater(0.01, tick)
+
+    reactor.callWhenRunning(tick)
+    reactor.callWhenRunning(gaps.clear)
 wall = time.perf_counter()
 process.start()
 wall = time.perf_counter() - wall
 used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps({"wall": wall, "cpu": used.ru_utime + used.ru_stime, "memory": used.ru_maxrss // 1024,
+detail = {"pause": 1000 * max(gaps, default=0.0)}
+if times:
+    times.sort()
+    detail |= {"p50": 1e6 * times[len(times) // 2], "p99": 1e6 * times[len(times) * 99 // 100]}
+print(json.dumps({**detail, "wall": wall, "cpu": used.ru_utime + used.ru_stime, "memory": used.ru_maxrss // 1024,
                   "spent": globals().get("spent", [0.0])[0], "stats": crawler.stats.get_stats()}, default=str))
 """
 
@@ -120,48 +150,77 @@ def crawl(kind: str, count: int, site: str, settings: dict[str, Any], before: st
     return found
 
 
+KINDS = {"pages": "1,500 pages of 10 items", "torrent": "20,000 items without a download"}
+
+
+def one(kind: str, to: Server, site: str, settings: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """One crawl into an empty table."""
+    to.run(ITEMS)
+    count = options.pages if kind == "pages" else options.items
+    found = crawl(kind, count, site, settings)
+    uploaded = found["stats"].get("supabase/uploaded_count")
+    if "SUPABASE_URL" in settings and uploaded != (10 * count if kind == "pages" else count):
+        raise RuntimeError(f"only {uploaded} rows uploaded")
+    return found
+
+
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure, print, and write where asked to."""
+    parser = arguments(__doc__)
     parser.add_argument("--kind", choices=["pages", "torrent", "both"], default="both")
     parser.add_argument("--pages", type=int, default=1500)
     parser.add_argument("--items", type=int, default=20_000, help="of the torrent (default: 20000)")
-    parser.add_argument("--repeat", type=int, default=5, help="pairs (default: 5)")
+    parser.add_argument("--latency", type=float, default=0.05, help="seconds to the far server (default: 0.05)")
     options = parser.parse_args()
     receive, send = multiprocessing.Pipe(duplex=False)
     site = multiprocessing.Process(target=serve, args=(send,), daemon=True)
     site.start()
     url = f"http://127.0.0.1:{receive.recv()}"
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        with LocalSupabase(Path(folder) / "stack") as stack:
-            base: dict[str, Any] = {"ITEM_PIPELINES": {"__main__.Nothing": 300}}
+    base: dict[str, Any] = {"ITEM_PIPELINES": {"__main__.Nothing": 300}}
+    rows, pauses = [], []
+    with work_folder() as folder, server(folder) as to:
+        at = urlsplit(to.url)
+        with far_away(at.hostname or "", at.port or 80, options.latency) as port:
             ours: dict[str, Any] = {
                 "ITEM_PIPELINES": {"scrapy_supabase.SupabasePipeline": 300},
-                "SUPABASE_URL": stack.url,
-                "SUPABASE_KEY": stack.service_role_key,
+                "SUPABASE_URL": to.url,
+                "SUPABASE_KEY": to.key,
                 "SUPABASE_TABLE": "items",
-                "SUPABASE_SPOOL_DIR": f"{folder}/spool",
+                "SUPABASE_SPOOL_DIR": str(folder / "spool"),
+            }
+            ways = {
+                "REST": ours,
+                f"REST, {1000 * options.latency:.0f} ms away": {**ours, "SUPABASE_URL": f"http://127.0.0.1:{port}"},
+                "database": {**ours, "SUPABASE_DB_URL": to.db_url},
             }
             for kind in ["pages", "torrent"] if options.kind == "both" else [options.kind]:
-                count = options.pages if kind == "pages" else options.items
-                pairs = []
+                found: dict[str, list[dict[str, Any]]] = {name: [] for name in ("nothing", *ways)}
                 for repetition in range(options.repeat):
-                    with psycopg.connect(stack.db_url, autocommit=True) as connection:
-                        connection.execute(TABLE.encode())
-                    order = [base, ours] if repetition % 2 else [ours, base]
-                    found = {id(settings): crawl(kind, count, url, settings) for settings in order}
-                    pairs.append((found[id(base)], found[id(ours)]))
-                    uploaded = pairs[-1][1]["stats"]["supabase/uploaded_count"]
-                    if uploaded != (10 * count if kind == "pages" else count):
-                        raise RuntimeError(f"only {uploaded} rows uploaded")
-                print(f"{kind}, {count:,}: medians of {options.repeat} pairs (without, with, ratio)")
-                for measure in ("cpu", "wall", "memory"):
-                    without, with_us = (statistics.median(pair[at][measure] for pair in pairs) for at in (0, 1))
-                    ratios = [pair[1][measure] / pair[0][measure] for pair in pairs]
-                    shown = ", ".join(f"{ratio:.3f}" for ratio in ratios)
-                    print(f"  {measure:6} {without:8.2f} {with_us:8.2f} {statistics.median(ratios):.3f}  ({shown})")
+                    order = list(found) if repetition % 2 else list(reversed(found))
+                    for name in order:
+                        found[name].append(one(kind, to, url, ways.get(name, base), options))
+                for name in ways:
+                    measures = []
+                    for measure in ("cpu", "wall"):
+                        pairs = zip(found[name], found["nothing"], strict=True)
+                        measures.append(shown([a[measure] / b[measure] for a, b in pairs], ".3f"))
+                    memory = statistics.median(run["memory"] for run in found[name])
+                    rows.append([f"{KINDS[kind]}, {name}", *measures, f"{memory:.0f}"])
+                for name, settings in {"nothing": base, **ways}.items():
+                    detail = one(kind, to, url, {**settings, "BENCHMARK_DETAIL": True}, options)
+                    times = [f"{detail[key]:.1f}" if key in detail else "" for key in ("p50", "p99")]
+                    pauses.append([f"{KINDS[kind]}, {name}", *times, f"{detail['pause']:.0f}"])
     site.terminate()
+    table = markdown(["crawl", "CPU: ratio (range)", "wall: ratio (range)", "peak memory, MB"], rows)
+    second = markdown(["one crawl more", "process_item µs, p50", "p99", "longest pause of the reactor, ms"], pauses)
+    print(table, second, sep="\n\n")
+    if options.write:
+        text = (
+            f"{__doc__}\nRatios to the same crawl with a pipeline that only returns the item, within each of "
+            f"{options.repeat} repetitions; {machine()}.\n\n{table}\n\nMeasured apart, as it costs time itself: each "
+            f"call of `process_item` that waits for nothing, and the longest gap of a 10 ms ticker.\n\n{second}"
+        )
+        write("crawl", "What it costs a crawl", text, None, "")
 
 
 if __name__ == "__main__":

