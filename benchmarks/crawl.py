@@ -103,7 +103,7 @@ used = resource.getrusage(resource.RUSAGE_SELF)
 detail = {"pause": 1000 * max(gaps, default=0.0)}
 if times:
     times.sort()
-    detail |= {"p50": 1e6 * times[len(times) // 2], "p99": 1e6 * times[len(times) * 99 // 100]}
+    detail |= {f"p{rank}": 1e6 * times[-(-len(times) * rank // 100) - 1] for rank in (50, 98, 99)}
 print(json.dumps({**detail, "wall": wall, "cpu": used.ru_utime + used.ru_stime, "memory": used.ru_maxrss // 1024,
                   "spent": globals().get("spent", [0.0])[0], "stats": crawler.stats.get_stats()}, default=str))
 """
@@ -208,11 +208,13 @@ def main() -> None:
                     rows.append([f"{KINDS[kind]}, {name}", *measures, f"{memory:.0f}"])
                 for name, settings in {"nothing": base, **ways}.items():
                     detail = one(kind, to, url, {**settings, "BENCHMARK_DETAIL": True}, options)
-                    times = [f"{detail[key]:.1f}" if key in detail else "" for key in ("p50", "p99")]
+                    times = [f"{detail[key]:.1f}" if key in detail else "" for key in ("p50", "p98", "p99")]
                     pauses.append([f"{KINDS[kind]}, {name}", *times, f"{detail['pause']:.0f}"])
     site.terminate()
     table = markdown(["crawl", "CPU: ratio (range)", "wall: ratio (range)", "peak memory, MB"], rows)
-    second = markdown(["one crawl more", "process_item µs, p50", "p99", "longest pause of the reactor, ms"], pauses)
+    second = markdown(
+        ["one crawl more", "process_item µs, p50", "p98", "p99", "longest pause of the reactor, ms"], pauses
+    )
     print(table, second, sep="\n\n")
     if options.write:
         text = (
