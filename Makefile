@@ -58,8 +58,10 @@ test: $(VENV)/.installed .venv-oldest/.installed  ## run the tests against a rea
 soak: $(VENV)/.installed  ## the tests that take minutes: 30 times kill -9, a server that is stopped for 20 seconds
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
-bench: $(VENV)/.installed  ## what the pipeline and its spool cost a crawl (minutes; each script of benchmarks/ has --help)
-	$(BIN)/python -m benchmarks.crawl
+BENCHMARKS := rate crawl peers latency bad_rows growth load
+
+bench: $(VENV)/.bench .venv-peers/.installed  ## measure everything and write docs/benchmarks (25 minutes; each script has --help)
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name --write || exit 1; done
 	$(BIN)/python -m benchmarks.spool
 
 lint: $(VENV)/.installed  ## ruff (lint and format) and mypy strict
