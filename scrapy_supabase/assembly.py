@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.chunks import Chunker
-from scrapy_supabase.delivery import BegunUpload, Delivery, Observer
+from scrapy_supabase.delivery import Delivery
 from scrapy_supabase.models import Chunk, Mode, Outcome, Stored, TableSpec
+from scrapy_supabase.observer import BegunUpload, Observer
 from scrapy_supabase.pace import Pace
 from scrapy_supabase.retry import Patience
 from scrapy_supabase.run import Run

@@ -16,14 +16,15 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Protocol
 
 from scrapy_supabase.chunks import Chunker
 from scrapy_supabase.circuit import Circuit
 from scrapy_supabase.errors import FatalError, TransientError, fatal
 from scrapy_supabase.models import Chunk, Outcome, Row, Stored
+from scrapy_supabase.observer import BegunUpload, Observer
 from scrapy_supabase.pace import Pace
 from scrapy_supabase.spool import Loaded, Spool
+from scrapy_supabase.threads import Threads
 
 logger = logging.getLogger(__name__)
 
@@ -33,54 +34,6 @@ _MOST_DEFERRED = 32
 _MOST_TRIES = 5
 # Seconds in which no upload came to an end: then the crawl is not held back for them any more, but lines up on disk.
 _STALLED = 10.0
-
-
-class Observer(Protocol):
-    """Is told what happened, in the owner's thread, after the fact."""
-
-    def sealed(self, chunk: Chunk) -> None:
-        """A chunk is complete and on its way."""
-
-    def settled(self, outcome: Outcome) -> None:
-        """Rows are where the outcome says; those deferred or left come again, in another chunk or in `left`."""
-
-    def left(self, kept: Chunk | Stored, rows: int) -> None:
-        """So many rows stay in the spool for the next run."""
-
-    def read_back(self, loaded: Loaded) -> None:
-        """A chunk's file was read, with what was found in it that could not be."""
-
-    def waited(self, seconds: float) -> None:
-        """Items had to wait this long because too much was on its way."""
-
-    def was_gone(self, seconds: float) -> None:
-        """The server was gone this long."""
-
-    def slowed(self) -> None:
-        """The server is busy: fewer uploads are in flight from now on."""
-
-    def failed(self, error: FatalError) -> None:
-        """Nothing is uploaded from now on; what is not uploaded stays in the spool."""
-
-
-class BegunUpload(Protocol):
-    """An upload whose request the owner has sent itself. For one thread at a time."""
-
-    @property
-    def chunk(self) -> Chunk:
-        """What is uploaded."""
-
-    def poll(self) -> Outcome | bool:
-        """The outcome where all went well; True: no answer yet; False: only `finish` can tell. Never waits."""
-
-    def fileno(self) -> int:
-        """What becomes readable when an answer comes."""
-
-    def finish(self) -> Outcome:
-        """Wait for the answer, and do what it asks for."""
-
-    def abandon(self) -> None:
-        """Hang up."""
 
 
 class Delivery:
@@ -153,10 +106,9 @@ class Delivery:
         self._said_full = False
         self._held: set[int] = set()  # chunks that wait in memory though nothing was tried: the crawl is too fast
         self._left_keys: dict[str, set[str]] = {}  # table → keys of rows that stay for the next run
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads = Threads()
         self._done: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._settling = threading.Lock()  # a thread settles its chunk, or the owner abandons it: never both
-        self._threads = 0
         self._pressed = False
         self._waiting: Future[None] | None = None
         self._waiting_since = 0.0
@@ -252,8 +204,7 @@ class Delivery:
 
     def close(self) -> None:
         """Let the threads end. One that is in a request ends after it; it never keeps the process alive."""
-        for _ in range(self._threads):
-            self._jobs.put(None)
+        self._threads.close()
 
     def collect(self) -> None:
         """Take in what the threads have done. Never waits."""
@@ -491,16 +442,7 @@ class Delivery:
 
     def _give(self, job: Callable[[], None]) -> None:
         busy = len(self._in_flight) - len(self._begun) + bool(self._loading) + self._probing
-        if self._threads < busy:
-            self._threads += 1
-            # A daemon: a server that never answers must not keep the process from ending.
-            threading.Thread(target=self._work, name=f"supabase-upload-{self._threads}", daemon=True).start()
-        self._jobs.put(job)
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
-            del job  # a thread that waits must not keep the rows of its last chunk
+        self._threads.give(job, busy)
 
     def _run(self, chunk: Chunk, upload: Callable[[], Outcome]) -> None:
         try:

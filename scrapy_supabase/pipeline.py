@@ -166,11 +166,11 @@ class SupabasePipeline:
     # What the delivery tells its observer goes to the stats; a fatal outcome also ends the crawl.
 
     def sealed(self, chunk: Chunk) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
         self._stats.sealed(chunk)
 
     def settled(self, outcome: Outcome) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
         self._stats.settled(outcome)
         self._stats.paced(self._delivery.pace)
         logger.debug(
@@ -180,27 +180,27 @@ class SupabasePipeline:
         )
 
     def left(self, kept: Chunk | Stored, rows: int) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
         self._stats.left(kept, rows)
 
     def read_back(self, loaded: Loaded) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
         self._stats.read_back(loaded)
 
     def waited(self, seconds: float) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
         self._stats.waited(seconds)
 
     def was_gone(self, seconds: float) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
         self._stats.was_gone(seconds)
 
     def slowed(self) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
         self._stats.slowed()
 
     def failed(self, error: FatalError) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
         if self._fatal is None:
             self._stop_crawl(error)
             start(self._close_if_fatal())

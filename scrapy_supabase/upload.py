@@ -9,7 +9,6 @@ if not result:
 from __future__ import annotations
 
 import atexit
-import heapq
 import logging
 import select
 import socket
@@ -17,14 +16,14 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.assembly import assemble, begin, new_backend, new_schema
+from scrapy_supabase.choice import chosen
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError
 from scrapy_supabase.models import Chunk, Mode, Outcome, Rejection, Row, Stored
 from scrapy_supabase.retry import Patience
@@ -132,13 +131,13 @@ def upload_to_supabase(
     )
     if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 0):
         raise ConfigurationError(f"top_n is {top_n!r}: it must be a whole number of rows, 0 or more, or None for all.")
-    chosen = _chosen(rows, top_n, order_by)
-    total = len(chosen) if isinstance(chosen, Sequence) else None
+    source = chosen(rows, top_n, order_by)
+    total = len(source) if isinstance(source, Sequence) else None
     result = UploadResult()
     spool = NoSpool(result.rejected.extend)
     with Upload(config, Run("upload_to_supabase"), new_schema(config), spool, result) as upload:
         upload.begin()
-        upload.build_and_add(_with_progress(chosen, total, table_name, progress), total)
+        upload.build_and_add(_with_progress(source, total, table_name, progress), total)
         upload.finish()
     return result
 
@@ -237,11 +236,11 @@ class Upload:
         )
 
     def sealed(self, chunk: Chunk) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
         self.result.superseded += chunk.superseded
 
     def settled(self, outcome: Outcome) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
         result, effort = self.result, outcome.effort
         result.chunks += 1
         result.uploaded += outcome.uploaded
@@ -259,25 +258,25 @@ class Upload:
         )
 
     def left(self, kept: Chunk | Stored, rows: int) -> None:  # noqa: ARG002
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
         self.result.left += rows
         self.result.failed_chunks += 1
 
     def read_back(self, loaded: Loaded) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
         self.result.failed += len(loaded.damaged)
 
     def waited(self, seconds: float) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
 
     def was_gone(self, seconds: float) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
 
     def slowed(self) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
 
     def failed(self, error: FatalError) -> None:
-        """See `delivery.Observer`."""
+        """See `observer.Observer`."""
         self.result.error = error
         logger.error("The upload ends (%s): %s", error.reason, error)
 
@@ -304,45 +303,6 @@ class Upload:
             else:
                 ticked = time.monotonic()
                 delivery.tick()
-
-
-def _chosen(rows: Iterable[Any], top_n: int | None, order_by: str | None) -> Iterable[Any]:
-    if order_by is None:
-        if top_n is None:
-            return rows
-        return rows[:top_n] if isinstance(rows, Sequence) else islice(rows, top_n)
-    name, _, direction = order_by.partition(".")
-    if not name or direction not in ("", "asc", "desc"):
-        raise ConfigurationError(f'order_by is {order_by!r}: it must be a field\'s name, "field.asc" or "field.desc".')
-    key = _value_of(name)
-    if top_n is None:
-        rows = list(rows)
-        top_n = len(rows)
-    try:
-        return _best(rows, top_n, key, smallest=direction == "asc")
-    except TypeError as error:
-        raise ConfigurationError(f"order_by: the values of {name!r} cannot be compared ({error}).") from error
-
-
-def _best(rows: Iterable[Any], number: int, key: Callable[[Any], Any], *, smallest: bool) -> list[Any]:
-    """The first `number` in order, with no more than that many in memory."""
-    without: list[Any] = []
-
-    def with_value() -> Iterator[Any]:
-        for row in rows:
-            if key(row) is not None:
-                yield row
-            elif len(without) < number:
-                without.append(row)
-
-    best = (heapq.nsmallest if smallest else heapq.nlargest)(number, with_value(), key=key)
-    return [*best, *without][:number]
-
-
-def _value_of(name: str) -> Callable[[Any], Any]:
-    from itemadapter import ItemAdapter
-
-    return lambda row: row.get(name) if isinstance(row, dict) else ItemAdapter(row).get(name)
 
 
 def _with_progress(rows: Iterable[Any], total: int | None, table: str, wanted: bool | None) -> Iterable[Any]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-import msgspec
 from tenacity import RetryCallState
 
 from scrapy_supabase.backends.base import Backend, BegunWrite, Write
@@ -26,24 +25,13 @@ from scrapy_supabase.errors import (
     fatal,
     is_policy_violation,
 )
-from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, Rejection, Row
+from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, Row
 from scrapy_supabase.remedies import grant_sql, policy_sql, unique_index_sql, unknown_columns
 from scrapy_supabase.retry import Patience, retrying
 from scrapy_supabase.schema import Schema
+from scrapy_supabase.work import Piece, Work, collected
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Rows still to be sent.
-
-    `refused_before` is set where one of these rows or of their left sibling's must be bad: how many rows had been
-    refused before the sibling was sent. If that has not changed, the sibling was good and these need no trial.
-    """
-
-    rows: tuple[Row, ...]
-    refused_before: int | None = None
 
 
 class _RefusedRowsError(Exception):
@@ -55,7 +43,7 @@ class _RefusedRowsError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BegunUpload:
-    """A chunk whose first request was sent by `Uploader.begin`. See `delivery.BegunUpload`."""
+    """A chunk whose first request was sent by `Uploader.begin`. See `observer.BegunUpload`."""
 
     uploader: Uploader
     chunk: Chunk
@@ -80,50 +68,6 @@ class BegunUpload:
     def abandon(self) -> None:
         """Hang up."""
         self.request.abandon()
-
-
-@dataclass(slots=True)
-class _Work:
-    """The upload of one chunk while it goes on."""
-
-    chunk: Chunk
-    pieces: list[_Piece]  # the next one last
-    begun: BegunUpload | None = None
-    uploaded: int = 0
-    rejections: list[Rejection] = field(default_factory=list)
-    deferred: list[Row] = field(default_factory=list)
-    left: list[Row] = field(default_factory=list)
-    effort: Effort = field(default_factory=Effort)
-    fatal: FatalError | None = None
-    gone: TransientError | None = None
-    waited_for_schema: bool = False
-
-    @property
-    def refused(self) -> int:
-        return len(self.rejections) + len(self.deferred)
-
-    def split(self, rows: tuple[Row, ...], *, one_is_bad: bool) -> None:
-        half = len(rows) // 2
-        self.pieces.append(_Piece(rows[half:], self.refused if one_is_bad else None))
-        self.pieces.append(_Piece(rows[:half]))
-        self.effort.splits += 1
-
-    def refuse(self, row: Row, error: ServerError) -> None:
-        why = (error.code, error.message, error.details, error.hint)
-        self.rejections.append(Rejection(row.table, row.data, *why, columns=row.columns))
-
-    def give_up(self, rows: tuple[Row, ...]) -> None:
-        """Leave `rows` and all that was still to be sent."""
-        self.left.extend(rows)
-        while self.pieces:
-            self.left.extend(self.pieces.pop().rows)
-
-    def outcome(self) -> Outcome:
-        if self.left:  # what is tried again later is tried again together
-            self.left.extend(self.deferred)
-            self.deferred.clear()
-        rest = (tuple(self.rejections), tuple(self.deferred), tuple(self.left))
-        return Outcome(self.chunk, self.uploaded, *rest, self.fatal, self.effort, self.gone)
 
 
 class Uploader:
@@ -177,7 +121,7 @@ class Uploader:
         """Upload `chunk`, or go on with what was `begun`; never raises for what a server says."""
         started = begun.started if begun else self._clock()
         portions = [chunk.rows] if begun else self._portions(chunk)
-        work = _Work(chunk, [_Piece(rows) for rows in reversed(portions)], begun)
+        work = Work(chunk, [Piece(rows) for rows in reversed(portions)], begun)
         while work.pieces:
             self._try(work, work.pieces.pop())
         if not work.uploaded and not work.fatal and work.rejections:
@@ -212,7 +156,7 @@ class Uploader:
             size += len(row.data)
         return [tuple(portion) for portion in portions]
 
-    def _try(self, work: _Work, piece: _Piece) -> None:
+    def _try(self, work: Work[BegunUpload], piece: Piece) -> None:
         rows = piece.rows
         if len(rows) > 1 and piece.refused_before == work.refused:
             work.split(rows, one_is_bad=True)
@@ -256,7 +200,7 @@ class Uploader:
     def _remember_size(self, rows: tuple[Row, ...]) -> None:
         self._largest[rows[0].table] = sum(len(row.data) for row in rows) // 2
 
-    def _store(self, work: _Work, rows: tuple[Row, ...]) -> None:
+    def _store(self, work: Work[BegunUpload], rows: tuple[Row, ...]) -> None:
         """Store `rows` in one request, after as many as it takes to find out how. Raises what is about the rows."""
         table = work.chunk.table
         while True:
@@ -302,14 +246,16 @@ class Uploader:
             message = f"{table} has no column {', '.join(cannot)}"
             raise _RefusedRowsError(ServerError(message, code="unknown_column"))
         if cannot and unknown.policy == "collect":
-            rows = tuple(_collected(row, frozenset(cannot), unknown.column) for row in rows)
+            rows = tuple(collected(row, frozenset(cannot), unknown.column) for row in rows)
             columns = rows[0].columns
         if not columns:
             message = f"no field of the row is a column of {table} (fields: {', '.join(cannot)})"
             raise _RefusedRowsError(ServerError(message, code="no_column"))
         return columns, rows
 
-    def _request(self, work: _Work, rows: tuple[Row, ...], write: Write, begun: BegunUpload | None = None) -> None:
+    def _request(
+        self, work: Work[BegunUpload], rows: tuple[Row, ...], write: Write, begun: BegunUpload | None = None
+    ) -> None:
         def attempt() -> None:
             nonlocal begun
             first, begun = begun, None
@@ -344,7 +290,7 @@ class Uploader:
             policy(attempt)
 
     def _count_retry(
-        self, work: _Work, rows: tuple[Row, ...], error: TransientError, state: RetryCallState | None = None
+        self, work: Work[BegunUpload], rows: tuple[Row, ...], error: TransientError, state: RetryCallState | None = None
     ) -> None:
         work.effort.retries += 1
         if state is not None:
@@ -382,7 +328,7 @@ class Uploader:
         else:
             logger.warning("%s", unknown_columns(self._schema, table, [column]))
 
-    def _fall_back(self, work: _Work, error: ServerError, remedy: str) -> None:
+    def _fall_back(self, work: Work[BegunUpload], error: ServerError, remedy: str) -> None:
         work.effort.fallbacks += 1
         table = work.chunk.table
         if self._schema.fall_back(table):
@@ -395,7 +341,7 @@ class Uploader:
     def _index_remedy(self, table: str) -> str:
         return unique_index_sql(self._schema, table)
 
-    def _insert_instead(self, work: _Work, rows: tuple[Row, ...], write: Write) -> bool:
+    def _insert_instead(self, work: Work[BegunUpload], rows: tuple[Row, ...], write: Write) -> bool:
         """Store `rows` by a plain insert. False where that is refused, too."""
         try:
             self._request(work, rows, replace(write, mode=Mode.INSERT))
@@ -403,7 +349,7 @@ class Uploader:
             return False
         return True
 
-    def _may_insert(self, work: _Work, write: Write) -> bool:
+    def _may_insert(self, work: Work[BegunUpload], write: Write) -> bool:
         """Whether a plain insert of no rows is allowed."""
         try:
             self._request(work, (), Write(write.table, write.columns, b"[]", Mode.INSERT))
@@ -411,7 +357,7 @@ class Uploader:
             return False
         return True
 
-    def _suspect_policy(self, work: _Work) -> None:
+    def _suspect_policy(self, work: Work[BegunUpload]) -> None:
         """A policy that refuses every row of a chunk, and has let none in before, is not about the rows."""
         table = work.chunk.table
         if table in self._stored or len(work.rejections) != len(work.chunk.rows):
@@ -423,13 +369,3 @@ class Uploader:
         work.fatal = fatal(ServerError(last.message, code=last.code), "supabase_permission_denied", remedy)
         work.rejections.clear()
         work.left.extend(work.chunk.rows)
-
-
-def _collected(row: Row, names: frozenset[str], column: str) -> Row:
-    """Move the fields `names` of a row that is encoded already into its jsonb `column`."""
-    values = msgspec.json.decode(row.data, type=dict[str, msgspec.Raw])
-    more = {name: values.pop(name) for name in names if name in values}
-    before = msgspec.json.decode(values[column]) if column in values else None
-    values[column] = msgspec.Raw(msgspec.json.encode({**before, **more} if isinstance(before, dict) else more))
-    columns = tuple(sorted({*row.columns, column} - names))
-    return Row(row.table, columns, row.key, msgspec.json.encode(values))

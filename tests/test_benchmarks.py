@@ -1,4 +1,4 @@
-"""The benchmarks, in their short form: that each runs, compares what it says, and loses no row. Times are not tested."""
+"""The benchmarks in their short form: each runs, says what it measures, and loses no row. Times are not tested."""
 
 from __future__ import annotations
 

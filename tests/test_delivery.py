@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scrapy_supabase.chunks import Chunker
-from scrapy_supabase.delivery import BegunUpload, Delivery
+from scrapy_supabase.delivery import Delivery
 from scrapy_supabase.errors import FatalError
 from scrapy_supabase.models import Chunk, Mode, Outcome, Rejection, Row, Stored, TableSpec
+from scrapy_supabase.observer import BegunUpload
 from scrapy_supabase.pace import Pace
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.spool import DiskSpool, NoSpool, Spool

@@ -1,0 +1,50 @@
+"""Which rows a script uploads, and in what order."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from scrapy_supabase.errors import ConfigurationError
+
+
+def chosen(rows: Iterable[Any], top_n: int | None, order_by: str | None) -> Iterable[Any]:
+    """The rows that `upload_to_supabase` uploads. Raises `ConfigurationError`."""
+    if order_by is None:
+        if top_n is None:
+            return rows
+        return rows[:top_n] if isinstance(rows, Sequence) else islice(rows, top_n)
+    name, _, direction = order_by.partition(".")
+    if not name or direction not in ("", "asc", "desc"):
+        raise ConfigurationError(f'order_by is {order_by!r}: it must be a field\'s name, "field.asc" or "field.desc".')
+    key = _value_of(name)
+    if top_n is None:
+        rows = list(rows)
+        top_n = len(rows)
+    try:
+        return _best(rows, top_n, key, smallest=direction == "asc")
+    except TypeError as error:
+        raise ConfigurationError(f"order_by: the values of {name!r} cannot be compared ({error}).") from error
+
+
+def _best(rows: Iterable[Any], number: int, key: Callable[[Any], Any], *, smallest: bool) -> list[Any]:
+    """The first `number` in order, with no more than that many in memory."""
+    without: list[Any] = []
+
+    def with_value() -> Iterator[Any]:
+        for row in rows:
+            if key(row) is not None:
+                yield row
+            elif len(without) < number:
+                without.append(row)
+
+    best = (heapq.nsmallest if smallest else heapq.nlargest)(number, with_value(), key=key)
+    return [*best, *without][:number]
+
+
+def _value_of(name: str) -> Callable[[Any], Any]:
+    from itemadapter import ItemAdapter
+
+    return lambda row: row.get(name) if isinstance(row, dict) else ItemAdapter(row).get(name)
