@@ -145,13 +145,11 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write(name: str, title: str, text: str, plot: Mapping[str, Mapping[str, float]] | None, axis: str) -> None:
+def write(name: str, title: str, text: str, plot: Mapping[str, Mapping[str, float]], axis: str) -> None:
     """Write docs/benchmarks/`name`.md, and a plot: group → contestant → value."""
     DOCS.mkdir(parents=True, exist_ok=True)
-    picture = f"\n![{title}]({name}.svg)\n" if plot else ""
-    (DOCS / f"{name}.md").write_text(f"# {title}\n\n{text}\n{picture}")
-    if plot:
-        _draw(DOCS / f"{name}.svg", plot, axis)
+    (DOCS / f"{name}.md").write_text(f"# {title}\n\n{text}\n\n![{title}]({name}.svg)\n")
+    _draw(DOCS / f"{name}.svg", plot, axis)
 
 
 def _draw(path: Path, plot: Mapping[str, Mapping[str, float]], axis: str) -> None:

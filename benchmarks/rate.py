@@ -57,7 +57,7 @@ def rate(to: Server, name: str, chunk: int, uploads: int, rows: int) -> float:
 def main() -> None:
     """Measure, print, and write where asked to."""
     parser = arguments(__doc__)
-    parser.add_argument("--chunks", type=int, nargs="*", default=[100, 500, 1000], help="rows a request")
+    parser.add_argument("--chunks", type=int, nargs="*", default=[10, 100, 500, 1000], help="rows a request")
     parser.add_argument("--uploads", type=int, default=4, help="at once (default: 4)")
     parser.add_argument("--rows", type=int, default=60_000, help="of the fast ones (default: 60000)")
     parser.add_argument("--only", nargs="*", choices=list(NAMES), help="these contestants")
@@ -67,7 +67,7 @@ def main() -> None:
         runs = {}
         for name in wanted:
             for chunk in options.chunks if name in SIZED else [0]:
-                rows = ROWS.get(name, options.rows)
+                rows = min(ROWS.get(name, options.rows), 1000 * chunk or options.rows)
                 runs[f"{name}/{chunk}"] = partial(rate, to, name, chunk, options.uploads, rows)
         found = interleaved(runs, options.repeat)
     shown_rates: list[list[str]] = []

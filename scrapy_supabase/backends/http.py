@@ -53,8 +53,13 @@ class HttpPool:
         # A plain-HTTP proxy is asked for the whole URL; anything else for the path.
         self._target = "" if self._tls or not self._proxy else f"http://{self._url.netloc}"
 
-    def request(self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
-        """Send one request to `target` (path and query) and read the answer.
+    def head(self, method: str, target: str, headers: Mapping[str, str]) -> bytes:
+        """The head of a request to `target` (path and query), to be made once for many requests."""
+        lines = [f"{method} {self._target}{target} HTTP/1.1", f"Host: {self._host}", *map(": ".join, headers.items())]
+        return "\r\n".join([*lines, ""]).encode("latin-1")
+
+    def request(self, head: bytes, body: bytes | None) -> Answer:
+        """Send one request and read the answer.
 
         Raises `TransientError` where there is no answer; `ambiguous` is set once the request was on its way.
         """
@@ -66,15 +71,14 @@ class HttpPool:
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 _raise(error, ambiguous=False)
-        message = memoryview(self._message(method, target, body, headers))
-        return self._finish(connection, method, message, b"")
+        return self._finish(connection, memoryview(_message(head, body)), b"")
 
-    def send(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> SentRequest | None:
+    def send(self, head: bytes, body: bytes) -> SentRequest | None:
         """Send a request, as far as that needs no waiting; None where no connection is idle. Never raises."""
         connection = self._idle.take()
         if connection is None:
             return None
-        message = self._message(method, target, body, headers)
+        message = _message(head, body)
         sent = 0
         try:
             connection.sock.settimeout(0)
@@ -84,18 +88,11 @@ class HttpPool:
         except OSError:
             connection.close()  # nothing was sent that a server could have acted on
             return None
-        return SentRequest(self, connection, method, memoryview(message[sent:]))
-
-    def _message(self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
-        lines = [f"{method} {self._target}{target} HTTP/1.1", f"Host: {self._host}", *map(": ".join, headers.items())]
-        if body is not None:
-            lines.append(f"Content-Length: {len(body)}")
-        return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + (body or b"")
+        return SentRequest(self, connection, memoryview(message)[sent:])
 
     def _finish(
         self,
         connection: http.client.HTTPConnection,
-        method: str,
         unsent: memoryview,
         read: bytes,
     ) -> Answer:
@@ -111,7 +108,7 @@ class HttpPool:
                 self._give_back(connection)
                 return Answer(status, _NO_HEADERS, b"")
             source = _Continued(read, connection.sock)
-            with closing(http.client.HTTPResponse(source, method=method)) as response:  # type: ignore[arg-type]
+            with closing(http.client.HTTPResponse(source)) as response:  # type: ignore[arg-type]
                 response.begin()
                 answer = Answer(response.status, response.headers, response.read(_LONGEST_ANSWER))
                 if response.will_close or not response.isclosed():  # or longer than anything we ask for
@@ -148,10 +145,9 @@ class HttpPool:
 class SentRequest:
     """A request that is on its way, with its answer as far as that has come. For one thread at a time."""
 
-    def __init__(self, pool: HttpPool, connection: http.client.HTTPConnection, method: str, unsent: memoryview) -> None:
+    def __init__(self, pool: HttpPool, connection: http.client.HTTPConnection, unsent: memoryview) -> None:
         self._pool = pool
         self._connection = connection
-        self._method = method
         self._unsent = unsent
         self._read = b""
         self.silence = 0.0  # seconds for which an answer that `status` told had been there, as far as the system tells
@@ -184,11 +180,15 @@ class SentRequest:
 
     def answer(self) -> Answer:
         """Wait for the answer. Raises `TransientError`, ambiguous, where there is none."""
-        return self._pool._finish(self._connection, self._method, self._unsent, self._read)  # noqa: SLF001
+        return self._pool._finish(self._connection, self._unsent, self._read)  # noqa: SLF001
 
     def close(self) -> None:
         """Hang up."""
         self._connection.close()
+
+
+def _message(head: bytes, body: bytes | None) -> bytes:
+    return head + b"\r\n" if body is None else b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
 def _status_of_empty(answer: bytes) -> int:

@@ -62,6 +62,7 @@ class PostgrestBackend:
             }
             for mode, prefer in _RESOLUTION.items()
         }
+        self._heads: dict[tuple[object, ...], bytes] = {}
         self._http = HttpPool(url, timeout=timeout, size=connections, proxy=proxy)
 
     def __repr__(self) -> str:
@@ -69,12 +70,20 @@ class PostgrestBackend:
 
     def begin(self, write: Write) -> BegunWrite | None:
         """Send a write, as far as that needs no waiting; None where no connection is idle."""
-        sent = self._http.send("POST", self._target(write), write.body, self._write_headers[write.mode])
+        sent = self._http.send(self._head(write), write.body)
         return _Begun(sent) if sent else None
 
     def write(self, write: Write) -> None:
         """Store the rows, all or none. Raises `ServerError`."""
-        _judge(self._http.request("POST", self._target(write), write.body, self._write_headers[write.mode]))
+        _judge(self._http.request(self._head(write), write.body))
+
+    def _head(self, write: Write) -> bytes:
+        shape = (write.table, write.columns, write.mode, write.on_conflict)
+        head = self._heads.get(shape)
+        if head is None:
+            headers = self._write_headers[write.mode]
+            head = self._heads[shape] = self._http.head("POST", self._target(write), headers)
+        return head
 
     def _target(self, write: Write) -> str:
         query = "columns=" + _quoted(write.columns) if write.columns else ""
@@ -85,7 +94,7 @@ class PostgrestBackend:
     def describe(self) -> Mapping[str, TableInfo] | None:
         """Read the OpenAPI document; None where this key may not (hosted Supabase: all but the secret keys)."""
         headers = {**self._headers, "Accept": "application/openapi+json"}
-        answer = self._http.request("GET", self._prefix, None, headers)
+        answer = self._http.request(self._http.head("GET", self._prefix, headers), None)
         if answer.status == 200:
             return _tables(answer.body)
         error = _error(answer)
@@ -98,7 +107,7 @@ class PostgrestBackend:
         """Call a function with named arguments."""
         target = f"{self._prefix}rpc/{quote(function, safe='')}"
         headers = {**self._headers, "Content-Type": "application/json", "Content-Profile": self._schema}
-        answer = self._http.request("POST", target, msgspec.json.encode(arguments), headers)
+        answer = self._http.request(self._http.head("POST", target, headers), msgspec.json.encode(arguments))
         if answer.status not in (200, 204):
             raise _error(answer)
         return msgspec.json.decode(answer.body) if answer.body else None
