@@ -41,9 +41,10 @@ class Server:
     db_url: str
 
     def run(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run SQL; the rows."""
+        """Run statements, each a transaction: together they can deadlock with autovacuum. The rows of the last."""
         with psycopg.connect(self.db_url, autocommit=True) as connection:
-            cursor = connection.execute(sql.encode())
+            for statement in filter(str.strip, sql.split(";")):
+                cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
 
