@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 
 
 class SupabaseError(Exception):
@@ -27,7 +28,14 @@ class SupabaseError(Exception):
 
 
 class ConfigurationError(SupabaseError):
-    """Settings that cannot be used. The message lists all of them, each with what is allowed."""
+    """Settings that cannot be used. The message lists all of them, each with what is allowed.
+
+    `problems` are the entries of that list, where it is one.
+    """
+
+    def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 class ItemError(SupabaseError):

@@ -53,7 +53,7 @@ class RowFile:
             raise ConfigurationError(
                 f"{name}: the format cannot be told from the name. Say --format jsonl, json or csv."
             )
-        self._format = found
+        self.format = found
         try:
             self._raw: IO[bytes] = sys.stdin.buffer if name == "-" else path.open("rb")
             self.size = None if name == "-" else path.stat().st_size
@@ -73,7 +73,7 @@ class RowFile:
         try:
             start = stream.peek(2)[:2]  # type: ignore[attr-defined]
             opened = gzip.GzipFile(fileobj=stream) if start == _GZIP else stream
-            rows = {"jsonl": self._json_lines, "json": self._json, "csv": self._csv}[self._format]
+            rows = {"jsonl": self._json_lines, "json": self._json, "csv": self._csv}[self.format]
             yield from rows(opened)  # type: ignore[arg-type]
         except (OSError, EOFError, zlib.error) as error:
             raise ConfigurationError(f"{self._name} cannot be read to its end: {error}.") from error

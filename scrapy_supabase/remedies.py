@@ -10,9 +10,12 @@ from scrapy_supabase.schema import Schema
 
 def grant_sql(schema: Schema, table: str) -> str:
     """What the role needs for the mode in force (new tables on hosted Supabase have no grants since 2026-10-30)."""
-    rights = {Mode.UPSERT: "select, insert, update", Mode.IGNORE: "select, insert", Mode.INSERT: "insert"}
-    name = _table(schema, table)
-    return f"GRANT {rights[schema.specs[table].mode]} ON {name} TO {identifier(schema.role)};"
+    return f"GRANT {rights(schema.specs[table].mode)} ON {_table(schema, table)} TO {identifier(schema.role)};"
+
+
+def rights(mode: Mode) -> str:
+    """The privileges that a mode needs, as GRANT lists them."""
+    return {Mode.UPSERT: "select, insert, update", Mode.IGNORE: "select, insert", Mode.INSERT: "insert"}[mode]
 
 
 def unique_index_sql(schema: Schema, table: str) -> str:
@@ -58,8 +61,22 @@ def unknown_columns(schema: Schema, table: str, names: Iterable[str]) -> str:
 
 def identifier(name: str) -> str:
     """Quote a name for SQL where it needs it."""
-    plain = name.isidentifier() and name.isascii() and name == name.lower()
+    plain = name.isidentifier() and name.isascii() and name == name.lower() and name not in _RESERVED
     return name if plain else '"' + name.replace('"', '""') + '"'
+
+
+# What PostgreSQL 18 reserves: `select word from pg_get_keywords() where catcode in ('R', 'T')`.
+_RESERVED_WORDS = (
+    "all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate "
+    "collation column concurrently constraint create cross current_catalog current_date current_role "
+    "current_schema current_time current_timestamp current_user default deferrable desc distinct do else end "
+    "except false fetch for foreign freeze from full grant group having ilike in initially inner intersect "
+    "into is isnull join lateral leading left like limit localtime localtimestamp natural not notnull null "
+    "offset on only or order outer overlaps placing primary references returning right select session_user "
+    "similar some symmetric system_user table tablesample then to trailing true union unique user using "
+    "variadic verbose when where window with"
+)
+_RESERVED = frozenset(_RESERVED_WORDS.split())
 
 
 def columns(names: Iterable[str]) -> str:

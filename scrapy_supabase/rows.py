@@ -87,8 +87,8 @@ class RowBuilder:
         return Row(spec.name, shape.columns, _key_of(values, shape.key), data)
 
     def table_of(self, kind: type) -> TableSpec | None:
-        """The table for items of class `kind`: that of its nearest base with a route, else the one for any item."""
-        return next((self._routes[base] for base in kind.__mro__ if base in self._routes), self._routes.get(None))
+        """See `route_of`."""
+        return route_of(self._routes, kind)
 
     def _recipe_for(self, kind: type) -> _Recipe:
         spec = self.table_of(kind)
@@ -169,6 +169,11 @@ class RowBuilder:
         self._schema_version = self._schema.version
         for recipe in self._recipes.values():
             recipe.shapes.clear()
+
+
+def route_of(routes: Routes, kind: type) -> TableSpec | None:
+    """The table for items of class `kind`: that of its nearest base with a route, else the one for any item."""
+    return next((routes[base] for base in kind.__mro__ if base in routes), routes.get(None))
 
 
 def stamps_of(run: Run) -> dict[str, Stamp]:

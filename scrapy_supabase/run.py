@@ -22,6 +22,14 @@ NEXT_VERSION = "next_snapshot_version"
 """The database function that gives out versions (migrations/006_add_daily_snapshots.sql)."""
 
 
+_COUNTS = ("received", "uploaded", "failed", "spooled")
+LEDGER_COLUMNS = (
+    *("run_id", "spider", "started_at", "finished_at", "finish_reason", "stats"),
+    *(f"{name}_count" for name in _COUNTS),
+)
+"""The columns of the ledger of runs (migrations/009_scrapy_runs.sql)."""
+
+
 class Run:
     """Made when a run starts. `snapshot_date` is the UTC day of its start, whatever the time when it ends."""
 
@@ -77,7 +85,7 @@ class Run:
         values = {
             "finished_at": datetime.now(UTC),
             "finish_reason": reason,
-            **{f"{name}_count": counts[name] for name in ("received", "uploaded", "failed", "spooled")},
+            **{f"{name}_count": counts[name] for name in _COUNTS},
             "stats": dict(stats),
         }
         try:

@@ -7,7 +7,7 @@ tells the rest with any key. A finding that no upload can survive is raised befo
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.errors import (
@@ -30,7 +30,8 @@ class SchemaCheck:
     """Checks the tables of `schema` against a backend and tells `schema` what it learns.
 
     `fields` maps a table to the columns that its items are known to have; those for the tables in `partly` may have
-    others, too. `attempts`, `delay` and `patience` are those of any request.
+    others, too. `attempts`, `delay` and `patience` are those of any request. `warn` is told what should be mended, and
+    how.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class SchemaCheck:
         delay: float,
         patience: Patience,
         partly: Collection[str] = (),
+        warn: Callable[[str, str], None] | None = None,
     ) -> None:
         self._backend = backend
         self._schema = schema
@@ -50,21 +52,29 @@ class SchemaCheck:
         self._partly = partly
         self._delay = delay
         self._patience = patience
+        self._warn = warn or _log_warning
         self._policy = retrying(attempts, delay, patience, log_retry("Checking the tables"))
 
     def run(self) -> None:
         """Check all tables. Raises `FatalError` for what no upload can survive."""
         try:
-            # All tables: an earlier run may have left rows for others.
-            for table, info in (self._policy(self._backend.describe) or {}).items():
-                self._schema.learn(table, info)
+            self.learn()
             for spec in self._schema.specs.values():
-                self._check(spec)
+                self.check(spec)
         except TransientError as error:
             remedy = "Nothing was crawled. Check SUPABASE_URL or SUPABASE_DB_URL, and that the project is up."
             raise fatal(error, "supabase_unavailable", remedy) from error
 
-    def _check(self, spec: TableSpec) -> None:
+    def learn(self) -> None:
+        """Learn the columns of all tables, as far as the server tells: an earlier run may have left rows for others.
+
+        Raises `ServerError`.
+        """
+        for table, info in (self._policy(self._backend.describe) or {}).items():
+            self._schema.learn(table, info)
+
+    def check(self, spec: TableSpec) -> None:
+        """Check one table. Raises `FatalError`, and `TransientError` where the server does not answer."""
         table, schema = spec.name, self._schema
         known = schema.info(table)
         if known:
@@ -142,10 +152,10 @@ class SchemaCheck:
         if not self._schema.insert_fallback or self._schema.mode(spec.name) is Mode.INSERT:
             raise fatal(error, reason, f"Run: {remedy}") from error
         self._schema.fall_back(spec.name)
-        logger.warning(
-            "Table %s refuses upserts (%s) Plain inserts from now on: rows that are there already will be rejected or "
-            "doubled. To mend it, run: %s",
-            *(spec.name, error, remedy),
+        self._warn(
+            f"Table {spec.name} refuses upserts ({error}) Plain inserts from now on: rows that are there already will "
+            "be rejected or doubled.",
+            f"To mend it, run: {remedy}",
         )
 
     def _may_insert(self, table: str, columns: tuple[str, ...]) -> bool:
@@ -167,7 +177,7 @@ class SchemaCheck:
     def _say_unknown(self, table: str, unknown: tuple[str, ...]) -> None:
         new = self._schema.first_mention(table, unknown)
         if new:
-            logger.warning("%s", unknown_columns(self._schema, table, new))
+            self._warn(unknown_columns(self._schema, table, new), "")
 
     def _say_key(self, spec: TableSpec, fields: tuple[str, ...]) -> None:
         """An upsert without a key silently is an insert (measured): say so before it happens."""
@@ -183,11 +193,14 @@ class SchemaCheck:
             what += f"the items have no value for its key ({', '.join(key)}), so"
         else:
             return
-        logger.warning(
-            "%s each %s is a plain insert and rows sent twice are stored twice. Set SUPABASE_ON_CONFLICT to columns "
-            "that make a row unique, with a unique index on them.",
-            *(what, mode),
+        self._warn(
+            f"{what} each {mode} is a plain insert and rows sent twice are stored twice.",
+            "Set SUPABASE_ON_CONFLICT to columns that make a row unique, with a unique index on them.",
         )
 
     def _jsonb(self, table: str, column: str) -> str:
         return "To make one: " + add_column_sql(self._schema, table, [column]).replace(" text;", " jsonb;")
+
+
+def _log_warning(text: str, remedy: str) -> None:
+    logger.warning("%s", f"{text} {remedy}".rstrip())

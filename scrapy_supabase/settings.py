@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,7 @@ from typing import Any
 from scrapy.settings import BaseSettings
 from scrapy.utils.project import data_path
 
-from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.models import Mode, TableSpec
+from scrapy_supabase.models import TableSpec
 from scrapy_supabase.schema import UnknownColumns
 from scrapy_supabase.settings_reader import Reader
 from scrapy_supabase.settings_server import (
@@ -26,7 +25,7 @@ from scrapy_supabase.settings_server import (
     read_url,
     role_of,
 )
-from scrapy_supabase.settings_tables import TABLE_KEYS, read_routes, table_spec
+from scrapy_supabase.settings_tables import read_routes
 
 MOST_ROWS = 1000  # PostgREST's and Supabase's usual limit for what one request may touch
 SNAPSHOT_VERSION = "snapshot_version"
@@ -91,72 +90,6 @@ class Config:
         reader.check()
         return config
 
-    @classmethod
-    def for_table(cls, settings: BaseSettings, table: str | None, given: Mapping[str, Any]) -> Config:
-        """The settings for rows of one table (by default `SUPABASE_TABLE`); what is `given` stands above them.
-
-        `given` has keys of `SUPABASE_TABLES`, and `BATCH_CHUNK_SIZE`. Raises `ConfigurationError`.
-        """
-        routed = settings.get("SUPABASE_TABLES")
-        tables = list(routed.values()) if isinstance(routed, Mapping) else []
-        table = table or settings.get("SUPABASE_TABLE")
-        if not table:
-            raise ConfigurationError("Which table? Name it with --table, or set SUPABASE_TABLE.")
-        own = next((spec for spec in tables if isinstance(spec, Mapping) and spec.get("table") == table), {})
-        more = {name: value for name, value in given.items() if name in TABLE_KEYS and value is not None}
-        stamps = own.get("stamps", settings.get("SUPABASE_STAMPS") or {})
-        if isinstance(stamps, Mapping):  # a row of a file comes from no page
-            more["stamps"] = {column: stamp for column, stamp in stamps.items() if stamp != "url"}
-        changed = settings.copy()
-        changed.set("SUPABASE_TABLE", None, "cmdline")
-        changed.set("SUPABASE_TABLES", {"*": {**own, "table": table, **more}}, "cmdline")
-        if given.get("BATCH_CHUNK_SIZE") is not None:
-            changed.set("BATCH_CHUNK_SIZE", given["BATCH_CHUNK_SIZE"], "cmdline")
-        return cls.from_settings(changed)
-
-
-def project_of(url: str | None, key: str | None, environ: Mapping[str, str] | None = None) -> tuple[str, str]:
-    """URL and key for a script: those given, else those of the environment. Raises `ConfigurationError`."""
-    given = {name: value for name, value in (("SUPABASE_URL", url), ("SUPABASE_KEY", key)) if value is not None}
-    reader = Reader(BaseSettings(given), os.environ if environ is None else environ)
-    found = read_url(reader), read_key(reader)
-    reader.check()
-    return found
-
-
-def script_config(
-    url: str,
-    key: str,
-    schema: str,
-    table: str,
-    *,
-    mode: Mode,
-    on_conflict: str | Sequence[str] | None,
-    snapshots: bool,
-    chunk_size: int | str | None,
-    **more: Any,
-) -> Config:
-    """Return the `Config` of an upload to one table without Scrapy's settings. Raises `ConfigurationError`."""
-    given = {} if chunk_size is None else {"BATCH_CHUNK_SIZE": chunk_size}
-    reader = Reader(BaseSettings(given), os.environ)
-    url = url.rstrip("/")
-    values = {
-        "schema": schema,
-        **_chunk_size(reader),
-        "attempts": _attempts(reader),
-        "delay": _delay(reader),
-        "flush_interval": 0.0,
-        "max_outage": 60.0,  # there is no spool in which rows could wait longer
-        "proxy": proxy_of(url),
-        **more,
-    }
-    if not isinstance(table, str) or not table:
-        reader.wrong("table_name", table, "a table's name, a text that is not empty", "")
-    key_columns = reader.names_of("on_conflict", on_conflict or ())
-    reader.check()
-    spec = table_spec(table, mode, key_columns, {}, {}, snapshots=snapshots)
-    return Config(url=url, key=key, routes={None: spec}, **values)
-
 
 def local_folder() -> Path:
     """Where the local Supabase of this project keeps its data: `.scrapy/supabase-local`, as a rule."""
@@ -195,13 +128,13 @@ def _read(reader: Reader, *, tables: bool) -> dict[str, Any]:
         "schema": reader.text("SUPABASE_SCHEMA", "public"),
         "insert_fallback": reader.flag("SUPABASE_INSERT_FALLBACK", True),
         "unknown_columns": _unknown_columns(reader),
-        **_chunk_size(reader),
+        **read_chunk_size(reader),
         "chunk_bytes": reader.number(
             "BATCH_CHUNK_BYTES", 1024 * 1024, int, 1024, "a whole number of bytes, 1024 or more"
         ),
         "flush_interval": reader.number("BATCH_FLUSH_INTERVAL", 5.0, float, 0, f"{seconds}, or 0 for never"),
-        "attempts": _attempts(reader),
-        "delay": _delay(reader),
+        "attempts": read_attempts(reader),
+        "delay": read_delay(reader),
         "timeout": reader.number("SUPABASE_TIMEOUT", 65.0, float, 0.001, f"{seconds}, more than 0"),
         "concurrent_uploads": reader.number("SUPABASE_CONCURRENT_UPLOADS", 4, int, 1, "a whole number, 1 or more"),
         "close_timeout": reader.number("SUPABASE_CLOSE_TIMEOUT", 60.0, float, 0, f"{seconds}, 0 or more"),
@@ -221,7 +154,8 @@ def _read(reader: Reader, *, tables: bool) -> dict[str, Any]:
     return values
 
 
-def _chunk_size(reader: Reader) -> dict[str, int]:
+def read_chunk_size(reader: Reader) -> dict[str, int]:
+    """Rows a chunk, and the most they may become."""
     if reader.raw("BATCH_CHUNK_SIZE") == "auto":
         return {"chunk_rows": 100, "most_chunk_rows": MOST_ROWS}
     allowed = f'a whole number of rows, 1 to {MOST_ROWS}, or "auto"'
@@ -232,11 +166,13 @@ def _chunk_size(reader: Reader) -> dict[str, int]:
     return {"chunk_rows": number, "most_chunk_rows": number}
 
 
-def _attempts(reader: Reader) -> int:
+def read_attempts(reader: Reader) -> int:
+    """Tries of a request in all."""
     return reader.number("BATCH_RETRY_ATTEMPTS", 3, int, 1, "a whole number of tries, 1 or more")
 
 
-def _delay(reader: Reader) -> float:
+def read_delay(reader: Reader) -> float:
+    """Seconds before the second try."""
     return reader.number("BATCH_RETRY_DELAY", 1.0, float, 0, "a number of seconds, 0 or more")
 
 

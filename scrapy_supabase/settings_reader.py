@@ -36,7 +36,9 @@ class Reader:
         if self.problems:
             listed = "\n".join(f"  - {problem}" for problem in self.problems)
             number = len(self.problems)
-            raise ConfigurationError(f"{number} wrong setting{'s' * (number > 1)} for scrapy-supabase:\n{listed}")
+            raise ConfigurationError(
+                f"{number} wrong setting{'s' * (number > 1)} for scrapy-supabase:\n{listed}", self.problems
+            )
 
     def raw(self, name: str, default: Any = None) -> Any:
         """The value, from the environment where the setting has none and may be there; `default` for None."""

@@ -129,16 +129,21 @@ def proxy_of(url: str) -> str | None:
     return urllib.request.getproxies().get(parts.scheme)
 
 
-def role_of(key: str) -> str:
-    """The role in a legacy key (a JWT, read without a check), or that of an `sb_…` key; `service_role` if unknown."""
-    if key.startswith("sb_publishable_"):
-        return "anon"
+def claims_of(key: str) -> dict[str, Any] | None:
+    """What a legacy key (a JWT) says of itself, read without a check of its signature; None for any other."""
     try:
         payload = key.split(".")[1]
-        claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return str(claims["role"])
-    except (IndexError, KeyError, TypeError, ValueError, msgspec.MsgspecError):
-        return "service_role"
+        return msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=dict[str, Any])
+    except (IndexError, ValueError, msgspec.MsgspecError):
+        return None
+
+
+def role_of(key: str) -> str:
+    """The role of a key: that in a legacy key, or that of an `sb_…` key; `service_role` if unknown."""
+    if key.startswith("sb_publishable_"):
+        return "anon"
+    claims = claims_of(key)
+    return str(claims["role"]) if claims and "role" in claims else "service_role"
 
 
 def database_role(db_url: str) -> str:

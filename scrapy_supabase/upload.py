@@ -30,7 +30,8 @@ from scrapy_supabase.retry import Patience
 from scrapy_supabase.rows import RowBuilder, stamps_of
 from scrapy_supabase.run import Run
 from scrapy_supabase.schema import Schema
-from scrapy_supabase.settings import Config, local_folder, project_of, script_config
+from scrapy_supabase.settings import Config, local_folder
+from scrapy_supabase.settings_given import project_of, script_config
 from scrapy_supabase.settings_server import LOCAL
 from scrapy_supabase.spool import Loaded, NoSpool, Spool
 from scrapy_supabase.values import printable

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scrapy_supabase import errors, settings
-from scrapy_supabase.commands import _MODULES
+from scrapy_supabase.commands import NAMES, module_of
 from scrapy_supabase.models import Chunk, Effort, Mode, Origin, Outcome, Rejection, Row
 from scrapy_supabase.pace import Pace
 from scrapy_supabase.spool import Loaded
@@ -42,9 +42,7 @@ def test_only_settings_reads_settings_and_only_stats_knows_keys() -> None:
     for path in SOURCES:
         name = path.relative_to(ROOT / "scrapy_supabase").as_posix()
         text = path.read_text()
-        if name not in ("settings.py", "settings_reader.py", "addon.py") and not name.startswith(
-            ("local/", "commands/")
-        ):
+        if name != "addon.py" and not name.startswith(("settings", "local/", "commands/")):
             reads = re.findall(r"settings\.get\w*\(|os\.environ|os\.getenv", text)
             assert reads == (["settings.getbool("] if name == "pipeline.py" else []), name
         if name != "stats.py":
@@ -94,10 +92,10 @@ def test_commands() -> None:
     """Every sub-command and every option of it."""
     page = (REFERENCE / "commands.md").read_text()
     sections = dict(re.findall(r"^## `scrapy supabase (\w+)[^\n]*\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
-    assert set(sections) == set(_MODULES)
-    for name, module in _MODULES.items():
+    assert set(sections) == set(NAMES)
+    for name in NAMES:
         parser = argparse.ArgumentParser(add_help=False)
-        module.add_options(parser)
+        module_of(name).add_options(parser)
         options = {option for action in parser._actions for option in action.option_strings}
         assert set(re.findall(r"^\| `(--[\w-]+)", sections[name], re.MULTILINE)) == options
 

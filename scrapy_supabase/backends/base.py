@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from scrapy_supabase.models import Mode
@@ -26,11 +27,23 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class TableInfo:
-    """What the server tells of a table: column → type, the primary key, columns that need a value."""
+    """What the server tells of a table: column → type, the primary key, columns that need a value.
+
+    Those of `perhaps_required` may have a default that the server does not tell.
+    """
 
     columns: Mapping[str, str]
     primary_key: tuple[str, ...]
     required: frozenset[str]
+    perhaps_required: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """Who answers: its `name` and version, and its clock (UTC, to the second), as far as it tells."""
+
+    name: str
+    clock: datetime | None
 
 
 class BegunWrite(Protocol):
@@ -63,6 +76,15 @@ class Backend(Protocol):
 
     def describe(self) -> Mapping[str, TableInfo] | None:
         """Return what is known of every table this key may see, or None where the server does not tell."""
+
+    def facts(self) -> ServerFacts:
+        """Ask the server who it is. Raises `ServerError`."""
+
+    def rehearse(self, write: Write) -> None:
+        """Let the server judge rows as it would in `write`, and store none. Raises `ServerError` where it refuses them.
+
+        `write` must be an insert of more than one row.
+        """
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
         """Call a function of the database and return its (scalar) result. Raises `ServerError`."""

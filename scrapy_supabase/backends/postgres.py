@@ -15,13 +15,15 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import msgspec
 import psycopg
 from psycopg import conninfo, pq
 
-from scrapy_supabase.backends.base import BegunWrite, TableInfo, Write
+from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, Write
+from scrapy_supabase.backends.catalog import CATALOG_SQL, CatalogTable
 from scrapy_supabase.backends.idle import IdleConnections, silence
 from scrapy_supabase.errors import ServerError, TransientError, classify_connection, classify_sql
 from scrapy_supabase.models import Mode
@@ -66,7 +68,7 @@ class PostgresBackend:
         self._schema = schema
         self._timeout = timeout
         self._idle = IdleConnections[_Link](connections, lambda link: link.pgconn.socket)
-        self._tables: dict[str, _Table] | None = None
+        self._tables: dict[str, CatalogTable] | None = None
         self._statements: dict[tuple[object, ...], bytes] = {}
 
     def __repr__(self) -> str:
@@ -107,6 +109,27 @@ class PostgresBackend:
             for name, table in tables.items()
         }
 
+    def facts(self) -> ServerFacts:
+        """Ask for version and time."""
+        found = self._ask(b"SELECT json_build_array(current_setting('server_version'), date_trunc('second', now()))")
+        version, clock = msgspec.json.decode(found or b'["", null]', type=tuple[str, datetime | None])
+        return ServerFacts(f"PostgreSQL {version.partition(' ')[0]}", clock)
+
+    def rehearse(self, write: Write) -> None:
+        """Send it in a transaction, and roll that back."""
+        statement = self._statement(write)
+        try:
+            with psycopg.Connection.connect(self._conninfo, cursor_factory=psycopg.RawCursor) as connection:
+                connection.execute(statement, [write.body.decode()])
+                connection.rollback()
+        except psycopg.Error as error:
+            if error.sqlstate is None:
+                raise classify_connection(str(error).strip()) from error
+            diag = error.diag
+            raise classify_sql(
+                error.sqlstate, diag.message_primary or "", diag.message_detail, diag.message_hint
+            ) from error
+
     def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
         """Call a function with named arguments: texts, and lists of them."""
         given = ", ".join(f"{quote(name)} => ${n}" for n, name in enumerate(arguments, 1))
@@ -119,9 +142,9 @@ class PostgresBackend:
         """Close idle connections."""
         self._idle.close()
 
-    def _read_catalog(self) -> dict[str, _Table]:
-        found = self._ask(_CATALOG, [self._schema.encode()])
-        tables = self._tables = msgspec.json.decode(found or b"{}", type=dict[str, _Table])
+    def _read_catalog(self) -> dict[str, CatalogTable]:
+        found = self._ask(CATALOG_SQL, [self._schema.encode()])
+        tables = self._tables = msgspec.json.decode(found or b"{}", type=dict[str, CatalogTable])
         return tables
 
     def _statement(self, write: Write) -> bytes:
@@ -316,29 +339,3 @@ def _silence(number: int) -> float:
         return silence(sock)
     finally:
         sock.detach()
-
-
-class _Table(msgspec.Struct):
-    types: dict[str, str]  # what JSON is cast to: numeric(10,2)
-    formats: dict[str, str]  # as the REST API tells it: numeric
-    primary_key: list[str]
-    required: list[str]
-
-
-_CATALOG = b"""
-SELECT coalesce(json_object_agg(c.relname, json_build_object(
-  'types', coalesce((SELECT json_object_agg(a.attname, format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum)
-    FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
-  'formats', coalesce((SELECT json_object_agg(a.attname, format_type(a.atttypid, NULL) ORDER BY a.attnum)
-    FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
-  'primary_key', coalesce((SELECT json_agg(a.attname ORDER BY k.place) FROM pg_constraint p
-    CROSS JOIN unnest(p.conkey) WITH ORDINALITY k(attnum, place)
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-    WHERE p.conrelid = c.oid AND p.contype = 'p'), '[]'),
-  'required', coalesce((SELECT json_agg(a.attname) FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND (a.attnotnull OR t.typnotnull)
-      AND NOT a.atthasdef AND a.attidentity = ''), '[]')
-)), '{}')
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p') AND n.nspname = $1 AND NOT c.relispartition
-"""

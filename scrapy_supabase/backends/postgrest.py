@@ -9,12 +9,14 @@ the script API do.)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from scrapy_supabase.backends.base import BegunWrite, TableInfo, Write
+from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, Write
 from scrapy_supabase.backends.http import Answer, HttpPool, SentRequest
 from scrapy_supabase.errors import FatalError, ServerError, classify, fatal
 from scrapy_supabase.models import Mode
@@ -93,8 +95,7 @@ class PostgrestBackend:
 
     def describe(self) -> Mapping[str, TableInfo] | None:
         """Read the OpenAPI document; None where this key may not (hosted Supabase: all but the secret keys)."""
-        headers = {**self._headers, "Accept": "application/openapi+json"}
-        answer = self._http.request(self._http.head("GET", self._prefix, headers), None)
+        answer = self._openapi()
         if answer.status == 200:
             return _tables(answer.body)
         error = _error(answer)
@@ -102,6 +103,37 @@ class PostgrestBackend:
         if isinstance(error, FatalError) and answer.status in (401, 403, 404):
             return None
         raise error
+
+    def facts(self) -> ServerFacts:
+        """What a request for the OpenAPI document tells, also where it is refused."""
+        answer = self._openapi()
+        if answer.status == 401 or answer.status >= 500:
+            raise _error(answer)
+        document = None
+        with suppress(msgspec.DecodeError, msgspec.ValidationError):
+            document = msgspec.json.decode(answer.body, type=_OpenApi)
+        version = document.info.get("version") if document else None
+        name = f"PostgREST {version}" if version else answer.headers.get("Server", "")
+        date = answer.headers.get("Date")
+        clock = None
+        with suppress(TypeError, ValueError):
+            clock = parsedate_to_datetime(date) if date else None
+        return ServerFacts(name, clock)
+
+    def rehearse(self, write: Write) -> None:
+        """Ask for one object back: where more than one row was stored, PostgREST refuses that and rolls back.
+
+        (PostgREST docs, references/api/resource_representation, "Singular or Plural": PGRST116.)
+        """
+        headers = {**self._write_headers[write.mode], "Accept": "application/vnd.pgrst.object+json"}
+        answer = self._http.request(self._http.head("POST", self._target(write), headers), write.body)
+        error = _error(answer)
+        if error.code != "PGRST116":
+            raise error
+
+    def _openapi(self) -> Answer:
+        headers = {**self._headers, "Accept": "application/openapi+json"}
+        return self._http.request(self._http.head("GET", self._prefix, headers), None)
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
         """Call a function with named arguments."""
@@ -170,14 +202,19 @@ def _tables(document: bytes) -> Mapping[str, TableInfo] | None:
         definitions = msgspec.json.decode(document, type=_OpenApi).definitions
     except (msgspec.DecodeError, msgspec.ValidationError):
         return None
-    return {
-        name: TableInfo(
-            columns={column: p.format or p.type or "" for column, p in table.properties.items()},
-            primary_key=tuple(c for c, p in table.properties.items() if _PRIMARY_KEY in (p.description or "")),
-            required=frozenset(c for c in table.required if table.properties[c].default is msgspec.UNSET),
-        )
-        for name, table in definitions.items()
-    }
+    return {name: _table_info(table) for name, table in definitions.items()}
+
+
+def _table_info(table: _Definition) -> TableInfo:
+    without_default = {c: table.properties[c] for c in table.required if table.properties[c].default is msgspec.UNSET}
+    # A default is told where it can be said in JSON: any of a text, a timestamp or a uuid, but not nextval(…).
+    told = frozenset(column for column, p in without_default.items() if p.type == "string")
+    return TableInfo(
+        columns={column: p.format or p.type or "" for column, p in table.properties.items()},
+        primary_key=tuple(c for c, p in table.properties.items() if _PRIMARY_KEY in (p.description or "")),
+        required=told,
+        perhaps_required=frozenset(without_default) - told,
+    )
 
 
 class _Property(msgspec.Struct):
@@ -194,3 +231,4 @@ class _Definition(msgspec.Struct):
 
 class _OpenApi(msgspec.Struct):
     definitions: dict[str, _Definition]
+    info: dict[str, Any] = {}

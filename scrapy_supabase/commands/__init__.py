@@ -1,18 +1,26 @@
-"""`scrapy supabase …`: one sub-command a module (entry point group `scrapy.commands`)."""
+"""`scrapy supabase …`: one sub-command a module (entry point group `scrapy.commands`).
+
+`scrapy` imports this for every command, `crawl` too: the modules are imported when one of them is asked for.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 from typing import Any, ClassVar
 
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from scrapy_supabase.commands import load, local, replay, sql
 from scrapy_supabase.errors import SupabaseError
 
-_MODULES = {"load": load, "replay": replay, "local": local, "sql": sql}
+NAMES = ("check", "ddl", "load", "replay", "local", "sql")
+
+
+def module_of(name: str) -> Any:
+    """The module of a sub-command: `add_options(parser)` and `run(settings, opts)`."""
+    return import_module(f"{__name__}.{name}")
 
 
 class SupabaseCommand(ScrapyCommand):
@@ -24,11 +32,11 @@ class SupabaseCommand(ScrapyCommand):
 
     def syntax(self) -> str:
         """Shown by `--help`."""
-        return f"{{{','.join(_MODULES)}}} …"
+        return f"{{{','.join(NAMES)}}} …"
 
     def short_desc(self) -> str:
         """Shown by `scrapy` alone."""
-        return "Supabase: load files, replay what crawls left, run one on this machine, query it"
+        return "Supabase: check a project, make tables, load files, replay what crawls left, run one on this machine"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Declare the sub-commands."""
@@ -36,7 +44,8 @@ class SupabaseCommand(ScrapyCommand):
         subparsers = parser.add_subparsers(
             dest="subcommand", metavar="SUBCOMMAND", title="sub-commands", parser_class=argparse.ArgumentParser
         )
-        for name, module in _MODULES.items():
+        for name in NAMES:
+            module = module_of(name)
             help_text = (module.__doc__ or "").strip()
             subparser = subparsers.add_parser(
                 name,
@@ -45,17 +54,20 @@ class SupabaseCommand(ScrapyCommand):
                 prog=f"scrapy supabase {name}",
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             )
+            # Scrapy's own knows it before the sub-command's name only; people write it after.
+            subparser.add_argument(
+                "-s", "--set", action="append", default=argparse.SUPPRESS, metavar="NAME=VALUE", help="set a setting"
+            )
             module.add_options(subparser)
 
     def run(self, args: list[str], opts: Any) -> None:
         """Run the sub-command."""
-        module = _MODULES.get(opts.subcommand)
-        if module is None:
-            raise UsageError(f"a sub-command is needed: {', '.join(_MODULES)}")
+        if opts.subcommand is None:
+            raise UsageError(f"a sub-command is needed: {', '.join(NAMES)}")
         if args:
             raise UsageError(f"unknown argument: {args[0]}")
         try:
-            self.exitcode = module.run(self.settings, opts)
+            self.exitcode = module_of(opts.subcommand).run(self.settings, opts)
         except KeyboardInterrupt:
             print(f"scrapy supabase {opts.subcommand}: interrupted; what is not uploaded is kept.", file=sys.stderr)
             self.exitcode = 130

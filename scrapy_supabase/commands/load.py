@@ -19,7 +19,7 @@ from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.files import FORMATS, BadLine, RowFile
 from scrapy_supabase.models import Mode, Rejection
 from scrapy_supabase.run import Run
-from scrapy_supabase.settings import Config
+from scrapy_supabase.settings_given import config_for_table
 from scrapy_supabase.upload import Upload, UploadResult
 
 
@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(settings: Any, opts: argparse.Namespace) -> int:
     """Upload; returns the exit code."""
     given = {"mode": opts.mode, "on_conflict": opts.on_conflict, "BATCH_CHUNK_SIZE": opts.chunk_size}
-    config = Config.for_table(settings, opts.table, given)
+    config = config_for_table(settings, opts.table, given)
     folder = config.spool_dir
     if folder is None:
         raise ConfigurationError("load needs a spool for rows that are not stored at once: SUPABASE_SPOOL_DIR is None.")

@@ -1,0 +1,1 @@
+"""What `scrapy supabase check` finds out: settings, server, tables, item classes. It stores nothing."""

@@ -1,0 +1,93 @@
+"""The whole check, finding by finding, as they come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from scrapy_supabase.assembly import find_server, new_backend, new_schema
+from scrapy_supabase.backends.base import Backend
+from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
+from scrapy_supabase.checkup.project import check_run, check_spool, check_switched_on
+from scrapy_supabase.checkup.server import check_distance, check_key, check_server, no_server
+from scrapy_supabase.checkup.tables import ItemKind, TableCheck
+from scrapy_supabase.errors import ConfigurationError, ServerError
+from scrapy_supabase.item_fields import fields_of
+from scrapy_supabase.models import TableSpec
+from scrapy_supabase.retry import Patience
+from scrapy_supabase.schema_check import SchemaCheck
+from scrapy_supabase.settings import Config
+
+
+def check(settings: Any, *, in_project: bool, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
+    """Look at everything a crawl with these settings needs. Nothing is stored. `clock` is this machine's time."""
+    if in_project:
+        yield from check_switched_on(settings)
+    try:
+        config = Config.from_settings(settings)
+    except ConfigurationError as failed:
+        for problem in failed.problems or [str(failed)]:
+            yield error("settings", *_divided(problem))
+        return
+    for text in config.warnings:
+        yield warning("settings", text)
+    if not config.enabled:
+        yield warning("settings", "SUPABASE_ENABLED is False: nothing is uploaded", "Set it to True, or leave it out.")
+    yield ok("settings", f"{len(config.tables)} table{'s' * (len(config.tables) != 1)} named, no wrong value")
+    yield from check_spool(config)
+    config, stack = find_server(replace(config, attempts=1))
+    try:
+        yield from check_key(config, clock())
+        backend = new_backend(config)
+        try:
+            yield from _check_server_and_tables(config, backend, settings, clock)
+        finally:
+            backend.close()
+    finally:
+        if stack is not None:
+            stack.stop()
+
+
+def _divided(problem: str) -> tuple[str, str]:
+    """`NAME is …: it must be ….` → what is, and what must be."""
+    text, colon, remedy = problem.partition(": ")
+    return (text, remedy[:1].upper() + remedy[1:]) if colon else (problem, "")
+
+
+def _check_server_and_tables(
+    config: Config, backend: Backend, settings: Any, clock: Callable[[], float]
+) -> Iterator[Finding]:
+    for finding in check_server(config, backend, clock):
+        yield finding
+        if finding.level is Level.ERROR:
+            return
+    schema = new_schema(config)
+    try:
+        SchemaCheck(backend, schema, {}, attempts=1, delay=config.delay, patience=Patience()).learn()
+    except ServerError as failed:
+        yield no_server(config, failed)
+        return
+    tables = TableCheck(
+        config, backend, schema, drop_is_meant=settings.getpriority("SUPABASE_UNKNOWN_COLUMNS") is not None
+    )
+    usable: TableSpec | None = None
+    for spec in config.tables.values():
+        wrong = False
+        for finding in tables.findings(spec, _kinds(config, spec)):
+            yield finding
+            wrong = wrong or finding.level is Level.ERROR
+        usable = usable or (None if wrong else spec)
+    yield from check_run(config, backend)
+    if usable is not None:
+        yield from check_distance(config, backend, usable)
+
+
+def _kinds(config: Config, spec: TableSpec) -> list[ItemKind]:
+    """The items that go to a table."""
+    return [
+        ItemKind(item_class.__qualname__, fields_of(item_class)) if item_class else ItemKind("any other item", None)
+        for item_class, other in config.routes.items()
+        if other.name == spec.name
+    ]

@@ -1,0 +1,112 @@
+"""What is on this side: is the pipeline switched on, is there room for rows that wait, and what waits already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scrapy.utils.misc import load_object
+
+from scrapy_supabase.addon import Addon
+from scrapy_supabase.backends.base import Backend, Write
+from scrapy_supabase.checkup.finding import Finding, error, ok, warning
+from scrapy_supabase.errors import ServerError
+from scrapy_supabase.models import Mode
+from scrapy_supabase.pipeline import SupabasePipeline
+from scrapy_supabase.replay import chunks_in, rejects_in
+from scrapy_supabase.run import LEDGER_COLUMNS, NEXT_VERSION
+from scrapy_supabase.settings import SNAPSHOT_VERSION, Config, uses_url_stamp
+from scrapy_supabase.spool_file import REJECTED
+from scrapy_supabase.urls import UrlStampMiddleware
+
+_SWITCH_ON = "Add to the settings: ADDONS = {'scrapy_supabase.Addon': 300}"
+
+
+def check_switched_on(settings: Any) -> Iterator[Finding]:
+    """Whether a crawl of the project would use the pipeline at all."""
+    addon = any(issubclass(one, Addon) for one in _enabled(settings, "ADDONS"))
+    if not addon and not any(issubclass(one, SupabasePipeline) for one in _enabled(settings, "ITEM_PIPELINES")):
+        yield error("settings", "the pipeline is in neither ADDONS nor ITEM_PIPELINES: nothing is uploaded", _SWITCH_ON)
+        return
+    yield ok("settings", f"the pipeline is switched on by {'ADDONS' if addon else 'ITEM_PIPELINES'}")
+    middlewares = _enabled(settings, "SPIDER_MIDDLEWARES")
+    if uses_url_stamp(settings) and not addon and not any(issubclass(one, UrlStampMiddleware) for one in middlewares):
+        yield error(
+            "settings",
+            "the stamp 'url' needs a spider middleware that is not switched on",
+            "Set SPIDER_MIDDLEWARES = {'scrapy_supabase.UrlStampMiddleware': 950}, or use ADDONS.",
+        )
+
+
+def _enabled(settings: Any, name: str) -> Iterator[type]:
+    for path, order in settings.getwithbase(name).items() if f"{name}_BASE" in settings else settings[name].items():
+        if order is not None:
+            try:
+                found = load_object(path)
+            except Exception:  # noqa: BLE001, S112 (somebody else's component: the crawl will say what it has)
+                continue
+            if isinstance(found, type):
+                yield found
+
+
+def check_spool(config: Config) -> Iterator[Finding]:
+    """Whether rows can wait on disk, and what earlier crawls left there."""
+    folder = config.spool_dir
+    if folder is None:
+        yield warning(
+            "spool",
+            "there is none (SUPABASE_SPOOL_DIR is None): what is not uploaded is lost with the process",
+            "Set SUPABASE_SPOOL_DIR to a folder, or leave it out.",
+        )
+        return
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK) or not nearest.is_dir():
+        yield error("spool", f"{folder} cannot be written", "Set SUPABASE_SPOOL_DIR to a folder that can.")
+        return
+    yield ok("spool", f"{folder} can be written")
+    yield from _left(folder)
+
+
+def _left(folder: Path) -> Iterator[Finding]:
+    waiting = sum(one.rows for one in chunks_in(folder) if not one.alive)
+    if waiting:
+        yield warning(
+            "spool",
+            f"{waiting} rows of earlier crawls wait to be uploaded",
+            "The next crawl uploads them, or: scrapy supabase replay",
+        )
+    if rejected := sum(one.rows for one in rejects_in(folder)):
+        yield warning(
+            "spool",
+            f"{rejected} rejected rows are in {folder / REJECTED}",
+            "Once table or rows are mended: scrapy supabase replay --rejected",
+        )
+
+
+def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
+    """What a run asks of the database beside its tables: a snapshot's version, the ledger's row. Takes neither."""
+    if any(SNAPSHOT_VERSION in spec.stamps.values() for spec in config.tables.values()):
+        try:
+            backend.call(NEXT_VERSION, {"tables": [], "day": "2000-01-01"})
+        except ServerError as failed:
+            yield error(
+                "snapshots",
+                f"the function {NEXT_VERSION}(tables text[], day date) cannot be called ({failed.code}: "
+                f"{failed.message})",
+                "Run migrations/006_add_daily_snapshots.sql, or copy the function out of it.",
+            )
+        else:
+            yield ok("snapshots", f"the function {NEXT_VERSION} is there")
+    if config.runs_table:
+        try:
+            backend.write(Write(config.runs_table, LEDGER_COLUMNS, b"[]", Mode.UPSERT, ("run_id",)))
+        except ServerError as failed:
+            yield error(
+                "ledger",
+                f"table {config.runs_table} (SUPABASE_RUNS_TABLE) takes no row ({failed.code}: {failed.message})",
+                "It must be a table such as migrations/009_scrapy_runs.sql makes.",
+            )
+        else:
+            yield ok("ledger", f"table {config.runs_table} takes a row a run")

@@ -1,0 +1,126 @@
+"""The server: does it answer, who is it, what does the key say, how far away is it, are the clocks right."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from scrapy_supabase.backends.base import Backend, Write
+from scrapy_supabase.checkup.finding import Finding, error, ok, warning
+from scrapy_supabase.errors import FatalError, ServerError, TransientError
+from scrapy_supabase.models import TableSpec
+from scrapy_supabase.settings import MOST_ROWS, Config
+from scrapy_supabase.settings_server import claims_of
+
+_SKEW = 30.0  # seconds that clocks may differ; PostgREST itself allows 30 for a token's times
+_SOON = 7 * 24 * 3600.0
+_PROBES = 5
+_ENOUGH = 10_000  # rows a second that no crawl yields (docs/benchmarks/peers.md)
+_SIZES = (100, 200, 500, MOST_ROWS)
+
+_PUBLIC = (
+    "It stores only what grants and row-level policies allow. A crawl that runs on a machine of yours should have the "
+    "secret key (sb_secret_…, or service_role)."
+)
+_NEW_KEY = "Take a key that is valid from the project's API settings, and set it as SUPABASE_KEY."
+
+
+def check_key(config: Config, now: float) -> Iterator[Finding]:
+    """What the key, or the connection string, tells of itself."""
+    if config.db_url:
+        yield ok("key", f"not needed: SUPABASE_DB_URL connects as {config.role}")
+        return
+    key = config.key
+    claims = claims_of(key)
+    if claims is not None:
+        yield from _check_token(claims, now)
+    elif key.startswith("sb_secret_"):
+        yield ok("key", "a secret key (sb_secret_…), role service_role")
+    elif key.startswith("sb_publishable_"):
+        yield warning("key", "a publishable key (sb_publishable_…), role anon", _PUBLIC)
+    else:
+        yield warning("key", "of a kind that is not known: neither a JWT nor sb_secret_… or sb_publishable_…", _NEW_KEY)
+
+
+def _check_token(claims: dict[str, Any], now: float) -> Iterator[Finding]:
+    role, expires = str(claims.get("role", "")), claims.get("exp")
+    described = f"a legacy key (JWT), role {role or 'not named'}"
+    if isinstance(expires, (int, float)):
+        until = datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        if expires <= now:
+            yield error("key", f"{described}, expired on {until}", _NEW_KEY)
+            return
+        if expires - now < _SOON:
+            yield warning("key", f"it expires on {until}", _NEW_KEY)
+        described += f", valid until {until}"
+    if role == "service_role":
+        yield ok("key", described)
+    elif role == "anon":
+        yield warning("key", described, _PUBLIC)
+    else:
+        yield warning("key", described, f"Row-level policies and grants of the role {role or 'anon'} hold.")
+
+
+def check_server(config: Config, backend: Backend, clock: Callable[[], float]) -> Iterator[Finding]:
+    """Whether it answers, what it is, and its clock. The last finding is an error where nothing more can be asked."""
+    before = clock()
+    try:
+        facts = backend.facts()
+    except ServerError as failed:
+        yield no_server(config, failed)
+        return
+    yield ok("server", f"{config.host} answers" + f": {facts.name}" * bool(facts.name))
+    if facts.clock is None:
+        return
+    skew = (before + clock()) / 2 - facts.clock.timestamp()
+    if abs(skew) > _SKEW:
+        yield warning(
+            "server",
+            f"this machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the server's",
+            "Set the clock (NTP): stamps such as 'now' are this machine's time, and tokens are judged by the server's.",
+        )
+    else:
+        yield ok("server", "the clocks agree")
+
+
+def no_server(config: Config, failed: ServerError) -> Finding:
+    """The finding for an error that is about no table."""
+    if isinstance(failed, TransientError):
+        name = "SUPABASE_DB_URL" if config.db_url else "SUPABASE_URL"
+        remedy = f"Check {name}, this machine's network, and in the dashboard that the project is up (not paused)."
+        return error("server", f"{config.host} does not answer as it should ({failed})", remedy)
+    remedy, subject = "", "server"
+    if isinstance(failed, FatalError):
+        remedy, subject = failed.remedy, "key" if failed.reason == "supabase_unauthorized" else "server"
+    text = f"{failed.code}: {failed.message}"
+    return error(subject, text, remedy or "Look the code up in docs/reference/errors.md.")
+
+
+def check_distance(config: Config, backend: Backend, spec: TableSpec) -> Iterator[Finding]:
+    """How long a request takes that writes nothing, and what chunk size that suggests."""
+    probe = Write(spec.name, (), b"[]", spec.mode, spec.on_conflict)
+    times = []
+    for _ in range(_PROBES):
+        started = time.perf_counter()
+        backend.write(probe)
+        times.append(time.perf_counter() - started)
+    seconds = statistics.median(times)
+    uploads = config.concurrent_uploads
+    size = next((size for size in _SIZES if uploads * size / seconds >= _ENOUGH), MOST_ROWS)
+    text = f"a request takes {1000 * seconds:.1f} ms there and back (median of {_PROBES})"
+    rate = uploads * config.chunk_rows / seconds
+    if config.most_chunk_rows >= size:
+        yield ok("server", f"{text}; BATCH_CHUNK_SIZE = {_size_of(config)} is fine")
+    else:
+        yield warning(
+            "server",
+            f"{text}: {uploads} uploads of {config.chunk_rows} rows at once are at most {rate:.0f} rows a second",
+            f"If the crawl yields more than that: BATCH_CHUNK_SIZE = {size}, or 'auto'.",
+        )
+
+
+def _size_of(config: Config) -> str:
+    return "'auto'" if config.most_chunk_rows > config.chunk_rows else str(config.chunk_rows)

@@ -1,0 +1,217 @@
+"""One table: what the crawl's own check at open says of it, row-level security, and the columns that items need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from scrapy_supabase.backends.base import Backend, TableInfo, Write
+from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
+from scrapy_supabase.checkup.server import no_server
+from scrapy_supabase.column_types import STAMP_TYPES, Fit, fit, kind_of, shown
+from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, is_policy_violation
+from scrapy_supabase.item_fields import ItemField
+from scrapy_supabase.models import Mode, TableSpec
+from scrapy_supabase.remedies import add_column_sql, identifier, policy_sql
+from scrapy_supabase.retry import Patience
+from scrapy_supabase.schema import Schema
+from scrapy_supabase.schema_check import SchemaCheck
+from scrapy_supabase.settings import Config
+
+_ABOVE_POLICIES = ("service_role", "postgres")
+
+
+@dataclass(frozen=True, slots=True)
+class ItemKind:
+    """Items that go to a table: their class's name and, where it declares them, its fields."""
+
+    name: str
+    fields: tuple[ItemField, ...] | None
+
+
+class TableCheck:
+    """Checks the tables of one `schema`, which is learnt by then. Stores nothing."""
+
+    def __init__(self, config: Config, backend: Backend, schema: Schema, *, drop_is_meant: bool) -> None:
+        self._config = config
+        self._backend = backend
+        self._schema = schema
+        self._drop_is_meant = drop_is_meant
+
+    def findings(self, spec: TableSpec, kinds: Sequence[ItemKind]) -> Iterator[Finding]:
+        """All there is to say of a table."""
+        subject = f"table {spec.name}"
+        names = {name for kind in kinds for name, _ in self._columns_of(spec, kind)}
+        self._schema.first_mention(spec.name, names)  # said below, by class
+        said: list[tuple[str, str]] = []
+        check = SchemaCheck(
+            self._backend,
+            self._schema,
+            {spec.name: tuple(sorted(names))},
+            attempts=1,
+            delay=self._config.delay,
+            patience=Patience(),
+            partly=[spec.name] if any(kind.fields is None for kind in kinds) else (),
+            warn=lambda text, remedy: said.append((text, remedy)),
+        )
+        try:
+            check.check(spec)
+        except FatalError as failed:
+            yield error(subject, f"{failed.code}: {failed.message}", failed.remedy)
+            return
+        except ServerError as failed:
+            yield no_server(self._config, failed)
+            return
+        fell_back = self._schema.mode(spec.name) is not spec.mode
+        for text, remedy in said:
+            yield Finding(Level.ERROR if fell_back else Level.WARNING, subject, text, remedy)
+        if not fell_back:
+            yield ok(subject, f"there{self._size(spec.name)}, and takes {self._way(spec)}")
+        yield from self._policies(spec, subject, names)
+        for kind in kinds:
+            yield from self._items(spec, subject, kind)
+        yield from self._collecting(spec, subject)
+
+    def _size(self, table: str) -> str:
+        info = self._schema.info(table)
+        return f" ({len(info.columns)} columns)" if info else ""
+
+    def _way(self, spec: TableSpec) -> str:
+        if spec.mode is Mode.INSERT:
+            return "inserts"
+        key = ", ".join(self._schema.key(spec.name))
+        return f"{'upserts' if spec.mode is Mode.UPSERT else 'new rows (ignore)'}{f' on ({key})' if key else ''}"
+
+    def _policies(self, spec: TableSpec, subject: str, names: set[str]) -> Iterator[Finding]:
+        role = self._config.role
+        if role in _ABOVE_POLICIES:
+            yield ok(subject, f"row-level security is passed by {role}")
+            return
+        info = self._schema.info(spec.name)
+        columns, _ = self._schema.split(
+            spec.name, names or {*self._schema.key(spec.name), *(info.columns if info else ())}
+        )
+        if not columns:
+            text = f"whether row-level security lets {role} in was not tried: no column of it is known"
+            yield warning(subject, text, "Name an item class in SUPABASE_TABLES, or set SUPABASE_ON_CONFLICT.")
+            return
+        # Rows of defaults; PostgreSQL judges a row by the policies before it looks at constraints. A doubled key may
+        # be skipped in `ignore` mode, and one row be left that is stored: so that is tried as an insert.
+        mode = self._schema.mode(spec.name)
+        mode = Mode.INSERT if mode is Mode.IGNORE else mode
+        if not self._is_let_in(spec, columns, mode):
+            inserts = mode is not Mode.INSERT and self._is_let_in(spec, columns, Mode.INSERT)
+            commands = ("select", "update") if inserts else ("insert", "select", "update")
+            what = "upserts" if inserts else "rows"
+            yield error(
+                subject,
+                f"row-level security is in force for {role} and refuses {what} (tried with rows of defaults)",
+                f"Use the secret key, or run: {policy_sql(self._schema, spec.name, *commands)}",
+            )
+        else:
+            yield ok(subject, f"row-level security lets {role} in (tried with rows of defaults; none was stored)")
+
+    def _is_let_in(self, spec: TableSpec, columns: tuple[str, ...], mode: Mode) -> bool:
+        try:
+            self._backend.rehearse(Write(spec.name, columns[:1], b"[{},{}]", mode, spec.on_conflict))
+        except ServerError as failed:
+            return not is_policy_violation(failed.code, failed.message)
+        return True
+
+    def _columns_of(self, spec: TableSpec, kind: ItemKind) -> Iterator[tuple[str, ItemField]]:
+        """Column → what is sent to it, as far as it is known before there is an item."""
+        declared = kind.fields if kind.fields is not None else [ItemField(name) for name in spec.columns]
+        sent = {spec.columns.get(one.name, one.name): one for one in declared}
+        for column, stamp in spec.stamps.items():
+            sent.setdefault(column, ItemField(column, STAMP_TYPES[stamp]))
+        yield from sent.items()
+
+    def _items(self, spec: TableSpec, subject: str, kind: ItemKind) -> Iterator[Finding]:
+        sent = dict(self._columns_of(spec, kind))
+        _, unknown = self._schema.split(spec.name, sent)
+        problems = list(self._unknown(spec, subject, kind, unknown))
+        info = self._schema.info(spec.name)
+        if info is not None:
+            problems += self._types(spec, subject, kind, sent, info)
+            if kind.fields is not None:
+                problems += self._lacking(spec, subject, kind, sent, info)
+        yield from problems
+        if kind.fields is not None and not problems:
+            looked_at = "names and types" if info is not None else "names (this key may not read types)"
+            yield ok(subject, f"items of {kind.name} fit: {looked_at} of {len(sent)} columns")
+
+    def _unknown(self, spec: TableSpec, subject: str, kind: ItemKind, unknown: Sequence[str]) -> Iterator[Finding]:
+        for column in unknown:
+            info = self._schema.info(spec.name)
+            if info is not None and column in info.columns:
+                continue  # made by the database: not sent
+            policy = self._schema.unknown.policy
+            what = {"drop": "is left out", "reject": "has the row rejected"}.get(policy)
+            text = f"no column {column!r}, which {kind.name} has"
+            if what is None:
+                yield ok(subject, f"{text}: it goes into {self._schema.unknown.column!r}")
+                continue
+            level = Level.WARNING if policy == "drop" and self._drop_is_meant else Level.ERROR
+            remedy = f"Run: {add_column_sql(self._schema, spec.name, [column])}"
+            yield Finding(level, subject, f"{text}: the field {what} (SUPABASE_UNKNOWN_COLUMNS)", remedy)
+
+    def _types(
+        self, spec: TableSpec, subject: str, kind: ItemKind, sent: dict[str, ItemField], info: TableInfo
+    ) -> Iterator[Finding]:
+        for column, one in sent.items():
+            has = info.columns.get(column, "")
+            fits = fit(one.sql_type, has)
+            if fits is Fit.GOOD:
+                continue
+            text = f"column {column!r} is {shown(has)}, and {kind.name} has {one.sql_type}"
+            change = f"ALTER TABLE … ALTER COLUMN {identifier(column)} TYPE {one.sql_type}"
+            table = f"{identifier(self._config.schema)}.{identifier(spec.name)}"
+            remedy = (
+                f"If the field is right, run: {change.replace('…', table)} USING {identifier(column)}::{one.sql_type};"
+            )
+            if fits is Fit.NEVER:
+                yield error(subject, f"{text}: rows are rejected", remedy)
+            else:
+                lost = "part of it is cut off" if kind_of(one.sql_type) == "timestamp" else "other values are rejected"
+                yield warning(subject, f"{text}: {lost}", remedy)
+
+    def _lacking(
+        self, spec: TableSpec, subject: str, kind: ItemKind, sent: dict[str, ItemField], info: TableInfo
+    ) -> Iterator[Finding]:
+        """Columns that must have a value and get none."""
+        for column in sorted((info.required | info.perhaps_required) - set(sent)):
+            if self._is_made_by_the_database(spec.name, column):
+                continue
+            text = f"column {column!r} ({shown(info.columns[column])}) must have a value, and {kind.name} has none"
+            if column in info.primary_key:
+                remedy = "Add the field, or give the column a default."
+            else:
+                table = f"{identifier(self._config.schema)}.{identifier(spec.name)}"
+                remedy = f"Add the field, or run: ALTER TABLE {table} ALTER COLUMN {identifier(column)} DROP NOT NULL;"
+            if column in info.required:
+                yield error(subject, f"{text}: rows are rejected", remedy)
+            else:
+                unless = "rows are rejected unless the database makes one (identity, serial), which it does not tell"
+                yield warning(subject, f"{text}: {unless}", remedy)
+
+    def _is_made_by_the_database(self, table: str, column: str) -> bool:
+        """Whether a column that shows no default is an identity or generated one: it may not be sent."""
+        try:
+            self._backend.write(Write(table, (column,), b"[]", Mode.INSERT))
+        except SchemaDriftError:
+            return True
+        except ServerError:
+            return False
+        return False
+
+    def _collecting(self, spec: TableSpec, subject: str) -> Iterator[Finding]:
+        info, unknown = self._schema.info(spec.name), self._schema.unknown
+        if unknown.policy != "collect" or info is None:
+            return
+        has = info.columns[unknown.column]
+        if kind_of(has) != "json":
+            yield error(
+                subject,
+                f"column {unknown.column!r} is {shown(has)}: it cannot take fields without a column",
+                "SUPABASE_UNKNOWN_COLUMNS must be drop, reject or a jsonb column.",
+            )

@@ -1,0 +1,83 @@
+"""Whether values of one PostgreSQL type can be stored in a column of another, as the JSON that is sent.
+
+`json_to_recordset`, by which PostgREST and the database backend read rows, casts the text of each JSON value by the
+column type's own input function (PostgreSQL docs, 9.16): 9.99 is no integer, "2026-01-01T10:00:00Z" is a date.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from scrapy_supabase.models import SNAPSHOT_STAMPS
+
+STAMP_TYPES = {
+    "run_id": "uuid",
+    "row_id": "uuid",
+    "now": "timestamp with time zone",
+    "hour": "timestamp with time zone",
+    "date": "date",
+    SNAPSHOT_STAMPS[0]: "date",
+    SNAPSHOT_STAMPS[1]: "integer",
+    "spider": "text",
+    "url": "text",
+}
+"""Stamp → the type of what it makes."""
+
+
+class Fit(Enum):
+    """How values fit into a column."""
+
+    GOOD = "good"
+    PERHAPS = "perhaps"  # it depends on the value, or something of it is lost
+    NEVER = "never"
+
+
+_KINDS = {
+    "text": "text", "character varying": "text", "character": "text", "citext": "text", "name": "text",
+    "bpchar": "text", "varchar": "text", "char": "text",
+    "bigint": "integer", "integer": "integer", "smallint": "integer", "int": "integer", "int2": "integer",
+    "int4": "integer", "int8": "integer", "int32": "integer", "int64": "integer",
+    "numeric": "number", "decimal": "number", "double precision": "number", "real": "number", "float8": "number",
+    "float4": "number",
+    "boolean": "boolean", "bool": "boolean",
+    "date": "date",
+    "timestamp with time zone": "timestamp", "timestamp without time zone": "timestamp", "timestamptz": "timestamp",
+    "timestamp": "timestamp",
+    "time without time zone": "time", "time with time zone": "time", "time": "time", "timetz": "time",
+    "interval": "interval", "uuid": "uuid", "bytea": "bytea",
+    "json": "json", "jsonb": "json",
+}  # fmt: skip
+_FITS: dict[tuple[str, str], Fit] = {
+    ("integer", "number"): Fit.GOOD,
+    ("date", "timestamp"): Fit.GOOD,
+    ("timestamp", "date"): Fit.PERHAPS,  # the time of day is cut off
+    ("timestamp", "time"): Fit.PERHAPS,  # the day is
+}
+
+
+def fit(value_type: str, column_type: str) -> Fit:
+    """How values of `value_type` fit into a column of `column_type`; types that are not known are thought to fit."""
+    value, column = kind_of(value_type), kind_of(column_type)
+    if not value or not column or value == column or column in ("text", "json"):
+        return Fit.GOOD
+    if value.endswith("[]") and column.endswith("[]"):
+        return fit(value[:-2], column[:-2])
+    # "12" is an integer, "twelve" is none; a bytea takes the letters of most texts, an interval a number of seconds.
+    if value == "text" or column in ("bytea", "interval") or (value == "json" and column.endswith("[]")):
+        return Fit.PERHAPS
+    return _FITS.get((value, column), Fit.NEVER)
+
+
+def kind_of(sql_type: str) -> str:
+    """The family of a type, such as `number` for `numeric(10,2)`; empty where it is not known."""
+    name = sql_type.strip().lower()
+    if name.endswith("[]"):
+        inner = kind_of(name[:-2])
+        return f"{inner}[]" if inner else ""
+    before, _, rest = name.partition("(")
+    return _KINDS.get(" ".join([before.strip(), rest.partition(")")[2].strip()]).strip(), "")
+
+
+def shown(column_type: str) -> str:
+    """A type as SQL calls it; PostgREST's OpenAPI document says int32 and int64."""
+    return {"int32": "integer", "int64": "bigint"}.get(column_type, column_type)

@@ -1,0 +1,80 @@
+"""scrapy supabase check: say what stands in the way of a crawl, and what to do about it.
+
+Settings, key, server, clocks, and for each table: is it there, may this key
+write to it, row-level security, conflict target, columns and types of the
+item classes. Stores nothing. With a spider's name, with the settings of that
+spider. The exit code is 1 where something does not work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from typing import Any
+
+from scrapy.spiderloader import get_spider_loader
+from scrapy.utils.project import inside_project
+
+from scrapy_supabase.checkup.check import check
+from scrapy_supabase.checkup.finding import Finding, Level
+from scrapy_supabase.errors import ConfigurationError
+
+_MARKS = {Level.OK: "✓", Level.WARNING: "!", Level.ERROR: "✗"}
+_PLAIN_MARKS = {Level.OK: "ok", Level.WARNING: "!", Level.ERROR: "X"}  # for terminals that lack the others
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("spider", nargs="?", metavar="SPIDER", help="a spider of the project, for its own settings")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+
+
+def run(settings: Any, opts: argparse.Namespace) -> int:
+    """Check; returns the exit code."""
+    if opts.spider:
+        settings = _settings_of(settings, opts.spider)
+    findings: list[Finding] = []
+    for finding in check(settings, in_project=inside_project()):
+        findings.append(finding)
+        if not opts.json:
+            _print(finding)
+    levels = Counter(finding.level for finding in findings)
+    if opts.json:
+        listed = [{"level": f.level, "subject": f.subject, "text": f.text, "remedy": f.remedy} for f in findings]
+        print(json.dumps({"ok": not levels[Level.ERROR], "findings": listed}, ensure_ascii=False, indent=2))
+    else:
+        print(_summary(levels))
+    return 1 if levels[Level.ERROR] else 0
+
+
+def _settings_of(settings: Any, name: str) -> Any:
+    """The project's settings with those of a spider."""
+    loader = get_spider_loader(settings)
+    try:
+        spider = loader.load(name)
+    except KeyError:
+        known = ", ".join(sorted(loader.list())) or "none: this is no project's folder"
+        raise ConfigurationError(f"There is no spider {name!r} (spiders: {known}).") from None
+    settings = settings.copy()
+    spider.update_settings(settings)
+    return settings
+
+
+def _print(finding: Finding) -> None:
+    try:
+        mark = _MARKS[finding.level]
+        mark.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        mark = _PLAIN_MARKS[finding.level]
+    print(f"{mark} {finding.subject}: {finding.text}", flush=True)
+    if finding.remedy:
+        print(f"    {finding.remedy}", flush=True)
+
+
+def _summary(levels: Counter[Level]) -> str:
+    errors, warnings = levels[Level.ERROR], levels[Level.WARNING]
+    said = [f"{errors} error{'s' * (errors != 1)}"] if errors else []
+    said += [f"{warnings} warning{'s' * (warnings != 1)}"] if warnings else []
+    return f"{' and '.join(said)}." if said else "All is well: a crawl can start."

@@ -1,0 +1,124 @@
+"""scrapy supabase ddl: print the SQL of a table for item classes, or for rows of a file.
+
+CREATE TABLE, unique index, grants and row-level security, for a migration
+file or the SQL editor. Types come from annotations (dataclass, attrs,
+pydantic), field metadata (scrapy.Field(type=int, primary_key=True)) or,
+with --from, from the values of JSON Lines, JSON or CSV. What the settings
+say of the table (key, columns, stamps, snapshots, mode) is in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from scrapy.utils.misc import load_object
+
+from scrapy_supabase.ddl import create_sql, table_of
+from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.files import FORMATS, BadLine, RowFile
+from scrapy_supabase.inference import Inference
+from scrapy_supabase.item_fields import ItemField, fields_of
+from scrapy_supabase.settings_given import config_for_new_table
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("item_class", nargs="*", metavar="ITEM_CLASS", help="import paths, such as shop.items.Book")
+    parser.add_argument("--from", dest="file", metavar="FILE", help="a file of sample rows; - is standard input")
+    parser.add_argument("--format", choices=FORMATS, help="of FILE; default: by its name, jsonl for standard input")
+    parser.add_argument(
+        "--table", metavar="NAME", help="the table's name; default: by the settings, else by class or file"
+    )
+    parser.add_argument("--key", metavar="COLUMNS", help="columns that make a row unique, with commas")
+    parser.add_argument("--public", action="store_true", help="everybody who has the public key may read")
+
+
+def run(settings: Any, opts: argparse.Namespace) -> int:
+    """Print; returns the exit code."""
+    if bool(opts.item_class) == bool(opts.file):
+        raise ConfigurationError(
+            "Name item classes (scrapy supabase ddl shop.items.Book), or a file of rows (--from rows.jsonl)."
+        )
+    if len(opts.item_class) > 1 and opts.table:
+        raise ConfigurationError("--table names one table: name one item class with it.")
+    sources = [_of_file(opts.file, opts.format)] if opts.file else map(_of_class, opts.item_class)
+    printed = [_sql(settings, opts, *source) for source in sources]
+    print("\n".join(printed), end="")
+    return 0
+
+
+Source = tuple[type | None, str, str, tuple[ItemField, ...]]  # class, name of the table, where from, fields
+
+
+def _sql(
+    settings: Any,
+    opts: argparse.Namespace,
+    item_class: type | None,
+    name: str,
+    source: str,
+    fields: Iterable[ItemField],
+) -> str:
+    key = [part.strip() for part in opts.key.split(",")] if opts.key else None
+    if key is not None and not all(key):
+        raise ConfigurationError(f"--key is {opts.key!r}: it must be column names with commas, such as --key url,day.")
+    config, spec = config_for_new_table(settings, item_class, name, {"table": opts.table, "on_conflict": key})
+    collect = config.unknown_columns.column if config.unknown_columns.policy == "collect" else ""
+    if key is not None:
+        unknown = [name for name in key if name not in {spec.columns.get(f.name, f.name) for f in fields}]
+        unknown = [name for name in unknown if name not in spec.stamps]
+        if unknown:
+            raise ConfigurationError(f"--key names {unknown[0]!r}, which is no column of the table.")
+        fields = [replace(one, primary_key=False) for one in fields]
+    role = "service_role" if config.role == "postgres" else config.role  # who makes the table may do all with it
+    table = table_of(
+        spec, fields, schema=config.schema, role=role, collect=collect, readable=opts.public, source=source
+    )
+    return create_sql(table)
+
+
+def _of_class(path: str) -> Source:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = load_object(path)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+        raise ConfigurationError(
+            f"{path} cannot be imported ({what}). Name a class by its import path, such as shop.items.Book."
+        ) from error
+    fields = fields_of(found) if isinstance(found, type) else None
+    if fields is None:
+        raise ConfigurationError(
+            f"{path} is no item class that declares its fields (dataclass, attrs, pydantic, scrapy.Item). For dicts, "
+            "infer the columns from rows: --from rows.jsonl"
+        )
+    if not fields:
+        raise ConfigurationError(f"{path} declares no field.")
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", found.__name__.removesuffix("Item") or found.__name__)
+    return found, "_".join(words).lower() or found.__name__, f"For items of {path}.", fields
+
+
+def _of_file(path: str, form: str | None) -> Source:
+    file = RowFile(path, form)
+    rows = Inference(texts=file.format == "csv")
+    with closing(file):
+        rows.add_all(_good(file))
+    if not rows.rows:
+        raise ConfigurationError(f"{path} has no row to infer columns from.")
+    name = "rows" if path == "-" else re.sub(r"\W+", "_", Path(path).name.split(".")[0]) or "rows"
+    described = f"For {rows.rows} row{'s' * (rows.rows != 1)} of {'standard input' if path == '-' else path}."
+    return None, name, described, rows.fields
+
+
+def _good(file: RowFile) -> Iterator[dict[str, Any]]:
+    for row in file:
+        if isinstance(row, BadLine):
+            raise ConfigurationError(f"{row.where}: {row.problem}.")
+        yield row

@@ -1,0 +1,126 @@
+"""Fields → the SQL of a table that takes them: CREATE TABLE, unique index, grants, row-level security.
+
+For a migration file or Supabase's SQL editor. Nothing in it breaks what is there already: it may be run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from scrapy_supabase.column_types import STAMP_TYPES
+from scrapy_supabase.item_fields import ItemField
+from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
+from scrapy_supabase.remedies import columns, identifier, rights
+from scrapy_supabase.sql import literal
+
+_ROW_ID = "id"  # the column of tables whose rows have no key of their own
+_SHORT = {"timestamp with time zone": "timestamptz", "time without time zone": "time"}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table to be made. `primary_key` is empty where rows get a number; `unique` is what an upsert goes by."""
+
+    name: str
+    schema: str
+    columns: tuple[ItemField, ...]
+    primary_key: tuple[str, ...]
+    unique: tuple[str, ...] = ()
+    mode: Mode = Mode.UPSERT
+    role: str = "service_role"
+    readable: bool = False  # by everybody who has the project's public key
+    notes: tuple[str, ...] = ()
+
+
+def table_of(
+    spec: TableSpec,
+    fields: Iterable[ItemField],
+    *,
+    schema: str = "public",
+    role: str = "service_role",
+    collect: str = "",
+    readable: bool = False,
+    source: str = "",
+) -> Table:
+    """The table for rows of `fields`, sent as `spec` says; `collect` is the jsonb column for unknown fields."""
+    found = {spec.columns.get(one.name, one.name): one for one in fields}
+    typed = {name: replace(one, name=name) for name, one in found.items()}
+    for column, stamp in spec.stamps.items():
+        typed.setdefault(column, ItemField(column, STAMP_TYPES[stamp], required=stamp != "url"))
+    if collect:
+        typed.setdefault(collect, ItemField(collect, "jsonb"))
+    snapshots = SNAPSHOT_STAMPS if spec.snapshots else ()
+    primary = tuple(name for name, one in typed.items() if one.primary_key)
+    if primary:
+        primary = tuple(dict.fromkeys([*primary, *snapshots]))
+    elif spec.on_conflict:
+        primary = spec.on_conflict
+    elif _ROW_ID in typed:
+        primary = (_ROW_ID, *snapshots)
+    unique = spec.on_conflict if set(spec.on_conflict) != set(primary) else ()
+    for name in (*primary, *unique):
+        typed[name] = replace(typed.get(name, ItemField(name)), required=True)
+    notes = [source] if source else []
+    for name, one in typed.items():
+        if not one.sql_type:
+            notes.append(f"{name}: nothing says what it holds; text takes everything.")
+    if not primary and not unique and spec.mode is not Mode.INSERT:
+        notes.append(
+            "Nothing says which columns make a row unique: rows sent twice are stored twice. Say --key, or set "
+            "SUPABASE_ON_CONFLICT."
+        )
+    return Table(spec.name, schema, tuple(typed.values()), primary, unique, spec.mode, role, readable, tuple(notes))
+
+
+def create_sql(table: Table) -> str:
+    """The statements, ready for a migration file."""
+    name = f"{identifier(table.schema)}.{identifier(table.name)}"
+    lines = [f"-- {' '.join(note.split())}" for note in table.notes]  # a field's name may have line ends
+    lines += [f"create table if not exists {name} (", ",\n".join(_columns(table)), ");"]
+    if table.unique:
+        index = identifier(f"{table.name}_{'_'.join(table.unique)}_key"[:63])
+        lines += [f"create unique index if not exists {index} on {name} ({columns(table.unique)});"]
+    lines += ["", f"grant {rights(table.mode)} on {name} to {identifier(table.role)};"]
+    lines += [f"alter table {name} enable row level security;"]
+    if table.role != "service_role":  # which passes row-level security
+        commands = {Mode.UPSERT: ("insert", "select", "update"), Mode.IGNORE: ("insert", "select")}
+        for command in commands.get(table.mode, ("insert",)):
+            lines += _policy(name, f"scrapy may {command}", command, table.role)
+    if table.readable:
+        lines += [f"grant select on {name} to anon, authenticated;"]
+        lines += _policy(name, "everybody may read", "select", "")
+    return "\n".join(lines) + "\n"
+
+
+def _columns(table: Table) -> list[str]:
+    lines = []
+    if not table.primary_key:
+        lines.append(f"  {identifier(_ROW_ID)} bigint generated always as identity primary key")
+    for one in table.columns:
+        line = f"  {identifier(one.name)} {_SHORT.get(one.sql_type, one.sql_type) or 'text'}"
+        if one.required:
+            line += " not null"
+        if one.choices:
+            listed = ", ".join(literal(choice).strip() for choice in one.choices)
+            line += f" check ({identifier(one.name)} in ({listed}))"
+        lines.append(line)
+    if table.primary_key:
+        lines.append(f"  primary key ({columns(table.primary_key)})")
+    return lines
+
+
+_CLAUSES: Mapping[str, str] = {
+    "insert": "with check (true)",
+    "update": "using (true) with check (true)",
+    "select": "using (true)",
+}
+
+
+def _policy(name: str, title: str, command: str, role: str) -> Sequence[str]:
+    """A policy that lets every row through; PostgreSQL has no `create policy if not exists`."""
+    to = f" to {identifier(role)}" if role else ""
+    return (
+        f'drop policy if exists "{title}" on {name};',
+        f'create policy "{title}" on {name} for {command}{to} {_CLAUSES[command]};',
+    )
