@@ -19,6 +19,7 @@ from scrapy_supabase.models import TableSpec
 from scrapy_supabase.retry import Patience
 from scrapy_supabase.schema_check import SchemaCheck
 from scrapy_supabase.settings import Config
+from scrapy_supabase.settings_components import is_set
 
 
 def check(settings: Any, *, in_project: bool, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
@@ -69,9 +70,7 @@ def _check_server_and_tables(
     except ServerError as failed:
         yield no_server(config, failed)
         return
-    tables = TableCheck(
-        config, backend, schema, drop_is_meant=settings.getpriority("SUPABASE_UNKNOWN_COLUMNS") is not None
-    )
+    tables = TableCheck(config, backend, schema, drop_is_meant=is_set(settings, "SUPABASE_UNKNOWN_COLUMNS"))
     usable: TableSpec | None = None
     for spec in config.tables.values():
         wrong = False

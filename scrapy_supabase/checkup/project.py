@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scrapy.utils.misc import load_object
-
 from scrapy_supabase.addon import Addon
 from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.checkup.finding import Finding, error, ok, warning
@@ -18,6 +16,7 @@ from scrapy_supabase.pipeline import SupabasePipeline
 from scrapy_supabase.replay import chunks_in, rejects_in
 from scrapy_supabase.run import LEDGER_COLUMNS, NEXT_VERSION
 from scrapy_supabase.settings import SNAPSHOT_VERSION, Config, uses_url_stamp
+from scrapy_supabase.settings_components import components
 from scrapy_supabase.spool_file import REJECTED
 from scrapy_supabase.urls import UrlStampMiddleware
 
@@ -26,29 +25,18 @@ _SWITCH_ON = "Add to the settings: ADDONS = {'scrapy_supabase.Addon': 300}"
 
 def check_switched_on(settings: Any) -> Iterator[Finding]:
     """Whether a crawl of the project would use the pipeline at all."""
-    addon = any(issubclass(one, Addon) for one in _enabled(settings, "ADDONS"))
-    if not addon and not any(issubclass(one, SupabasePipeline) for one in _enabled(settings, "ITEM_PIPELINES")):
+    addon = any(issubclass(one, Addon) for one in components(settings, "ADDONS"))
+    if not addon and not any(issubclass(one, SupabasePipeline) for one in components(settings, "ITEM_PIPELINES")):
         yield error("settings", "the pipeline is in neither ADDONS nor ITEM_PIPELINES: nothing is uploaded", _SWITCH_ON)
         return
     yield ok("settings", f"the pipeline is switched on by {'ADDONS' if addon else 'ITEM_PIPELINES'}")
-    middlewares = _enabled(settings, "SPIDER_MIDDLEWARES")
+    middlewares = components(settings, "SPIDER_MIDDLEWARES")
     if uses_url_stamp(settings) and not addon and not any(issubclass(one, UrlStampMiddleware) for one in middlewares):
         yield error(
             "settings",
             "the stamp 'url' needs a spider middleware that is not switched on",
             "Set SPIDER_MIDDLEWARES = {'scrapy_supabase.UrlStampMiddleware': 950}, or use ADDONS.",
         )
-
-
-def _enabled(settings: Any, name: str) -> Iterator[type]:
-    for path, order in settings.getwithbase(name).items() if f"{name}_BASE" in settings else settings[name].items():
-        if order is not None:
-            try:
-                found = load_object(path)
-            except Exception:  # noqa: BLE001, S112 (somebody else's component: the crawl will say what it has)
-                continue
-            if isinstance(found, type):
-                yield found
 
 
 def check_spool(config: Config) -> Iterator[Finding]:
