@@ -19,7 +19,7 @@ from scrapy.settings import Settings
 from scrapy_supabase.checkup.check import check
 from scrapy_supabase.checkup.finding import Level
 from scrapy_supabase.local import LocalSupabase
-from tests.fault_proxy import FaultProxy, delays
+from tests.fault_proxy import FaultProxy, delays, passes, resets_before
 from tests.fix_project import Project
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -256,6 +256,32 @@ def test_an_unreachable_host(look: Look) -> None:
     assert subject == "server"
     assert "127.0.0.1:1 does not answer" in text
     assert "SUPABASE_URL" in remedy
+
+
+def test_a_server_that_goes_away_in_the_middle(sql: Sql, look: Look, proxy: FaultProxy) -> None:
+    """What was found before is said, and then that it does not answer."""
+    sql(TABLE)
+    for passed in range(1, 8):
+        proxy.faults.extend([passes] * passed)
+        proxy.always = resets_before
+        found = look(SUPABASE_URL=proxy.url)
+        proxy.faults.clear()
+        assert [(subject, "does not answer" in text) for subject, text, _ in errors(found)] == [("server", True)]
+
+
+@dataclasses.dataclass
+class Unreadable:
+    """An annotation that names nothing."""
+
+    a: Nowhere  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_a_class_that_cannot_be_read_is_named(sql: Sql, look: Look) -> None:
+    """No traceback."""
+    sql(TABLE)
+    ((subject, text, _),) = errors(look(SUPABASE_TABLES={"tests.test_check.Unreadable": "t"}))
+    assert subject == "settings"
+    assert "The annotations of Unreadable cannot be read" in text
 
 
 def test_a_wrong_schema(sql: Sql, look: Look) -> None:

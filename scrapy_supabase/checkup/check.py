@@ -13,7 +13,7 @@ from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.checkup.project import check_run, check_spool, check_switched_on
 from scrapy_supabase.checkup.server import check_distance, check_key, check_server, no_server
 from scrapy_supabase.checkup.tables import ItemKind, TableCheck
-from scrapy_supabase.errors import ConfigurationError, ServerError
+from scrapy_supabase.errors import ConfigurationError, ServerError, SupabaseError
 from scrapy_supabase.item_fields import fields_of
 from scrapy_supabase.models import TableSpec
 from scrapy_supabase.retry import Patience
@@ -38,12 +38,18 @@ def check(settings: Any, *, in_project: bool, clock: Callable[[], float] = time.
         yield warning("settings", "SUPABASE_ENABLED is False: nothing is uploaded", "Set it to True, or leave it out.")
     yield ok("settings", f"{len(config.tables)} table{'s' * (len(config.tables) != 1)} named, no wrong value")
     yield from check_spool(config)
-    config, stack = find_server(replace(config, attempts=1))
+    try:
+        config, stack = find_server(replace(config, attempts=1))
+    except SupabaseError as failed:
+        yield error("server", str(failed), "")
+        return
     try:
         yield from check_key(config, clock())
         backend = new_backend(config)
         try:
             yield from _check_server_and_tables(config, backend, settings, clock)
+        except ServerError as failed:
+            yield no_server(config, failed)
         finally:
             backend.close()
     finally:
@@ -60,21 +66,23 @@ def _divided(problem: str) -> tuple[str, str]:
 def _check_server_and_tables(
     config: Config, backend: Backend, settings: Any, clock: Callable[[], float]
 ) -> Iterator[Finding]:
+    """What the server says. Raises `ServerError` for an answer that is about no table."""
+    try:
+        kinds = {spec.name: _kinds(config, spec) for spec in config.tables.values()}
+    except ConfigurationError as failed:
+        yield error("settings", str(failed), "")
+        return
     for finding in check_server(config, backend, clock):
         yield finding
         if finding.level is Level.ERROR:
             return
     schema = new_schema(config)
-    try:
-        SchemaCheck(backend, schema, {}, attempts=1, delay=config.delay, patience=Patience()).learn()
-    except ServerError as failed:
-        yield no_server(config, failed)
-        return
+    SchemaCheck(backend, schema, {}, attempts=1, delay=config.delay, patience=Patience()).learn()
     tables = TableCheck(config, backend, schema, drop_is_meant=is_set(settings, "SUPABASE_UNKNOWN_COLUMNS"))
     usable: TableSpec | None = None
     for spec in config.tables.values():
         wrong = False
-        for finding in tables.findings(spec, _kinds(config, spec)):
+        for finding in tables.findings(spec, kinds[spec.name]):
             yield finding
             wrong = wrong or finding.level is Level.ERROR
         usable = usable or (None if wrong else spec)

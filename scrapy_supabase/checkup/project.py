@@ -10,7 +10,7 @@ from typing import Any
 from scrapy_supabase.addon import Addon
 from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.checkup.finding import Finding, error, ok, warning
-from scrapy_supabase.errors import ServerError
+from scrapy_supabase.errors import ServerError, TransientError
 from scrapy_supabase.models import Mode
 from scrapy_supabase.pipeline import SupabasePipeline
 from scrapy_supabase.replay import chunks_in, rejects_in
@@ -78,6 +78,8 @@ def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
     if any(SNAPSHOT_VERSION in spec.stamps.values() for spec in config.tables.values()):
         try:
             backend.call(NEXT_VERSION, {"tables": [], "day": "2000-01-01"})
+        except TransientError:
+            raise
         except ServerError as failed:
             yield error(
                 "snapshots",
@@ -90,6 +92,8 @@ def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
     if config.runs_table:
         try:
             backend.write(Write(config.runs_table, LEDGER_COLUMNS, b"[]", Mode.UPSERT, ("run_id",)))
+        except TransientError:
+            raise
         except ServerError as failed:
             yield error(
                 "ledger",

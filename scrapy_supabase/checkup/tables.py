@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from scrapy_supabase.backends.base import Backend, TableInfo, Write
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
-from scrapy_supabase.checkup.server import no_server
 from scrapy_supabase.column_types import STAMP_TYPES, Fit, fit, kind_of, shown
-from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, is_policy_violation
+from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError, is_policy_violation
 from scrapy_supabase.item_fields import ItemField
 from scrapy_supabase.models import Mode, TableSpec
 from scrapy_supabase.remedies import add_column_sql, identifier, policy_sql
@@ -39,7 +38,7 @@ class TableCheck:
         self._drop_is_meant = drop_is_meant
 
     def findings(self, spec: TableSpec, kinds: Sequence[ItemKind]) -> Iterator[Finding]:
-        """All there is to say of a table."""
+        """All there is to say of a table. Raises `TransientError` where the server does not answer."""
         subject = f"table {spec.name}"
         names = {name for kind in kinds for name, _ in self._columns_of(spec, kind)}
         self._schema.first_mention(spec.name, names)  # said below, by class
@@ -58,9 +57,6 @@ class TableCheck:
             check.check(spec)
         except FatalError as failed:
             yield error(subject, f"{failed.code}: {failed.message}", failed.remedy)
-            return
-        except ServerError as failed:
-            yield no_server(self._config, failed)
             return
         fell_back = self._schema.mode(spec.name) is not spec.mode
         for text, remedy in said:
@@ -114,6 +110,8 @@ class TableCheck:
     def _is_let_in(self, spec: TableSpec, columns: tuple[str, ...], mode: Mode) -> bool:
         try:
             self._backend.rehearse(Write(spec.name, columns[:1], b"[{},{}]", mode, spec.on_conflict))
+        except TransientError:
+            raise
         except ServerError as failed:
             return not is_policy_violation(failed.code, failed.message)
         return True
@@ -200,6 +198,8 @@ class TableCheck:
             self._backend.write(Write(table, (column,), b"[]", Mode.INSERT))
         except SchemaDriftError:
             return True
+        except TransientError:
+            raise
         except ServerError:
             return False
         return False
