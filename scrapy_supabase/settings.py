@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scrapy.exceptions import NotConfigured
 from scrapy.settings import BaseSettings
 from scrapy.utils.project import data_path
 
@@ -95,7 +96,7 @@ def local_folder() -> Path:
     """Where the local Supabase of this project keeps its data: `.scrapy/supabase-local`, as a rule."""
     from scrapy_supabase.local.place import default_folder
 
-    return default_folder(Path(data_path("supabase-local")))
+    return default_folder(_project_data("supabase-local"))
 
 
 def uses_url_stamp(settings: BaseSettings) -> bool:
@@ -183,13 +184,22 @@ def _unknown_columns(reader: Reader) -> UnknownColumns:
 
 def _spool_dir(reader: Reader) -> Path | None:
     if not reader.is_set("SUPABASE_SPOOL_DIR"):
-        return Path(data_path("supabase"))
+        return _project_data("supabase")
     value = reader.raw("SUPABASE_SPOOL_DIR")
     if value is None:
         return None
     if not isinstance(value, (str, Path)) or not str(value):
         return reader.wrong("SUPABASE_SPOOL_DIR", value, "a folder, or None for no spool", None)
     return Path(value)
+
+
+def _project_data(name: str) -> Path:
+    """A folder of the project's data: `.scrapy/<name>`."""
+    try:
+        return Path(data_path(name))
+    except NotConfigured:
+        # A project without a scrapy.cfg, as Scrapyd has it. Scrapy would take this for "switch the pipeline off".
+        return Path(".scrapy", name)
 
 
 def _max_outage(reader: Reader) -> float | None:

@@ -33,6 +33,14 @@ def test_defaults() -> None:
     assert found.warnings == ()
 
 
+def test_a_project_without_a_scrapy_cfg_has_a_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Scrapyd runs it. Scrapy's NotConfigured must not get out: it would switch the pipeline off, with a warning."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCRAPY_SETTINGS_MODULE", "tests.crawl")
+    assert config().spool_dir == Path(".scrapy/supabase")
+    assert config(SUPABASE_URL="local").local_dir.name.startswith(("supabase-local", *"0123456789abcdef"))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
