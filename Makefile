@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench lint format clean
+.PHONY: help demo test soak bench docs lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -39,6 +39,10 @@ $(VENV)/.bench: $(VENV)/.installed
 	$(PIP) install --group bench
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.package
+	$(PIP) install --group docs
+	@touch $@
+
 SCRAPY := ../$(BIN)/scrapy
 
 demo: $(VENV)/.package  ## crawl the documentation of this Python into a local Supabase, and show what is there
@@ -63,6 +67,9 @@ BENCHMARKS := rate crawl peers latency bad_rows growth load
 bench: $(VENV)/.bench .venv-peers/.installed  ## measure everything and write docs/benchmarks (25 minutes; each script has --help)
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name --write || exit 1; done
 	$(BIN)/python -m benchmarks.spool
+
+docs: $(VENV)/.docs  ## build the documentation into docs/_build/html; a warning (such as a broken link) is an error
+	$(BIN)/sphinx-build --quiet -b html -n -W --keep-going -d docs/_build/doctrees docs docs/_build/html
 
 lint: $(VENV)/.installed  ## ruff (lint and format) and mypy strict
 	$(BIN)/ruff check .

@@ -1,0 +1,21 @@
+"""How `make docs` builds the site: Sphinx, furo and MyST, without a look at the network."""
+
+import tomllib
+from pathlib import Path
+
+_PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+
+project = _PROJECT["name"]
+version = release = _PROJECT["version"]
+author = _PROJECT["authors"][0]["name"]
+copyright = author  # noqa: A001 (Sphinx's name)
+
+extensions = ["myst_parser"]
+myst_enable_extensions = ["deflist"]  # the settings are a list of definitions
+myst_heading_anchors = 3  # links to headings, as code hosts make them
+exclude_patterns = ["_build"]
+
+html_theme = "furo"
+html_title = f"{project} {version}"
+html_copy_source = False
+html_show_copyright = False

@@ -1,0 +1,1 @@
+"""The project that the how-to pages of the docs speak of."""

@@ -1,0 +1,29 @@
+"""Six books, then their three authors, without a download."""
+
+import scrapy
+
+from shop.items import Author, Book
+
+AUTHORS = {"Mary Shelley": 1797, "Bram Stoker": 1847, "Jane Austen": 1775}
+BOOKS = {
+    "Frankenstein": "Mary Shelley",
+    "The Last Man": "Mary Shelley",
+    "Dracula": "Bram Stoker",
+    "Emma": "Jane Austen",
+    "Persuasion": "Jane Austen",
+    "Lady Susan": "Jane Austen",
+}
+
+
+class BooksSpider(scrapy.Spider):
+    """`-a kinds=books` leaves the authors out."""
+
+    name = "books"
+    kinds = "books,authors"
+
+    async def start(self):
+        for number, (title, author) in enumerate(BOOKS.items(), 1):
+            yield Book(url=f"https://books.example/{number}", title=title, price=f"{number}.50", author=author)
+        if "authors" in self.kinds:
+            for name, born in AUTHORS.items():
+                yield Author(name=name, born=born)
