@@ -19,7 +19,7 @@ PAGES = [
 ]
 
 _FENCE = re.compile(
-    r"^(?:<!-- (?P<mark>.*) -->\n\n?)?(?P<fence>```+)(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=fence)$",
+    r"^(?:<!-- (?P<mark>[^\n]*) -->\n\n?)?(?P<fence>```+)(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=fence)$",
     re.MULTILINE | re.DOTALL,
 )
 _FILE = re.compile(r"(?:#|--|;) (?P<path>[\w./-]+\.\w+)$")
@@ -46,6 +46,11 @@ class Block:
         return not self.mark.startswith("not run: ")
 
     @property
+    def is_code(self) -> bool:
+        """Whether it is more than text."""
+        return self.language != "text" and not self.language.startswith("{")
+
+    @property
     def file(self) -> str | None:
         """The path that its first line names."""
         found = _FILE.match(self.text.partition("\n")[0])
@@ -58,7 +63,7 @@ class Block:
             return None  # a directive of Sphinx
         if self.language not in _LANGUAGES:
             return f"language {self.language!r} is none of {', '.join(_LANGUAGES)}"
-        if self.mark and not re.fullmatch(r"not run: .+|exits \d", self.mark):
+        if self.mark and not re.fullmatch(r"not run: .+|exits \d+", self.mark):
             return f"{self.mark!r} is neither 'not run: …' nor 'exits …'"
         if self.language == "sql" and not self.is_run:
             return "SQL can always be run"

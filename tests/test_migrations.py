@@ -10,13 +10,13 @@ import psycopg
 import pytest
 
 from scrapy_supabase.local import LocalSupabase
+from tests.docs_pages import blocks_of
 from tests.fix_local import Connection
 from tests.polling import eventually
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "migrations").glob("*.sql"))
 TABLES = ("modules", "symbols", "quotes", "scrapy_runs", "snapshot_versions")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 FILL = """
 insert into modules (name, summary, symbol_count, programming_language, snapshot_date, snapshot_version)
@@ -33,16 +33,11 @@ insert into quotes (author, text, collected_at, collected_at_hour)
 """
 
 
-def statements(page: Path) -> list[str]:
-    """The SQL of a page's ```sql blocks."""
-    blocks = re.findall(r"^```sql\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    text = re.sub(r"--.*", "", "".join(blocks))
-    return [part.strip() for part in text.split(";") if part.strip()]
-
-
 def queries() -> list[str]:
-    """Those of the README that read."""
-    return [one for one in statements(PAGES[0]) if one.startswith("select")]
+    """Those of the README that read, each to be explained."""
+    text = "".join(block.text for block in blocks_of(ROOT / "README.md") if block.language == "sql")
+    statements = [part.strip() for part in re.sub(r"--.*", "", text).split(";")]
+    return [one for one in statements if one.startswith("select")]
 
 
 @pytest.fixture(scope="module")
@@ -130,14 +125,6 @@ def test_the_queries_of_the_readme_are_answered_by_an_index_alone(filled: Connec
     plan = "\n".join(line for (line,) in filled.execute(f"explain {query}".encode()))
     assert re.search(rf"Index Only Scan (Backward )?using {index} ", plan), plan
     assert not re.search(r"Seq Scan|Index Scan|Heap Scan", plan), plan
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_sql_of_the_docs_runs(filled: Connection, page: Path) -> None:
-    """Every block, as it stands."""
-    with filled.transaction(force_rollback=True):
-        for statement in statements(page):
-            filled.execute(statement.encode())
 
 
 def test_the_sql_of_make_demo_shows_rows(filled: Connection) -> None:
