@@ -3,6 +3,9 @@
 import tomllib
 from pathlib import Path
 
+from pygments.lexers import PostgresLexer
+from sphinx.highlighting import lexers
+
 _PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 
 project = _PROJECT["name"]
@@ -14,6 +17,7 @@ extensions = ["myst_parser"]
 myst_enable_extensions = ["deflist"]  # the settings are a list of definitions
 myst_heading_anchors = 3  # links to headings, as code hosts make them
 exclude_patterns = ["_build"]
+lexers["sql"] = PostgresLexer()  # code hosts know the language by that name; it knows what $$ is
 
 html_theme = "furo"
 html_title = f"{project} {version}"
