@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from scrapy_supabase import errors, settings
 from scrapy_supabase.commands import NAMES, module_of
@@ -13,6 +16,7 @@ from scrapy_supabase.models import Chunk, Effort, Mode, Origin, Outcome, Rejecti
 from scrapy_supabase.pace import Pace
 from scrapy_supabase.spool import Loaded
 from scrapy_supabase.stats import PREFIX, Stats
+from tests.docs_pages import PAGES, prose_of
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -119,3 +123,87 @@ def test_the_tests_that_show_a_guarantee_exist() -> None:
     for path, name in named:
         text = (ROOT / path).read_text()
         assert not name or re.search(rf"^(def|class) {name}\b", text, re.MULTILINE), (path, name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_names_what_exists(page: Path) -> None:
+    """Settings, stats and finish reasons, as the reference lists them."""
+    text = page.read_text()
+    known = settings.KNOWN | {"SUPABASE_ANON_KEY", "SUPABASE_JWT_SECRET"}  # what `scrapy supabase local` prints
+    named = set(re.findall(r"\b(?:SUPABASE|BATCH)_(?!TEST_)[A-Z_]*[A-Z]\b", text))
+    assert named <= known
+    stats = {key.partition("/")[0] for key in names("stats.md", r"^\| `([^`]+)`")}
+    assert set(re.findall(r"(?<![\w./])supabase/([a-z_]+)\b(?!\.)", text)) <= stats
+    reasons = {name for name in names("errors.md", r"^\| `(\w+)` \|") if name.startswith("supabase_")}
+    assert set(re.findall(r"\bsupabase_[a-z_]*[a-z]\b", text)) <= reasons
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    """To a file, and to a heading of it; addresses elsewhere are not asked for."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as code hosts and MyST make them."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+CLASSES = {
+    "transient": errors.TransientError,
+    "transient, twice at most": errors.TransientError,
+    "too large": errors.TooLargeError,
+    "upsert refused": errors.UpsertRefusedError,
+    "schema drift": errors.SchemaDriftError,
+    "missing reference": errors.MissingReferenceError,
+    "bad rows": errors.BadRowsError,
+}
+
+
+def test_answers_are_classified_as_the_page_says() -> None:
+    """Every code of both tables, and none that is fatal in the first."""
+    page = (ROOT / "docs" / "explanation" / "answers.md").read_text()
+    rows = re.findall(r"^\| ([a-z, ]+|`supabase_\w+`) \| (.*?) \|", page, re.MULTILINE)
+    seen = 0
+    for name, answers in rows:
+        for code in re.findall(r"`([^`]+)`", answers):
+            error = classified(code)
+            seen += 1
+            if name.startswith("`"):
+                assert isinstance(error, errors.FatalError), code
+                assert error.reason == name.strip("`"), code
+            elif code != "42501":  # of a policy; the code alone is a missing grant
+                assert type(error) is CLASSES[name], code
+                assert (getattr(error, "tries", None) == 2) == (name == "transient, twice at most"), code
+    assert seen >= 50
+
+
+def classified(code: str) -> errors.ServerError:
+    """What becomes of an answer with that code, where `\u2026` is any end."""
+    if code.startswith("http_"):
+        return errors.classify(int(code.removeprefix("http_")), b"")
+    code = code.replace("\u2026", "").ljust(8 if code.startswith("PGRST") else 5, "0")
+    names = {"PGRST204": "Could not find the 'a' column of 't'", "42703": 'column "a" does not exist'}
+    body = {"code": code, "message": names.get(code, 'column "a"')}
+    return errors.classify(400, json.dumps(body).encode())
+
+
+def test_the_function_for_snapshots_is_that_of_the_migration() -> None:
+    """The how-to prints it for who has no migrations."""
+    migration = (ROOT / "migrations" / "006_add_daily_snapshots.sql").read_text()
+    page = (ROOT / "docs" / "how-to" / "daily-snapshots.md").read_text()
+    for pattern in (
+        r"create table if not exists public\.snapshot_versions .*?;",
+        r"create or replace function .*?^end \$\$;",
+    ):
+        (found,) = re.findall(pattern, migration, re.MULTILINE | re.DOTALL)
+        assert found in page
+    for statement in re.findall(r"^(?:revoke|grant) execute .*;$", migration, re.MULTILINE):
+        assert statement in page
