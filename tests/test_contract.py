@@ -239,6 +239,21 @@ def test_a_generated_column_is_not_sent(books: Sql, line: MakeLine, caplog: pyte
     assert "Column 'doubled' of t is made by the database" in caplog.text
 
 
+@pytest.mark.parametrize("mode", Mode)
+def test_a_primary_key_that_the_database_makes(
+    sql: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture, mode: Mode
+) -> None:
+    """`generated always as identity`: the items cannot have it, so rows are inserted; an upsert is warned of."""
+    sql(
+        "create table t (id bigint generated always as identity primary key, name text); grant all on t to service_role"
+    )
+    made = line(mode=mode)
+    assert made.upload({"name": "a"}, {"name": "b"}).uploaded == 2
+    assert made.upload({"name": "a"}).uploaded == 1
+    assert sql("select id, name from t order by id") == [(1, "a"), (2, "b"), (3, "a")]
+    assert ("Set SUPABASE_ON_CONFLICT to columns" in caplog.text) == (mode is not Mode.INSERT)
+
+
 def test_a_column_dropped_in_mid_crawl(books: Sql, line: MakeLine) -> None:
     """What was there at open may be gone: the rows are stored without it."""
     made = line()
