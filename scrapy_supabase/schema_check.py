@@ -128,7 +128,7 @@ class SchemaCheck:
             try:
                 self._policy(self._backend.write, Write(table, columns, b"[]", mode, spec.on_conflict))
             except SchemaDriftError as error:
-                # A primary key that the database makes itself is no key for items; one that was asked for must be right.
+                # A primary key that the database makes is no key for items; one that was asked for must be right.
                 wanted = spec.on_conflict if error.code == "428C9" else schema.key(table)
                 if error.column in wanted or error.column not in columns:
                     raise self._bad_key(spec, error.column, error) from error

@@ -23,7 +23,7 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _FILE = re.compile(r"(?:#|--|;) (?P<path>[\w./-]+\.\w+)$")
-_LANGUAGES = ("python", "sh", "sql", "text")
+_LANGUAGES = ("python", "sh", "sql", "text", "toml", "json")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class Block:
             return f"{self.mark!r} is neither 'not run: …' nor 'exits …'"
         if self.language == "sql" and not self.is_run:
             return "SQL can always be run"
+        if "pip install" in self.text and self.is_run:
+            return "it would change the environment of the tests: mark it <!-- not run: … -->"
         return None
 
 

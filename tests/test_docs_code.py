@@ -12,11 +12,13 @@ the project tests/data/docs/shop, and what is in tests/data/docs/<page>, and its
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,8 +79,10 @@ class Reader:
                 compare(block, self._as_local(block.text), output)
             elif block.language == "sql":
                 self._query(block)
-            elif not block.language.startswith("{"):
+            elif block.language in ("sh", "python"):
                 output = self._run(block)
+            else:
+                self._check(block)
 
     def _run(self, block: Block) -> str:
         """Run a block and return what it prints; the next one finds its folder and its variables."""
@@ -138,6 +142,10 @@ class Reader:
                 self._write(block, block.file or "")
                 self._load_settings(block)
                 self._restore(kept)
+        elif block.language == "toml":
+            tomllib.loads(block.text)
+        elif block.language == "json":
+            json.loads(block.text)
         elif block.language == "sh":
             done = subprocess.run(["sh", "-n"], input=block.text, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{block}: {done.stderr}"
