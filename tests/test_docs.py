@@ -193,15 +193,19 @@ def classified(code: str) -> errors.ServerError:
     return errors.classify(400, json.dumps(body).encode())
 
 
-def test_the_function_for_snapshots_is_that_of_the_migration() -> None:
-    """The how-to prints it for who has no migrations."""
-    migration = (ROOT / "migrations" / "006_add_daily_snapshots.sql").read_text()
+@pytest.mark.parametrize(
+    ("migration", "pattern"),
+    [
+        ("006_add_daily_snapshots.sql", r"create table if not exists public\.snapshot_versions .*?;"),
+        ("006_add_daily_snapshots.sql", r"create or replace function .*?^end \$\$;"),
+        ("006_add_daily_snapshots.sql", r"^(?:revoke|grant) execute .*?;$"),
+        ("009_scrapy_runs.sql", r"create table if not exists .*?;"),
+        ("009_scrapy_runs.sql", r"^(?:grant|alter) .*?;.*?$"),
+    ],
+)
+def test_the_page_prints_what_the_migration_has(migration: str, pattern: str) -> None:
+    """For who has the package and not its migrations."""
     page = (ROOT / "docs" / "how-to" / "daily-snapshots.md").read_text()
-    for pattern in (
-        r"create table if not exists public\.snapshot_versions .*?;",
-        r"create or replace function .*?^end \$\$;",
-    ):
-        (found,) = re.findall(pattern, migration, re.MULTILINE | re.DOTALL)
-        assert found in page
-    for statement in re.findall(r"^(?:revoke|grant) execute .*;$", migration, re.MULTILINE):
-        assert statement in page
+    found = re.findall(pattern, (ROOT / "migrations" / migration).read_text(), re.MULTILINE | re.DOTALL)
+    assert found
+    assert [statement for statement in found if statement not in page] == []
