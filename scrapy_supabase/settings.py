@@ -15,6 +15,7 @@ from scrapy.utils.project import data_path
 
 from scrapy_supabase.models import TableSpec
 from scrapy_supabase.schema import UnknownColumns
+from scrapy_supabase.settings_monitors import Thresholds, read_thresholds
 from scrapy_supabase.settings_reader import Reader
 from scrapy_supabase.settings_server import (
     LOCAL,
@@ -61,6 +62,7 @@ class Config:
     local_dir: Path = Path()
     migrations: Path | None = None
     proxy: str | None = field(default=None, repr=False)
+    thresholds: Thresholds = field(default_factory=Thresholds)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -149,6 +151,7 @@ def _read(reader: Reader, *, tables: bool) -> dict[str, Any]:
         "local_dir": local_folder() if LOCAL in (url, db_url) else Path(),
         "migrations": _folder(reader, "SUPABASE_MIGRATIONS"),
         "proxy": proxy_of(url),
+        "thresholds": read_thresholds(reader),
     }
     _warn_of_misspelt(reader)
     values["warnings"] = tuple(reader.warnings)
@@ -243,6 +246,9 @@ KNOWN = frozenset(
         "SUPABASE_MAX_OUTAGE",
         "SUPABASE_MIGRATIONS",
         "SUPABASE_MODE",
+        "SUPABASE_MONITOR_MAX_FAILED_RATE",
+        "SUPABASE_MONITOR_MAX_SPOOLED_ROWS",
+        "SUPABASE_MONITOR_MAX_UPLOAD_AGE",
         "SUPABASE_ON_CONFLICT",
         "SUPABASE_ROW_ID_COLUMN",
         "SUPABASE_RUNS_TABLE",

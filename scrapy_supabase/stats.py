@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from scrapy_supabase.models import Chunk, Mode, Outcome, Stored
@@ -10,6 +12,7 @@ from scrapy_supabase.pace import Pace
 from scrapy_supabase.spool import Loaded
 
 PREFIX = "supabase/"
+_SETTLED = ("uploaded", "superseded", "failed")  # what becomes of a row that does not wait any more
 
 
 class Collector(Protocol):
@@ -43,6 +46,8 @@ class Stats:
 
     def sealed(self, chunk: Chunk) -> None:
         """A chunk is complete: its rows have been received."""
+        if not self._waiting():
+            self._collector.set_value(PREFIX + "waiting_since", datetime.now(UTC))
         self._count("received", len(chunk.rows) + chunk.superseded, chunk.table)
         self._count("superseded", chunk.superseded, chunk.table)
         self._count("chunk")
@@ -53,6 +58,8 @@ class Stats:
         table, origin = chunk.table, chunk.origin
         self.settled_chunks += 1
         self._count("recovered" if origin else "uploaded", outcome.uploaded, table)
+        if outcome.uploaded:
+            self._collector.set_value(PREFIX + "last_upload_time", datetime.now(UTC))
         if origin and (origin.mode is Mode.INSERT or not chunk.keys):
             self._count("recovered_ambiguous", outcome.uploaded, table)
         for rejection in outcome.rejections:
@@ -115,6 +122,11 @@ class Stats:
         self._collector.set_value(PREFIX + "chunk_size", pace.rows)
         self._collector.set_value(PREFIX + "concurrency", pace.uploads)
 
+    def _waiting(self) -> int:
+        """Received rows of which nobody knows yet what becomes of them."""
+        totals = self.totals
+        return totals["received"] - sum(totals[name] for name in _SETTLED)
+
     def _fail(self, number: int) -> None:
         if number not in self._failed_chunks:
             self._failed_chunks.add(number)
@@ -129,3 +141,39 @@ class Stats:
         self._collector.inc_value(key, number)  # type: ignore[arg-type]
         if table:
             self._collector.inc_value(f"{key}/{table}", number)  # type: ignore[arg-type]
+
+
+class Readings:
+    """Reads what `Stats` wrote, out of a crawl's stats or a copy of them. False where it wrote nothing."""
+
+    def __init__(self, stats: Mapping[str, Any]) -> None:
+        self._stats = stats
+
+    def __bool__(self) -> bool:
+        return any(key.startswith(PREFIX) for key in self._stats)
+
+    def count(self, *names: str) -> int:
+        """The sum of some counters: `count("failed", "recovered_failed")`."""
+        return sum(self._stats.get(f"{PREFIX}{name}_count", 0) for name in names)
+
+    def tables(self, *names: str) -> Counter[str]:
+        """The same for each table."""
+        found: Counter[str] = Counter()
+        for name in names:
+            prefix = f"{PREFIX}{name}_count/"
+            for key, number in self._stats.items():
+                if key.startswith(prefix):
+                    found[key.removeprefix(prefix)] += number
+        return found
+
+    def waiting(self) -> Counter[str]:
+        """Rows that were received and are neither in the database nor in the reject file, for each table."""
+        found = self.tables("received")
+        found.subtract(self.tables(*_SETTLED))
+        return +found
+
+    def seconds_waited(self, now: datetime) -> float:
+        """For how long rows have waited and the server has not said yes to any; 0 where it never was asked to."""
+        times = [self._stats.get(PREFIX + name) for name in ("last_upload_time", "waiting_since")]
+        last = max((time for time in times if time is not None), default=now)
+        return (now - last).total_seconds()

@@ -36,9 +36,9 @@ def test_settings() -> None:
 
 def test_settings_read_by_the_code_are_known() -> None:
     """No name is spelled in the code that is not in `KNOWN`."""
-    text = (ROOT / "scrapy_supabase" / "settings.py").read_text()
-    spelled = set(re.findall(r'"((?:SUPABASE|BATCH)_[A-Z_]+)"', text))
-    assert spelled <= settings.KNOWN | {"SUPABASE_DB_URL"}
+    for path in (ROOT / "scrapy_supabase").glob("settings*.py"):
+        spelled = set(re.findall(r'"((?:SUPABASE|BATCH)_[A-Z_]+)"', path.read_text()))
+        assert spelled <= settings.KNOWN, path
 
 
 def test_only_settings_reads_settings_and_only_stats_knows_keys() -> None:
@@ -48,7 +48,9 @@ def test_only_settings_reads_settings_and_only_stats_knows_keys() -> None:
         text = path.read_text()
         if name != "addon.py" and not name.startswith(("settings", "local/", "commands/")):
             reads = re.findall(r"settings\.get\w*\(|os\.environ|os\.getenv", text)
-            assert reads == (["settings.getbool("] if name == "pipeline.py" else []), name
+            # Whether it is switched off is asked before anything is read, by those whom Scrapy or Spidermon call.
+            asks = name in ("pipeline.py", "contrib/spidermon.py")
+            assert reads == (["settings.getbool("] if asks else []), name
         if name != "stats.py":
             assert not re.search(r"[\"']supabase/[a-z]", text), name
 
