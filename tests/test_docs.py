@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from scrapy_supabase import errors, settings
+from scrapy_supabase import errors, pytest_plugin, settings
 from scrapy_supabase.commands import NAMES, module_of
 from scrapy_supabase.models import Chunk, Effort, Mode, Origin, Outcome, Rejection, Row
 from scrapy_supabase.pace import Pace
 from scrapy_supabase.spool import Loaded
 from scrapy_supabase.stats import PREFIX, Stats
+from scrapy_supabase.testing import CrawlResult, LocalSupabaseFixture
 from tests.docs_pages import PAGES, prose_of
 
 ROOT = Path(__file__).parents[1]
@@ -48,8 +50,9 @@ def test_only_settings_reads_settings_and_only_stats_knows_keys() -> None:
         text = path.read_text()
         if name != "addon.py" and not name.startswith(("settings", "local/", "commands/")):
             reads = re.findall(r"settings\.get\w*\(|os\.environ|os\.getenv", text)
-            # Whether it is switched off is asked before anything is read, by those whom Scrapy or Spidermon call.
-            asks = name in ("pipeline.py", "contrib/spidermon.py")
+            # Whether it is switched off is asked before anything is read, by those whom Scrapy or Spidermon call; and
+            # Scrapy's own reactor by who starts a crawl.
+            asks = name in ("pipeline.py", "contrib/spidermon.py", "testing/child.py")
             assert reads == (["settings.getbool("] if asks else []), name
         if name != "stats.py":
             assert not re.search(r"[\"']supabase/[a-z]", text), name
@@ -109,12 +112,22 @@ def test_commands() -> None:
 def test_errors() -> None:
     """Finish reasons, and the codes of rows refused before they were sent."""
     text = "".join(path.read_text() for path in SOURCES)
-    reasons = set(re.findall(r'"(supabase_[a-z_]+)"', text)) | {errors.FatalError.reason}
+    reasons = set(re.findall(r'"(supabase_[a-z_]+)"', text)) - {pytest_plugin.MIGRATIONS} | {errors.FatalError.reason}
     listed = names("errors.md", r"^\| `(\w+)` \|")
     assert {name for name in listed if name.startswith("supabase_")} == reasons
     before = r"ItemError\(|error=\(|code=|\.table, text, |row\.table, row\.data, |\btable, row\.data, "
     codes = set(re.findall(f'(?:{before})"([a-z_]+)"', text))
     assert {name for name in listed if not name.startswith("supabase_")} == codes
+
+
+def test_the_fixture() -> None:
+    """Its attributes, the arguments of a crawl, what a crawl returns, and the option of pytest."""
+    page = (REFERENCE / "api.md").read_text().partition("## Fixture `local_supabase`\n")[2]
+    listed = set(re.findall(r"`\W*(\w+)", page))
+    attributes = {name for name in vars(LocalSupabaseFixture) if not name.startswith("_")} - {"close"}
+    arguments = set(inspect.signature(LocalSupabaseFixture.crawl).parameters) - {"self"}
+    results = {field.name for field in fields(CrawlResult)}
+    assert listed >= attributes | arguments | results | {pytest_plugin.MIGRATIONS}
 
 
 def test_the_tests_that_show_a_guarantee_exist() -> None:

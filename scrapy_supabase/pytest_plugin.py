@@ -1,0 +1,79 @@
+"""The pytest plugin: fixture `local_supabase`, ini option `supabase_migrations` (entry point group `pytest11`).
+
+pytest imports this module in every suite of an environment that has the package: nothing else of it is imported before
+a test asks for the fixture. PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from scrapy_supabase.testing import LocalSupabaseFixture
+    from scrapy_supabase.testing.stack import SessionStack
+
+MIGRATIONS = "supabase_migrations"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the option."""
+    parser.addini(
+        MIGRATIONS,
+        "folder of numbered .sql files, relative to the root folder: what the fixture local_supabase begins with",
+        default="",
+    )
+
+
+@pytest.fixture(scope="session")
+def _local_supabase_stack(pytestconfig: pytest.Config) -> Iterator[SessionStack]:
+    """One for the whole session, of each worker of pytest-xdist; started by the first test that needs it."""
+    try:
+        from scrapy_supabase.testing.stack import SessionStack, require_extra
+    except ImportError as error:
+        pytest.fail(f"The fixture local_supabase cannot be imported: {error}", pytrace=False)
+    from scrapy_supabase.errors import SupabaseError
+
+    folder = pytestconfig.getini(MIGRATIONS)
+    try:
+        require_extra()
+        stack = SessionStack(pytestconfig.rootpath / folder if folder else None)
+    except SupabaseError as error:
+        option = f" ({MIGRATIONS} = {folder})" if folder else ""
+        pytest.fail(f"The fixture local_supabase{option}: {error}", pytrace=False)
+    yield stack
+    stack.stop()
+
+
+@pytest.fixture
+def local_supabase(
+    _local_supabase_stack: SessionStack,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[LocalSupabaseFixture]:
+    """A Supabase on this machine, as the migrations left it: its tables, crawls that upload to it, SQL to look."""
+    from scrapy_supabase.errors import SupabaseError
+    from scrapy_supabase.testing import LocalSupabaseFixture
+    from scrapy_supabase.testing.fixture import environment
+
+    try:
+        _local_supabase_stack.restore()
+    except SupabaseError as error:
+        pytest.fail(f"The fixture local_supabase: {error}", pytrace=False)
+    fixture = LocalSupabaseFixture(
+        _local_supabase_stack,
+        spool=tmp_path_factory.mktemp("supabase-spool"),
+        near=request.path.parent,
+        root=request.config.rootpath,
+        show=lambda title, text: request.node.add_report_section("call", title, text),
+    )
+    for name, value in environment(fixture).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    yield fixture
+    fixture.close()

@@ -1,0 +1,8 @@
+"""Spiders tested end to end: what the pytest fixture `local_supabase` gives to a test (extra `local`)."""
+
+from __future__ import annotations
+
+from scrapy_supabase.testing.crawl import CrawlError, CrawlResult
+from scrapy_supabase.testing.fixture import LocalSupabaseFixture
+
+__all__ = ["CrawlError", "CrawlResult", "LocalSupabaseFixture"]

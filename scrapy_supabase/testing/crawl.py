@@ -1,0 +1,151 @@
+"""A crawl in a process of its own, because a reactor can be run once only: sent there, waited for, judged."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from scrapy_supabase.errors import SupabaseError
+from scrapy_supabase.spool_file import REJECTED
+from scrapy_supabase.stats import Readings
+
+if TYPE_CHECKING:
+    from scrapy import Spider
+
+_EXCERPT = 30  # lines of the log in an error
+_MOST_SHOWN = 5  # rejected rows in an error
+_RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[")  # how Scrapy begins one
+
+
+@dataclass(frozen=True, slots=True)
+class CrawlResult:
+    """A crawl that is over: Scrapy's stats, the log, and the lines of the reject file that it wrote.
+
+    A line has `code`, `message`, `details`, `hint`, `table`, `row` and more: docs/reference/spool.md. `problem` says
+    why it could not run.
+    """
+
+    stats: dict[str, Any]
+    log: str = field(repr=False)
+    rejected: list[dict[str, Any]]
+    problem: str = ""
+
+
+class CrawlError(SupabaseError):
+    """A crawl did not do what a test expects of every crawl. `result` is what there is of it."""
+
+    def __init__(self, message: str, result: CrawlResult) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+def run(
+    spider: type[Spider] | str,
+    settings: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    folder: Path,
+    timeout: float,
+) -> CrawlResult:
+    """Crawl in `folder`. Raises `CrawlError` where that cannot be, or lasts longer than `timeout` seconds."""
+    spool = settings["SUPABASE_SPOOL_DIR"]
+    before = len(_rejects(spool))
+    with tempfile.TemporaryDirectory() as own:
+        answer, log = Path(own) / "answer", Path(own) / "log"
+        job = _job(spider, settings, arguments, answer)
+        problem = ""
+        with log.open("wb") as output:
+            try:
+                done = subprocess.run(  # noqa: S603 (ourselves)
+                    [sys.executable, "-P", Path(__file__).with_name("child.py")],
+                    input=job, stdout=output, stderr=subprocess.STDOUT, cwd=folder, timeout=timeout, check=False,
+                )  # fmt: skip
+                if done.returncode:
+                    problem = f"its process ended with exit code {done.returncode}."
+            except subprocess.TimeoutExpired:
+                problem = f"it was not over after {timeout:g} s (timeout=) and was ended."
+        said = log.read_text(errors="replace")
+        problem = problem and "\n".join([problem, "The end of its log:", *said.splitlines()[-_EXCERPT:]])
+        found = msgspec.msgpack.decode(answer.read_bytes()) if answer.exists() else {}
+    rejected = [json.loads(line) for line in _rejects(spool)[before:]]
+    return CrawlResult(found.get("stats", {}), said, rejected, found.get("problem") or problem)
+
+
+def check(result: CrawlResult, *, rows: bool) -> None:
+    """Raise `CrawlError` for what is wrong with a crawl; with `rows`, also for rows that are not in the database."""
+    __tracebackhide__ = True
+    readings, reason = Readings(result.stats), str(result.stats.get("finish_reason", ""))
+    if result.problem:
+        raise CrawlError(f"The crawl could not run: {result.problem}", result)
+    if not readings:
+        raise CrawlError("The crawl ran without the pipeline of scrapy-supabase: the settings switch it off.", result)
+    if reason.startswith("supabase_"):
+        raise CrawlError(_excerpt(result.log, f"Closing the crawl ({reason})"), result)
+    if raised := [name for name in result.stats if name.startswith("spider_exceptions/")]:
+        names = sorted({name.partition("/")[2] for name in raised} - {"count"})
+        raise CrawlError(f"The spider raised {', '.join(names)}.\n{_excerpt(result.log, ' ERROR: ')}", result)
+    if rows and (failed := readings.count("failed", "recovered_failed")):
+        raise CrawlError(_rejections(failed, result), result)
+    if rows and (left := readings.count("spooled", "recovered_spooled")):
+        said = _excerpt(result.log, " WARNING: ")
+        raise CrawlError(f"{left} rows are not uploaded (check_rows=False allows that).\n{said}", result)
+
+
+def _excerpt(log: str, first: str) -> str:
+    """The record of the log that begins with the line with `first`; the end of the log where there is none."""
+    lines = log.splitlines()
+    start = next((number for number, line in enumerate(lines) if first in line), -_EXCERPT)
+    record = takewhile(lambda line: not _RECORD.match(line), lines[start:][1:])
+    return "\n".join([*lines[start:][:1], *record][:_EXCERPT])
+
+
+def _rejections(failed: int, result: CrawlResult) -> str:
+    lines = [f"{failed} rows were rejected (check_rows=False allows that):"]
+    for one in result.rejected[:_MOST_SHOWN]:
+        more = "".join(f" {one[name]}" for name in ("details", "hint") if one.get(name))
+        lines.append(f"  {one['table']}, {one['code']}: {one['message']}.{more} {json.dumps(one['row'])[:300]}")
+    return "\n".join(lines)
+
+
+def _job(spider: type[Spider] | str, settings: Mapping[str, Any], arguments: Mapping[str, Any], answer: Path) -> bytes:
+    """What child.py reads: a line of JSON, then a pickle, which it can load when the line has told it the path."""
+    header: dict[str, Any] = {"path": [path or str(Path.cwd()) for path in sys.path], "answer": str(answer)}
+    if isinstance(spider, str):
+        header["spider"] = spider
+    else:
+        where = f"{spider.__module__}.{spider.__qualname__}"
+        if "<locals>" in spider.__qualname__ or spider.__module__ == "__main__":
+            raise CrawlError(
+                f"The spider {where} cannot be imported by the process that crawls: define it at the top of a module, "
+                "not in a function.",
+                CrawlResult({}, "", []),
+            )
+        file = getattr(sys.modules.get(spider.__module__), "__file__", None)
+        header |= {"module": spider.__module__, "file": file, "spider": spider.__qualname__}
+    for what, values in (("setting", settings), ("spider argument", arguments)):
+        for name, value in values.items():
+            try:
+                pickle.dumps(value)
+            except Exception as error:
+                raise CrawlError(
+                    f"The {what} {name} cannot be sent to the process that crawls ({error}). A class or a function "
+                    "must be at the top of a module; a setting may be its import path.",
+                    CrawlResult({}, "", []),
+                ) from error
+    return json.dumps(header).encode() + b"\n" + pickle.dumps((dict(settings), dict(arguments)))
+
+
+def _rejects(spool: str | Path | None) -> list[str]:
+    path = Path(spool) / REJECTED if spool else None
+    text = path.read_text(encoding="utf-8") if path and path.exists() else ""
+    return [line for line in text.split("\n") if line]
