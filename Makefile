@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench docs lint format clean
+.PHONY: help demo test soak bench docs package lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -61,6 +61,13 @@ test: $(VENV)/.installed .venv-oldest/.installed  ## run the tests against a rea
 
 soak: $(VENV)/.installed  ## the tests that take minutes: 30 times kill -9, a server that is stopped for 20 seconds
 	$(BIN)/python -m pytest -m soak $(ARGS)
+
+$(VENV)/.package-tools: $(VENV)/.installed
+	$(PIP) install --group package
+	@touch $@
+
+package: $(VENV)/.package-tools  ## build the package, judge it, and crawl with it in an environment of its own (a minute)
+	$(BIN)/python -m pytest -m package $(ARGS)
 
 BENCHMARKS := rate crawl peers latency bad_rows growth load
 
