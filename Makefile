@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench docs package lint format clean
+.PHONY: help demo test soak bench docs screenshots package lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -77,6 +77,9 @@ bench: $(VENV)/.bench .venv-peers/.installed  ## measure everything and write do
 
 docs: $(VENV)/.docs  ## build the documentation into docs/_build/html; a warning (such as a broken link) is an error
 	$(BIN)/sphinx-build --quiet -b html -n -W --keep-going -d docs/_build/doctrees docs docs/_build/html
+
+screenshots: $(VENV)/.installed  ## make the pictures of the run report in docs/images (a minute; needs Chromium)
+	$(BIN)/python -m docs.screenshots
 
 lint: $(VENV)/.installed  ## ruff (lint and format) and mypy strict
 	$(BIN)/ruff check .

@@ -12,17 +12,21 @@ from scrapy import signals
 from scrapy.exceptions import NotConfigured
 from scrapy.utils.asyncio import create_looping_call
 
+from scrapy_supabase.accounts import Accounts
 from scrapy_supabase.assembly import assemble, begin, find_server, new_backend, new_schema, new_spool
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError
 from scrapy_supabase.eventloop import EventLoop, start
-from scrapy_supabase.models import Chunk, Outcome, Rejection, Stored
+from scrapy_supabase.last_run import LastRunFile
+from scrapy_supabase.models import Rejection
+from scrapy_supabase.record import Record
 from scrapy_supabase.retry import Patience
 from scrapy_supabase.rows import RowBuilder, Stamp, stamps_of
 from scrapy_supabase.run import Run
 from scrapy_supabase.settings import Config, uses_url_stamp
-from scrapy_supabase.spool import DiskSpool, Loaded, Spool
+from scrapy_supabase.settings_shown import in_force
+from scrapy_supabase.spool import DiskSpool, Spool
 from scrapy_supabase.spool_file import REJECTED
-from scrapy_supabase.stats import Stats
+from scrapy_supabase.stats import Stats, figures_of_scrapy
 from scrapy_supabase.urls import UrlStampMiddleware
 from scrapy_supabase.values import printable
 
@@ -62,6 +66,9 @@ class SupabasePipeline:
         self._loop = EventLoop()
         self._run = Run(self._crawler.spider.name if self._crawler.spider else "")
         self._patience = Patience()
+        run, config = self._run, self._config
+        self._record = Record(run.id, run.spider, run.started, config.host, in_force(config))
+        self._accounts = Accounts(self._stats, self._record, self._fail)
         for warning in self._config.warnings:
             logger.warning("%s", warning)
         try:
@@ -70,6 +77,7 @@ class SupabasePipeline:
             self._stop_crawl(error)
         await self._loop.run_in_thread(self._open_spool)
         self._compose()
+        await self._loop.run_in_thread(partial(self._kept.write, self._recorded()))
         logger.info(
             "Uploading to %s%s: %s; %d rows a chunk%s, %d at once; spool: %s",
             *(self._config.host, " over a database connection" * bool(self._config.db_url), self._described()),
@@ -119,13 +127,15 @@ class SupabasePipeline:
         self._delivery.abandon()
         self._delivery.close()
         self._spool.close()
+        self._stats.paced(self._delivery.pace)
         self._summarize()
 
     async def _end_run(self, reason: str) -> None:
-        """Write the ledger, when Scrapy knows why the crawl ended, and leave the server."""
+        """Write report and ledger, when Scrapy knows why the crawl ended, and leave the server."""
+        stats = self._crawler.stats.get_stats() if self._crawler.stats else {}
+        await self._loop.run_in_thread(partial(self._kept.end, self._recorded(reason)))
         table = self._config.runs_table
         if table is not None and self._run.begun:
-            stats = self._crawler.stats.get_stats() if self._crawler.stats else {}
             end = partial(self._run.end, self._backend, table, reason, self._stats.totals, dict(stats))
             await self._loop.run_in_thread(end)
         self._backend.close()
@@ -143,6 +153,7 @@ class SupabasePipeline:
     def _open_spool(self) -> None:
         """Make room on disk, and take over what dead runs left. Runs in a thread."""
         self._spool: Spool = new_spool(self._config, self._schema, self._run)
+        self._kept = LastRunFile(self._spool.folder, self._config.report, self._run.id)
         self._recovered = self._spool.recover() if isinstance(self._spool, DiskSpool) and not self._fatal else []
         if self._recovered:
             logger.info(
@@ -154,7 +165,7 @@ class SupabasePipeline:
         config, schema = self._config, self._schema
         self._rows = RowBuilder(config.routes, schema, self._stamps(), self._stats.cleaned)
         self._delivery = assemble(
-            config, self._backend, schema, self._spool, self, self._patience, self._wake, self._recovered
+            config, self._backend, schema, self._spool, self._accounts, self._patience, self._wake, self._recovered
         )
 
     def _wake(self) -> None:
@@ -163,50 +174,14 @@ class SupabasePipeline:
     def _collect(self) -> None:
         self._delivery.collect()
 
-    # What the delivery tells its observer goes to the stats; a fatal outcome also ends the crawl.
-
-    def sealed(self, chunk: Chunk) -> None:
-        """See `observer.Observer`."""
-        self._stats.sealed(chunk)
-
-    def settled(self, outcome: Outcome) -> None:
-        """See `observer.Observer`."""
-        self._stats.settled(outcome)
-        self._stats.paced(self._delivery.pace)
-        logger.debug(
-            "%s: %d uploaded, %d rejected, %d left; %d requests, %.3f s",
-            *(outcome.chunk, outcome.uploaded, len(outcome.rejections), len(outcome.left)),
-            *(outcome.effort.requests, outcome.effort.seconds),
-        )
-
-    def left(self, kept: Chunk | Stored, rows: int) -> None:
-        """See `observer.Observer`."""
-        self._stats.left(kept, rows)
-
-    def read_back(self, loaded: Loaded) -> None:
-        """See `observer.Observer`."""
-        self._stats.read_back(loaded)
-
-    def waited(self, seconds: float) -> None:
-        """See `observer.Observer`."""
-        self._stats.waited(seconds)
-
-    def was_gone(self, seconds: float) -> None:
-        """See `observer.Observer`."""
-        self._stats.was_gone(seconds)
-
-    def slowed(self) -> None:
-        """See `observer.Observer`."""
-        self._stats.slowed()
-
-    def failed(self, error: FatalError) -> None:
-        """See `observer.Observer`."""
+    def _fail(self, error: FatalError) -> None:
         if self._fatal is None:
             self._stop_crawl(error)
             start(self._close_if_fatal())
 
     def _stop_crawl(self, error: FatalError) -> None:
         self._fatal = error
+        self._record.failed(error)
         logger.error("Closing the crawl (%s): %s", error.reason, error)
 
     async def _close_if_fatal(self) -> None:
@@ -219,12 +194,15 @@ class SupabasePipeline:
 
     def _refuse(self, item: Any, error: ItemError) -> None:
         spec = self._rows.table_of(type(item))
-        table = spec.name if spec else "(none)"
-        self._spool.reject((Rejection(table, printable(item), error.code, str(error)),))
-        self._stats.refused(table, error.code)
+        rejection = Rejection(spec.name if spec else "(none)", printable(item), error.code, str(error))
+        self._spool.reject((rejection,))
+        self._accounts.refused(rejection)
 
     def _tick(self) -> None:
         self._delivery.tick()
+        self._stats.paced(self._delivery.pace)
+        if self._kept.is_wanted and self._record.is_due():
+            start(self._loop.run_in_thread(partial(self._kept.write, self._recorded())))
         now = time.monotonic()
         if now - self._last_progress >= _PROGRESS_EVERY:
             totals, seconds = self._stats.totals, now - self._last_progress
@@ -238,6 +216,13 @@ class SupabasePipeline:
             self._last_progress, self._uploaded_before = now, uploaded
 
     _uploaded_before = 0
+
+    def _recorded(self, reason: str | None = None) -> bytes:
+        stats = self._crawler.stats.get_stats() if self._crawler.stats else {}
+        folder, cut_off = self._spool.folder, self._delivery.is_cut_off
+        return self._record.encoded(
+            str(folder) if folder else None, cut_off=cut_off, reason=reason, crawl=figures_of_scrapy(stats)
+        )
 
     def _flush(self) -> None:
         self._delivery.flush()

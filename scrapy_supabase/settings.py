@@ -59,6 +59,7 @@ class Config:
     spool_fsync: bool = False
     spool_max_bytes: int = 1024**3
     runs_table: str | None = None
+    report: Path | None = None
     local_dir: Path = Path()
     migrations: Path | None = None
     proxy: str | None = field(default=None, repr=False)
@@ -148,6 +149,7 @@ def _read(reader: Reader, *, tables: bool) -> dict[str, Any]:
             "SUPABASE_SPOOL_MAX_BYTES", 1024**3, int, 1024, "a whole number of bytes, 1024 or more"
         ),
         "runs_table": reader.text("SUPABASE_RUNS_TABLE", "") if reader.raw("SUPABASE_RUNS_TABLE") else None,
+        "report": _report(reader),
         "local_dir": local_folder() if LOCAL in (url, db_url) else Path(),
         "migrations": _folder(reader, "SUPABASE_MIGRATIONS"),
         "proxy": proxy_of(url),
@@ -205,6 +207,15 @@ def _project_data(name: str) -> Path:
         return Path(".scrapy", name)
 
 
+def _report(reader: Reader) -> Path | None:
+    value = reader.raw("SUPABASE_REPORT")
+    if value is None:
+        return None
+    if not isinstance(value, (str, Path)) or not str(value).strip() or "\0" in str(value) or Path(value).is_dir():
+        return reader.wrong("SUPABASE_REPORT", value, 'the path of a file, such as "report.html", or None', None)
+    return Path(value)
+
+
 def _max_outage(reader: Reader) -> float | None:
     if reader.raw("SUPABASE_MAX_OUTAGE") is None:
         return None
@@ -250,6 +261,7 @@ KNOWN = frozenset(
         "SUPABASE_MONITOR_MAX_SPOOLED_ROWS",
         "SUPABASE_MONITOR_MAX_UPLOAD_AGE",
         "SUPABASE_ON_CONFLICT",
+        "SUPABASE_REPORT",
         "SUPABASE_ROW_ID_COLUMN",
         "SUPABASE_RUNS_TABLE",
         "SUPABASE_SCHEMA",

@@ -13,6 +13,18 @@ from scrapy_supabase.spool import Loaded
 
 PREFIX = "supabase/"
 _SETTLED = ("uploaded", "superseded", "failed")  # what becomes of a row that does not wait any more
+_OF_SCRAPY = {
+    "pages fetched": "response_received_count",
+    "items scraped": "item_scraped_count",
+    "items dropped": "item_dropped_count",
+    "exceptions in the spider": "spider_exceptions/count",
+    "errors in the log": "log_count/ERROR",
+}
+
+
+def figures_of_scrapy(stats: Mapping[str, Any]) -> dict[str, int]:
+    """What Scrapy itself counted, as far as it tells how a crawl went."""
+    return {name: int(stats.get(key) or 0) for name, key in _OF_SCRAPY.items()}
 
 
 class Collector(Protocol):

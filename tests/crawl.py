@@ -139,7 +139,7 @@ def main() -> None:
     process = AsyncCrawlerProcess(settings) if job["mode"] == "none" else CrawlerProcess(settings)
     crawlers = []
     for number, plan in enumerate(job["spiders"]):
-        spider = type(f"Spider{number}", (TestSpider,), {"plan": plan, "name": f"test{number}"})
+        spider = type(f"Spider{number}", (TestSpider,), {"plan": plan, "name": plan.get("name", f"test{number}")})
         crawler = process.create_crawler(spider)
         crawlers.append(crawler)
         process.crawl(crawler)

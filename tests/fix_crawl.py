@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -154,6 +155,13 @@ def crawl(project: Project, tmp_path: Path) -> Crawler:
 @pytest.fixture
 def site() -> Iterator[Callable[[list[list[dict[str, Any]]]], str]]:
     """Serve pages of items: `site([[…items of page 0…], …])` → its URL."""
+    with sites() as serve:
+        yield serve
+
+
+@contextmanager
+def sites() -> Iterator[Callable[[list[list[dict[str, Any]]]], str]]:
+    """What the fixture `site` gives, without pytest."""
     servers: list[ThreadingHTTPServer] = []
 
     def serve(pages: list[list[dict[str, Any]]]) -> str:

@@ -15,7 +15,7 @@ from scrapy.exceptions import UsageError
 
 from scrapy_supabase.errors import SupabaseError
 
-NAMES = ("check", "ddl", "load", "replay", "local", "sql")
+NAMES = ("check", "ddl", "load", "replay", "report", "local", "sql")
 
 
 def module_of(name: str) -> Any:
@@ -36,7 +36,7 @@ class SupabaseCommand(ScrapyCommand):
 
     def short_desc(self) -> str:
         """Shown by `scrapy` alone."""
-        return "Supabase: check a project, make tables, load files, replay what crawls left, run one on this machine"
+        return "Supabase: check a project, make tables, load files, replay what crawls left, report, run one here"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Declare the sub-commands."""

@@ -1,0 +1,59 @@
+"""scrapy supabase report: make a page about the last crawl.
+
+One HTML file that needs nothing else: what became of the rows, how fast, why
+some were rejected, and what to do. Also of a crawl that failed or was killed.
+Look at it with a browser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.last_run import read_last_run, write_whole
+from scrapy_supabase.settings import Config
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "file",
+        nargs="?",
+        default="report.html",
+        metavar="FILE",
+        help="where to (default: report.html); - is standard output",
+    )
+    parser.add_argument("--spool", metavar="DIR", help="the spool of the crawl (default: SUPABASE_SPOOL_DIR)")
+
+
+def run(settings: Any, opts: argparse.Namespace) -> int:
+    """Write the page; returns the exit code."""
+    found = read_last_run(_spool(settings, opts.spool))
+    from scrapy_supabase.report import page_of
+
+    page = page_of(found).encode("utf-8", "replace")
+    if opts.file == "-":
+        sys.stdout.buffer.write(page)
+        return 0
+    path = Path(opts.file)
+    try:
+        write_whole(path, page, str(os.getpid()), private=False)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Name another file.") from error
+    print(path)
+    return 0
+
+
+def _spool(settings: Any, named: str | None) -> Path:
+    if named is not None:
+        if not Path(named).is_dir():
+            raise ConfigurationError(f"{named} is no folder. Name a spool with --spool (default: .scrapy/supabase).")
+        return Path(named)
+    config = Config.from_settings(settings, {"SUPABASE_URL": "local", "SUPABASE_KEY": "-"}, tables=False)
+    if config.spool_dir is None:
+        raise ConfigurationError("There is no spool (SUPABASE_SPOOL_DIR is None). Name one with --spool.")
+    return config.spool_dir

@@ -1,0 +1,283 @@
+"""The page: everything in one file, no script, nothing that is fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scrapy_supabase.last_run import LastRun, Rejects, Rows, Sample
+from scrapy_supabase.report import charts, words
+from scrapy_supabase.report.markup import Markup, join, tag
+from scrapy_supabase.report.verdict import ATTENTION, BAD, GOOD, Command, Finding, findings
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_MOST_KINDS_SHOWN = 12  # the others are folded up
+_COLUMNS = (
+    ("received", "received"),
+    ("uploaded", "uploaded"),
+    ("superseded", "superseded"),
+    ("rejected", "rejected"),
+    ("left", "left in the spool"),
+    ("recovered", "of earlier runs"),
+    ("recovered_rejected", "of these rejected"),
+    ("recovered_left", "of these left"),
+)
+_SIGNS = {
+    GOOD: ("In order", "M5 12.5l4.5 4.5L19 7.5"),
+    ATTENTION: ("Attention", "M12 6v7.5M12 17.2v.3"),
+    BAD: ("Failure", "M7 7l10 10M17 7L7 17"),
+}
+
+
+def page_of(run: LastRun) -> str:
+    """The report of a run as an HTML document."""
+    found = findings(run)
+    style = Markup((Path(__file__).parent / "style.css").read_text(encoding="utf-8"))
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="referrer", content="no-referrer"),
+        tag("title", f"{run.spider or 'Run'}: {found[0].title}"),
+        tag("style", style),
+    )
+    main = tag(
+        "main",
+        *(_finding(finding, first=not at) for at, finding in enumerate(found)),
+        _figures(run),
+        _over_time(run),
+        _latency(run),
+        _tables(run),
+        _rejects(run),
+        _errors(run),
+        _settings(run),
+    )
+    return "<!doctype html>\n" + tag("html", head, tag("body", _head(run), main, _foot(run)), lang="en") + "\n"
+
+
+def _head(run: LastRun) -> Markup:
+    ended = f"ended ({run.reason}) after" if run.ended else "not ended; last written after"
+    return tag(
+        "header",
+        tag("p", "Run report", class_="kicker"),
+        tag("h1", _own(run.spider or "Run"), tag("span", " → ", class_="to"), _own(run.project or "?")),
+        tag("p", f"Started on {words.moment(run.started)}, {ended} {words.duration(run.seconds)}", class_="when"),
+        class_="head",
+    )
+
+
+def _finding(finding: Finding, *, first: bool) -> Markup:
+    name, path = _SIGNS[finding.level]
+    sign = tag(
+        "svg",
+        tag("circle", cx=12, cy=12, r=11, fill="none", stroke="currentColor", stroke_width=2),
+        tag("path", d=path, fill="none", stroke="currentColor", stroke_width=2.4, stroke_linecap="round"),
+        viewBox="0 0 24 24",
+        role="img",
+        aria_label=name,
+    )
+    parts = [
+        tag("pre", part, tabindex=0) if isinstance(part, Command) else tag("p", part, dir="auto")
+        for part in finding.parts
+    ]
+    body = tag("div", tag("h2", finding.title), *parts, class_="body")
+    return tag("div", sign, body, class_=f"finding {finding.level}{' first' if first else ''}")
+
+
+def _figures(run: LastRun) -> Markup:
+    total = run.total
+    stored = total.uploaded + total.recovered
+    shown = (
+        ("Received", words.number(total.received)),
+        ("Uploaded", words.number(stored)),
+        ("Rejected", words.number(total.rejected + total.recovered_rejected)),
+        ("Left", words.number(total.left + total.recovered_left)),
+        ("Duration", words.duration(run.seconds)),
+        ("Rows a second", words.rate(stored, run.seconds)),
+    )
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in shown), class_="figures")
+
+
+def _over_time(run: LastRun) -> Markup:
+    if not run.timeline.buckets and not run.total.received:
+        return join()
+    if not run.timeline.buckets:
+        return _section("Rows over time", tag("p", "No chunk came to an end in this run.", class_="note"))
+    figures = run.figures
+    chunks, requests = (words.counted(figures.get(f"{noun}s", 0), noun) for noun in ("chunk", "request"))
+    told = [f"{chunks} in {requests}, {words.size(figures.get('bytes', 0))} in all."]
+    if pages := run.crawl.get("pages fetched"):
+        told.append(f"{words.counted(pages, 'page')} fetched.")
+    if (waited := figures.get("waited", 0)) >= 0.1:
+        told.append(f"Items waited {words.duration(waited)} for uploads.")
+    if slow := figures.get("slowdowns"):
+        told.append(f"The server was busy {words.counted(slow, 'time')}: fewer uploads at once for a while.")
+    told.append(_gone(run))
+    text = " ".join(told).strip()
+    legend = _legend(("uploaded", "uploaded"), ("rejected", "rejected"), ("retries", "retries"), ("errors", "errors"))
+    return _section("Rows over time", tag("p", text, class_="note"), charts.over_time(run), legend)
+
+
+def _gone(run: LastRun) -> str:
+    if not run.outage_count:
+        return "The server was gone when this was written." if run.cut_off else ""
+    longest = max(run.outages, key=lambda outage: outage.seconds)
+    if run.outage_count == 1:
+        when = f"{words.duration(longest.start)} after the start"
+        return f"The server was gone for {words.duration(run.outage_seconds)}, {when}."
+    return (
+        f"The server was gone {words.counted(run.outage_count, 'time')}, {words.duration(run.outage_seconds)} in all, "
+        f"{words.duration(longest.seconds)} at the longest."
+    )
+
+
+def _latency(run: LastRun) -> Markup:
+    latency = run.latency
+    if not latency.number:
+        return join()
+    p50, p95, p99 = map(latency.quantile, (0.5, 0.95, 0.99))
+    text = (
+        "From the first request of a chunk to its last answer, retries and waits between them counted. "
+        f"Half of all {words.counted(latency.number, 'chunk')} took {words.duration(p50)} or less, 95 % "
+        f"{words.duration(p95)}, 99 % {words.duration(p99)}; the longest {words.duration(latency.longest)}."
+    )
+    return _section("How long chunks took", tag("p", text, class_="note"), charts.latency(latency))
+
+
+def _tables(run: LastRun) -> Markup:
+    if not run.tables:
+        return join()
+    columns = [
+        (name, title) for name, title in _COLUMNS if name in ("received", "uploaded") or getattr(run.total, name)
+    ]
+    listed = sorted(run.tables.items(), key=lambda each: (-each[1].received - each[1].recovered, each[0]))
+    most = max(rows.uploaded + rows.rejected + rows.left for _, rows in listed)
+    head = tag(
+        "tr",
+        tag("th", "Table", scope="col"),
+        *(tag("th", title, scope="col", class_="number") for _, title in columns),
+        tag("th", "Share", scope="col", class_="bar"),
+    )
+    body = [
+        tag(
+            "tr",
+            tag("th", _own(table or "(of earlier runs)"), scope="row"),
+            *(tag("td", words.number(getattr(rows, name)), class_="number") for name, _ in columns),
+            tag("td", _share(rows, most), class_="bar"),
+        )
+        for table, rows in listed
+    ]
+    return _section("Tables", _scrolled("Rows of each table", tag("table", tag("thead", head), tag("tbody", *body))))
+
+
+def _share(rows: Rows, most: int) -> Markup | None:
+    if not most:
+        return None
+    at, parts = 0.0, []
+    for name in ("uploaded", "rejected", "left"):
+        width = 100 * getattr(rows, name) / most
+        if width:
+            parts.append(tag("rect", x=at, y=0, width=max(width, 0.7), height=6, class_=name))
+            at += width
+    described = f"{rows.uploaded:,} uploaded, {rows.rejected:,} rejected, {rows.left:,} left"
+    return tag("svg", *parts, viewBox="0 0 100 6", preserveAspectRatio="none", role="img", aria_label=described)
+
+
+def _rejects(run: LastRun) -> Markup:
+    if not run.rejects:
+        return join()
+    kinds = sorted(run.rejects, key=lambda kind: -kind.rows)
+    drawn = [_kind(kind, opened=not at) for at, kind in enumerate(kinds)]
+    shown, folded = drawn[:_MOST_KINDS_SHOWN], drawn[_MOST_KINDS_SHOWN:]
+    if folded:
+        rows = sum(kind.rows for kind in kinds[_MOST_KINDS_SHOWN:])
+        title = _summary(rows, tag("b", f"{len(folded)} more kinds"))
+        shown.append(tag("details", title, *folded, class_="more"))
+    others = (
+        f" {words.counted(run.other_rejects, 'row')} of still other kinds are not listed." if run.other_rejects else ""
+    )
+    text = (
+        "By table and code, with the server's words and up to three rows each. Long values are cut, and what looks "
+        f"like a password or a key is hidden; the reject file has the rows as they are.{others}"
+    )
+    return _section("Rejected rows", tag("p", text, class_="note"), *shown)
+
+
+def _kind(kind: Rejects, *, opened: bool) -> Markup:
+    message = kind.samples[0].message if kind.samples else ""
+    why = [tag("b", kind.code), " · ", tag("b", _own(kind.table)), " · " if message else None, _own(message)]
+    title = _summary(kind.rows, *why)
+    return tag("details", title, *(_sample(one, message) for one in kind.samples), open="" if opened else None)
+
+
+def _summary(rows: int, *why: str | None) -> Markup:
+    return tag(
+        "summary", tag("span", words.number(rows), "\u00a0\u00d7", class_="many"), tag("span", *why, class_="why")
+    )
+
+
+def _sample(sample: Sample, said_above: str) -> Markup:
+    message = sample.message if sample.message != said_above else None
+    said = [message, sample.details, f"Hint: {sample.hint}" if sample.hint else None]
+    rows = [
+        tag("tr", tag("th", _own(name), scope="row"), tag("td", value, dir="auto"))
+        for name, value in sample.row.items()
+    ]
+    body = tag("table", tag("tbody", *rows)) if rows else None
+    return tag("div", *(tag("p", text, dir="auto") for text in said if text), body, class_="sample")
+
+
+def _errors(run: LastRun) -> Markup:
+    if not run.errors:
+        return join()
+    rows = [
+        tag("tr", tag("th", tag("code", _own(code)), scope="row"), tag("td", words.number(times), class_="number"))
+        for code, times in sorted(run.errors.items(), key=lambda each: -each[1])
+    ]
+    head = tag("tr", tag("th", "Code", scope="col"), tag("th", "Answers", scope="col", class_="number"))
+    text = (
+        "Answers that were no success, by SQLSTATE, PostgREST's code or HTTP status. Most of them are mended by a "
+        "retry, or by dividing the chunk."
+    )
+    table = tag("table", tag("thead", head), tag("tbody", *rows), class_="slim")
+    return _section("Errors", tag("p", text, class_="note"), _scrolled("Errors by code", table))
+
+
+def _settings(run: LastRun) -> Markup:
+    given = {**run.settings, "SUPABASE_SPOOL_DIR": run.spool or "None"}
+    rows = [tag("tr", tag("th", _own(name), scope="row"), tag("td", _own(value))) for name, value in given.items()]
+    return _section("Settings in force", _scrolled("Settings", tag("table", tag("tbody", *rows), class_="settings")))
+
+
+def _foot(run: LastRun) -> Markup:
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    crawl = ", ".join(f"{words.number(count)} {name}" for name, count in run.crawl.items() if count)
+    return tag(
+        "footer",
+        tag("p", f"Run {run.run}. Written on {words.moment(run.written)} by {versions}."),
+        tag("p", f"Scrapy counted {crawl}.") if crawl else None,
+    )
+
+
+def _section(title: str, *parts: Markup) -> Markup:
+    return tag("section", tag("h2", title), *parts)
+
+
+def _scrolled(name: str, table: Markup) -> Markup:
+    """A table that may be wider than a phone: it scrolls, the page does not."""
+    return tag("div", table, class_="scroll", role="region", aria_label=name, tabindex=0)
+
+
+def _legend(*kinds: tuple[str, str]) -> Markup:
+    def one(kind: str, name: str) -> Markup:
+        swatch = tag(
+            "svg", tag("rect", width=12, height=12, rx=2, class_=kind), viewBox="0 0 12 12", aria_hidden="true"
+        )
+        return tag("li", swatch, name)
+
+    return tag("ul", *(one(*kind) for kind in kinds), class_="legend")
+
+
+def _own(text: str) -> Markup:
+    """Text of somebody else: its direction must not turn around what stands beside it."""
+    return tag("bdi", text)

@@ -1,0 +1,54 @@
+"""Numbers, times and sizes as a person reads them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def number(value: float) -> str:
+    """`1,234,567`."""
+    return f"{value:,.0f}"
+
+
+def counted(value: float, noun: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{number(value)} {noun}{'' if value == 1 else 's'}"
+
+
+def rate(rows: float, seconds: float) -> str:
+    """Rows a second: `1,234`, `2.5`, `0.03`."""
+    value = rows / max(seconds, 0.001)
+    return number(value) if value >= 10 or not value else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def duration(seconds: float) -> str:
+    """`4 ms`, `1.2 s`, `12 min 5 s`, `3 h 20 min`, `2 d 4 h`; no line ends between number and unit."""
+    if seconds < 0.9995:
+        return _of(f"{1000 * seconds:.2g}" if seconds < 0.00995 else f"{1000 * seconds:.0f}", "ms")
+    if seconds < 59.95:
+        return _of(f"{seconds:.3g}", "s")
+    whole = round(seconds)
+    for large, small, length, parts in (("d", "h", 86400, 24), ("h", "min", 3600, 60), ("min", "s", 60, 60)):
+        if whole >= length:
+            rest = whole % length * parts // length
+            return _of(whole // length, large) + (f" {_of(rest, small)}" if rest else "")
+    return _of(whole, "s")
+
+
+def size(number_of_bytes: float) -> str:
+    """`512 B`, `1.5 KiB`, `20 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number_of_bytes < 1024 or unit == "GiB":
+            break
+        number_of_bytes /= 1024
+    return _of(f"{number_of_bytes:.0f}" if unit == "B" or number_of_bytes >= 10 else f"{number_of_bytes:.1f}", unit)
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 time as `24 November 2026, 21:56:03 UTC`."""
+    when = datetime.fromisoformat(text).astimezone(UTC)
+    return f"{when.day} {when:%B %Y, %H:%M:%S} UTC"
+
+
+def _of(value: object, unit: str) -> str:
+    return f"{value}\u00a0{unit}"
