@@ -12,6 +12,9 @@ from scrapy_supabase.report.markup import Markup, join, tag
 from scrapy_supabase.report.words import counted, duration, number
 
 WIDE, NARROW = 860, 330  # pixels; text keeps its size, so that a phone gets a chart of its own
+_SHORTEST = 10.0  # seconds on the time axis: the bars of shorter runs would be as wide as the plot
+_LEAST_BINS = 24  # on the axis of latencies, for the same reason
+_LABEL = 100  # pixels that a text such as `p99 987 ms` needs
 _LANE = 20  # pixels: the height of the lanes below the plot
 _QUANTILES = (0.5, 0.95, 0.99)
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
@@ -71,7 +74,7 @@ def _over_time(run: LastRun, width: int) -> Markup:
         for at in range(line.buckets)
     ]
     most_y = _round_up(max(stacked, default=0) / seconds)
-    frame = Frame(width, 190, max(run.seconds, line.buckets * seconds, 1.0), most_y, top=30)
+    frame = Frame(width, 190, max(run.seconds, line.buckets * seconds, _SHORTEST), most_y, top=30)
     lanes = [(kind, frame.floor + 26 + (_LANE + 10) * at) for at, kind in enumerate(("retries", "errors"))]
     bottom = lanes[-1][1] + _LANE
     parts: list[Markup] = [*_outages(run, frame, bottom), *_levels(frame)]
@@ -172,6 +175,8 @@ def _bar(frame: Frame, begin: float, end: float, low: float, high: float, kind: 
 
 def _latency(histogram: Histogram, width: int) -> Markup:
     first, last = min(histogram.bins), max(histogram.bins) + 1
+    missing = max(_LEAST_BINS - (last - first), 0) // 2
+    first, last = first - missing, last + missing
     each = max(1, math.ceil((last - first + 4) / (48 if width == WIDE else 24)))  # bins a bar
     first, last = first - each, last + each
     bars = [(at, sum(histogram.bins.get(one, 0) for one in range(at, at + each))) for at in range(first, last, each)]
@@ -182,13 +187,13 @@ def _latency(histogram: Histogram, width: int) -> Markup:
             span = f"{duration(begin_of(at))} to {duration(begin_of(at + each))}: {counted(count, 'chunk')}"
             parts.append(_bar(frame, at - first, at - first + each, 0, count, "uploaded", span))
     parts.append(tag("text", "chunks", x=0, y=12, class_="label"))
-    for row, part in enumerate(_QUANTILES):
+    # The greatest comes topmost, and texts are to the left: so none lies upon another's line.
+    for row, part in enumerate(reversed(_QUANTILES)):
         value = histogram.quantile(part)
         x, y = frame.x(_place(value) - first), 22 + 14 * row
-        text, room = f"p{100 * part:.0f}  {duration(value)}", 90
-        before = x > frame.end - room
+        at_x, anchor = (x - 5, "end") if x > _LABEL else (x + 5, "start")
+        text = f"p{100 * part:.0f} {duration(value)}"
         parts.append(tag("line", x1=x, x2=x, y1=y - 9, y2=frame.floor, class_="mark"))
-        at_x, anchor = (x - 5, "end") if before else (x + 5, "start")
         parts.append(tag("text", text, x=at_x, y=y, text_anchor=anchor, class_="label strong"))
     parts.extend(_log_axis(frame, first))
     words = ", ".join(f"p{100 * part:.0f} {duration(histogram.quantile(part))}" for part in _QUANTILES)

@@ -11,6 +11,7 @@ from scrapy_supabase.report.verdict import ATTENTION, BAD, GOOD, Command, Findin
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _MOST_KINDS_SHOWN = 12  # the others are folded up
+_LONGEST_SUMMARY = 200  # characters
 _COLUMNS = (
     ("received", "received"),
     ("uploaded", "uploaded"),
@@ -137,10 +138,12 @@ def _latency(run: LastRun) -> Markup:
         return join()
     p50, p95, p99 = map(latency.quantile, (0.5, 0.95, 0.99))
     text = (
-        "From the first request of a chunk to its last answer, retries and waits between them counted. "
         f"Half of all {words.counted(latency.number, 'chunk')} took {words.duration(p50)} or less, 95 % "
         f"{words.duration(p95)}, 99 % {words.duration(p99)}; the longest {words.duration(latency.longest)}."
     )
+    if latency.number == 1:
+        text = f"The only chunk took {words.duration(latency.longest)}."
+    text = f"From the first request of a chunk to its last answer, retries and waits between them counted. {text}"
     return _section("How long chunks took", tag("p", text, class_="note"), charts.latency(latency))
 
 
@@ -205,6 +208,8 @@ def _rejects(run: LastRun) -> Markup:
 
 def _kind(kind: Rejects, *, opened: bool) -> Markup:
     message = kind.samples[0].message if kind.samples else ""
+    if len(message) > _LONGEST_SUMMARY:
+        message = f"{message[:_LONGEST_SUMMARY]}…"  # the sample says it in full
     why = [tag("b", kind.code), " · ", tag("b", _own(kind.table)), " · " if message else None, _own(message)]
     title = _summary(kind.rows, *why)
     return tag("details", title, *(_sample(one, message) for one in kind.samples), open="" if opened else None)
@@ -251,11 +256,11 @@ def _settings(run: LastRun) -> Markup:
 
 def _foot(run: LastRun) -> Markup:
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-    crawl = ", ".join(f"{words.number(count)} {name}" for name, count in run.crawl.items() if count)
+    crawl = ", ".join(f"{name} {words.number(count)}" for name, count in run.crawl.items() if count)
     return tag(
         "footer",
         tag("p", f"Run {run.run}. Written on {words.moment(run.written)} by {versions}."),
-        tag("p", f"Scrapy counted {crawl}.") if crawl else None,
+        tag("p", f"Scrapy counted: {crawl}.") if crawl else None,
     )
 
 

@@ -16,9 +16,9 @@ def counted(value: float, noun: str) -> str:
 
 
 def rate(rows: float, seconds: float) -> str:
-    """Rows a second: `1,234`, `2.5`, `0.03`."""
+    """Rows a second: `1,234`, `2.5`, `0.025`."""
     value = rows / max(seconds, 0.001)
-    return number(value) if value >= 10 or not value else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+    return number(value) if value >= 10 or not value else f"{value:.2g}"
 
 
 def duration(seconds: float) -> str:
