@@ -10,6 +10,7 @@ from scrapy_supabase.models import Chunk, Outcome, Rejection, Stored
 from scrapy_supabase.record import Record
 from scrapy_supabase.spool import Loaded
 from scrapy_supabase.stats import Stats
+from scrapy_supabase.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,9 @@ class Accounts:
         self._stats.settled(outcome)
         self._record.settled(outcome)
         logger.debug(
-            "%s: %d uploaded, %d rejected, %d left; %d requests, %.3f s",
+            "%s: %d uploaded, %d rejected, %d left; %s, %.3f s",
             *(outcome.chunk, outcome.uploaded, len(outcome.rejections), len(outcome.left)),
-            *(outcome.effort.requests, outcome.effort.seconds),
+            *(counted(outcome.effort.requests, "request"), outcome.effort.seconds),
         )
 
     def left(self, kept: Chunk | Stored, rows: int) -> None:

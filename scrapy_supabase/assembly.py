@@ -160,15 +160,19 @@ class _Uploads:
         table = chunk.table
         if (not chunk.keys or chunk.origin.mode is Mode.INSERT) and self._is_first(f"doubles {table}"):
             logger.warning(
-                "Table %s: rows of an earlier run are uploaded that have no key. Those that were stored just before it "
-                "ended are there twice (SUPABASE_ROW_ID_COLUMN or SUPABASE_ON_CONFLICT prevent it).",
+                "Table %s: rows that an earlier run left are uploaded, and they have no key. Those that were stored "
+                "just before it ended are stored twice now. To prevent that, set SUPABASE_ON_CONFLICT or "
+                "SUPABASE_ROW_ID_COLUMN.",
                 table,
             )
         outcome = self._of(table, chunk.origin.mode, chunk.origin.on_conflict).upload(chunk)
         if outcome.fatal is None or table in self._schema.specs or outcome.fatal.reason not in _OF_A_TABLE:
             return outcome
         if self._is_first(f"fatal {table}"):
-            logger.error("Rows of an earlier run for table %s cannot be uploaded: %s", table, outcome.fatal)
+            logger.error(
+                "Rows that an earlier run left for table %s cannot be uploaded and stay in the spool: %s",
+                *(table, outcome.fatal),
+            )
         return replace(outcome, fatal=None)  # this run has other tables
 
     def probe(self, table: str) -> None:

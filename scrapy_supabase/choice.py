@@ -26,7 +26,9 @@ def chosen(rows: Iterable[Any], top_n: int | None, order_by: str | None) -> Iter
     try:
         return _best(rows, top_n, key, smallest=direction == "asc")
     except TypeError as error:
-        raise ConfigurationError(f"order_by: the values of {name!r} cannot be compared ({error}).") from error
+        raise ConfigurationError(
+            f"order_by: the values of {name!r} cannot be compared ({error}). Name a field whose values are of one type."
+        ) from error
 
 
 def _best(rows: Iterable[Any], number: int, key: Callable[[Any], Any], *, smallest: bool) -> list[Any]:

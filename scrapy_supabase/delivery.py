@@ -25,6 +25,7 @@ from scrapy_supabase.observer import BegunUpload, Observer
 from scrapy_supabase.pace import Pace
 from scrapy_supabase.spool import Loaded, Spool
 from scrapy_supabase.threads import Threads
+from scrapy_supabase.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -270,11 +271,12 @@ class Delivery:
         full = self._backlog_bytes > self._most_bytes
         if full and not self._said_full:
             logger.warning(
-                "The spool holds %d MiB that are not uploaded yet: the crawl waits until there are less "
+                "The spool in %s holds %.1f MiB that are not uploaded yet: nothing more is taken until there is less "
                 "(SUPABASE_SPOOL_MAX_BYTES).",
-                self._backlog_bytes >> 20,
+                *(self._spool.folder, self._backlog_bytes / 2**20),
             )
-        self._said_full = full
+        # Around the limit it is said once.
+        self._said_full = full or (self._said_full and 2 * self._backlog_bytes > self._most_bytes)
         self._pressed = not self._halted and (full or bool(self._held))
         if self._waiting is not None and not self._pressed:
             waiting, self._waiting = self._waiting, None
@@ -364,9 +366,13 @@ class Delivery:
             tries = chunk.tries + 1
             rest = replace(chunk, rows=outcome.left, superseded=0, last_try=False, tries=tries)
             if outcome.gone is None or self._halted or tries >= _MOST_TRIES:
+                is_kept = self._leave(rest)
                 if outcome.fatal is None and not self._halted:
-                    logger.error("%s: not uploaded. Its rows stay in the spool for the next run.", rest)
-                self._leave(rest)
+                    logger.error(
+                        "%s: not uploaded, and not tried again in this run. Its rows %s.",
+                        rest,
+                        f"stay in {self._spool.folder} for the next run" if is_kept else "are in the log above",
+                    )
             else:
                 if not self._circuit.is_open and self._last_success <= now - outcome.effort.seconds:
                     self._cut_off(chunk.table, outcome.gone)
@@ -377,11 +383,14 @@ class Delivery:
         if outcome.fatal is not None and not self._halted:
             self._fail(outcome.fatal)
 
-    def _leave(self, kept: Chunk | Stored) -> None:
-        """Leave rows to the next run, and with them all that share a key with them and are newer."""
+    def _leave(self, kept: Chunk | Stored) -> bool:
+        """Leave rows to the next run, and with them all that share a key with them and are newer.
+
+        False where there is no place for them: then they are rejected.
+        """
         if isinstance(kept, Stored):
             self._observer.left(kept, self._spool.count(kept))
-            return
+            return True
         self._held.discard(kept.number)
         if not self._halted:
             self._left_keys.setdefault(kept.table, set()).update(kept.keys)
@@ -389,6 +398,7 @@ class Delivery:
             self._observer.settled(Outcome(kept, 0, lost))
         else:
             self._observer.left(kept, len(kept.rows))
+        return not lost
 
     def _fail(self, error: FatalError) -> None:
         self.halt()
@@ -403,9 +413,11 @@ class Delivery:
             self._circuit.hurry(self._clock())
         folder = self._spool.folder
         logger.warning(
-            "The server is gone (%s) %s Looking every few seconds whether it is back.",
+            "The server is gone: %s %s",
             error,
-            f"The crawl goes on; its rows are kept in {folder}." if folder else "The crawl waits: there is no spool.",
+            f"Rows are kept in {folder} and uploaded when it is back: that is looked for every 2 to 60 s."
+            if folder
+            else "Nothing goes on until it is back: there is no spool to keep rows in (SUPABASE_SPOOL_DIR).",
         )
         self._put_queue_off()
 
@@ -419,7 +431,7 @@ class Delivery:
             return
         table, error = self._gone
         if self._longest_outage is not None and self._circuit.lasts(now) > self._longest_outage:
-            remedy = f"It has been gone for more than {self._longest_outage:g} s (SUPABASE_MAX_OUTAGE)."
+            remedy = f"The server has been gone for more than {self._longest_outage:g} s (SUPABASE_MAX_OUTAGE)."
             self._fail(fatal(error, "supabase_unavailable", remedy))
         elif not self._probing and self._circuit.due(now):
             self._probing = True
@@ -432,10 +444,11 @@ class Delivery:
             return
         if error is not None:
             self._circuit.still_gone(now, error.retry_after)
-            logger.debug("The server is still gone (%s)", error)
+            logger.debug("The server is still gone: %s", error)
         else:
             seconds = self._circuit.close(now)
-            logger.info("The server is back after %.0f s: %d chunks wait for it.", seconds, len(self._backlog))
+            waiting = counted(len(self._backlog), "chunk")
+            logger.info("The server is back after %.0f s. Kept on disk and uploaded now: %s.", seconds, waiting)
             self._observer.was_gone(seconds)
 
     # The threads
@@ -448,7 +461,7 @@ class Delivery:
         try:
             outcome = upload()
         except Exception:
-            logger.exception("%s: a fault of scrapy-supabase itself. Its rows stay in the spool.", chunk)
+            logger.exception("%s: not uploaded, by a %s", chunk, _FAULT)
             outcome = Outcome(chunk, 0, left=chunk.rows)
         with self._settling:
             if self._in_flight.get(chunk.number) is not chunk:
@@ -456,7 +469,7 @@ class Delivery:
             try:
                 self._spool.settle(outcome)
             except Exception:
-                logger.exception("%s: a fault of scrapy-supabase itself. Its rows stay in the spool.", chunk)
+                logger.exception("%s: what became of it could not be written down, by a %s", chunk, _FAULT)
                 outcome = Outcome(chunk, 0, left=chunk.rows)
             self._done.put(partial(self._take, outcome))
         # Where nothing waits for it, the owner finds it with its next chunk or tick: waking a busy thread is dear.
@@ -470,7 +483,7 @@ class Delivery:
             try:
                 loads.append(self._spool.load(stored))
             except Exception:
-                logger.exception("%s: a fault of scrapy-supabase itself. The file stays where it is.", stored.file)
+                logger.exception("The spool file %s stays where it is, by a %s", stored.file, _FAULT)
                 loads.append(Loaded(None))
         self._done.put(partial(self._loaded, batch, loads))
         self._wake()
@@ -497,12 +510,13 @@ class Delivery:
         except TransientError as error:
             gone = error
         except Exception:  # then an upload will show it again
-            logger.exception("A fault of scrapy-supabase itself")
+            logger.exception("Whether the server is back could not be found out, by a %s", _FAULT)
         self._done.put(partial(self._looked, gone))
         self._wake()
 
 
 _NONE: set[str] = set()
+_FAULT = "fault of scrapy-supabase itself: please report it with the lines below."
 
 
 def _insert(waiting: deque[Chunk] | deque[Chunk | Stored], one: Chunk | Stored) -> None:

@@ -22,6 +22,8 @@ import json
 import re
 from collections.abc import Iterable
 
+from scrapy_supabase.wording import sentence
+
 
 class SupabaseError(Exception):
     """Base of all errors of this package."""
@@ -36,6 +38,11 @@ class ConfigurationError(SupabaseError):
     def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
+
+    def __repr__(self) -> str:
+        """Only the first line: Scrapy logs this above a traceback whose last lines are the message."""
+        first, more, _ = str(self).partition("\n")
+        return f"{type(self).__name__}({first + ' …' * bool(more)!r})"
 
 
 class ItemError(SupabaseError):
@@ -73,12 +80,17 @@ class ServerError(SupabaseError):
         self.hint = hint
 
     def __str__(self) -> str:
+        return self.answer
+
+    @property
+    def answer(self) -> str:
+        """What the server said, in whole sentences: code, message, details, hint."""
         parts = [f"{self.code}: {self.message}"]
         if self.details:
             parts.append(self.details)
         if self.hint:
             parts.append(f"Hint: {self.hint}")
-        return " ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in parts)
+        return " ".join(map(sentence, parts))
 
 
 class TransientError(ServerError):
@@ -131,7 +143,7 @@ class FatalError(ServerError):
     remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{super().__str__()} {self.remedy}".rstrip()
+        return f"{self.answer} {self.remedy}".rstrip()
 
 
 def fatal(error: ServerError, reason: str, remedy: str) -> FatalError:
@@ -155,10 +167,15 @@ _KEY = (
     "Check SUPABASE_URL and SUPABASE_KEY against the project's API settings; a key belongs to one project, "
     "and a disabled or expired key must be replaced."
 )
+_RELOAD_SQL = "NOTIFY pgrst, 'reload schema';"
 _FATAL: tuple[tuple[str, str, str], ...] = (
     # pattern of the code, finish reason, remedy
     (r"PGRST3..|http_401|http_403|28...|3D000", "supabase_unauthorized", _KEY),
-    (r"http_402", "supabase_payment_required", "The project is over its quota: see its billing page."),
+    (
+        r"http_402",
+        "supabase_payment_required",
+        "The project is over its quota: see its billing page in the Supabase dashboard.",
+    ),
     (
         r"http_540",
         "supabase_paused",
@@ -167,7 +184,7 @@ _FATAL: tuple[tuple[str, str, str], ...] = (
     (
         r"PGRST205|42P01",
         "supabase_no_table",
-        "Create it, or mend SUPABASE_TABLE(S) / SUPABASE_SCHEMA; if it is new: NOTIFY pgrst, 'reload schema';",
+        "Create it, or correct SUPABASE_TABLE, SUPABASE_TABLES or SUPABASE_SCHEMA. If it is new, run: " + _RELOAD_SQL,
     ),
     (
         r"http_404",
@@ -177,7 +194,7 @@ _FATAL: tuple[tuple[str, str, str], ...] = (
     (
         r"PGRST106",
         "supabase_schema_not_exposed",
-        "Expose the schema under API settings > Exposed schemas, or mend SUPABASE_SCHEMA.",
+        "Correct SUPABASE_SCHEMA, or expose the schema in the Supabase dashboard: API settings > Exposed schemas.",
     ),
     (
         r"42501",
@@ -187,7 +204,7 @@ _FATAL: tuple[tuple[str, str, str], ...] = (
     (
         r"25006",
         "supabase_read_only",
-        "The database is read-only: free disk space, leave read-only mode, run again.",
+        "The database is read-only: free disk space, leave read-only mode, then run again.",
     ),
     (
         r"53100",
@@ -195,6 +212,7 @@ _FATAL: tuple[tuple[str, str, str], ...] = (
         "The database's disk is full: free space or enlarge it, then run again.",
     ),
 )
+_UNKNOWN = "Look the code up in the lists of errors of PostgreSQL and PostgREST, mend what it says, then run again."
 # What PostgreSQL, PgBouncer and Supavisor say to who may not connect, and the SQLSTATE it stands for.
 _NO_CONNECTION = tuple(
     (re.compile(pattern, re.IGNORECASE), code)
@@ -214,6 +232,15 @@ def is_policy_violation(code: str, message: str) -> bool:
     return code == "42501" and "row-level security" in message
 
 
+def denied(message: str) -> tuple[str, str] | None:
+    """What a 42501 denies: `("table", "books")` (or a view), a sequence, a schema; None where it does not say."""
+    found = _DENIED.fullmatch(message)
+    if found is None:
+        return None
+    kind = found["kind"]
+    return kind if kind in ("schema", "sequence") else "table", found["name"]
+
+
 def classify(status: int, body: bytes, retry_after: str | None = None) -> ServerError:
     """Turn an unsuccessful answer into the error that says what to do about it. Never raises.
 
@@ -221,7 +248,7 @@ def classify(status: int, body: bytes, retry_after: str | None = None) -> Server
     """
     parsed = parse_body(body)
     code = parsed.get("code") or f"http_{status}"
-    message = parsed.get("message") or parsed.get("error") or _one_line(body) or "no message"
+    message = parsed.get("message") or parsed.get("error") or _one_line(body) or "the answer has no message"
     error = _classified(code, message, parsed.get("details"), parsed.get("hint"), status)
     if isinstance(error, TransientError):
         error.ambiguous = error.splittable = status in _AMBIGUOUS_STATUS and code == f"http_{status}"
@@ -256,12 +283,18 @@ def _classified(code: str, message: str, details: str | None, hint: str | None, 
     elif isinstance(error, SchemaDriftError):
         error.column = _column_of(error)
         if not error.column:
-            return fatal(error, "supabase_schema", "The message names no column that could be left out.")
+            return fatal(
+                error,
+                "supabase_schema",
+                "It cannot be left out: look at the table's columns, and at its triggers and defaults.",
+            )
     elif isinstance(error, FatalError):
         for pattern, reason, remedy in _FATAL_PATTERNS:
             if pattern.fullmatch(code):
                 error.reason, error.remedy = reason, remedy
                 break
+        else:
+            error.remedy = _UNKNOWN
     return error
 
 
@@ -303,7 +336,8 @@ def parse_body(body: bytes) -> dict[str, str]:
 
 def _one_line(body: bytes) -> str:
     text = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", body[:4000].decode("utf-8", "replace"), flags=re.DOTALL)
-    return " ".join(text.split())[:200]
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE].rstrip()}…"
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -313,6 +347,8 @@ def _seconds(retry_after: str | None) -> float | None:
         return None
 
 
+_LONGEST_LINE = 160  # of a page in HTML
+_DENIED = re.compile(r"permission denied for (?P<kind>schema|sequence|(?:[a-z]+ )?(?:table|view)) (?P<name>.+)")
 _NOT_PRESENT = re.compile(r'is not present in table "(?P<table>.*)"\.$', re.DOTALL)
 
 # 42703 from INSERT: column "x" of relation "t" does not exist; from ON CONFLICT: column "x" does not exist.

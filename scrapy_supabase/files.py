@@ -17,10 +17,12 @@ from typing import IO, Any
 import msgspec
 
 from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.wording import counted, reason, sentence
 
 FORMATS = ("jsonl", "json", "csv")
 _BY_NAME = {".jsonl": "jsonl", ".jl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv"}
 _GZIP = b"\x1f\x8b"
+_JSON_NAMES = {list: "an array", str: "a text", bool: "true or false", type(None): "null"}
 _LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 128 KiB
 
 
@@ -50,15 +52,13 @@ class RowFile:
         suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
         found = form or ("jsonl" if name == "-" else _BY_NAME.get(suffix.lower()))
         if found is None:
-            raise ConfigurationError(
-                f"{name}: the format cannot be told from the name. Say --format jsonl, json or csv."
-            )
+            raise ConfigurationError(f"{name}: the name does not tell the format. Say --format jsonl, json or csv.")
         self.format = found
         try:
             self._raw: IO[bytes] = sys.stdin.buffer if name == "-" else path.open("rb")
             self.size = None if name == "-" else path.stat().st_size
         except OSError as error:
-            raise ConfigurationError(f"{name} cannot be read: {error.strerror}.") from error
+            raise ConfigurationError(f"{name} cannot be read: {reason(error)}.") from error
         self._read = 0
 
     @property
@@ -76,7 +76,9 @@ class RowFile:
             rows = {"jsonl": self._json_lines, "json": self._json, "csv": self._csv}[self.format]
             yield from rows(opened)  # type: ignore[arg-type]
         except (OSError, EOFError, zlib.error) as error:
-            raise ConfigurationError(f"{self._name} cannot be read to its end: {error}.") from error
+            raise ConfigurationError(
+                f"{self._name} cannot be read to its end: {sentence(error)} The rows before that are uploaded."
+            ) from error
 
     def close(self) -> None:
         """Close it."""
@@ -92,7 +94,10 @@ class RowFile:
         try:
             rows = msgspec.json.decode(stream.read(), type=list[msgspec.Raw])
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{self._name} is no JSON array of objects: {error}.") from error
+            raise ConfigurationError(
+                f"{self._name} is no JSON array of objects: {sentence(error)} Nothing of it was uploaded. If each line "
+                "is an object, say --format jsonl."
+            ) from error
         for number, row in enumerate(rows, 1):
             yield _row(bytes(row), f"{self._name}, element {number}")
 
@@ -101,7 +106,9 @@ class RowFile:
         try:
             text = io.TextIOWrapper(stream, self._encoding, newline="")
         except LookupError as error:
-            raise ConfigurationError(f"--encoding: {error}.") from error
+            raise ConfigurationError(
+                f"--encoding: {sentence(error)} Name one that Python knows, such as latin-1."
+            ) from error
         reader = csv.reader(text, strict=True)
         names: list[str] | None = None
         try:
@@ -109,23 +116,30 @@ class RowFile:
                 if names is None:
                     names = cells
                     if len(set(names)) != len(names):
-                        raise ConfigurationError(f"{self._name}: two columns of the header have the same name.")
+                        raise ConfigurationError(
+                            f"{self._name}: two columns of the header have the same name. Rename one. Nothing of it "
+                            "was uploaded."
+                        )
                 elif not cells:
                     continue
                 elif len(cells) != len(names):
-                    problem = f"it has {len(cells)} cells, the header has {len(names)}"
+                    problem = f"it has {counted(len(cells), 'cell')}, the header has {len(names)}"
                     shown = msgspec.json.encode(cells)
                     yield BadLine(shown, f"{self._name}, line {reader.line_num}", problem)
                 else:
                     filled = cells if self._keep_empty else [cell or None for cell in cells]
                     yield dict(zip(names, filled, strict=True))
         except UnicodeDecodeError as error:
+            after = f", after line {reader.line_num}" if reader.line_num else ""
             raise ConfigurationError(
-                f"{self._name}, after line {reader.line_num}: it is not {error.encoding} ({error.reason}). "
-                "Say what it is: --encoding latin-1, for example. The rows before it are uploaded."
+                f"{self._name}{after}: it is not {error.encoding} ({error.reason}). The rows "
+                "before that are uploaded. Say what it is, such as --encoding latin-1."
             ) from error
         except csv.Error as error:
-            raise ConfigurationError(f"{self._name}, line {reader.line_num}: {error}.") from error
+            raise ConfigurationError(
+                f"{self._name}, line {reader.line_num}: {sentence(error)} The rows before that are uploaded. Mend the "
+                "line, then load the file again."
+            ) from error
         finally:
             text.detach()
 
@@ -142,5 +156,5 @@ def _row(text: bytes, where: str) -> dict[str, Any] | BadLine:
         found = json.loads(text)
         if isinstance(found, dict):
             return found
-        problem = f"it is {type(found).__name__}, not an object"
+        problem = f"it is {_JSON_NAMES.get(type(found), 'a number')}, not an object"
     return BadLine(msgspec.json.encode(text.decode("utf-8", "replace").rstrip("\n")), where, problem)

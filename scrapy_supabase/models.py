@@ -10,6 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from scrapy_supabase.errors import FatalError, ServerError, TooLargeError, TransientError
+from scrapy_supabase.wording import counted
 
 
 class Mode(StrEnum):
@@ -91,7 +92,7 @@ class Chunk:
         return self.rows[0].columns
 
     def __str__(self) -> str:
-        return f"chunk {self.number} ({len(self.rows)} rows for {self.table})"
+        return f"Chunk {self.number} ({counted(len(self.rows), 'row')} for {self.table})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from scrapy_supabase.models import Outcome
+from scrapy_supabase.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ class Pace:
             self._slowed, self._successes = now, 0
             before, self.uploads = self.uploads, max(self.uploads // 2, 1)
             if before > 1:
-                logger.info("The server is busy: %d uploads at once from now on, not %d.", self.uploads, before)
+                logger.info(
+                    "The server is busy: %s at once from now on, not %d.", counted(self.uploads, "upload"), before
+                )
             return True
         if outcome.uploaded and self.uploads < self._most_uploads:
             self._successes += 1
@@ -61,6 +64,8 @@ class Pace:
             if began >= self._shrunk:
                 self._shrunk = now
                 self.rows = self._most_rows = max(min(self.rows, number) // 2, 1)
-                logger.info("A chunk of %d rows was too much: %d a chunk from now on.", number, self.rows)
+                logger.info(
+                    "A chunk of %d rows was too much: %s a chunk from now on.", number, counted(self.rows, "row")
+                )
         elif number >= self.rows and outcome.uploaded == number and effort.requests == 1 and effort.seconds <= _QUICK:
             self.rows = min(2 * self.rows, self._most_rows)

@@ -14,7 +14,7 @@ from scrapy.utils.asyncio import create_looping_call
 
 from scrapy_supabase.accounts import Accounts
 from scrapy_supabase.assembly import assemble, begin, find_server, new_backend, new_schema, new_spool
-from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError
+from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError, SupabaseError
 from scrapy_supabase.eventloop import EventLoop, start
 from scrapy_supabase.last_run import LastRunFile
 from scrapy_supabase.models import Rejection
@@ -29,6 +29,7 @@ from scrapy_supabase.spool_file import REJECTED
 from scrapy_supabase.stats import Stats, figures_of_scrapy
 from scrapy_supabase.urls import UrlStampMiddleware
 from scrapy_supabase.values import printable
+from scrapy_supabase.wording import counted, kept_rows, rejected_rows
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -59,10 +60,21 @@ class SupabasePipeline:
         """Read the settings. Raises `ConfigurationError`, or `NotConfigured` where the pipeline is switched off."""
         if not crawler.settings.getbool("SUPABASE_ENABLED", True):
             raise NotConfigured("SUPABASE_ENABLED is False")
-        return cls(crawler, Config.from_settings(crawler.settings))
+        try:
+            return cls(crawler, Config.from_settings(crawler.settings))
+        except ConfigurationError as error:
+            logger.error("%s", error)  # noqa: TRY400 (plainly: Scrapy prints what is raised below a long traceback)
+            raise
 
     async def open_spider(self) -> None:
         """Check the tables. What no upload can survive closes the crawl before a page is fetched."""
+        try:
+            await self._open()
+        except SupabaseError as error:
+            logger.error("%s", error)  # noqa: TRY400 (as above)
+            raise
+
+    async def _open(self) -> None:
         self._loop = EventLoop()
         self._run = Run(self._crawler.spider.name if self._crawler.spider else "")
         self._patience = Patience()
@@ -74,16 +86,22 @@ class SupabasePipeline:
         try:
             await self._loop.run_in_thread(self._connect)
         except FatalError as error:
-            self._stop_crawl(error)
+            self._fatal = error
+            self._record.failed(error)
+            logger.error(  # noqa: TRY400 (what the server says is enough)
+                "Closing the crawl before its first page (%s): %s", error.reason, error
+            )
         await self._loop.run_in_thread(self._open_spool)
         self._compose()
         await self._loop.run_in_thread(partial(self._kept.write, self._recorded()))
-        logger.info(
-            "Uploading to %s%s: %s; %d rows a chunk%s, %d at once; spool: %s",
-            *(self._config.host, " over a database connection" * bool(self._config.db_url), self._described()),
-            *(self._config.chunk_rows, " at first" * (self._config.most_chunk_rows > self._config.chunk_rows)),
-            *(self._config.concurrent_uploads, self._spool.folder or "none"),
-        )
+        if not self._fatal:
+            config = self._config
+            logger.info(
+                "Uploading to %s%s: %s; %s a chunk%s, %d at once; spool: %s",
+                *(config.host, " over a database connection" * bool(config.db_url), self._described()),
+                *(counted(config.chunk_rows, "row"), " at first" * (config.most_chunk_rows > config.chunk_rows)),
+                *(config.concurrent_uploads, self._spool.folder or "none"),
+            )
         listen = self._crawler.signals.connect
         listen(self._close_if_fatal, signals.spider_opened)
         listen(self._flush, signals.spider_idle)
@@ -113,14 +131,15 @@ class SupabasePipeline:
         done = self._delivery.finish()
         if self._delivery.is_cut_off:
             logger.warning(
-                "The server is gone: waiting for it for up to %g s (SUPABASE_CLOSE_TIMEOUT).",
+                "The server is gone: waiting for it for up to %g s (SUPABASE_CLOSE_TIMEOUT).%s",
                 self._config.close_timeout,
+                " Then what is not uploaded is left to the next run." if self._spool.folder else "",
             )
         if not await self._loop.wait(done, self._config.close_timeout):
             logger.warning(
-                "%d chunks are still being uploaded, and %d wait, after %g s (SUPABASE_CLOSE_TIMEOUT): left for the "
-                "next run.",
-                *(self._delivery.in_flight, self._delivery.backlog, self._config.close_timeout),
+                "Not uploaded after %g s (SUPABASE_CLOSE_TIMEOUT): %s in flight, %d waiting.%s",
+                *(self._config.close_timeout, counted(self._delivery.in_flight, "chunk"), self._delivery.backlog),
+                " They are left to the next run." if self._spool.folder else "",
             )
         self._ticker.stop()
         self._patience.end()
@@ -157,8 +176,8 @@ class SupabasePipeline:
         self._recovered = self._spool.recover() if isinstance(self._spool, DiskSpool) and not self._fatal else []
         if self._recovered:
             logger.info(
-                "Earlier runs left %d chunks (%d bytes) in the spool: they are uploaded alongside.",
-                *(len(self._recovered), sum(stored.size for stored in self._recovered)),
+                "Earlier runs left %s (%d bytes) in the spool, to be uploaded beside the rows of this one.",
+                *(counted(len(self._recovered), "chunk"), sum(stored.size for stored in self._recovered)),
             )
 
     def _compose(self) -> None:
@@ -208,9 +227,9 @@ class SupabasePipeline:
             totals, seconds = self._stats.totals, now - self._last_progress
             uploaded = totals["uploaded"]
             logger.info(
-                "%d rows uploaded (%d rows/min), %d chunks in flight, %d on disk%s, %d rejected",
-                *(uploaded, 60 * (uploaded - self._uploaded_before) / seconds),
-                *(self._delivery.in_flight, self._delivery.backlog),
+                "%s uploaded (%d rows/min), %s in flight, %d on disk%s, %s rejected",
+                *(counted(uploaded, "row"), 60 * (uploaded - self._uploaded_before) / seconds),
+                *(counted(self._delivery.in_flight, "chunk"), self._delivery.backlog),
                 *(": the server is gone" if self._delivery.is_cut_off else "", totals["failed"]),
             )
             self._last_progress, self._uploaded_before = now, uploaded
@@ -230,40 +249,30 @@ class SupabasePipeline:
     def _summarize(self) -> None:
         totals = self._stats.totals
         logger.info(
-            "%d rows received: %d uploaded in %d requests, %d superseded by a newer row of the same key, %d rejected, "
-            "%d left in the spool",
-            *(totals["received"], totals["uploaded"], totals["request"], totals["superseded"]),
-            *(totals["failed"], totals["spooled"]),
+            "%s received: %d uploaded in %s, %d superseded by a newer row of the same key, %d rejected, %d left in the "
+            "spool",
+            *(counted(totals["received"], "row"), totals["uploaded"], counted(totals["request"], "request")),
+            *(totals["superseded"], totals["failed"], totals["spooled"]),
         )
-        if chunks := self._stats.settled_chunks:
+        if totals["chunk"] and (settled := self._stats.settled_chunks):
             logger.info(
-                "%d chunks (%d failed, %.3f s on average), %d retries",
-                *(totals["chunk"], totals["chunk_failed"], totals["upload_seconds"] / chunks, totals["retry"]),
+                "%s (%d failed, %.3f s on average), %s sent again",
+                *(counted(totals["chunk"], "chunk"), totals["chunk_failed"], totals["upload_seconds"] / settled),
+                counted(totals["retry"], "request"),
             )
         if totals["recovered"] or totals["recovered_failed"]:
-            logger.info(
-                "Of earlier runs: %d rows uploaded, %d rejected", totals["recovered"], totals["recovered_failed"]
-            )
-        if left := totals["spooled"] + totals["recovered_spooled"]:
-            logger.error(
-                "%d rows are not uploaded. They are in %s. The next crawl uploads them, or: scrapy supabase replay %s",
-                *(left, self._spool.folder, self._spool.folder),
-            )
+            recovered = counted(totals["recovered"], "row")
+            logger.info("Of earlier runs: %s uploaded, %d rejected", recovered, totals["recovered_failed"])
+        folder = self._spool.folder
+        if folder and (left := totals["spooled"] + totals["recovered_spooled"]):
+            logger.error("%s", kept_rows(left, folder))
         if failed := totals["failed"] + totals["recovered_failed"]:
-            where = self._spool.folder / REJECTED if self._spool.folder else "the log above"
-            reasons = ", ".join(
-                f"{number} x {code} ({table})" for (table, code), number in self._stats.rejected_by_code.most_common()
-            )
-            folder = self._spool.folder
-            again = f" Once mended: scrapy supabase replay --rejected {folder}" if folder else ""
-            logger.error(
-                "%d rows were rejected: %s. They are in %s, with the reasons.%s", failed, reasons, where, again
-            )
+            logger.error("%s", rejected_rows(failed, self._stats.rejected_by_code, folder and folder / REJECTED))
 
     def _described(self) -> str:
         def one(table: str) -> str:
             info = self._schema.info(table)
-            return f"{table} ({len(info.columns)} columns)" if info else table
+            return f"{table} ({counted(len(info.columns), 'column')})" if info else table
 
         return ", ".join(map(one, self._config.tables))
 

@@ -20,7 +20,16 @@ from pathlib import Path
 
 import msgspec
 
-from scrapy_supabase.spool_file import REJECTED, UnreadableError, append, append_shared, now, read_header, same_file
+from scrapy_supabase.spool_file import (
+    REJECTED,
+    UnreadableError,
+    append,
+    append_shared,
+    cannot_read,
+    now,
+    read_header,
+    same_file,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +109,7 @@ def dead_runs(folder: Path, project: str | None) -> Iterator[RunFolder]:
         try:
             found = RunFolder.adopt(path)
         except OSError as error:
-            logger.warning("The spool folder %s cannot be looked at: %s. It is left as it is.", path, error.strerror)
+            logger.warning("%s", cannot_read(path, error))
             continue
         if found is None:
             continue
@@ -117,7 +126,7 @@ def _is_of(found: RunFolder, project: str | None) -> bool:
         try:
             header = read_header(path)
         except (UnreadableError, OSError) as error:
-            logger.warning("%s. It is left as it is.", error)
+            logger.warning("%s", cannot_read(path, error))
             continue
         if header is not None:
             return project is None or header.project == project

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from scrapy_supabase.errors import ServerError, denied
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.schema import Schema
 
 
-def grant_sql(schema: Schema, table: str) -> str:
-    """What the role needs for the mode in force (new tables on hosted Supabase have no grants since 2026-10-30)."""
-    return f"GRANT {rights(schema.specs[table].mode)} ON {_table(schema, table)} TO {identifier(schema.role)};"
+def grant_sql(schema: Schema, table: str, error: ServerError) -> str:
+    """What the role needs for the mode in force (new tables on hosted Supabase have no grants since 2026-10-30).
+
+    `error` says what was denied: the table, its schema, or what else an insert needs (a sequence, a trigger's table).
+    """
+    kind, denied_name = denied(error.message) or ("table", table)
+    role = identifier(schema.role)
+    if kind == "sequence":
+        return f"GRANT usage ON SEQUENCE {_table(schema, denied_name)} TO {role};"
+    usage = f"GRANT usage ON SCHEMA {identifier(denied_name)} TO {role}; " if kind == "schema" else ""
+    name = _table(schema, denied_name if kind == "table" else table)
+    return f"{usage}GRANT {rights(schema.specs[table].mode)} ON {name} TO {role};"
 
 
 def rights(mode: Mode) -> str:
@@ -40,23 +50,33 @@ def add_column_sql(schema: Schema, table: str, names: Iterable[str]) -> str:
 def snapshot_sql(schema: Schema, table: str) -> str:
     """The columns that tell one run's rows from another's, in the key. An upsert needs all of it unique."""
     name, key = _table(schema, table), [c for c in schema.key(table) if c not in SNAPSHOT_STAMPS]
-    return (
+    info = schema.info(table)
+    listed = columns([*key, *SNAPSHOT_STAMPS])
+    add = (
         f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS snapshot_date date NOT NULL DEFAULT current_date, "
-        "ADD COLUMN IF NOT EXISTS snapshot_version integer NOT NULL DEFAULT 1; "
-        f"CREATE UNIQUE INDEX ON {name} ({columns([*key, *SNAPSHOT_STAMPS])});"
+        "ADD COLUMN IF NOT EXISTS snapshot_version integer NOT NULL DEFAULT 1"
     )
+    if info and key and set(key) == set(info.primary_key):  # it would let each key in only once
+        return f"{add}, DROP CONSTRAINT {identifier(f'{table}_pkey')}, ADD PRIMARY KEY ({listed});"
+    return f"{add}; CREATE UNIQUE INDEX ON {name} ({listed});"
+
+
+def lacks(table: str, names: Sequence[str]) -> str:
+    """What is said of columns that a table has not."""
+    return f"Table {table} has no column{'s' * (len(names) > 1)} {', '.join(map(repr, names))}"
 
 
 def unknown_columns(schema: Schema, table: str, names: Iterable[str]) -> str:
     """What is said of fields that have no column."""
     names = list(names)
+    one = len(names) == 1
     done = {
-        "drop": "left out",
-        "reject": "and rows that have it are rejected",
-        "collect": f"collected in column {schema.unknown.column!r}",
+        "drop": "it is left out" if one else "they are left out",
+        "reject": f"rows that have {'it' if one else 'one of them'} are rejected",
+        "collect": f"{'it is' if one else 'they are'} collected in column {schema.unknown.column!r}",
     }[schema.unknown.policy]
-    listed, sql = ", ".join(map(repr, names)), add_column_sql(schema, table, names)
-    return f"Table {table} has no column {listed}: {done} (SUPABASE_UNKNOWN_COLUMNS). To store it: {sql}"
+    them, sql = "it" if one else "them", add_column_sql(schema, table, names)
+    return f"{lacks(table, names)}: {done} (SUPABASE_UNKNOWN_COLUMNS). To store {them}, run: {sql}"
 
 
 def identifier(name: str) -> str:

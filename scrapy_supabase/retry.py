@@ -89,7 +89,7 @@ def log_retry(what: str) -> Callable[[RetryCallState], None]:
 
     def log(state: RetryCallState) -> None:
         logger.warning(
-            "%s: try %d failed (%s) Next try in %.1f s.",
+            "%s: try %d failed: %s Next try in %.1f s.",
             what,
             state.attempt_number,
             _error(state),

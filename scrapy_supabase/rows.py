@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import Mode, Row, TableSpec
-from scrapy_supabase.remedies import unknown_columns
+from scrapy_supabase.remedies import lacks, unknown_columns
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.values import encode_row, text_of
 
@@ -94,11 +94,12 @@ class RowBuilder:
         spec = self.table_of(kind)
         if spec is None:
             where = f"{kind.__module__}.{kind.__qualname__}"
-            message = f"items of class {where} have no table"
+            message = f"Items of class {where} have no table"
             if kind not in self._warned:
                 self._warned.add(kind)
                 logger.warning(
-                    "%s: they are rejected. Add %r (or '*') to SUPABASE_TABLES, or set SUPABASE_TABLE.", message, where
+                    "%s: they are rejected. Add %r (or '*') to SUPABASE_TABLES, or set SUPABASE_TABLE.",
+                    *(message, where),
                 )
             raise ItemError("no_table", message)
         recipe = self._recipes[kind] = _Recipe(spec, None if kind is dict else _fields_of())
@@ -110,7 +111,7 @@ class RowBuilder:
         if len(mapped) != len(values):
             columns = [names.get(name, name) for name in values]
             twice = next(column for column in columns if columns.count(column) > 1)
-            raise ItemError("same_column", f"two fields of the item go to column {twice!r} of {spec.name}", twice)
+            raise ItemError("same_column", f"two fields of the item go to column {twice!r} of table {spec.name}", twice)
         for column, stamp in spec.stamps.items():
             if column not in mapped:  # what was scraped is never replaced
                 mapped[column] = self._stamps[stamp](item, spec.name)
@@ -123,14 +124,13 @@ class RowBuilder:
         columns, unknown = self._schema.split(spec.name, names)
         if not columns:
             have = ", ".join(names) or "none"
-            message = f"no field of the item is a column of {spec.name} (fields: {have})"
+            message = f"no field of the item is a column of table {spec.name} (fields: {have})"
             return _Shape((), (), error=("no_column", message))
         collect: frozenset[str] = frozenset()
         if unknown:
             self._warn_of_unknown(spec.name, unknown)
             if self._schema.unknown.policy == "reject":
-                listed = ", ".join(unknown)
-                return _Shape((), (), error=("unknown_column", f"{spec.name} has no column {listed}"))
+                return _Shape((), (), error=("unknown_column", lacks(spec.name, unknown)))
             if self._schema.unknown.policy == "collect":
                 collect = frozenset(unknown)
                 columns = tuple(sorted({*columns, self._schema.unknown.column}))
@@ -159,7 +159,8 @@ class RowBuilder:
         self._warned.add((spec.name, key))
         logger.warning(
             "Rows for table %s have no value for its key (%s): each %s of them is a plain insert, and a row sent twice "
-            "is stored twice. Set SUPABASE_ON_CONFLICT to columns that the items have, with a unique index on them.",
+            "is stored twice. To prevent that, set SUPABASE_ON_CONFLICT to columns that the items have, with a unique "
+            "index on them.",
             spec.name,
             ", ".join(key),
             spec.mode,

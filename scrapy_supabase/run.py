@@ -58,19 +58,21 @@ class Run:
 
         Blocks. Raises `FatalError` where the database does not let it.
         """
-        policy = retrying(config.attempts, config.delay, patience, log_retry("Beginning the run"))
         tables = sorted(spec.name for spec in config.tables.values() if SNAPSHOT_VERSION in spec.stamps.values())
         if tables:
+            policy = retrying(config.attempts, config.delay, patience, log_retry("Taking a snapshot version"))
             arguments = {"tables": tables, "day": self.snapshot_date.isoformat()}
             try:
                 self.snapshot_version = int(policy(backend.call, NEXT_VERSION, arguments))
             except ServerError as error:
                 remedy = (
-                    f"Daily snapshots need the function {NEXT_VERSION}(tables text[], day date): run "
-                    "migrations/006_add_daily_snapshots.sql, or copy the function out of it."
+                    f"SUPABASE_DAILY_SNAPSHOTS needs the function {NEXT_VERSION}(tables text[], day date): run "
+                    "the part of migrations/006_add_daily_snapshots.sql that makes it."
                 )
                 raise fatal(error, "supabase_snapshot", remedy) from error
         if config.runs_table:
+            what = f"Writing the run to table {config.runs_table}"
+            policy = retrying(config.attempts, config.delay, patience, log_retry(what))
             try:
                 policy(backend.write, self._row(config.runs_table, {}))
             except ServerError as error:
@@ -91,7 +93,10 @@ class Run:
         try:
             backend.write(self._row(table, values))
         except SupabaseError as error:
-            logger.warning("The run could not be written to table %s (SUPABASE_RUNS_TABLE): %s", table, error)
+            logger.warning(
+                "The end of the run is not in table %s (SUPABASE_RUNS_TABLE); the items' rows are not affected: %s",
+                *(table, error.answer if isinstance(error, ServerError) else error),
+            )
 
     def _row(self, table: str, more: Mapping[str, Any]) -> Write:
         values = {"run_id": self.id, "spider": self.spider, "started_at": self.started, **more}

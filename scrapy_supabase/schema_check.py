@@ -7,7 +7,7 @@ tells the rest with any key. A finding that no upload can survive is raised befo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.errors import (
@@ -19,9 +19,10 @@ from scrapy_supabase.errors import (
     fatal,
 )
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
-from scrapy_supabase.remedies import add_column_sql, grant_sql, snapshot_sql, unique_index_sql, unknown_columns
+from scrapy_supabase.remedies import add_column_sql, grant_sql, lacks, snapshot_sql, unique_index_sql, unknown_columns
 from scrapy_supabase.retry import Patience, log_retry, retrying
 from scrapy_supabase.schema import Schema
+from scrapy_supabase.uploader import UPSERTS_REFUSED
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,7 @@ class SchemaCheck:
     """Checks the tables of `schema` against a backend and tells `schema` what it learns.
 
     `fields` maps a table to the columns that its items are known to have; those for the tables in `partly` may have
-    others, too. `attempts`, `delay` and `patience` are those of any request. `warn` is told what should be mended, and
-    how.
+    others, too. `attempts`, `delay` and `patience` are those of any request. `log` is told what should be mended.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class SchemaCheck:
         delay: float,
         patience: Patience,
         partly: Collection[str] = (),
-        warn: Callable[[str, str], None] | None = None,
+        log: logging.Logger = logger,
     ) -> None:
         self._backend = backend
         self._schema = schema
@@ -52,7 +52,7 @@ class SchemaCheck:
         self._partly = partly
         self._delay = delay
         self._patience = patience
-        self._warn = warn or _log_warning
+        self._logger = log
         self._policy = retrying(attempts, delay, patience, log_retry("Checking the tables"))
 
     def run(self) -> None:
@@ -62,7 +62,7 @@ class SchemaCheck:
             for spec in self._schema.specs.values():
                 self.check(spec)
         except TransientError as error:
-            remedy = "Nothing was crawled. Check SUPABASE_URL or SUPABASE_DB_URL, and that the project is up."
+            remedy = "Check that the project is up, and SUPABASE_URL or SUPABASE_DB_URL."
             raise fatal(error, "supabase_unavailable", remedy) from error
 
     def learn(self) -> None:
@@ -80,11 +80,11 @@ class SchemaCheck:
         if known:
             missing = [column for column in spec.on_conflict if column not in known.columns]
             if missing:
-                error = ServerError(f"{table} has no column {missing[0]!r}", code="PGRST204")
+                error = ServerError(lacks(table, missing[:1]), code="PGRST204")
                 raise self._bad_key(spec, missing[0], error)
             if schema.unknown.policy == "collect" and schema.unknown.column not in known.columns:
                 column = schema.unknown.column
-                message = ServerError(f"{table} has no column {column!r}", code="PGRST204")
+                message = ServerError(lacks(table, [column]), code="PGRST204")
                 remedy = (
                     f"SUPABASE_UNKNOWN_COLUMNS must be drop, reject or a jsonb column. {self._jsonb(table, column)}"
                 )
@@ -104,17 +104,17 @@ class SchemaCheck:
         _, missing = schema.split(table, SNAPSHOT_STAMPS)
         key = schema.key(table)
         if missing:
-            problem = f"{table} has no column {', '.join(missing)}"
+            problem = lacks(table, missing)
         elif spec.mode is not Mode.INSERT and key and not set(SNAPSHOT_STAMPS) <= set(key):
-            problem = f"the key of {table} ({', '.join(key)}) lacks {' and '.join(SNAPSHOT_STAMPS)}"
+            problem = f"the key of table {table} ({', '.join(key)}) lacks {' and '.join(SNAPSHOT_STAMPS)}"
         else:
             return
         raise self._no_snapshots(table, ServerError(problem, code="PGRST204"))
 
     def _no_snapshots(self, table: str, error: ServerError) -> FatalError:
         remedy = (
-            f"SUPABASE_DAILY_SNAPSHOTS keeps the rows of each run apart by these columns. Run: "
-            f"{snapshot_sql(self._schema, table)} Or see migrations/006_add_daily_snapshots.sql."
+            "SUPABASE_DAILY_SNAPSHOTS keeps the rows of each run apart by these columns. Run: "
+            f"{snapshot_sql(self._schema, table)}"
         )
         return fatal(error, "supabase_schema", remedy)
 
@@ -141,7 +141,7 @@ class SchemaCheck:
                     waited = True  # a table made a moment ago is not in the server's schema cache yet
                     self._patience.sleep(2 * self._delay)
                 elif error.code == "42501":
-                    remedy = grant_sql(schema, table)
+                    remedy = grant_sql(schema, table, error)
                     if mode is Mode.INSERT or not self._may_insert(table, columns):
                         raise fatal(error, error.reason, f"Run: {remedy}") from error
                     self._fall_back(spec, error, error.reason, remedy)
@@ -154,11 +154,7 @@ class SchemaCheck:
         if not self._schema.insert_fallback or self._schema.mode(spec.name) is Mode.INSERT:
             raise fatal(error, reason, f"Run: {remedy}") from error
         self._schema.fall_back(spec.name)
-        self._warn(
-            f"Table {spec.name} refuses upserts ({error}) Plain inserts from now on: rows that are there already will "
-            "be rejected or doubled.",
-            f"To mend it, run: {remedy}",
-        )
+        self._logger.warning(UPSERTS_REFUSED, spec.name, error.answer, remedy)
 
     def _may_insert(self, table: str, columns: tuple[str, ...]) -> bool:
         try:
@@ -179,30 +175,26 @@ class SchemaCheck:
     def _say_unknown(self, table: str, unknown: tuple[str, ...]) -> None:
         new = self._schema.first_mention(table, unknown)
         if new:
-            self._warn(unknown_columns(self._schema, table, new), "")
+            self._logger.warning("%s", unknown_columns(self._schema, table, new))
 
     def _say_key(self, spec: TableSpec, fields: tuple[str, ...]) -> None:
         """An upsert without a key silently is an insert (measured): say so before it happens."""
         mode, key = self._schema.mode(spec.name), self._schema.key(spec.name)
         if mode is Mode.INSERT:
             return
-        what = f"Table {spec.name}: "
         if not key and self._schema.info(spec.name):
-            what += "it has no primary key, so"
+            what = "has no primary key:"
         elif not key:
-            what += "this key may not read what the primary key is, so unless the items have its columns"
+            what = "does not tell this key what its primary key is: unless the items have its columns,"
         elif fields and spec.name not in self._partly and not set(key) <= set(fields):
-            what += f"the items have no value for its key ({', '.join(key)}), so"
+            what = f"gets no value for its key ({', '.join(key)}) from the items:"
         else:
             return
-        self._warn(
-            f"{what} each {mode} is a plain insert and rows sent twice are stored twice.",
-            "Set SUPABASE_ON_CONFLICT to columns that make a row unique, with a unique index on them.",
+        self._logger.warning(
+            "Table %s %s each %s is a plain insert, and a row sent twice is stored twice. To prevent that, set "
+            "SUPABASE_ON_CONFLICT to columns that make a row unique, with a unique index on them.",
+            *(spec.name, what, mode),
         )
 
     def _jsonb(self, table: str, column: str) -> str:
-        return "To make one: " + add_column_sql(self._schema, table, [column]).replace(" text;", " jsonb;")
-
-
-def _log_warning(text: str, remedy: str) -> None:
-    logger.warning("%s", f"{text} {remedy}".rstrip())
+        return "To make it, run: " + add_column_sql(self._schema, table, [column]).replace(" text;", " jsonb;")

@@ -167,7 +167,7 @@ def read_chunk_size(reader: Reader) -> dict[str, int]:
     allowed = f'a whole number of rows, 1 to {MOST_ROWS}, or "auto"'
     number = reader.number("BATCH_CHUNK_SIZE", 100, int, 1, allowed)
     if number > MOST_ROWS:
-        reader.warnings.append(f"BATCH_CHUNK_SIZE is {number}: {MOST_ROWS} rows a request is the most; that is used.")
+        reader.warnings.append(f"BATCH_CHUNK_SIZE is {number}: {MOST_ROWS} rows a request are the most, and are used.")
     number = min(number, MOST_ROWS)
     return {"chunk_rows": number, "most_chunk_rows": number}
 
@@ -237,7 +237,9 @@ def _warn_of_misspelt(reader: Reader) -> None:
             continue
         close = difflib.get_close_matches(name, KNOWN, 1, 0.85)
         if close:
-            reader.warnings.append(f"{name} is not a setting of scrapy-supabase. Did you mean {close[0]}?")
+            reader.warnings.append(
+                f"{name} is not a setting of scrapy-supabase, and not used. Did you mean {close[0]}?"
+            )
 
 
 KNOWN = frozenset(

@@ -103,6 +103,6 @@ def script_config(
     if not isinstance(table, str) or not table:
         reader.wrong("table_name", table, "a table's name, a text that is not empty", "")
     key_columns = reader.names_of("on_conflict", on_conflict or ())
-    reader.check()
+    reader.check("argument")
     spec = table_spec(table, mode, key_columns, {}, {}, snapshots=snapshots)
     return Config(url=url, key=key, routes={None: spec}, **values)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from scrapy.settings import BaseSettings
 
 from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.wording import counted
 
 FROM_ENVIRONMENT = (
     "BATCH_CHUNK_SIZE",
@@ -31,14 +32,12 @@ class Reader:
         self.problems: list[str] = []
         self.warnings: list[str] = []
 
-    def check(self) -> None:
-        """Raise `ConfigurationError` that lists what is wrong."""
+    def check(self, noun: str = "setting") -> None:
+        """Raise `ConfigurationError` that lists what is wrong; `noun` says what these are."""
         if self.problems:
             listed = "\n".join(f"  - {problem}" for problem in self.problems)
-            number = len(self.problems)
-            raise ConfigurationError(
-                f"{number} wrong setting{'s' * (number > 1)} for scrapy-supabase:\n{listed}", self.problems
-            )
+            number = counted(len(self.problems), f"wrong {noun}")
+            raise ConfigurationError(f"{number} for scrapy-supabase:\n{listed}", self.problems)
 
     def raw(self, name: str, default: Any = None) -> Any:
         """The value, from the environment where the setting has none and may be there; `default` for None."""
@@ -57,7 +56,7 @@ class Reader:
 
     def wrong(self, name: str, value: Any, allowed: str, default: T) -> T:
         """Note that a value cannot be used, and go on with `default`."""
-        shown = "a secret" if name in _SECRET and value is not None else _shown(value)
+        shown = "set (not shown here)" if name in _SECRET and value is not None else _shown(value)
         self.problems.append(f"{name} is {shown}: it must be {allowed}.")
         return default
 

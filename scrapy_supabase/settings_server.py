@@ -24,7 +24,8 @@ def read_key(reader: Reader) -> str:
         return ""
     if not isinstance(value, str) or not value.strip():
         allowed = (
-            "the project's secret key (Supabase dashboard > Project Settings > API keys), best set in the environment"
+            "the project's secret key (Supabase dashboard > Project Settings > API keys), best set in the environment: "
+            "export SUPABASE_KEY=sb_secret_…"
         )
         return reader.wrong("SUPABASE_KEY", None, allowed, "")
     if any(not " " < character < "\x7f" for character in value.strip()):
@@ -78,7 +79,9 @@ def read_db_url(reader: Reader) -> str | None:
     try:
         from psycopg.conninfo import conninfo_to_dict
     except ImportError:
-        reader.problems.append("SUPABASE_DB_URL needs psycopg. Run: pip install 'scrapy-supabase[postgres]'")
+        reader.problems.append(
+            "SUPABASE_DB_URL needs psycopg, which is not installed. Run: pip install 'scrapy-supabase[postgres]'"
+        )
         return None
     try:
         parts = conninfo_to_dict(value)

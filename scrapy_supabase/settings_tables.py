@@ -9,6 +9,7 @@ from scrapy.utils.misc import load_object
 
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
 from scrapy_supabase.settings_reader import Reader
+from scrapy_supabase.wording import sentence
 
 STAMPS = ("run_id", "row_id", "now", "hour", "date", *SNAPSHOT_STAMPS, "spider", "url")
 TABLE_KEYS = ("table", "on_conflict", "columns", "mode", "stamps", "snapshots", "row_id_column")
@@ -63,7 +64,7 @@ def _item_class(reader: Reader, name: str, target: Any) -> type | None:
         found = load_object(target) if isinstance(target, str) else target
     except (ImportError, NameError, ValueError) as error:
         found = None
-        reader.problems.append(f"{name}: the class cannot be imported ({error}).")
+        reader.problems.append(f"{name}: the class cannot be imported: {sentence(error)} Name it like shop.items.Book.")
     if found is not None and not isinstance(found, type):
         reader.wrong(name, found, "an item class, its import path, or '*'", None)
     return found if isinstance(found, type) else type("Unknown", (), {})
@@ -95,7 +96,8 @@ def _spec(reader: Reader, names: Mapping[str, str], values: Mapping[str, Any]) -
         elif on_conflict or snapshots:
             other = names["on_conflict"] if on_conflict else "SUPABASE_DAILY_SNAPSHOTS"
             reader.problems.append(
-                f"{names['row_id_column']} is set, and so is {other}: the rows of {table!r} have one key or the other."
+                f"{names['row_id_column']} is set, and so is {other}: the rows of {table!r} have "
+                "one key or the other. Take one away."
             )
         else:
             mode, on_conflict, stamps = Mode.IGNORE, (row_id,), {**stamps, row_id: "row_id"}
@@ -125,5 +127,5 @@ def _check_same_table(reader: Reader, routes: Mapping[type | None, TableSpec]) -
         other = first.setdefault(spec.name, spec)
         if (spec.mode, spec.on_conflict) != (other.mode, other.on_conflict):
             reader.problems.append(
-                f"SUPABASE_TABLES names table {spec.name!r} twice with another mode or on_conflict: they must be equal."
+                f"SUPABASE_TABLES names table {spec.name!r} twice, with different mode or on_conflict: make them equal."
             )

@@ -33,6 +33,7 @@ from scrapy_supabase.spool_file import (
     UnreadableError,
     append,
     append_shared,
+    cannot_read,
     count_rows,
     now,
     read_chunk,
@@ -41,6 +42,7 @@ from scrapy_supabase.spool_file import (
     row_of,
     sync_folder,
 )
+from scrapy_supabase.wording import reason, sentence
 
 logger = logging.getLogger(__name__)
 
@@ -118,8 +120,8 @@ class DiskSpool:
                 note_run(folder, facts.get("run", run), facts.get("project", ""), tuple(schema.specs))
         except OSError as error:
             raise ConfigurationError(
-                f"The spool folder {folder} cannot be written ({error.strerror}). Set SUPABASE_SPOOL_DIR to a folder "
-                "that can, or to None: then rows that are not stored yet are lost with the process."
+                f"The spool folder {folder} cannot be written: {sentence(reason(error))} Set SUPABASE_SPOOL_DIR to a "
+                "folder that can, or to None: then rows that are not uploaded yet are lost with the process."
             ) from error
 
     @property
@@ -180,7 +182,8 @@ class DiskSpool:
             append_shared(self.folder / REJECTED, lines, fsync=self._fsync)
         except OSError as error:
             logger.error(  # noqa: TRY400 (a full disk needs no traceback)
-                "The reject file in %s cannot be written: %s. Its rows:", self.folder, error.strerror
+                "The reject file %s cannot be written: %s. Rejected rows are in this log instead:",
+                *(self.folder / REJECTED, reason(error)),
             )
             _log_rows(rejections)
 
@@ -199,8 +202,8 @@ class DiskSpool:
             pass  # it was never made: the disk was full
         except OSError as error:
             logger.warning(
-                "The spool file %s cannot be changed: %s. Its rows will be sent again.",
-                *(self.folder / chunk.file, error.strerror),
+                "The spool file %s cannot be changed: %s. Its rows are uploaded; the next run uploads them once more.",
+                *(self.folder / chunk.file, reason(error)),
             )
 
     def leave(self, chunk: Chunk) -> tuple[Rejection, ...]:
@@ -210,7 +213,7 @@ class DiskSpool:
         try:
             self._rewrite(chunk.file, chunk.rows)
         except OSError as error:
-            lost = _not_kept(chunk, f"the disk does not take it: {error.strerror}")
+            lost = _not_kept(chunk, f"the disk does not take it: {reason(error)}")
             _log_rows(lost)
             return lost
         return ()
@@ -229,7 +232,7 @@ class DiskSpool:
         try:
             header, lines, torn = read_chunk(path)
         except (UnreadableError, OSError) as error:
-            logger.error("%s. It stays where it is; its rows are not uploaded.", error)  # noqa: TRY400
+            logger.error("%s Its rows are not uploaded.", cannot_read(path, error))  # noqa: TRY400
             return Loaded(None)
         rows: list[Row] = []
         damaged: list[Rejection] = []
@@ -291,7 +294,10 @@ class DiskSpool:
                 sync_folder(self._own.path)
         except OSError as error:
             if name not in self._incomplete:  # it was never made
-                logger.warning("The spool file %s cannot be renamed: %s", self.folder / name, error.strerror)
+                logger.warning(
+                    "The spool file %s cannot be renamed: %s. A run that recovers it may upload its rows too late.",
+                    *(self.folder / name, reason(error)),
+                )
                 return name
         if name in self._incomplete:
             self._incomplete.remove(name)
@@ -328,9 +334,9 @@ class DiskSpool:
     def _not_written(self, name: str, error: OSError) -> None:
         if not self._incomplete:
             logger.error(
-                "The spool in %s cannot be written: %s. Uploading goes on from memory; until there is space again, "
-                "rows that are not uploaded are lost if this process is killed.",
-                *(self.folder, error.strerror),
+                "The spool in %s cannot be written: %s. Uploading goes on from memory; until this is mended, rows that "
+                "are not uploaded are lost if this process is killed.",
+                *(self.folder, reason(error)),
             )
         self._incomplete.add(name)
 
@@ -389,4 +395,4 @@ def _not_kept(chunk: Chunk, why: str) -> tuple[Rejection, ...]:
 def _log_rows(rejections: tuple[Rejection, ...]) -> None:
     for row in rejections:
         text = row.data.decode("utf-8", "replace")
-        logger.error("Row not in table %s (%s: %s): %s", row.table, row.code, row.message, text)
+        logger.error("Not in table %s (%s): %s The row: %s", row.table, row.code, sentence(row.message), text)

@@ -20,6 +20,7 @@ import msgspec
 from scrapy_supabase.errors import SupabaseError
 from scrapy_supabase.models import Mode, Rejection, Row
 from scrapy_supabase.values import text_of_json
+from scrapy_supabase.wording import reason, sentence
 
 FORMAT = 1
 REJECTED = "rejected.jsonl"
@@ -204,6 +205,12 @@ def reject_lines(path: Path) -> Iterator[Iterator[tuple[bytes, RejectedLine | No
         yield lines()
 
 
+def cannot_read(path: Path, error: UnreadableError | OSError) -> str:
+    """What is said of a file or folder that cannot be read."""
+    why = f"{path} cannot be read: {sentence(reason(error))}" if isinstance(error, OSError) else str(error)
+    return why if isinstance(error, FileNotFoundError) else f"{why} It is left as it is."
+
+
 def count_rows(path: Path) -> int:
     """How many rows a chunk's file has."""
     with path.open("rb") as file:
@@ -256,9 +263,11 @@ def _header(path: Path, line: bytes) -> Header | None:
     try:
         header = msgspec.json.decode(line, type=Header)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UnreadableError(f"{path} does not begin with a header that can be read ({error})") from error
+        raise UnreadableError(f"{path} is no file of a spool, or is damaged: {sentence(error)}") from error
     if header.format != FORMAT:
-        raise UnreadableError(f"{path} has format {header.format}, this version reads {FORMAT}")
+        raise UnreadableError(
+            f"{path} has format {header.format}, and this version of scrapy-supabase reads {FORMAT}: it is another's."
+        )
     return header
 
 

@@ -35,6 +35,7 @@ from scrapy_supabase.settings_given import project_of, script_config
 from scrapy_supabase.settings_server import LOCAL
 from scrapy_supabase.spool import Loaded, NoSpool, Spool
 from scrapy_supabase.values import printable
+from scrapy_supabase.wording import counted
 
 if TYPE_CHECKING:
     from supabase import Client
@@ -231,9 +232,9 @@ class Upload:
         result = self.result
         result.seconds = time.perf_counter() - self._started
         logger.info(
-            "%d rows uploaded, %d failed, in %.1f s: %d chunks (%d failed, %.3f s on average), %d requests, %d retries",
-            *(result.uploaded, result.failed, result.seconds, result.chunks, result.failed_chunks),
-            *(result.average_chunk_seconds, result.requests, result.retries),
+            "%s uploaded, %d failed, in %.1f s: %s (%d failed, %.3f s on average), %s, %d sent again",
+            *(counted(result.uploaded, "row"), result.failed, result.seconds, counted(result.chunks, "chunk")),
+            *(result.failed_chunks, result.average_chunk_seconds, counted(result.requests, "request"), result.retries),
         )
 
     def sealed(self, chunk: Chunk) -> None:
@@ -253,9 +254,9 @@ class Upload:
         result.retries += effort.retries
         result.chunk_seconds += effort.seconds
         logger.info(
-            "Chunk %d of %s: %d of %d rows uploaded to %s in %.3f s",
-            *(result.chunks, self._chunks_expected or "?", outcome.uploaded, len(outcome.chunk.rows)),
-            *(outcome.chunk.table, effort.seconds),
+            "Chunk %d%s: %d of %s uploaded to %s in %.3f s",
+            *(result.chunks, f" of {self._chunks_expected}" if self._chunks_expected else "", outcome.uploaded),
+            *(counted(len(outcome.chunk.rows), "row"), outcome.chunk.table, effort.seconds),
         )
 
     def left(self, kept: Chunk | Stored, rows: int) -> None:  # noqa: ARG002
@@ -279,7 +280,7 @@ class Upload:
     def failed(self, error: FatalError) -> None:
         """See `observer.Observer`."""
         self.result.error = error
-        logger.error("The upload ends (%s): %s", error.reason, error)
+        logger.error("The upload ends early (%s): %s", error.reason, error)
 
     def _cleaned(self, _table: str) -> None:
         self.result.cleaned += 1

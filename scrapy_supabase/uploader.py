@@ -22,16 +22,22 @@ from scrapy_supabase.errors import (
     TooLargeError,
     TransientError,
     UpsertRefusedError,
+    denied,
     fatal,
     is_policy_violation,
 )
 from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, Row
-from scrapy_supabase.remedies import grant_sql, policy_sql, unique_index_sql, unknown_columns
+from scrapy_supabase.remedies import grant_sql, lacks, policy_sql, unique_index_sql, unknown_columns
 from scrapy_supabase.retry import Patience, retrying
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.work import Piece, Work, collected
 
 logger = logging.getLogger(__name__)
+
+UPSERTS_REFUSED = (
+    "Table %s refuses upserts: %s From now on its rows are inserted: those that are there already will be rejected, or "
+    "stored twice where no unique index forbids it. To mend it, run: %s"
+)
 
 
 class _RefusedRowsError(Exception):
@@ -187,7 +193,7 @@ class Uploader:
                 self._patience.sleep(max(self._delay, error.retry_after or 0.0))
                 work.split(rows, one_is_bad=False)
             else:
-                logger.info("%s: given up for now (%s)", work.chunk, error)
+                logger.warning("%s: not uploaded yet: %s Its rows are kept.", work.chunk, error)
                 work.gone = None if error.internal else error
                 work.give_up(rows)
         except FatalError as error:
@@ -226,8 +232,11 @@ class Uploader:
             except FatalError as error:
                 if error.code != "42501":
                     raise
-                remedy = grant_sql(self._schema, table)
-                if mode is Mode.INSERT or not self._schema.insert_fallback or not self._may_insert(work, write):
+                remedy = grant_sql(self._schema, table, error)
+                # Rights to something else, such as a sequence, are asked for by rows only.
+                of_table = denied(error.message) in (None, ("table", table))
+                may_insert = mode is not Mode.INSERT and self._schema.insert_fallback and of_table
+                if not may_insert or not self._may_insert(work, write):
                     raise fatal(error, error.reason, f"Run: {remedy}") from error
                 self._fall_back(work, error, remedy)
             else:
@@ -243,13 +252,12 @@ class Uploader:
         columns, cannot = self._schema.split(table, rows[0].columns)
         unknown = self._schema.unknown
         if cannot and unknown.policy == "reject":
-            message = f"{table} has no column {', '.join(cannot)}"
-            raise _RefusedRowsError(ServerError(message, code="unknown_column"))
+            raise _RefusedRowsError(ServerError(lacks(table, cannot), code="unknown_column"))
         if cannot and unknown.policy == "collect":
             rows = tuple(collected(row, frozenset(cannot), unknown.column) for row in rows)
             columns = rows[0].columns
         if not columns:
-            message = f"no field of the row is a column of {table} (fields: {', '.join(cannot)})"
+            message = f"no field of the row is a column of table {table} (fields: {', '.join(cannot)})"
             raise _RefusedRowsError(ServerError(message, code="no_column"))
         return columns, rows
 
@@ -285,7 +293,10 @@ class Uploader:
             if error.reason != "supabase_no_table" or work.waited_for_schema:
                 raise
             work.waited_for_schema = True
-            logger.warning("%s: %s Trying once more in %.1f s.", work.chunk, error, 2 * self._delay)
+            logger.warning(
+                "%s: the server does not know the table (yet): %s Next try in %.1f s.",
+                *(work.chunk, error.answer, 2 * self._delay),
+            )
             self._patience.sleep(2 * self._delay)
             policy(attempt)
 
@@ -295,11 +306,14 @@ class Uploader:
         work.effort.retries += 1
         if state is not None:
             logger.warning(
-                "%s: try %d of %d failed (%s) Next try in %.1f s.",
-                *(work.chunk, state.attempt_number, self._attempts, error, state.upcoming_sleep),
+                "%s: try %d of %d failed: %s Next try in %.1f s.",
+                *(work.chunk, state.attempt_number, min(self._attempts, error.tries or self._attempts)),
+                *(error, state.upcoming_sleep),
             )
         else:
-            logger.warning("%s: failed (%s) Trying in halves.", work.chunk, error)
+            logger.warning(
+                "%s: too much for the server: %s Its halves are sent one after the other.", work.chunk, error
+            )
         table = work.chunk.table
         if not error.ambiguous or (rows[0].key is not None and self._schema.mode(table) is not Mode.INSERT):
             return  # not stored, or sending it twice stores it once
@@ -307,8 +321,9 @@ class Uploader:
         if table not in self._warned_of_doubles:
             self._warned_of_doubles.add(table)
             logger.warning(
-                "Table %s: a request got no answer and is sent again. If it was stored, its rows are there twice. "
-                "Set SUPABASE_ON_CONFLICT to columns that make a row unique, with a unique index on them.",
+                "Table %s: a request got no answer and is sent again. If it was stored, its rows are stored twice now. "
+                "To prevent that, set SUPABASE_ON_CONFLICT to columns that make a row unique, with a unique index on "
+                "them.",
                 table,
             )
 
@@ -318,13 +333,13 @@ class Uploader:
             remedy = f"SUPABASE_ON_CONFLICT must name columns of {table}."
             raise fatal(error, "supabase_schema", remedy) from error
         if column not in sent:  # a trigger or a default of the table's own is at fault
-            remedy = f"Mend the table {table}: it asks for a column of its own that is not there."
+            remedy = f"Mend table {table}: a trigger or a default of its own asks for a column that is not there."
             raise fatal(error, "supabase_schema", remedy) from error
         self._schema.drop(table, column)
         if not self._schema.first_mention(table, [column]):
             return
         if error.code == "428C9":
-            logger.warning("Column %r of %s is made by the database: it is not sent from now on.", column, table)
+            logger.warning("Table %s makes column %r itself: it is not sent from now on.", table, column)
         else:
             logger.warning("%s", unknown_columns(self._schema, table, [column]))
 
@@ -332,11 +347,7 @@ class Uploader:
         work.effort.fallbacks += 1
         table = work.chunk.table
         if self._schema.fall_back(table):
-            logger.warning(
-                "Table %s refuses upserts (%s) Plain inserts from now on: rows that are there already will be rejected "
-                "or doubled. To mend it, run: %s",
-                *(table, error, remedy),
-            )
+            logger.warning(UPSERTS_REFUSED, table, error.answer, remedy)
 
     def _index_remedy(self, table: str) -> str:
         return unique_index_sql(self._schema, table)
@@ -365,7 +376,9 @@ class Uploader:
         last = work.rejections[-1]
         if not all(is_policy_violation(r.code, r.message) for r in work.rejections):
             return
-        remedy = f"Run: {policy_sql(self._schema, table, 'insert', 'select', 'update')} Or use the secret key."
+        remedy = (
+            f"Use the project's secret key, or run: {policy_sql(self._schema, table, 'insert', 'select', 'update')}"
+        )
         work.fatal = fatal(ServerError(last.message, code=last.code), "supabase_permission_denied", remedy)
         work.rejections.clear()
         work.left.extend(work.chunk.rows)

@@ -19,6 +19,7 @@ from uuid import UUID
 import msgspec
 
 from scrapy_supabase.errors import ItemError
+from scrapy_supabase.wording import sentence
 
 # Types that msgspec encodes as PostgreSQL reads them, whatever the value; floats only where they are finite.
 _EXACT = frozenset({str, int, bool, type(None), Decimal, datetime, date, time, timedelta, UUID, msgspec.Raw})
@@ -104,9 +105,9 @@ def _blame(row: Mapping[str, Any], error: Exception) -> ItemError:
         except RecursionError:
             return ItemError("too_deep", f"field {name!r} contains itself or is nested too deeply", name)
         except Exception as found:  # noqa: BLE001 (whatever it is, it is this field's)
-            what = f"field {name!r} of type {_type_name(value)} cannot be stored: {found}"
-            return ItemError("not_encodable", f"{what}. Turn it into text, a number, a list or a dict.", name)
-    return ItemError("not_encodable", f"the item cannot be stored: {error}")
+            what = f"field {name!r} of type {_type_name(value)} cannot be stored: {sentence(found)}"
+            return ItemError("not_encodable", f"{what} Turn it into text, a number, a list or a dict.", name)
+    return ItemError("not_encodable", f"the item cannot be stored: {sentence(error)}")
 
 
 def text_of(value: Any) -> str:

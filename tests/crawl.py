@@ -21,6 +21,8 @@ import scrapy
 from scrapy.http import Response
 from scrapy.http.response.text import TextResponse
 
+from scrapy_supabase import pipeline
+
 
 @dataclasses.dataclass
 class Author:
@@ -67,7 +69,8 @@ class TestSpider(scrapy.Spider):
     plan: dict[str, Any]
 
     async def start(self) -> AsyncIterator[Any]:
-        """Items first, then requests."""
+        """Items first, then requests. `progress_every` seconds are a minute."""
+        pipeline._PROGRESS_EVERY = self.plan.get("progress_every", pipeline._PROGRESS_EVERY)
         for item in self.plan.get("items", []):
             yield made(item)
         for number in range(self.plan.get("count", 0)):

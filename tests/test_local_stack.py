@@ -233,7 +233,7 @@ def test_a_missing_wheel_is_an_error_that_says_what_to_type(folder: Path, tmp_pa
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SCRAPY_SUPABASE")}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert "pip install scrapy-supabase[local]" in done.stderr
+    assert "pip install 'scrapy-supabase[local]'" in done.stderr
 
 
 def test_a_variable_that_names_no_server_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

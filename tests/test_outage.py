@@ -117,8 +117,8 @@ def test_the_crawl_goes_on_in_flat_memory_and_the_backlog_drains_in_order(
     disk.close()
     assert not list(tmp_path.glob("*/*"))
     assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 1
-    assert "The server is gone (OSError: no route to host.) The crawl goes on; its rows are kept in" in caplog.text
-    assert "The server is back after 122 s: 500 chunks wait for it." in caplog.text
+    assert f"The server is gone: OSError: no route to host. Rows are kept in {tmp_path} and uploaded" in caplog.text
+    assert "The server is back after 122 s. Kept on disk and uploaded now: 500 chunks." in caplog.text
     assert engine.stats.totals["outage_seconds"] == 122
 
 
@@ -289,7 +289,7 @@ def test_a_chunk_that_never_works_does_not_stop_the_others(tmp_path: Path, caplo
     engine.balance()
     assert sorted(numbers(server.seen)) == [n for n in range(30) if n % 10 != 7]
     assert engine.stats.totals["spooled"] == 3
-    assert "Its rows stay in the spool for the next run." in caplog.text
+    assert f"Its rows stay in {tmp_path} for the next run." in caplog.text
     disk.close()
     again = spool(tmp_path, "later")
     found = again.recover()
@@ -388,7 +388,8 @@ def test_files_that_a_crash_left_half_written(tmp_path: Path, caplog: pytest.Log
     assert numbers(server.seen) == [1, 2, 1, 2]
     totals = engine.stats.totals
     assert (totals["torn"], totals["recovered"], totals["recovered_failed"]) == (2, 4, 1)
-    assert "has format 9, this version reads 1. It stays where it is; its rows are not uploaded." in caplog.text
+    assert "has format 9, and this version of scrapy-supabase reads 1: it is another's." in caplog.text
+    assert "It is left as it is. Its rows are not uploaded." in caplog.text
     again.close()
     assert '"code":"damaged"' in (tmp_path / "rejected.jsonl").read_text()
     assert [path.name for path in tmp_path.glob("*/*.*")] == [names[4].name]

@@ -92,7 +92,7 @@ def test_rows_for_a_table_that_is_gone_do_not_end_the_crawl(crawl: Crawler, sql:
     done = crawl({"items": [{"id": 1}]}, SUPABASE_URL=proxy.url)
     assert done.stats["finish_reason"] == "finished"
     assert done.counts("uploaded", "recovered_spooled") == (1, 1)
-    assert "Rows of an earlier run for table t_b cannot be uploaded: PGRST205" in done.log
+    assert "Rows that an earlier run left for table t_b cannot be uploaded and stay in the spool: PGRST205" in done.log
 
 
 def test_rejects_of_an_earlier_run_keep_its_name(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
@@ -111,7 +111,7 @@ def test_rejects_of_an_earlier_run_keep_its_name(crawl: Crawler, table: Sql, pro
     (line,) = done.rejected
     assert (line["spider"], line["code"], line["mode"], line["key"]) == ("test1", "22P02", "upsert", [])
     assert (line["columns"], line["row"]) == (["id", "n"], {"id": 2, "n": "many"})
-    assert "1 rows were rejected: 1 x 22P02 (t)." in done.log
+    assert "Rejected: 1 row: 1 x 22P02 (t)." in done.log
     assert "scrapy supabase replay --rejected" in done.log
 
 
@@ -127,7 +127,7 @@ def test_an_outage_in_mid_crawl(crawl: Crawler, table: Sql, proxy: FaultProxy, s
     done = crawl.finish(process)
     assert done.counts("uploaded", "spooled", "outage") == (6000, 0, 1), done.log
     assert table("select count(*) from t") == [(6000,)]
-    assert done.log.count("The server is gone (http_503") == 1
+    assert done.log.count("The server is gone: http_503") == 1
     assert done.log.count("The server is back after") == 1
     assert done.stats["supabase/outage_seconds"] > 1  # the first look is after two seconds
     assert done.stats.get("supabase/backpressure_seconds", 0) < 0.5
@@ -289,7 +289,7 @@ def test_rows_without_a_key_may_be_doubled_and_that_is_said(crawl: Crawler, sql:
     proxy.always = faults.passes
     done = crawl({"items": []}, SUPABASE_URL=proxy.url)
     assert done.counts("recovered", "recovered_ambiguous") == (5, 5)
-    assert "rows of an earlier run are uploaded that have no key" in done.log
+    assert "rows that an earlier run left are uploaded, and they have no key" in done.log
     assert "SUPABASE_ROW_ID_COLUMN" in done.log
 
 

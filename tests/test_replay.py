@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -95,7 +96,7 @@ def test_replay_uploads_what_is_left(
     assert table("select count(*) from t") == [(250,)]
     again = command("replay", url=proxy.url)
     assert (again.returncode, again.stdout) == (0, again.stdout)
-    assert again.stdout.startswith("Nothing is left in ")
+    assert again.stdout.startswith("Nothing to upload in ")
     assert command("replay", "--dry-run").stdout.endswith("(0 rows)\n")
 
 
@@ -124,7 +125,10 @@ def test_rejected_rows_are_replayed_when_mended(crawl: Crawler, command: Command
     path = tmp_path / "spool" / "rejected.jsonl"
     mentioned = command("replay")
     assert mentioned.returncode == 0
-    assert f"3 rejected rows are in {path}. Once mended: scrapy supabase replay --rejected" in mentioned.stdout
+    assert (
+        f"In {path}: 3 rejected rows. When the table or the rows are mended, run: scrapy supabase replay --rejected"
+        in mentioned.stdout
+    )
     assert "23514" in command("replay", "--rejected", "--dry-run").stdout
     table("alter table t drop constraint short")
     path.write_text(path.read_text().replace("longer", "mended"))
@@ -151,7 +155,7 @@ def test_lines_that_are_no_rows_stay_in_the_reject_file(
     table("alter table t add column yy int, add column zz int; notify pgrst, 'reload schema'")
     done = command("replay", "--rejected")
     assert done.returncode == 1
-    assert "1 lines of" in done.stderr
+    assert f"Left in {path}: 1 line without a row." in done.stderr
     assert table("select id, yy from t") == [(5, 1)]
     lines = path.read_text().splitlines()
     assert [line for line in lines if "not json" in line] == ["not json"]
@@ -167,7 +171,7 @@ def test_replay_asks_where_newer_rows_may_be_stored(
     table("insert into t values (0, 'newer', 2)")
     asked = command("replay", url=proxy.url)
     assert asked.returncode == 1
-    assert "5 rows were scraped before a later crawl for the same table (t)" in asked.stderr
+    assert "Nothing was uploaded: 5 rows for t may be older than what is stored now" in asked.stderr
     assert "--mode upsert" in asked.stderr
     assert table("select count(*) from t") == [(1,)]
     assert command("replay", "--mode", "ignore", url=proxy.url).returncode == 0
@@ -179,7 +183,7 @@ def test_replay_leaves_others_alone(
 ) -> None:
     """Rows of another project, and those of a crawl that is running."""
     left(items(5))
-    assert "5 rows of another project" in command("replay").stdout
+    assert "Left alone: 5 rows of another project" in command("replay").stdout
     assert table("select count(*) from t") == [(0,)]
     proxy.faults.extend([faults.passes] * 2)
     proxy.always = faults.hangs
@@ -187,7 +191,7 @@ def test_replay_leaves_others_alone(
     plan = {"pages": 300, "site": site(pages)}
     process = crawl.start(plan, SUPABASE_URL=proxy.url, DOWNLOAD_DELAY=0.02, SUPABASE_CLOSE_TIMEOUT=0.2)
     assert eventually(lambda: "running" in command("replay", "--dry-run").stdout)
-    assert "rows belong to crawls that are running" in command("replay", url=proxy.url).stdout
+    assert re.search(r"Left alone: \d+ rows? of crawls that are running\.", command("replay", url=proxy.url).stdout)
     process.send_signal(signal.SIGINT)
     crawl.finish(process)
 
@@ -206,7 +210,7 @@ def test_replay_without_a_server_leaves_everything(
     done = command("replay", url=proxy.url, SUPABASE_MAX_OUTAGE="0.5")
     assert done.returncode == 1
     assert "0 rows uploaded, 0 rejected, 120 left" in done.stdout
-    assert "Again: scrapy supabase replay" in done.stderr
+    assert "To upload without one, run: scrapy supabase replay" in done.stderr
     proxy.always = faults.passes
     assert command("replay", url=proxy.url).returncode == 0
     assert table("select count(*) from t") == [(120,)]
@@ -279,13 +283,13 @@ def test_load_rejects_what_is_no_row_and_goes_on(command: Command, table: Sql, t
     done = command("load", "-", "--table", "t", text=text)
     assert done.returncode == 1
     assert "2 rows uploaded, 4 rejected" in done.stdout
-    assert "1 rows lost characters that PostgreSQL cannot store" in done.stdout
-    assert "Rejected: 3 x bad_line (t), 1 x 22P02 (t)." in done.stderr
+    assert "PostgreSQL cannot store (NUL, lone surrogates) were left out of 1 row." in done.stdout
+    assert "Rejected: 4 rows: 3 x bad_line (t), 1 x 22P02 (t)." in done.stderr
     lines = [json.loads(line) for line in (tmp_path / "spool" / "rejected.jsonl").read_text().splitlines()]
     assert lines[0]["message"].startswith("standard input, line 2: ")
     assert [line["row"] for line in lines if line["code"] == "bad_line"] == ['{"id": ', "null", "[1]"]
     ragged = command("load", "-", "--table", "t", "--format", "csv", text="id,n\n5\n6,1\n")
-    assert "it has 1 cells, the header has 2" in (tmp_path / "spool" / "rejected.jsonl").read_text()
+    assert "it has 1 cell, the header has 2" in (tmp_path / "spool" / "rejected.jsonl").read_text()
     assert ragged.returncode == 1
     latin = command("load", "-", "--table", "t", "--format", "csv", text="id,title\n7,é\n".encode("latin-1"))
     assert "--encoding latin-1" in latin.stderr
@@ -357,7 +361,7 @@ def test_control_c_during_a_load_loses_nothing(table: Sql, proxy: FaultProxy, pr
         process.kill()
         process.wait()
     assert process.returncode == 130, said
-    assert "interrupted; what is not uploaded is kept." in said
+    assert "interrupted. What was read and not uploaded is in the spool" in said
     kept = [line for path in (tmp_path / "spool").glob("*/*.jsonl") for line in path.read_text().splitlines()[1:]]
     stored = table("select count(*) from t")[0][0]
     assert len(kept) + stored >= 200

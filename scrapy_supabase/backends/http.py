@@ -70,7 +70,7 @@ class HttpPool:
                 connection.sock.settimeout(self._timeout)  # type: ignore[attr-defined]
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
-                _raise(error, ambiguous=False)
+                self._raise(error, f"no connection to {self._host} within {_CONNECT_TIMEOUT:g} s", ambiguous=False)
         return self._finish(connection, memoryview(_message(head, body)), b"")
 
     def send(self, head: bytes, body: bytes) -> SentRequest | None:
@@ -115,7 +115,9 @@ class HttpPool:
                     connection.close()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            _raise(error, ambiguous=True)
+            self._raise(
+                error, f"no answer from {self._host} for {self._timeout:g} s (SUPABASE_TIMEOUT)", ambiguous=True
+            )
         except BaseException:
             connection.close()
             raise
@@ -129,6 +131,15 @@ class HttpPool:
     def _give_back(self, connection: http.client.HTTPConnection) -> None:
         if connection.sock is not None:  # else the server asked to close it
             self._idle.put(connection)
+
+    def _raise(self, error: Exception, in_time: str, *, ambiguous: bool) -> NoReturn:
+        """Raise what to say of `error`; `in_time` is what did not happen where it is a timeout."""
+        text = (isinstance(error, OSError) and error.strerror) or str(error) or "the connection was closed"
+        through = f" by proxy {self._proxy.hostname}" if self._proxy else ""
+        said = f"{text} ({self._host}{through})"
+        made = TransientError(in_time if isinstance(error, TimeoutError) else said, code=type(error).__name__)
+        made.ambiguous = ambiguous
+        raise made from error
 
     def _new(self) -> http.client.HTTPConnection:
         at: SplitResult = self._proxy or self._url
@@ -242,10 +253,3 @@ def _proxy_headers(proxy: SplitResult) -> dict[str, str]:
 
     pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
     return {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
-
-
-def _raise(error: Exception, *, ambiguous: bool) -> NoReturn:
-    text = str(error) or "the connection was closed without an answer"
-    made = TransientError(text, code=type(error).__name__)
-    made.ambiguous = ambiguous
-    raise made from error

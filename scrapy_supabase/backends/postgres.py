@@ -278,7 +278,7 @@ class _Sent:
             rest = until - time.monotonic()
             if rest <= 0 or not poll.poll(rest * 1000):
                 self._cancel()
-                silent = TransientError(f"no answer for {self._timeout:g} s", code="TimeoutError")
+                silent = TransientError(f"no answer for {self._timeout:g} s (SUPABASE_TIMEOUT)", code="TimeoutError")
                 silent.ambiguous = True
                 raise silent
 
@@ -320,7 +320,7 @@ def _error(result: pq.abc.PGresult) -> ServerError:
         _text(value) if (value := result.error_field(each)) else None
         for each in (field.SQLSTATE, field.MESSAGE_PRIMARY, field.MESSAGE_DETAIL, field.MESSAGE_HINT)
     )
-    return classify_sql(code or "", message or "no message", details, hint)
+    return classify_sql(code or "", message or "the answer has no message", details, hint)
 
 
 def _lost(error: psycopg.Error, *, ambiguous: bool) -> TransientError:

@@ -83,8 +83,7 @@ def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
         except ServerError as failed:
             yield error(
                 "snapshots",
-                f"the function {NEXT_VERSION}(tables text[], day date) cannot be called ({failed.code}: "
-                f"{failed.message})",
+                f"the function {NEXT_VERSION}(tables text[], day date) cannot be called ({failed.answer})",
                 "Run migrations/006_add_daily_snapshots.sql, or copy the function out of it.",
             )
         else:
@@ -97,7 +96,7 @@ def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
         except ServerError as failed:
             yield error(
                 "ledger",
-                f"table {config.runs_table} (SUPABASE_RUNS_TABLE) takes no row ({failed.code}: {failed.message})",
+                f"table {config.runs_table} (SUPABASE_RUNS_TABLE) takes no row ({failed.answer})",
                 "It must be a table such as migrations/009_scrapy_runs.sql makes.",
             )
         else:

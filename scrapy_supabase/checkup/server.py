@@ -95,8 +95,7 @@ def no_server(config: Config, failed: ServerError) -> Finding:
     remedy, subject = "", "server"
     if isinstance(failed, FatalError):
         remedy, subject = failed.remedy, "key" if failed.reason == "supabase_unauthorized" else "server"
-    text = f"{failed.code}: {failed.message}"
-    return error(subject, text, remedy or "Look the code up in docs/reference/errors.md.")
+    return error(subject, failed.answer, remedy)
 
 
 def check_distance(config: Config, backend: Backend, spec: TableSpec) -> Iterator[Finding]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +30,25 @@ class ItemKind:
     fields: tuple[ItemField, ...] | None
 
 
+class _Said(logging.Handler):
+    """Keeps what a crawl would log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+        self.logger = logging.Logger("check")
+        self.logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def _divided(message: str) -> tuple[str, str]:
+    """What is wrong, and what to do: a message has that last, and it begins with "To …"."""
+    text, *remedy = re.split(r" (?=To [a-z ]+, (?:run|set)\b)", message, maxsplit=1)
+    return text, "".join(remedy)
+
+
 class TableCheck:
     """Checks the tables of one `schema`, which is learnt by then. Stores nothing."""
 
@@ -42,7 +63,7 @@ class TableCheck:
         subject = f"table {spec.name}"
         names = {name for kind in kinds for name, _ in self._columns_of(spec, kind)}
         self._schema.first_mention(spec.name, names)  # said below, by class
-        said: list[tuple[str, str]] = []
+        said = _Said()
         check = SchemaCheck(
             self._backend,
             self._schema,
@@ -51,15 +72,16 @@ class TableCheck:
             delay=self._config.delay,
             patience=Patience(),
             partly=[spec.name] if any(kind.fields is None for kind in kinds) else (),
-            warn=lambda text, remedy: said.append((text, remedy)),
+            log=said.logger,
         )
         try:
             check.check(spec)
         except FatalError as failed:
-            yield error(subject, f"{failed.code}: {failed.message}", failed.remedy)
+            yield error(subject, failed.answer, failed.remedy)
             return
         fell_back = self._schema.mode(spec.name) is not spec.mode
-        for text, remedy in said:
+        for message in said.messages:
+            text, remedy = _divided(message)
             yield Finding(Level.ERROR if fell_back else Level.WARNING, subject, text, remedy)
         if not fell_back:
             yield ok(subject, f"there{self._size(spec.name)}, and takes {self._way(spec)}")

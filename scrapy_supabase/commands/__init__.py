@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from scrapy_supabase.errors import SupabaseError
+from scrapy_supabase.errors import FatalError, SupabaseError
 
 NAMES = ("check", "ddl", "load", "replay", "report", "local", "sql")
 
@@ -63,14 +63,17 @@ class SupabaseCommand(ScrapyCommand):
     def run(self, args: list[str], opts: Any) -> None:
         """Run the sub-command."""
         if opts.subcommand is None:
-            raise UsageError(f"a sub-command is needed: {', '.join(NAMES)}")
+            raise UsageError(f"no sub-command is given: name one of {', '.join(NAMES)}")
         if args:
-            raise UsageError(f"unknown argument: {args[0]}")
+            raise UsageError(f"unknown argument: {args[0]} (see scrapy supabase {opts.subcommand} --help)")
+        module = module_of(opts.subcommand)
         try:
-            self.exitcode = module_of(opts.subcommand).run(self.settings, opts)
+            self.exitcode = module.run(self.settings, opts)
         except KeyboardInterrupt:
-            print(f"scrapy supabase {opts.subcommand}: interrupted; what is not uploaded is kept.", file=sys.stderr)
+            kept = getattr(module, "WHEN_INTERRUPTED", "")
+            print(f"scrapy supabase {opts.subcommand}: interrupted. {kept}".rstrip(), file=sys.stderr)
             self.exitcode = 130
         except SupabaseError as error:
-            print(f"scrapy supabase {opts.subcommand}: {error}", file=sys.stderr)
+            refused = f"{getattr(module, 'WHEN_REFUSED', '')} " if isinstance(error, FatalError) else ""
+            print(f"scrapy supabase {opts.subcommand}: {refused.lstrip()}{error}", file=sys.stderr)
             self.exitcode = 1

@@ -21,6 +21,12 @@ from scrapy_supabase.models import Mode, Rejection
 from scrapy_supabase.run import Run
 from scrapy_supabase.settings_given import config_for_table
 from scrapy_supabase.upload import Upload, UploadResult
+from scrapy_supabase.wording import counted
+
+WHEN_REFUSED = "No row was uploaded."
+WHEN_INTERRUPTED = (
+    "What was read and not uploaded is in the spool; the rest was not read. Run it again, or: scrapy supabase replay"
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +56,9 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     config = config_for_table(settings, opts.table, given)
     folder = config.spool_dir
     if folder is None:
-        raise ConfigurationError("load needs a spool for rows that are not stored at once: SUPABASE_SPOOL_DIR is None.")
+        raise ConfigurationError(
+            "load needs a spool for rows that cannot be uploaded, and SUPABASE_SPOOL_DIR is None. Set it to a folder."
+        )
     files = [RowFile(path, opts.format, keep_empty=opts.keep_empty, encoding=opts.encoding) for path in opts.file]
     (spec,) = config.tables.values()
     run, schema, result = Run("load"), new_schema(config), UploadResult()
@@ -73,6 +81,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
                 if unreadable or result.error:
                     break
             upload.finish()
+            bar.set_postfix_str(counted(result.uploaded, "row"))
     finally:
         if stack is not None:
             stack.stop()
@@ -91,7 +100,7 @@ def _reported(file: RowFile, upload: Upload, table: str, bar: Any) -> Any:
         else:
             yield row
         if number % 1000 == 0:
-            bar.set_postfix_str(f"{upload.result.uploaded} rows", refresh=False)
+            bar.set_postfix_str(counted(upload.result.uploaded, "row"), refresh=False)
             bar.update(file.position - shown)
             shown = file.position
     bar.update(file.position - shown)

@@ -61,5 +61,5 @@ def run(settings: Any, opts: argparse.Namespace) -> int:  # noqa: ARG001
 def _port(text: str) -> int:
     number = int(text) if text.isdigit() else -1
     if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a number from 0 (a free one) to 65535 is")
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: it must be a number from 0 (a free one) to 65535")
     return number

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.spool_file import REJECTED
 from scrapy_supabase.upload import UploadResult
+from scrapy_supabase.wording import counted, kept_rows, rejected_rows
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -39,13 +40,12 @@ def progress_of(what: str, total: int | None, unit: str) -> Iterator[tqdm[Any]]:
 
 def said_how_it_went(result: UploadResult, folder: Path) -> None:
     """Say what became of the rows, and where those are that were not uploaded."""
-    print(f"{result.uploaded} rows uploaded, {result.failed} rejected, {result.left} left, in {result.seconds:.1f} s.")
+    uploaded = counted(result.uploaded, "row")
+    print(f"{uploaded} uploaded, {result.failed} rejected, {result.left} left, in {result.seconds:.1f} s.")
     if result.cleaned:
-        print(f"{result.cleaned} rows lost characters that PostgreSQL cannot store (NUL, lone surrogates).")
-    if result.error is not None:
-        print(f"It ended early ({result.error.reason}): {result.error}", file=sys.stderr)
+        cleaned = counted(result.cleaned, "row")
+        print(f"Characters that PostgreSQL cannot store (NUL, lone surrogates) were left out of {cleaned}.")
     if result.left:
-        print(f"{result.left} rows are in {folder}. Again: scrapy supabase replay", file=sys.stderr)
+        print(kept_rows(result.left, folder), file=sys.stderr)
     if result.failed:
-        reasons = ", ".join(f"{number} x {code} ({table})" for (table, code), number in result.reasons.most_common())
-        print(f"Rejected: {reasons}. They are in {folder / REJECTED}, with the reasons.", file=sys.stderr)
+        print(rejected_rows(result.failed, result.reasons, folder / REJECTED), file=sys.stderr)

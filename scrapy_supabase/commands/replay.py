@@ -25,6 +25,10 @@ from scrapy_supabase.settings import Config
 from scrapy_supabase.spool import DiskSpool
 from scrapy_supabase.spool_file import REJECTED, Header
 from scrapy_supabase.upload import Upload, UploadResult
+from scrapy_supabase.wording import counted, replay_command
+
+WHEN_REFUSED = "No row was uploaded; the spool is as it was."
+WHEN_INTERRUPTED = "What is not uploaded stays in the spool. Run it again."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -56,20 +60,21 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
         if one.header.project != config.host:
             others[one.header.project] += one.rows
     for project, rows in others.items():
-        print(f"{rows} rows of another project ({project}) are left alone: SUPABASE_URL is {config.host}.")
+        what = counted(rows, "row")
+        print(f"Left alone: {what} of another project, {project or 'unknown'}; the settings name {config.host}.")
     if alive := sum(one.rows for one in mine if one.alive):
-        print(f"{alive} rows belong to crawls that are running: they are left to them.")
+        print(f"Left alone: {counted(alive, 'row')} of crawls that are running.")
     mine = [one for one in mine if not one.alive]
     if not mine:
-        print(f"Nothing is left in {folder}.")
+        print(f"Nothing to upload in {folder}.")
         _mention_rejects(folder, opts)
         return 0
     if opts.mode is None:
         rows, tables = may_be_outdated(((one.header, one.rows) for one in mine), runs_noted(folder))
         if rows:
             raise ConfigurationError(
-                f"{rows} rows were scraped before a later crawl for the same table ({', '.join(sorted(tables))}): they "
-                "may be older than what is stored now. Nothing was uploaded. Say --mode upsert to replace what is "
+                f"Nothing was uploaded: {counted(rows, 'row')} for {', '.join(sorted(tables))} may be older than "
+                "what is stored now, because a later crawl had the same table. Say --mode upsert to replace what is "
                 "stored, or --mode ignore to keep it and add only what is missing."
             )
     return _upload(config, folder, only, opts, sum(one.rows for one in mine))
@@ -107,7 +112,7 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
         if stack is not None:
             stack.stop()
     if kept:
-        print(f"{kept} lines of {folder / REJECTED} are no rows and stay there.", file=sys.stderr)
+        print(f"Left in {folder / REJECTED}: {counted(kept, 'line')} without a row. Mend or delete.", file=sys.stderr)
     said_how_it_went(result, folder)
     _mention_rejects(folder, opts)
     return 0 if result and not kept else 1
@@ -117,7 +122,9 @@ def _folders(config: Config, path: str | None) -> tuple[Path, str | None]:
     """The spool's folder, and the name of the run's where PATH is one."""
     folder = Path(path) if path else config.spool_dir
     if folder is None:
-        raise ConfigurationError("There is no spool (SUPABASE_SPOOL_DIR is None). Name a folder.")
+        raise ConfigurationError(
+            "There is no spool: SUPABASE_SPOOL_DIR is None. Name a folder: scrapy supabase replay FOLDER"
+        )
     if path and not folder.is_dir():
         raise ConfigurationError(
             f"{path} is no folder. Name a spool (default: .scrapy/supabase) or a run's folder in it."
@@ -144,11 +151,12 @@ def _list(found: list[Found]) -> int:
         counts[kind] += one.rows
     rows = [[*kind, str(number)] for kind, number in counts.items()]
     print(as_table(["scraped", "run", "spider", "table", "mode", "key", "state", "code", "rows"], rows))
-    print(f"({sum(counts.values())} rows)")
+    print(f"({counted(sum(counts.values()), 'row')})")
     return 0
 
 
 def _mention_rejects(folder: Path, opts: argparse.Namespace) -> None:
     number = sum(one.rows for one in rejects_in(folder))
     if number and not opts.rejected:
-        print(f"{number} rejected rows are in {folder / REJECTED}. Once mended: scrapy supabase replay --rejected")
+        rows, again = counted(number, "rejected row"), replay_command(folder, "--rejected")
+        print(f"In {folder / REJECTED}: {rows}. When the table or the rows are mended, run: {again}")

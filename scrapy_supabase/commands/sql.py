@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.settings import database_url, local_folder
 from scrapy_supabase.settings_server import LOCAL
+from scrapy_supabase.wording import counted, sentence
 
 if TYPE_CHECKING:
     import psycopg
@@ -50,7 +51,7 @@ def run_query(url: str, query: str) -> int:
     try:
         import psycopg
     except ImportError:
-        raise ConfigurationError("psycopg is not installed. Run: pip install scrapy-supabase[postgres]") from None
+        raise ConfigurationError("psycopg is not installed. Run: pip install 'scrapy-supabase[postgres]'") from None
     try:
         with psycopg.connect(url, autocommit=True, connect_timeout=15) as connection:
             cursor = connection.execute(query.encode())
@@ -70,7 +71,7 @@ def _print_result(cursor: psycopg.Cursor[Any]) -> None:
         return
     rows = [[_shown(value) for value in row] for row in cursor]
     print(table([column.name for column in cursor.description], rows))
-    print(f"({len(rows)} row{'' if len(rows) == 1 else 's'})")
+    print(f"({counted(len(rows), 'row')})")
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -98,8 +99,8 @@ def _width(text: str) -> int:
 def _described(error: psycopg.Error, query: str) -> str:
     message = error.diag.message_primary
     if message is None:  # no server: psycopg's words name host and port, never the password
-        return " ".join(str(error).split())
+        return sentence(error)
     position = error.diag.statement_position
     where = f" (line {query[: int(position) - 1].count(chr(10)) + 1})" if position else ""
     hint = f" Hint: {error.diag.message_hint}" if error.diag.message_hint else ""
-    return f"{message}{where}.{hint}"
+    return f"{sentence(f'{message}{where}')}{hint}"

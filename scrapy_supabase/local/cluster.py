@@ -16,6 +16,7 @@ from typing import Any
 
 from scrapy_supabase.local.binaries import Server
 from scrapy_supabase.local.errors import LocalSupabaseError
+from scrapy_supabase.wording import sentence
 
 # A laptop's stack: survives `kill -9` of any process (the kernel has the pages), not a power cut, and is twice as fast.
 _SETTINGS = {
@@ -36,6 +37,8 @@ _SETTINGS = {
     "wal_level": "minimal",
     "max_wal_senders": "0",
 }
+
+_STOP_TIMEOUT = 10.0  # seconds a signal may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +99,12 @@ class Cluster:
         for sign in (signal.SIGINT, signal.SIGQUIT):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + _STOP_TIMEOUT
             while time.monotonic() < deadline:
                 if not self._is_ours(pid):
                     return
                 time.sleep(0.02)
-        raise LocalSupabaseError(f"A PostgreSQL left over from an earlier run (process {pid}) does not stop: end it.")
+        raise LocalSupabaseError(f"A PostgreSQL that an earlier run left does not stop. Run: kill -9 {pid}")
 
     def _is_ours(self, pid: int) -> bool:
         try:
@@ -129,7 +132,9 @@ class Cluster:
             **identity(self.server.user),
         )
         if done.returncode:
-            raise LocalSupabaseError(f"initdb failed: {(done.stderr or done.stdout).strip()[-500:]}")
+            raise LocalSupabaseError(
+                f"initdb did not make {self.data}: {sentence((done.stderr or done.stdout)[-500:])}"
+            )
 
     def _own(self, path: Path) -> None:
         """Hand what we made to the user the server runs as."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scrapy_supabase.local.errors import LocalSupabaseError
+from scrapy_supabase.wording import reason, sentence
 
 if TYPE_CHECKING:
     import psycopg
@@ -59,7 +60,9 @@ def read_migrations(source: Path | str | Iterable[Path | str]) -> tuple[Migratio
         try:
             found.append(Migration(path.name, int(match[1]), path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError) as error:
-            raise LocalSupabaseError(f"Migration {path} cannot be read: {error}") from error
+            raise LocalSupabaseError(
+                f"Migration {path} cannot be read: {sentence(reason(error) if isinstance(error, OSError) else error)}"
+            ) from error
     found.sort(key=lambda migration: (migration.number, migration.name))
     for one, other in pairwise(found):
         if one.number == other.number:
@@ -102,9 +105,9 @@ def _apply(connection: psycopg.Connection, migration: Migration) -> None:
         position = error.diag.statement_position
         line = migration.sql[: int(position) - 1].count("\n") + 1 if position else None
         where = f"{migration.name}, line {line}" if line else migration.name
-        hint = f" Hint: {error.diag.message_hint}" if error.diag.message_hint else ""
+        hint = f" Hint: {sentence(error.diag.message_hint)}" if error.diag.message_hint else ""
         raise LocalSupabaseError(
-            f"Migration {where}: {error.diag.message_primary or error}.{hint} Nothing of it was applied."
+            f"Migration {where}: {sentence(error.diag.message_primary or error)}{hint} Nothing of it was applied."
         ) from error
     connection.execute("reset all")  # a `set` of the file must not leak into the next
     connection.execute(

@@ -35,7 +35,9 @@ def own_folder(path: Path) -> Path:
     path.mkdir(mode=0o755, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise LocalSupabaseError(f"{path} belongs to somebody else or can be written by others: remove it.")
+        raise LocalSupabaseError(
+            f"{path} belongs to somebody else or can be written by others, and is not used. Remove it."
+        )
     return path
 
 

@@ -23,6 +23,7 @@ from scrapy_supabase.local.cluster import Cluster, environment
 from scrapy_supabase.local.errors import LocalSupabaseError
 from scrapy_supabase.local.keys import Keys, load_keys, write_private
 from scrapy_supabase.local.migrations import apply_migrations, read_migrations
+from scrapy_supabase.wording import reason, sentence
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class LocalSupabase:
     def start(self) -> None:
         """Start or join; returns when the REST API answers. Raises `LocalSupabaseError`."""
         if self._lease is not None:
-            raise LocalSupabaseError(f"{self!r} is started already.")
+            raise LocalSupabaseError(f"The local Supabase in {self._folder} is started already.")
         migrations = read_migrations(self._migrations)
         self._prepare_folder()
         deadline = time.monotonic() + _START_TIMEOUT
@@ -107,7 +108,7 @@ class LocalSupabase:
             while not (self._try_own() or self._try_join()):
                 if time.monotonic() > deadline:
                     raise LocalSupabaseError(
-                        f"The local Supabase in {self._folder} neither starts nor stops: see its logs."
+                        f"The local Supabase in {self._folder} neither starts nor stops: see supervisor.log there."
                     )
                 time.sleep(0.05)
             if migrations:
@@ -148,7 +149,9 @@ class LocalSupabase:
                 # As root, the server's user must get through to its own folder; names are all that others see.
                 self._folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
         except OSError as error:
-            raise LocalSupabaseError(f"The data folder {self._folder} cannot be used: {error.strerror}.") from error
+            raise LocalSupabaseError(
+                f"The data folder {self._folder} cannot be used: {sentence(reason(error))} Use another one."
+            ) from error
 
     def _try_own(self) -> bool:
         lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -159,7 +162,7 @@ class LocalSupabase:
             if self._join:
                 return False
             raise LocalSupabaseError(
-                f"The local Supabase in {self._folder} is in use by process {self._holder()}. Stop that one, or use "
+                f"The local Supabase in {self._folder} is in use by {self._holder()}. Stop that one, or use "
                 "another data folder."
             ) from None
         try:
@@ -193,11 +196,11 @@ class LocalSupabase:
         fcntl.flock(lease, fcntl.LOCK_EX)
         return lease
 
-    def _holder(self) -> object:
+    def _holder(self) -> str:
         try:
-            return json.loads((self._folder / "state.json").read_text())["owner"]
+            return f"process {json.loads((self._folder / 'state.json').read_text())['owner']}"
         except (OSError, ValueError, KeyError):
-            return "(starting)"
+            return "a process that is starting"
 
     def _launch(self, lock: int) -> None:
         server = find_server()
@@ -280,12 +283,13 @@ class LocalSupabase:
         line = stream.readline().decode().strip() if ready else ""
         if line.startswith("ready "):
             return line
-        raise LocalSupabaseError(f"The REST API did not start: {self._last_line('gateway.log') or line}")
+        raise LocalSupabaseError(f"The REST API did not start: {self._last_line('gateway.log')}")
 
     def _last_line(self, name: str) -> str:
         with contextlib.suppress(OSError, IndexError):
-            return (self._folder / name).read_text(errors="replace").strip().splitlines()[-1]
-        return f"see {self._folder / name}"
+            last = (self._folder / name).read_text(errors="replace").strip().splitlines()[-1]
+            return f"{sentence(last)} More is in {self._folder / name}."
+        return f"see {self._folder / name}."
 
     def _connect(self) -> Any:
         import psycopg
@@ -297,12 +301,12 @@ class LocalSupabase:
 
     def _running(self) -> dict[str, Any]:
         if "url" not in self._state:
-            raise LocalSupabaseError("The local Supabase is not running: use `with LocalSupabase(…)` or call start().")
+            raise LocalSupabaseError("The local Supabase is not running: use it in a with statement, or call start().")
         return self._state
 
     def _secrets(self) -> Keys:
         if self._keys is None:
-            raise LocalSupabaseError("The local Supabase is not running: use `with LocalSupabase(…)` or call start().")
+            raise LocalSupabaseError("The local Supabase is not running: use it in a with statement, or call start().")
         return self._keys
 
 

@@ -1,0 +1,47 @@
+"""How messages put numbers, sentences and commands into words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+
+def counted(number: float, noun: str) -> str:
+    """`1 row`, `2 rows`, `0 rows`."""
+    return f"{number:g} {noun}" if number == 1 else f"{number:.0f} {noun}s"
+
+
+def sentence(text: object) -> str:
+    """Return words of somebody else, in one line, each of their lines with a full stop where it has none."""
+    lines = (" ".join(line.split()) for line in str(text).splitlines() if line.strip())
+    return " ".join(line if line.endswith((".", "?", "!", "…", ":", ";")) else f"{line}." for line in lines)
+
+
+def reason(error: OSError) -> str:
+    """Return what the system says, without its number; `No space left on device`."""
+    return error.strerror or str(error)
+
+
+def kept_rows(number: int, folder: Path) -> str:
+    """Say where rows are that were not uploaded, and what uploads them."""
+    return (
+        f"Not uploaded: {counted(number, 'row')}, kept in {folder} for the next crawl. "
+        f"To upload without one, run: {replay_command(folder)}"
+    )
+
+
+def rejected_rows(number: int, counts: Counter[tuple[str, str]], file: Path | None) -> str:
+    """Say where rejected rows are (None: in the log), and how often which reason (table and code) was given."""
+    reasons = ", ".join(f"{each} x {code} ({table.strip('()')})" for (table, code), each in counts.most_common())
+    what = f"Rejected: {counted(number, 'row')}: {reasons}."
+    if file is None:
+        return f"{what} The log above has each of them."
+    again = replay_command(file.parent, "--rejected")
+    return f"{what} Each is in {file} with its reason. When the table or the rows are mended, run: {again}"
+
+
+def replay_command(folder: Path, *options: str) -> str:
+    """Return the command that uploads what is in a spool: to be pasted into a shell."""
+    import shlex  # only where something is left
+
+    return shlex.join(["scrapy", "supabase", "replay", *options, str(folder)])

@@ -1,0 +1,184 @@
+"""What a crawl says, from its first line to its last: when all is well, and when it is not."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import fault_proxy as faults
+from tests.fault_proxy import FaultProxy
+from tests.fix_crawl import Crawl, Crawler
+from tests.fix_project import Project
+from tests.messages import Said, of_log
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+Site = Callable[[list[list[dict[str, Any]]]], str]
+TABLE = "create table t (id bigint primary key, title text, n int); grant all on t to service_role"
+DOWN = faults.answers(503, "<h1>down</h1>")
+ONE = {"SUPABASE_CONCURRENT_UPLOADS": 1}  # so that what is said has an order
+
+
+@pytest.fixture
+def table(sql: Sql) -> Sql:
+    """The table `t`."""
+    sql(TABLE)
+    return sql
+
+
+def items(count: int, **more: Any) -> list[dict[str, Any]]:
+    """Items 0, 1, …"""
+    return [{"id": number, "title": f"t{number}", **more} for number in range(count)]
+
+
+def test_all_is_well(crawl: Crawler, said: Said, table: Sql, project: Project) -> None:
+    """At INFO: where rows go, what became of them; at DEBUG a line a chunk. Nothing above INFO."""
+    done = crawl({"items": items(3)})
+    said("A crawl of three items", of_log(done.log))
+    said("The same, at DEBUG", [line for line in of_log(done.log, least="DEBUG") if line.startswith("DEBUG")])
+    done = crawl({"items": items(1, n=1)}, SUPABASE_URL=None, SUPABASE_DB_URL=project.db_url, BATCH_CHUNK_SIZE="auto")
+    said("A crawl of one item, over a database connection, with chunks that grow", of_log(done.log))
+    done = crawl({"items": []})
+    said("A crawl without an item", of_log(done.log))
+    done = crawl({"items": items(1)}, SUPABASE_ENABLED=False)
+    said("The pipeline is switched off", re.findall(r"WARNING: Disabled .*SUPABASE_ENABLED.*", done.log))
+
+
+def test_progress(crawl: Crawler, said: Said, table: Sql, site: Site) -> None:
+    """One line a minute (here: a tenth of a second)."""
+    pages = [[{"id": page, "title": "x"}] for page in range(15)]
+    plan = {"pages": 15, "site": site(pages), "progress_every": 0.1}
+    done = crawl(plan, DOWNLOAD_DELAY=0.1, RANDOMIZE_DOWNLOAD_DELAY=False, BATCH_CHUNK_SIZE=1)
+    lines = [
+        re.sub(r"\d+ rows? uploaded", "<n> rows uploaded", line) for line in of_log(done.log) if "rows/min" in line
+    ]
+    said("A crawl that takes longer than a minute", lines)
+
+
+def test_rejected_rows(crawl: Crawler, said: Said, table: Sql) -> None:
+    """How many, why, where they are, and the command that uploads them once they are mended."""
+    wrong = [{"id": "x", "title": "no number"}, {"id": "y", "title": "no number"}, {"zz": 1}]
+    done = crawl({"items": [*items(2), *wrong]})
+    messages = of_log(done.log)
+    said("A crawl with rows that the table refuses", messages)
+    path = done.folder / "spool" / "rejected.jsonl"
+    path.write_text(path.read_text().replace('"x"', '"8"').replace('"y"', '"9"').replace('"row":{"zz":1}', '"row":{}'))
+    run_printed(messages[-1], crawl.project)
+    assert table("select count(*) from t") == [(4,)]
+
+
+def run_printed(message: str, project: Project, **settings: str) -> None:
+    """Run the command that a message ends with, in the crawl's project."""
+    command = shlex.split(message.partition("run: scrapy supabase ")[2])
+    given = {"SUPABASE_URL": project.url, "SUPABASE_KEY": project.key, **settings}
+    options = [option for name, value in given.items() for option in ("-s", f"{name}={value}")]
+    subprocess.run([sys.executable, "-m", "scrapy", "supabase", *options, *command], check=False, timeout=60)
+
+
+def test_nothing_can_be_uploaded(crawl: Crawler, said: Said, sql: Sql) -> None:
+    """Before the first page: why, what to do, and that nothing is lost."""
+    done = crawl({"items": []})
+    said("No table when the crawl opens", of_log(done.log))
+
+
+def test_an_end_in_the_middle(crawl: Crawler, said: Said, table: Sql, proxy: FaultProxy, site: Site) -> None:
+    """Why, what to do; where the rows are, and the command that uploads them."""
+    proxy.faults.extend([faults.passes] * 3)
+    proxy.always = faults.answers(540, "<h1>Project paused</h1>")
+    plan = {"pages": 40, "site": site([[{"id": 10 * page + n} for n in range(10)] for page in range(40)])}
+    done = crawl(plan, SUPABASE_URL=proxy.url, BATCH_CHUNK_SIZE=10, **ONE)
+    messages = of_log(done.log)
+    said("The project is paused while the crawl runs", _without_numbers(messages))
+    proxy.always = faults.passes
+    run_printed(messages[-1], crawl.project, SUPABASE_URL=proxy.url)
+    (received,) = done.counts("received")
+    assert table("select count(*) from t") == [(received,)]
+
+
+def _without_numbers(messages: Sequence[str]) -> list[str]:
+    """How far a crawl has come when it is closed differs from run to run."""
+    return [
+        re.sub(r"\b\d+(?= (rows?|chunks?|requests?|uploaded|left|failed)\b)", "<n>", message) for message in messages
+    ]
+
+
+def test_the_server_goes_and_comes_back(crawl: Crawler, said: Said, table: Sql, proxy: FaultProxy) -> None:
+    """The rows are kept while it is gone; the close waits for it as long as it was told."""
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = DOWN
+    left = crawl({"items": items(2)}, SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.3, **ONE)
+    said("The server is gone when the crawl closes", _tries_of(left))
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.faults.extend([DOWN] * 3)
+    proxy.always = faults.passes
+    back = crawl({"items": items(1)}, SUPABASE_URL=proxy.url, **ONE)
+    said("The server is gone for a moment; an earlier run left rows", of_log(back.log))
+
+
+def test_the_server_is_still_gone(crawl: Crawler, said: Said, table: Sql, proxy: FaultProxy, site: Site) -> None:
+    """The close says for how long it waits, and that nothing is lost."""
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = DOWN
+    plan = {"pages": 8, "site": site([[{"id": page}] for page in range(8)])}
+    settings = {"SUPABASE_CLOSE_TIMEOUT": 0.2, "BATCH_CHUNK_SIZE": 1, "BATCH_RETRY_ATTEMPTS": 1, **ONE}
+    done = crawl(plan, SUPABASE_URL=proxy.url, DOWNLOAD_DELAY=0.1, RANDOMIZE_DOWNLOAD_DELAY=False, **settings)
+    said("The server is gone from the first chunk on", of_log(done.log))
+
+
+def _tries_of(done: Crawl) -> list[str]:
+    """How often it is tried until the close differs from run to run."""
+    return [message for message in of_log(done.log) if not re.search(r"try [2-9]", message)]
+
+
+def test_the_close_takes_too_long(crawl: Crawler, said: Said, table: Sql, proxy: FaultProxy) -> None:
+    """What is left, and where it is."""
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = faults.hangs
+    done = crawl({"items": items(2)}, SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.3)
+    said("A server that does not answer when the crawl closes", of_log(done.log))
+
+
+def test_without_a_spool(crawl: Crawler, said: Said, table: Sql, proxy: FaultProxy) -> None:
+    """Rows that are not uploaded are in the log, with the setting that would have kept them."""
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = DOWN
+    settings = {"SUPABASE_SPOOL_DIR": "@none", "SUPABASE_CLOSE_TIMEOUT": 0.3, "BATCH_RETRY_ATTEMPTS": 1, **ONE}
+    done = crawl({"items": items(1)}, SUPABASE_URL=proxy.url, **settings)
+    said("The server is gone, and there is no spool", of_log(done.log))
+
+
+def test_what_earlier_runs_left(crawl: Crawler, said: Said, sql: Sql, proxy: FaultProxy) -> None:
+    """Rows without a key may be doubled; a table that is gone does not end the crawl."""
+    sql(f"{TABLE}; create table t_log (line text); grant all on t_log to service_role")
+    proxy.faults.extend([faults.passes] * 3)
+    proxy.always = DOWN
+    tables = {"*": "t", "tests.crawl.Tag": {"table": "t_log", "columns": {"id": "line"}}}
+    rows = [{"id": 1}, {"_class": "Tag", "id": 1, "label": "x"}]
+    settings = {"SUPABASE_URL": proxy.url, "SUPABASE_CLOSE_TIMEOUT": 0.1, "BATCH_RETRY_ATTEMPTS": 1, **ONE}
+    crawl({"items": rows}, SUPABASE_TABLE=None, SUPABASE_TABLES=tables, **settings)
+    proxy.always = faults.passes
+    sql("drop table t; notify pgrst, 'reload schema'")
+    done = crawl({"items": []}, SUPABASE_TABLE="t_log", SUPABASE_URL=proxy.url, **ONE)
+    said("Earlier runs left rows without a key, and rows for a table that is gone", of_log(done.log))
+
+
+def test_a_local_supabase_does_not_start(said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason is the last thing that is said, and stands in one ERROR before the traceback."""
+    (tmp_path / "s.py").write_text(
+        "import scrapy\nclass S(scrapy.Spider):\n    name = 's'\n    start_urls = ['data:,']\n"
+    )
+    monkeypatch.setenv("SCRAPY_SUPABASE_POSTGRES", "/nowhere")
+    given = ['ADDONS={"scrapy_supabase.Addon": 300}', "SUPABASE_URL=local", "SUPABASE_TABLE=t"]
+    options = [part for setting in given for part in ("-s", setting)]
+    command = [sys.executable, "-m", "scrapy", "runspider", "s.py", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    messages = of_log(done.stderr)
+    said("A crawl whose local Supabase does not start", messages)
+    assert done.stderr.splitlines()[-1].endswith(messages[-1].removeprefix("ERROR: "))

@@ -1,0 +1,224 @@
+"""What the engine and its spool say: of a disk that takes no rows, of files that cannot be read, of an outage."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, TableSpec
+from scrapy_supabase.pace import Pace
+from scrapy_supabase.schema import Schema
+from scrapy_supabase.spool import DiskSpool
+from tests.messages import Said, of_records
+from tests.polling import eventually
+from tests.test_delivery import Engine, row, stored
+from tests.test_outage import Server, cut_off, tick
+
+FACTS = {"run": "run", "spider": "books", "project": "p"}
+
+
+def spool(folder: Path, run: str = "run") -> DiskSpool:
+    """A run's spool."""
+    return DiskSpool(folder, run, Schema({"t": TableSpec("t", on_conflict=("id",))}), FACTS)
+
+
+@contextmanager
+def a_small_disk() -> Iterator[None]:
+    """No file may have more than 300 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def file_of(disk: DiskSpool, *numbers: int) -> Path:
+    """A chunk's file with rows of these numbers."""
+    file = disk.open(row("1"))
+    for number in numbers:
+        file.append(row(str(number)).data)
+    file.close()
+    return disk.folder / file.name
+
+
+def test_a_full_disk(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Said once; rows that neither server nor disk take are in the log, each with its reason; so are rejects."""
+    disk = spool(tmp_path)
+    engine = Engine(lambda chunk: Outcome(chunk, 0, left=chunk.rows), disk, rows=3)
+    with a_small_disk():
+        for number in range(3):
+            engine.delivery.add(row(str(number), text="x" * 200))
+        engine.finish()
+        disk.reject((Rejection("t", b'{"id":9}', "23502", "null value in column", columns=("id",)),) * 1)
+        disk.reject((Rejection("t", b'{"id":9,"v":"%b"}' % (b"x" * 300), "23502", "null value", columns=("id",)),))
+    said("A full disk, and a server that takes nothing", [m.replace("x" * 100, "") for m in of_records(caplog)])
+    disk.close()
+
+
+def test_files_in_the_way(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """A file that cannot be removed or renamed: what happens with its rows."""
+    disk = spool(tmp_path)
+    path = file_of(disk, 1)
+    path.unlink()
+    path.mkdir()
+    disk.settle(stored(Chunk(1, (row("1"),), f"run/{path.name}")))
+    said("The file of an uploaded chunk cannot be removed", of_records(caplog))
+    caplog.clear()
+    path.rmdir()
+    older, newer = disk.open(row("1")), disk.open(row("2"))
+    (tmp_path / newer.name).unlink()
+    newer.close()
+    older.close()
+    said("The file of a chunk cannot be renamed", of_records(caplog))
+    disk.close()
+
+
+def test_files_that_cannot_be_read(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Which file, why, and that it is left; a damaged line is rejected alone."""
+    old = spool(tmp_path, "20260101T000000.000Z-0123abcd")
+    paths = [file_of(old, number) for number in range(1, 4)]
+    old.close()
+    text = paths[0].read_text()
+    paths[0].write_text(text.replace('"format":1', '"format":7'))
+    paths[1].write_text("what is this\n")
+    header, line = paths[2].read_text().splitlines()
+    paths[2].write_text(f"{header}\n{line}\nnot json\n")
+    (tmp_path / "odd" / "lock").mkdir(parents=True)
+    disk = spool(tmp_path)
+    found = disk.recover()
+    said("Spool folders and files that cannot be read", of_records(caplog))
+    caplog.clear()
+    for one in found:
+        disk.load(one)
+    said("The same, when their rows are to be uploaded", of_records(caplog))
+    disk.close()
+    lines = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
+    said("A damaged line of the spool", [f"rejected {one['code']}: {one['message']}" for one in lines])
+
+
+def test_a_file_that_is_gone(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Somebody removed it while the crawl ran."""
+    disk = spool(tmp_path)
+    path = file_of(disk, 1)
+    one = disk.store(Chunk(1, (row("1"),), f"run/{path.name}"))
+    assert one
+    path.unlink()
+    disk.load(one)
+    said("A spool file that somebody removed", of_records(caplog))
+    disk.close()
+
+
+def test_an_outage(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """When it begins, while it lasts, when it ends; the spool is full meanwhile; what is not tried again."""
+    caplog.set_level("DEBUG", "scrapy_supabase.delivery")
+    server = Server()
+    disk = spool(tmp_path)
+    engine = Engine(server.upload, disk, rows=1, workers=1, most_bytes=150, **server.options)
+    server.is_gone = True
+    engine.delivery.add(row("0"))
+    assert eventually(lambda: cut_off(engine))
+    tick(engine, server, 5)
+    for number in range(1, 10):
+        engine.delivery.add(row(str(number)))
+    server.is_gone = False
+    tick(engine, server, 60)
+    engine.finish()
+    disk.close()
+    said("An outage, and a spool that may hold little", [f"{r.levelname}: {r.getMessage()}" for r in caplog.records])
+
+
+def test_an_outage_that_is_too_long(said: Said, tmp_path: Path) -> None:
+    """The setting that says how long is named."""
+    server = Server()
+    disk = spool(tmp_path)
+    engine = Engine(server.upload, disk, rows=1, longest_outage=30, **server.options)
+    server.is_gone = True
+    engine.delivery.add(row("0"))
+    assert eventually(lambda: cut_off(engine))
+    tick(engine, server, 40)
+    engine.finish()
+    disk.close()
+    assert engine.stats.error
+    said("An outage longer than SUPABASE_MAX_OUTAGE", f"{engine.stats.error.reason}: {engine.stats.error}")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_not_tried_again(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path, kept: bool) -> None:
+    """Where its rows are."""
+    disk = spool(tmp_path) if kept else None
+    engine = Engine(lambda chunk: Outcome(chunk, 0, left=chunk.rows), disk, rows=1)
+    engine.delivery.add(row("1"))
+    engine.finish()
+    if disk:
+        disk.close()
+    said("A chunk that is not tried again" if kept else "A chunk that is not tried again, without a spool",
+         of_records(caplog))  # fmt: skip
+
+
+class FaultError(Exception):
+    """A fault of ours."""
+
+
+def fails(*_: Any) -> Any:
+    """Fail."""
+    raise FaultError
+
+
+def test_our_own_faults(
+    said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose fault it is, where the rows are, and what to do with the traceback."""
+    disk = spool(tmp_path)
+    engine = Engine(fails, disk, rows=1)
+    engine.delivery.add(row("1"))
+    engine.finish()
+    said("A fault of ours in an upload", of_records(caplog))
+    caplog.clear()
+    engine = Engine(stored, disk, rows=1)
+    monkeypatch.setattr(disk, "settle", fails)
+    engine.delivery.add(row("2"))
+    engine.finish()
+    said("A fault of ours after an upload", of_records(caplog))
+    caplog.clear()
+    monkeypatch.undo()
+    path = file_of(disk, 3)
+    one = disk.store(Chunk(1, (row("3"),), f"run/{path.name}"))
+    assert one
+    monkeypatch.setattr(disk, "load", fails)
+    Engine(stored, disk, recovered=[one]).finish()
+    said("A fault of ours when a chunk is read back", of_records(caplog))
+    caplog.clear()
+    monkeypatch.undo()
+    server = Server()
+    engine = Engine(server.upload, disk, rows=1, clock=server.clock, probe=fails)
+    server.is_gone = True
+    engine.delivery.add(row("4"))
+    assert eventually(lambda: cut_off(engine))
+    server.is_gone = False
+    server.now += 3
+    caplog.clear()
+    engine.delivery.tick()
+    assert eventually(lambda: not engine.delivery._done.empty())
+    engine.finish()
+    said("A fault of ours when the server is looked for", of_records(caplog))
+    disk.close()
+
+
+def test_a_busy_server(said: Said, caplog: pytest.LogCaptureFixture) -> None:
+    """How many uploads and rows at once from now on."""
+    caplog.set_level("INFO", "scrapy_supabase.pace")
+    now = iter(range(100, 200))
+    pace = Pace(uploads=4, rows=100, most_rows=1000, clock=lambda: next(now))
+    chunk = Chunk(1, tuple(row(str(n)) for n in range(3)), "1.jsonl")
+    busy, large = Effort(requests=1, overloads=1, seconds=0.5), Effort(requests=1, too_large=1, seconds=0.5)
+    pace.took(Outcome(chunk, 0, left=chunk.rows, effort=busy))
+    pace.took(Outcome(chunk, 0, left=chunk.rows, effort=busy))
+    pace.took(Outcome(chunk, 0, left=chunk.rows, effort=large))
+    said("A server that has too much to do", [f"{r.levelname}: {r.getMessage()}" for r in caplog.records])

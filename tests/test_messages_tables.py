@@ -1,0 +1,394 @@
+"""What is said of tables, rows and the server's answers: provoked at a real server, or at one behind a fault proxy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from scrapy_supabase.backends.postgres import PostgresBackend
+from scrapy_supabase.backends.postgrest import PostgrestBackend
+from scrapy_supabase.errors import FatalError, ItemError
+from scrapy_supabase.models import Chunk, Mode, Row, TableSpec
+from scrapy_supabase.retry import Patience
+from scrapy_supabase.rows import RowBuilder
+from scrapy_supabase.run import Run
+from scrapy_supabase.schema import Schema, UnknownColumns
+from scrapy_supabase.schema_check import SchemaCheck
+from scrapy_supabase.settings import Config
+from tests import fault_proxy as faults
+from tests.fault_proxy import FaultProxy
+from tests.fix_project import Line, MakeLine, Project
+from tests.messages import Said, of_records
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens there
+ALL = "grant all on t to service_role, anon;"
+KEYED = f"create table t (id bigint primary key, title text, n int check (n >= 0)); {ALL}"
+TRIGGER = f"""{KEYED} create or replace function t_odd() returns trigger language plpgsql as
+$$ begin new.nowhere = 1; return new; end $$; create trigger odd before insert on t for each row
+execute function t_odd()"""
+SECOND = """create table t (id bigint primary key); create table t_log (id bigint);
+create or replace function t_copy() returns trigger language plpgsql as
+$$ begin insert into t_log (nowhere) values (new.id); return new; end $$;
+create trigger copy before insert on t for each row execute function t_copy();"""
+HTML = "<html><head><style>body { color: red }</style></head><body><h1>Bad gateway</h1>" + "<p>Sorry. </p>" * 500
+OPEN = {"check": False}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is there (`sql`) and sent (`items`, as the `options` tell); whether the SQL that is printed mends it."""
+
+    how: str
+    sql: str
+    items: Sequence[Mapping[str, Any]] = ()
+    options: Mapping[str, Any] | None = None
+    anon: bool = False
+    after_check: str = ""
+    mends: bool = False
+
+
+def collect(column: str) -> UnknownColumns:
+    """Fields without a column go into `column`."""
+    return UnknownColumns("collect", column)
+
+
+CASES = (
+    Case("No such table", "select 1"),
+    Case("A table without grants", "create table t (id bigint primary key)", mends=True),
+    Case("A table that may only be inserted into", f"{KEYED} revoke all on t from service_role; grant insert on t to "
+         "service_role", [{"id": 1}], mends=True),
+    Case("Conflict columns without a unique index", KEYED, options={"on_conflict": ("title",)}, mends=True),
+    Case("Conflict columns without a unique index, and SUPABASE_INSERT_FALLBACK is False", KEYED,
+         options={"on_conflict": ("title",), "fallback": False}, mends=True),
+    Case("Conflict columns that the table lacks", KEYED, options={"on_conflict": ("isbn",)}),
+    Case("A table without a primary key", f"create table t (title text); {ALL}"),
+    Case("A key that may not read the schema", KEYED, anon=True),
+    Case("Items that lack the key", KEYED, options={"fields": {"t": ["title"]}}),
+    Case("A field without a column", KEYED, options={"fields": {"t": ["id", "isbn"]}}, mends=True),
+    Case("Two fields without a column", KEYED, options={"fields": {"t": ["id", "isbn", "Pages"]}}, mends=True),
+    Case("A field without a column, which is to be rejected", KEYED, [{"id": 1, "isbn": "x"}],
+         {"unknown": UnknownColumns("reject")}, mends=True),
+    Case("Two fields without a column, which are to be rejected", KEYED, [{"id": 1, "isbn": "x", "pages": 1}],
+         {"unknown": UnknownColumns("reject")}),
+    Case("A field without a column, which is to be collected", f"{KEYED} alter table t add column more jsonb",
+         [{"id": 1, "isbn": "x"}], {"unknown": collect("more")}, mends=True),
+    Case("Two fields without a column, which are to be collected", f"{KEYED} alter table t add column more jsonb",
+         [{"id": 1, "isbn": "x", "pages": 1}], {"unknown": collect("more")}),
+    Case("A column for unknown fields that the table lacks", KEYED, options={"unknown": collect("more")}, mends=True),
+    Case("Items with no field that is a column", KEYED, [{"zz": 1}]),
+    Case("Items with no field at all", KEYED, [{}]),
+    Case("Items whose key is missing", KEYED, [{"title": "x"}]),
+    Case("Rows that the table's rules refuse", KEYED, [{"id": 1, "n": -1}, {"id": "x", "n": 1}, {"id": 3, "n": 1}]),
+    Case("A column that the database makes", f"{KEYED} alter table t add column twice int generated always as (n * 2) "
+         "stored", [{"id": 1, "twice": 4}]),
+    Case("A trigger that asks for a column", TRIGGER, [{"id": 1}]),
+    Case("A trigger that writes to a column that is not there", SECOND + ALL, [{"id": 1}]),
+    Case("A trigger that writes to a table without grants", SECOND.replace("nowhere", "id") + ALL, [{"id": 1}],
+         mends=True),
+    Case("A sequence without grants", f"create table t (id bigserial primary key, title text); {ALL} "
+         "revoke all on sequence t_id_seq from service_role", [{"title": "x"}], {"mode": Mode.INSERT}, mends=True),
+    Case("A sequence without grants, and an upsert", f"create table t (id bigserial primary key, title text); {ALL} "
+         "revoke all on sequence t_id_seq from service_role", [{"title": "x"}]),
+    Case("A schema without grants", f"{KEYED} revoke usage on schema public from public, service_role", mends=True),
+    Case("A column that is dropped while the crawl runs", KEYED, [{"id": 1, "title": "x"}],
+         after_check="alter table t drop column title; notify pgrst, 'reload schema'", mends=True),
+    Case("A column that is dropped, and rows with it are to be rejected", KEYED, [{"id": 1, "title": "x"}],
+         {"unknown": UnknownColumns("reject")}, after_check="alter table t drop column title"),
+    Case("All columns of a row are dropped", KEYED, [{"title": "x"}], {"mode": Mode.INSERT},
+         after_check="alter table t drop column title"),
+    Case("The key is dropped while the crawl runs", f"create table t (a int, b int, unique (a)); {ALL}",
+         [{"a": 1, "b": 1}], {"on_conflict": ("a",)}, after_check="alter table t drop column a"),
+    Case("The table is dropped while the crawl runs", KEYED, [{"id": 1}], after_check="drop table t"),
+    Case("Grants are taken away while the crawl runs", KEYED, [{"id": 1}],
+         after_check="revoke all on t from service_role", mends=True),
+    Case("The unique index is dropped while the crawl runs",
+         f"create table t (a int, constraint t_a unique (a)); {ALL}",
+         [{"a": 1}], {"on_conflict": ("a",)}, after_check="alter table t drop constraint t_a", mends=True),
+    Case("A policy that lets inserts in, but no upserts", f"{KEYED} alter table t enable row level security; "
+         "create policy ins on t for insert to anon with check (true)", [{"id": 1}], anon=True, mends=True),
+    Case("Row-level security without a policy", f"{KEYED} alter table t enable row level security", [{"id": 1}],
+         anon=True, mends=True),
+)  # fmt: skip
+
+
+def provoke(case: Case, line: MakeLine, sql: Sql, project: Project, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What is said when the table is checked and the items are uploaded."""
+    caplog.clear()
+    options = {"key": project.anon_key if case.anon else "", **(case.options or {})}
+    refused: list[str] = []
+    try:
+        made = line(**options)
+        if case.after_check:
+            made.upload(*case.items) if "dropped while" not in case.how else None
+            sql(f"{case.after_check}; notify pgrst, 'reload schema'")
+        rows: list[Row] = []
+        for item in case.items:
+            try:
+                rows.extend(made.rows([item]))
+            except ItemError as error:
+                refused.append(f"rejected {error.code}: {error}")
+        if rows:
+            refused += of_outcome(made, rows)
+    except FatalError as error:
+        refused.append(f"{error.reason}: {error}")
+    return [*of_records(caplog), *refused]
+
+
+def of_outcome(made: Line, rows: Sequence[Row]) -> list[str]:
+    """What the outcome of an upload says."""
+    made.number += 1
+    outcome = made.uploader.upload(Chunk(made.number, tuple(rows), f"{made.number}.jsonl"))
+    said = [f"rejected {one.code}: {one.message}" for one in outcome.rejections]
+    return said + ([f"{outcome.fatal.reason}: {outcome.fatal}"] if outcome.fatal else [])
+
+
+@pytest.fixture
+def schema_open(sql: Sql) -> Iterator[None]:
+    """Everybody may use the schema again afterwards."""
+    yield
+    sql("grant usage on schema public to public, anon, authenticated, service_role")
+
+
+@pytest.mark.usefixtures("schema_open")
+@pytest.mark.parametrize("case", CASES, ids=[case.how for case in CASES])
+def test_a_table(
+    case: Case, said: Said, line: MakeLine, sql: Sql, project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is wrong, with which table; the SQL that is printed mends it."""
+    sql(f"{case.sql}; notify pgrst, 'reload schema'")
+    messages = provoke(case, line, sql, project, caplog)
+    said(case.how, messages)
+    if case.mends:
+        printed = [found[1] for message in messages if (found := re.search(r"\brun: (.*;)$", message, re.IGNORECASE))]
+        assert printed
+        sql(f"{printed[-1]} notify pgrst, 'reload schema'")
+        again = Case(case.how, "", case.items, case.options, anon=case.anon)
+        left = provoke(again, line, sql, project, caplog)
+        known = "does not tell this key"
+        assert [message for message in left if known not in message] == [], printed[-1]
+
+
+ANSWERS: Sequence[tuple[str, faults.Fault]] = (
+    ("401 from the gateway", faults.answers(401, {"message": "Invalid API key"})),
+    ("402: over the quota", faults.answers(402, {"message": "Service for this project is restricted"})),
+    ("403 from the gateway", faults.answers(403, HTML)),
+    ("404 of something that is not the API", faults.answers(404, "<h1>Not found</h1>")),
+    ("A redirect", faults.answers(301, None, Location="https://www.example.com/home?x=1")),
+    ("540: the project is paused", faults.answers(540, "<h1>Project paused</h1>")),
+    ("An answer that nobody knows", faults.answers(418, {"message": "I'm a teapot"})),
+    ("An answer without a word", faults.answers(418, "")),
+    ("The schema is not exposed", faults.answers(406, {"code": "PGRST106", "message": "Invalid schema: shop",
+                                                       "hint": "Only the following schemas are exposed: public"})),
+    ("The database is read-only", faults.answers(405, {
+        "code": "25006", "message": "cannot execute INSERT in a read-only transaction"})),
+    ("The database's disk is full", faults.answers(500, {
+        "code": "53100", "message": "could not extend file: No space left on device",
+        "hint": "Check free disk space."})),
+    ("A column is missing, and the server does not say which", faults.answers(400, {
+        "code": "42703", "message": "column does not exist"})),
+    ("502 with a page of HTML", faults.answers(502, HTML)),
+    ("500 without a word", faults.answers(500, "")),
+    ("The connection is reset", faults.resets_before),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("how", "fault"), ANSWERS, ids=[how for how, _ in ANSWERS])
+def test_an_answer(
+    how: str,
+    fault: faults.Fault,
+    said: Said,
+    line: MakeLine,
+    sql: Sql,
+    proxy: FaultProxy,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The code and the server's words, cut to a line, then what to do; what goes by itself is a warning."""
+    sql(KEYED)
+    made = line(url=proxy.url)
+    proxy.always = fault
+    said(how, *[of_outcome(made, made.rows([{"id": 1}, {"id": 2}]))], of_records(caplog))
+
+
+def test_a_wrong_key(said: Said, line: MakeLine, sql: Sql, project: Project) -> None:
+    """The two settings to look at."""
+    sql(KEYED)
+    with pytest.raises(FatalError) as raised:
+        line(key=project.key[:-5] + "AAAAA")
+    said("A key that is not the project's", f"{raised.value.reason}: {raised.value}")
+
+
+def test_nobody_there(said: Said, line: MakeLine, caplog: pytest.LogCaptureFixture) -> None:
+    """Each try is said, then the settings to look at."""
+    with pytest.raises(FatalError) as raised:
+        line(url=NOBODY, attempts=2)
+    said("No server at open", of_records(caplog), f"{raised.value.reason}: {raised.value}")
+
+
+def test_no_such_host(said: Said, line: MakeLine) -> None:
+    """The host is named."""
+    with pytest.raises(FatalError) as raised:
+        line(url="http://nowhere.invalid", attempts=1)
+    message = re.sub("invalid[^(]*: .* \\(nowhere", "invalid: <the system's words> (nowhere", str(raised.value))
+    said("A host that there is none", f"{raised.value.reason}: {re.sub(': .* [(]', ': <words> (', message)}")
+
+
+FAULTS: Sequence[tuple[str, str, Sequence[faults.Fault], Mapping[str, Any]]] = (
+    ("No answer in time, twice", KEYED, [faults.hangs] * 2, {"timeout": 0.1, "attempts": 2}),
+    ("An answer that is lost, and rows without a key", f"create table t (n int); {ALL}", [faults.resets_after], {}),
+    ("504 of a gateway", KEYED, [faults.answers(504, "<h1>Gateway time-out</h1>")], {}),
+    ("An error of the database itself, twice", KEYED, [
+        faults.answers(500, {"code": "XX000", "message": "cache lookup failed"})] * 2, {}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("how", "table", "given", "options"), FAULTS, ids=[each[0] for each in FAULTS])
+def test_a_fault_on_the_way(
+    how: str,
+    table: str,
+    given: Sequence[faults.Fault],
+    options: Mapping[str, Any],
+    said: Said,
+    line: MakeLine,
+    sql: Sql,
+    proxy: FaultProxy,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What failed, and what is done next."""
+    sql(table)
+    made = line(url=proxy.url, **options)
+    caplog.clear()
+    proxy.faults.extend(given)
+    made.upload({"n": 1}, {"n": 2}) if "id" not in table else made.upload({"id": 1}, {"id": 2})
+    said(how, of_records(caplog))
+
+
+@pytest.mark.parametrize("line", ["database"], indirect=True)
+def test_over_a_database_connection(
+    said: Said, line: MakeLine, sql: Sql, project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same words where PostgreSQL itself answers; the setting that names it."""
+    with pytest.raises(FatalError) as raised:
+        line()
+    said("No such table, over a database connection", f"{raised.value.reason}: {raised.value}")
+    sql(KEYED)
+    made = line()
+    sql("drop table t")
+    said("The table is dropped, over a database connection", of_outcome(made, made.rows([{"id": 1}])))
+    sql(KEYED)
+    silent = line(timeout=0.2, attempts=1)
+    sql("begin; lock table t in access exclusive mode")
+    try:
+        caplog.clear()
+        silent.upload({"id": 1})
+    finally:
+        sql("rollback")
+    said("No answer in time, over a database connection", of_records(caplog))
+
+
+def test_a_database_that_may_not_be_connected_to(said: Said, project: Project) -> None:
+    """The setting, and no password."""
+    from psycopg.conninfo import make_conninfo
+
+    backend = PostgresBackend(make_conninfo(project.db_url, password="wr0ng-secret"))
+    with pytest.raises(FatalError) as raised:
+        backend.describe()
+    backend.close()
+    assert "wr0ng-secret" not in str(raised.value)
+    text = re.sub(r'server at "[^"]*", port \d+', 'server at "<address>", port <port>', str(raised.value))
+    said("A wrong database password", f"{raised.value.reason}: {text}")
+
+
+def test_snapshots(said: Said, snapshots: Sql, project: Project) -> None:
+    """Columns, key and function that daily snapshots need; the SQL that is printed mends it."""
+
+    def check() -> list[str]:
+        stamps = {"snapshot_date": "snapshot_date", "snapshot_version": "snapshot_version"}
+        schema = Schema({"t": TableSpec("t", stamps=stamps, snapshots=True)})
+        try:
+            SchemaCheck(backend, schema, {}, attempts=1, delay=0, patience=Patience()).run()
+        except FatalError as error:
+            return [f"{error.reason}: {error}"]
+        return []
+
+    backend = PostgrestBackend(project.url, project.key)
+    config = Config.from_settings(_settings(project, SUPABASE_DAILY_SNAPSHOTS=True), {})
+    snapshots(f"create table t (id bigint primary key, title text); {ALL} notify pgrst, 'reload schema'")
+    messages = check()
+    said("Daily snapshots, and the table lacks their columns", messages)
+    snapshots(f"{messages[0].partition('Run: ')[2]} notify pgrst, 'reload schema'")
+    assert check() == []
+    snapshots(f"drop table t; create table t (id int primary key, snapshot_date date, snapshot_version int); {ALL}")
+    snapshots("notify pgrst, 'reload schema'")
+    said("Daily snapshots, and the key lacks their columns", check())
+    snapshots(f"drop table t; create table t (id int); {ALL} notify pgrst, 'reload schema'")
+    said("Daily snapshots, and a table with neither key nor columns", check())
+    snapshots("drop function next_snapshot_version; notify pgrst, 'reload schema'")
+    with pytest.raises(FatalError) as raised:
+        Run("s").begin(backend, config, Patience())
+    said("Daily snapshots, and their function is missing", f"{raised.value.reason}: {raised.value}")
+    backend.close()
+
+
+def _settings(project: Project, **more: Any) -> Any:
+    from scrapy.settings import Settings
+
+    given = {"SUPABASE_URL": project.url, "SUPABASE_KEY": project.key, "SUPABASE_TABLE": "t", "BATCH_RETRY_DELAY": 0.01}
+    return Settings({**given, **more})
+
+
+def test_the_ledger(
+    said: Said, sql: Sql, project: Project, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A table of runs that takes no row ends the crawl at its start, and is a warning at its end."""
+    backend = PostgrestBackend(proxy.url, project.key)
+    config = Config.from_settings(_settings(project, SUPABASE_RUNS_TABLE="t_runs"), {})
+    with pytest.raises(FatalError) as raised:
+        Run("s").begin(backend, config, Patience())
+    said("A table of runs that is not there", f"{raised.value.reason}: {raised.value}")
+    Run("s").end(backend, "t_runs", "finished", dict.fromkeys(("received", "uploaded", "failed", "spooled"), 1), {})
+    said("A table of runs that is gone at the end", of_records(caplog))
+    caplog.clear()
+    proxy.faults.append(faults.resets_before)
+    with pytest.raises(FatalError):
+        Run("s").begin(backend, config, Patience())
+    said("The server hiccups when the run is written down", of_records(caplog))
+    caplog.clear()
+    proxy.faults.append(faults.resets_before)
+    config = Config.from_settings(_settings(project, SUPABASE_DAILY_SNAPSHOTS=True), {})
+    with pytest.raises(FatalError):
+        Run("s").begin(backend, config, Patience())
+    said("The server hiccups when a snapshot version is asked for", of_records(caplog))
+    backend.close()
+
+
+class Odd:
+    """An item class of a user's."""
+
+    def __repr__(self) -> str:
+        return "<odd>"
+
+
+ROUTES: dict[type | None, TableSpec] = {dict: TableSpec("t", columns={"name": "title"})}
+NESTED: list[Any] = []
+NESTED.append(NESTED)
+ODD_ITEMS: Sequence[tuple[str, Any]] = (
+    ("An item class without a table", Odd()),
+    ("A field's name that is a number", {"id": 1, 5: "x"}),
+    ("Two fields of an item for one column", {"id": 1, "name": "x", "title": "y"}),
+    ("A value that cannot be stored", {"id": 1, "title": Odd()}),
+    ("A value that contains itself", {"id": 1, "title": NESTED}),
+)
+
+
+@pytest.mark.parametrize(("how", "item"), ODD_ITEMS, ids=[how for how, _ in ODD_ITEMS])
+def test_an_item_that_is_no_row(how: str, item: Any, said: Said, caplog: pytest.LogCaptureFixture) -> None:
+    """The class or the field, and what to do."""
+    builder = RowBuilder(ROUTES, Schema({"t": ROUTES[dict]}), {}, lambda _: None)
+    with pytest.raises(ItemError) as raised:
+        builder.build(item)
+    said(how, of_records(caplog), f"rejected {raised.value.code}: {raised.value}")
