@@ -15,6 +15,7 @@ from supabase import create_client
 from scrapy_supabase import init_supabase, upload_to_supabase
 from scrapy_supabase.errors import ConfigurationError, SupabaseError
 from scrapy_supabase.settings import Config
+from scrapy_supabase.settings_given import config_for_table
 from tests.fix_crawl import OLDEST, ROOT, Crawler
 from tests.messages import Said, of_log
 
@@ -92,7 +93,7 @@ def test_a_database_without_psycopg(said: Said, monkeypatch: pytest.MonkeyPatch)
 def test_load_without_a_table(said: Said) -> None:
     """The option and the setting are named."""
     with pytest.raises(ConfigurationError) as raised:
-        Config.for_table(Settings(), None, {})
+        config_for_table(Settings(), None, {})
     said("Rows for no table", f"ConfigurationError: {raised.value}")
 
 
