@@ -72,7 +72,7 @@ class Browser:
             seen.page.screenshot(path=image)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while Playwright is there, this thread has a running event loop
 def browser() -> Iterator[Browser]:
     """Chromium. Without one, the tests that need it are skipped, but not where CI runs them."""
     if chromium() is None:
