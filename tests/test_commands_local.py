@@ -99,7 +99,7 @@ def test_help(tmp_path: Path, arguments: list[str]) -> None:
 
 def test_no_sub_command_is_an_error_that_lists_them(tmp_path: Path) -> None:
     """`scrapy supabase` alone, and an unknown one."""
-    assert "check, ddl, load, replay, local, sql" in run(cwd=tmp_path).stderr
+    assert "check, ddl, load, replay, report, local, sql" in run(cwd=tmp_path).stderr
     assert run("nonsense", cwd=tmp_path).returncode == 2
 
 
