@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench docs screenshots package lint format clean
+.PHONY: help demo test messages soak bench docs screenshots package lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -58,6 +58,10 @@ demo: $(VENV)/.package  ## crawl the documentation of this Python into a local S
 
 test: $(VENV)/.installed .venv-oldest/.installed  ## run the tests against a real PostgreSQL and REST API on this machine
 	$(BIN)/python -m pytest $(ARGS)
+
+messages: $(VENV)/.installed .venv-oldest/.installed  ## write what is said now to tests/golden, to be read and committed
+	SUPABASE_WRITE_MESSAGES=1 $(BIN)/python -m pytest -q tests/test_messages_*.py $(ARGS)
+	@git --no-pager diff --stat tests/golden
 
 soak: $(VENV)/.installed  ## the tests that take minutes: 30 times kill -9, a server that is stopped for 20 seconds
 	$(BIN)/python -m pytest -m soak $(ARGS)

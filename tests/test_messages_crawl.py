@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from supabase import create_client
 
+from scrapy_supabase import upload_to_supabase
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import Crawl, Crawler
@@ -125,10 +127,11 @@ def test_the_server_is_still_gone(crawl: Crawler, said: Said, table: Sql, proxy:
     """The close says for how long it waits, and that nothing is lost."""
     proxy.faults.extend([faults.passes] * 2)
     proxy.always = DOWN
-    plan = {"pages": 8, "site": site([[{"id": page}] for page in range(8)])}
+    plan = {"pages": 15, "site": site([[{"id": page}] for page in range(15)]), "progress_every": 0.1}
     settings = {"SUPABASE_CLOSE_TIMEOUT": 0.2, "BATCH_CHUNK_SIZE": 1, "BATCH_RETRY_ATTEMPTS": 1, **ONE}
     done = crawl(plan, SUPABASE_URL=proxy.url, DOWNLOAD_DELAY=0.1, RANDOMIZE_DOWNLOAD_DELAY=False, **settings)
-    said("The server is gone from the first chunk on", of_log(done.log))
+    lines = [re.sub(r"\d+ on disk", "<n> on disk", line) for line in of_log(done.log)]
+    said("The server is gone from the first chunk on", lines)
 
 
 def _tries_of(done: Crawl) -> list[str]:
@@ -166,6 +169,15 @@ def test_what_earlier_runs_left(crawl: Crawler, said: Said, sql: Sql, proxy: Fau
     sql("drop table t; notify pgrst, 'reload schema'")
     done = crawl({"items": []}, SUPABASE_TABLE="t_log", SUPABASE_URL=proxy.url, **ONE)
     said("Earlier runs left rows without a key, and rows for a table that is gone", of_log(done.log))
+
+
+def test_a_script(said: Said, table: Sql, project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    """At INFO: a line a chunk, and the sum."""
+    caplog.set_level("INFO", "scrapy_supabase.upload")
+    upload_to_supabase(create_client(project.url, project.key), items(3), "t", chunk_size=2)
+    upload_to_supabase(create_client(project.url, project.key), iter(items(1)), "t")
+    said("A script uploads three rows, and then one", [f"{r.levelname}: {r.getMessage()}" for r in caplog.records
+                                                         if r.name == "scrapy_supabase.upload"])  # fmt: skip
 
 
 def test_a_local_supabase_does_not_start(said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,19 @@ def test_the_crawl_goes_on_in_flat_memory_and_the_backlog_drains_in_order(
     assert engine.stats.totals["outage_seconds"] == 122
 
 
+def test_a_full_spool_is_not_said_again_and_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Around the limit every chunk crosses it: it is said once, and again only after it was half empty."""
+    disk = spool(tmp_path)
+    engine = Engine(Server().upload, disk, most_bytes=1000)
+    for size in (1001, 999, 1001, 999, 1001, 499, 1001):
+        engine.delivery._backlog_bytes = size
+        engine.delivery._advance()
+    engine.delivery._backlog_bytes = 0
+    engine.finish()
+    disk.close()
+    assert caplog.text.count("nothing more is taken until there is less (SUPABASE_SPOOL_MAX_BYTES)") == 2
+
+
 def test_a_close_while_the_server_is_gone_leaves_everything_on_disk(tmp_path: Path) -> None:
     """Counted, and in the files."""
     server = Server()

@@ -1,0 +1,230 @@
+"""Every message has been provoked and read: the sources, the golden files and docs/reference/errors.md agree.
+
+How to add a message: provoke it for real in a `tests/test_messages_*.py` (or a new one: its golden file is named after
+it) with the fixture `said`, as in `said("A table without grants", messages)`, each message being `KIND: text`. Run
+`make messages`, read what was written to `tests/golden`, and mend the text until it says what happened, to which
+table, row or setting, where the rows are, and what to type. Then give it its entry in docs/reference/errors.md.
+
+What cannot be provoked stands in `NOT_PROVOKED`, with the reason; a module whose lines are kept by another test (a
+report, the findings of a check) stands in `ELSEWHERE`, with that test.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.messages import GOLDEN, Message, all_messages
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "scrapy_supabase"
+PAGE = ROOT / "docs" / "reference" / "errors.md"
+
+NOT_PROVOKED = {
+    "module {} has no attribute {}": "Python's own words for a name that is not there",
+    "a retry is asked for on TransientError only": "a fault of ours, which only a change of retry.py could make",
+    "by proxy {}": "a proxy that fails: the words around it are those of any failed connection",
+    "no connection to {} within {} s": "a host that drops packets: none is to be had on a machine without a network",
+    "the connection was closed": "an error of http.client without a word; none is known",
+    "the connection was lost": "an error of libpq without a word; none is known",
+    "the item cannot be stored: {}": "each field can be encoded alone, and not all of them: no such item is known",
+    "<{} that cannot be printed>": "an item whose own code fails: a line of the reject file, not a message",
+    "it says nothing": "a PostgreSQL that fails without a word",
+    "PostgreSQL does not run as root, and there is no user nobody. Run as another user.": "a system without nobody",
+    "The local Supabase in {} neither starts nor stops: see supervisor.log there.": "takes half a minute",
+    "The local gateway failed: see gateway.log in its data folder.": "a fault of ours in the gateway",
+    "the database is not there: %s": "a line of gateway.log while PostgreSQL restarts",
+    "connection from %s ended": "a DEBUG line of gateway.log",
+    "{} {} ended by itself ({})": "a line of supervisor.log",
+}
+"""Template → why it has no golden message."""
+
+ELSEWHERE = {
+    # What PostgREST says, word by word: tests/test_golden.py compares it with recordings of the real one.
+    "local/gateway/auth.py": "tests/test_golden.py",
+    "local/gateway/database.py": "tests/test_golden.py",
+    "local/gateway/errors.py": "tests/test_golden.py",
+    "local/gateway/forward.py": "tests/test_golden.py",
+    "local/gateway/openapi.py": "tests/test_golden.py",
+    "local/gateway/parse.py": "tests/test_golden.py",
+    "local/gateway/prefer.py": "tests/test_golden.py",
+    "local/gateway/read.py": "tests/test_golden.py",
+    "local/gateway/request.py": "tests/test_golden.py",
+    "local/gateway/rpc.py": "tests/test_golden.py",
+    "local/gateway/server.py": "tests/test_gateway_errors.py",
+    "local/gateway/write.py": "tests/test_golden.py",
+}
+"""Module → the test that keeps what it says."""
+
+NO_MESSAGES = {"help", "metavar", "description", "title", "doc"}
+"""Arguments of argparse: they are in docs/reference/commands.md, and a test compares them."""
+
+_SENTENCE = re.compile(r"[A-Za-z]{2,}[,:;.]? [a-z(]{2,}|[a-z]{2,} %[sdr.]")
+_SQL = re.compile(
+    r"\b(SELECT|select|alter role|insert into|create schema|reset all|coalesce|set_config|LISTEN)\b"
+    r"|\(\?P<|\.\*|[a-z)]\|[a-z]"  # regular expressions
+)
+# Clauses of SQL statements that messages print, and what belongs to no message.
+_CLAUSES = {"select, insert, update", "select, insert", "application/json; charset=utf-8", "row-level security"}
+
+
+@dataclass(frozen=True)
+class Template:
+    """A literal of the sources that reads like a sentence; `{}` and `%s` stand for what is put in."""
+
+    module: str
+    line: int
+    text: str
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """Matches what it becomes."""
+        parts = re.split(r"\{\}|%[-+.\d]*[a-z]", " ".join(self.text.split()))
+        return re.compile(".*?".join(map(re.escape, parts)), re.DOTALL)
+
+
+def templates() -> Iterator[Template]:
+    """Every literal of the package that reads like a sentence and is no docstring, no help text and no SQL."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = path.relative_to(PACKAGE).as_posix()
+        tree = ast.parse(path.read_text())
+        skipped: set[ast.AST] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                skipped.add(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                skipped.update(value for value in node.values if isinstance(value, ast.Constant))
+            elif isinstance(node, ast.keyword) and node.arg in NO_MESSAGES:
+                skipped.update(ast.walk(node.value))
+            elif isinstance(node, ast.FunctionDef) and node.name in ("short_desc", "syntax"):
+                skipped.update(ast.walk(node))
+        for node in ast.walk(tree):
+            text = None if node in skipped else _text_of(node)
+            if text and _SENTENCE.search(text) and not _SQL.search(text) and text not in _CLAUSES:
+                yield Template(module, getattr(node, "lineno", 0), text)
+
+
+def _text_of(node: ast.AST) -> str | None:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values)
+    return None
+
+
+MESSAGES = tuple(all_messages())
+SAID = tuple(" ".join(message.text.split()) for message in MESSAGES)
+
+
+def test_every_message_of_the_sources_was_provoked() -> None:
+    """A new one cannot come in without a reading."""
+    found = list(templates())
+    assert len(found) > 150
+    unread = [
+        f"{one.module}:{one.line}: {one.text!r}"
+        for one in found
+        if one.module not in ELSEWHERE
+        and one.text.strip() not in NOT_PROVOKED
+        and not any(one.pattern.search(text) for text in SAID)
+    ]
+    assert not unread, "\n".join(["Not in tests/golden (see the docstring of this module):", *unread])
+
+
+def test_the_exceptions_are_still_needed() -> None:
+    """What is not there any more, or is provoked by now, is taken from the lists."""
+    found = {one.text.strip(): one for one in templates()}
+    assert sorted(set(NOT_PROVOKED) - set(found)) == []
+    assert [text for text in NOT_PROVOKED if any(found[text].pattern.search(said) for said in SAID)] == []
+    assert all((PACKAGE / module).exists() and (ROOT / test).exists() for module, test in ELSEWHERE.items())
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("messages_*.txt")), ids=lambda path: path.stem)
+def test_every_block_of_a_golden_file_is_made_by_its_test_module(path: Path) -> None:
+    """None is left from a test that is gone."""
+    source = (ROOT / "tests" / f"test_{path.stem}.py").read_text()
+    assert [m.how for m in MESSAGES if m.file == path.name and m.how not in source] == []
+
+
+WRONG = {
+    r"\b1 (rows|chunks|requests|uploads|columns|lines|cells|wrong settings)\b": "singular and plural",
+    r"(?<![.…])\.\.(?!\.)(?!/)": "two full stops",
+    r"\.\)": "a sentence in parentheses in a sentence",
+    r"\( | \)|\s[.,;:](\s|$)": "a space too many",
+    r"(?i)\b(settle|outcome|effort|circuit|probe|chunker|bisect|observer|ambiguous)\w*\b": "an internal word",
+    r"\[Errno": "the system's number",
+    r"<html|<body|</": "HTML",
+    r"Traceback|Error\(": "Python",
+    r"\beyJ|sb_secret_[a-z]|postgresql://\w+:\w+@(?!HOST)": "a secret",
+}
+
+
+@pytest.mark.parametrize("pattern", WRONG, ids=WRONG.values())
+def test_nothing_that_tires_a_reader(pattern: str) -> None:
+    """No glitch of composition, no inside, no secret in any message."""
+    assert [message for message in MESSAGES if re.search(pattern, _own_words(message))] == []
+
+
+def _own_words(message: Message) -> str:
+    """Without what is quoted from the settings and from items."""
+    return re.sub(r"\{\"id\".*\}|[\w.]+\.Odd|of type Odd", "", message.text)
+
+
+def test_what_is_to_be_typed_stands_last() -> None:
+    """A command or SQL is pasted from its first character to the end of the message."""
+    for message in MESSAGES:
+        for found in re.finditer(r"(?<!not )\b[Rr]un: ", message.text):
+            rest = message.text[found.end() :]
+            assert re.fullmatch(r"(scrapy supabase |pip install |kill -9 |[A-Z]{4,} ).*", rest, re.DOTALL), message
+            assert rest.endswith(";") or rest[:1].islower(), message
+
+
+# The page
+
+_ENTRY = re.compile(r"^(?P<ticks>`+)(?P<text>.+?)(?P=ticks)\n: ", re.MULTILINE)
+_PLACEHOLDER = re.compile(r"…|\b(TABLE|COLUMN|COLUMNS|SETTING|VALUE|ALLOWED|FILE|FOLDER|HOST|N|SECONDS|ANSWER|SQL|RUN"
+                          r"|PROJECT|REASON|CODE|NAME|CLASS|WHY|COMMAND|VERSION|KEY|CHUNK|FIELD|URL)\b")  # fmt: skip
+
+
+def entries() -> dict[str, re.Pattern[str]]:
+    """The messages on the page, each with what it matches."""
+    found: dict[str, re.Pattern[str]] = {}
+    for entry in _ENTRY.finditer(PAGE.read_text()):
+        text = entry["text"].strip()
+        parts, at = [], 0
+        for placeholder in _PLACEHOLDER.finditer(text):
+            parts += [re.escape(text[at : placeholder.start()]), ".*?" if placeholder[0] == "…" else ".+?"]
+            at = placeholder.end()
+        found[text] = re.compile("".join([*parts, re.escape(text[at:])]), re.DOTALL)
+    return found
+
+
+def lines_of(message: Message) -> list[str]:
+    """A message, or each line of a list of wrong settings."""
+    if re.fullmatch(r"rejected [0-9A-Z]{5}", message.kind):
+        return []  # the server's own words
+    first, *rest = re.sub("^(WARNING|ERROR): ", "", message.text).split("\n")  # of a command
+    listed = [line.strip().removeprefix("- ") for line in rest if line.strip().startswith("- ")]
+    return [first, *listed] if listed else ["\n".join([first, *rest])]
+
+
+def test_every_message_has_its_entry_on_the_page() -> None:
+    """What is said can be looked up: docs/reference/errors.md."""
+    known = list(entries().values())
+    missing = [
+        f"{message.kind}: {line}"
+        for message in MESSAGES
+        for line in lines_of(message)
+        if not any(pattern.fullmatch(line) for pattern in known)
+    ]
+    assert not missing, "\n".join(dict.fromkeys(missing))
+
+
+def test_every_entry_of_the_page_is_a_message() -> None:
+    """What can be looked up is said."""
+    lines = [line for message in MESSAGES for line in lines_of(message)]
+    assert [text for text, pattern in entries().items() if not any(map(pattern.fullmatch, lines))] == []
