@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 from tests.fix_project import Line, MakeLine, Project
 from tests.messages import Said, of_records
+from tests.polling import eventually
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens there
@@ -48,6 +50,7 @@ class Case:
     items: Sequence[Mapping[str, Any]] = ()
     options: Mapping[str, Any] | None = None
     anon: bool = False
+    revoked: str = ""  # SQL after which the REST API could not tell that it has seen it
     after_check: str = ""
     mends: bool = False
 
@@ -94,9 +97,10 @@ CASES = (
          "revoke all on sequence t_id_seq from service_role", [{"title": "x"}], {"mode": Mode.INSERT}, mends=True),
     Case("A sequence without grants, and an upsert", f"create table t (id bigserial primary key, title text); {ALL} "
          "revoke all on sequence t_id_seq from service_role", [{"title": "x"}]),
-    Case("A schema without grants", f"{KEYED} revoke usage on schema public from public, service_role", mends=True),
+    Case("A schema without grants", KEYED, revoked="revoke usage on schema public from public, service_role",
+         mends=True),
     Case("A column that is dropped while the crawl runs", KEYED, [{"id": 1, "title": "x"}],
-         after_check="alter table t drop column title; notify pgrst, 'reload schema'", mends=True),
+         after_check="alter table t drop column title", mends=True),
     Case("A column that is dropped, and rows with it are to be rejected", KEYED, [{"id": 1, "title": "x"}],
          {"unknown": UnknownColumns("reject")}, after_check="alter table t drop column title"),
     Case("All columns of a row are dropped", KEYED, [{"title": "x"}], {"mode": Mode.INSERT},
@@ -116,7 +120,30 @@ CASES = (
 )  # fmt: skip
 
 
-def provoke(case: Case, line: MakeLine, sql: Sql, project: Project, caplog: pytest.LogCaptureFixture) -> list[str]:
+@pytest.fixture
+def alter(sql: Sql, project: Project) -> Iterator[Sql]:
+    """`sql` for what changes tables: returns when the REST API has seen it."""
+    backend = PostgrestBackend(project.url, project.key)
+    numbers = count()
+
+    def run(query: str) -> list[tuple[Any, ...]]:
+        found = sql(query)
+        mark = f"n{next(numbers)}"
+        sql(f"drop table if exists t_mark; create table t_mark ({mark} int); grant select on t_mark to service_role")
+        sql("notify pgrst, 'reload schema'")
+
+        def seen() -> bool:
+            table = (backend.describe() or {}).get("t_mark")
+            return table is not None and mark in table.columns
+
+        assert eventually(seen)
+        return found
+
+    yield run
+    backend.close()
+
+
+def provoke(case: Case, line: MakeLine, alter: Sql, project: Project, caplog: pytest.LogCaptureFixture) -> list[str]:
     """What is said when the table is checked and the items are uploaded."""
     caplog.clear()
     options = {"key": project.anon_key if case.anon else "", **(case.options or {})}
@@ -125,7 +152,7 @@ def provoke(case: Case, line: MakeLine, sql: Sql, project: Project, caplog: pyte
         made = line(**options)
         if case.after_check:
             made.upload(*case.items) if "dropped while" not in case.how else None
-            sql(f"{case.after_check}; notify pgrst, 'reload schema'")
+            alter(case.after_check)
         rows: list[Row] = []
         for item in case.items:
             try:
@@ -157,18 +184,26 @@ def schema_open(sql: Sql) -> Iterator[None]:
 @pytest.mark.usefixtures("schema_open")
 @pytest.mark.parametrize("case", CASES, ids=[case.how for case in CASES])
 def test_a_table(
-    case: Case, said: Said, line: MakeLine, sql: Sql, project: Project, caplog: pytest.LogCaptureFixture
+    case: Case,
+    said: Said,
+    line: MakeLine,
+    sql: Sql,
+    alter: Sql,
+    project: Project,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What is wrong, with which table; the SQL that is printed mends it."""
-    sql(f"{case.sql}; notify pgrst, 'reload schema'")
-    messages = provoke(case, line, sql, project, caplog)
+    alter(case.sql)
+    if case.revoked:
+        sql(case.revoked)
+    messages = provoke(case, line, alter, project, caplog)
     said(case.how, messages)
     if case.mends:
         printed = [found[1] for message in messages if (found := re.search(r"\brun: (.*;)$", message, re.IGNORECASE))]
         assert printed
-        sql(f"{printed[-1]} notify pgrst, 'reload schema'")
+        alter(printed[-1])
         again = Case(case.how, "", case.items, case.options, anon=case.anon)
-        left = provoke(again, line, sql, project, caplog)
+        left = provoke(again, line, alter, project, caplog)
         known = "does not tell this key"
         assert [message for message in left if known not in message] == [], printed[-1]
 
@@ -303,7 +338,8 @@ def test_a_database_that_may_not_be_connected_to(said: Said, project: Project) -
     said("A wrong database password", f"{raised.value.reason}: {text}")
 
 
-def test_snapshots(said: Said, snapshots: Sql, project: Project) -> None:
+@pytest.mark.usefixtures("snapshots")
+def test_snapshots(said: Said, alter: Sql, project: Project) -> None:
     """Columns, key and function that daily snapshots need; the SQL that is printed mends it."""
 
     def check() -> list[str]:
@@ -317,17 +353,16 @@ def test_snapshots(said: Said, snapshots: Sql, project: Project) -> None:
 
     backend = PostgrestBackend(project.url, project.key)
     config = Config.from_settings(_settings(project, SUPABASE_DAILY_SNAPSHOTS=True), {})
-    snapshots(f"create table t (id bigint primary key, title text); {ALL} notify pgrst, 'reload schema'")
+    alter(f"create table t (id bigint primary key, title text); {ALL}")
     messages = check()
     said("Daily snapshots, and the table lacks their columns", messages)
-    snapshots(f"{messages[0].partition('Run: ')[2]} notify pgrst, 'reload schema'")
+    alter(messages[0].partition("Run: ")[2])
     assert check() == []
-    snapshots(f"drop table t; create table t (id int primary key, snapshot_date date, snapshot_version int); {ALL}")
-    snapshots("notify pgrst, 'reload schema'")
+    alter(f"drop table t; create table t (id int primary key, snapshot_date date, snapshot_version int); {ALL}")
     said("Daily snapshots, and the key lacks their columns", check())
-    snapshots(f"drop table t; create table t (id int); {ALL} notify pgrst, 'reload schema'")
+    alter(f"drop table t; create table t (id int); {ALL}")
     said("Daily snapshots, and a table with neither key nor columns", check())
-    snapshots("drop function next_snapshot_version; notify pgrst, 'reload schema'")
+    alter("drop function next_snapshot_version")
     with pytest.raises(FatalError) as raised:
         Run("s").begin(backend, config, Patience())
     said("Daily snapshots, and their function is missing", f"{raised.value.reason}: {raised.value}")
