@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from scrapy_supabase.column_types import STAMP_TYPES
 from scrapy_supabase.item_fields import ItemField
@@ -91,6 +92,21 @@ def create_sql(table: Table) -> str:
         lines += [f"grant select on {name} to anon, authenticated;"]
         lines += _policy(name, "everybody may read", "select", "")
     return "\n".join(lines) + "\n"
+
+
+def snapshots_sql() -> str:
+    """What gives out the versions of daily snapshots."""
+    return Path(__file__).with_name("snapshots.sql").read_text()
+
+
+def ledger_sql(name: str, schema: str = "public") -> str:
+    """The ledger of crawls, as a table of this name."""
+    text = Path(__file__).with_name("ledger.sql").read_text()
+    index = identifier(f"{name}_by_start"[:63])
+    text = text.replace("scrapy_runs_by_start", index).replace(
+        'SUPABASE_RUNS_TABLE = "scrapy_runs"', "SUPABASE_RUNS_TABLE"
+    )
+    return text.replace("public.scrapy_runs", f"{identifier(schema)}.{identifier(name)}")
 
 
 def _columns(table: Table) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import uuid
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from scrapy_supabase.values import encode_row
 logger = logging.getLogger(__name__)
 
 NEXT_VERSION = "next_snapshot_version"
-"""The database function that gives out versions (migrations/006_add_daily_snapshots.sql)."""
+"""The database function that gives out versions (snapshots.sql)."""
 
 
 _COUNTS = ("received", "uploaded", "failed", "spooled")
@@ -27,7 +28,7 @@ LEDGER_COLUMNS = (
     *("run_id", "spider", "started_at", "finished_at", "finish_reason", "stats"),
     *(f"{name}_count" for name in _COUNTS),
 )
-"""The columns of the ledger of runs (migrations/009_scrapy_runs.sql)."""
+"""The columns of the ledger of runs (ledger.sql)."""
 
 
 class Run:
@@ -66,8 +67,8 @@ class Run:
                 self.snapshot_version = int(policy(backend.call, NEXT_VERSION, arguments))
             except ServerError as error:
                 remedy = (
-                    f"SUPABASE_DAILY_SNAPSHOTS needs the function {NEXT_VERSION}(tables text[], day date): run "
-                    "the part of migrations/006_add_daily_snapshots.sql that makes it."
+                    f"SUPABASE_DAILY_SNAPSHOTS needs the function {NEXT_VERSION}(tables text[], day date). For the SQL "
+                    "that makes it, run: scrapy supabase ddl --snapshots"
                 )
                 raise fatal(error, "supabase_snapshot", remedy) from error
         if config.runs_table:
@@ -76,7 +77,10 @@ class Run:
             try:
                 policy(backend.write, self._row(config.runs_table, {}))
             except ServerError as error:
-                remedy = "SUPABASE_RUNS_TABLE must name a table such as migrations/009_scrapy_runs.sql makes."
+                remedy = (
+                    "SUPABASE_RUNS_TABLE must name a table of its own kind. For the SQL that makes it, run: "
+                    f"scrapy supabase ddl --runs {shlex.quote(config.runs_table)}"
+                )
                 raise fatal(error, "supabase_runs_table", remedy) from error
         self.begun = True
 

@@ -7,13 +7,16 @@ tells the rest with any key. A finding that no upload can survive is raised befo
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
-from scrapy_supabase.backends.base import Backend, Write
+from scrapy_supabase.backends.base import Backend, TableInfo, Write
 from scrapy_supabase.errors import (
+    BadRowsError,
     FatalError,
     SchemaDriftError,
     ServerError,
+    TooLargeError,
     TransientError,
     UpsertRefusedError,
     fatal,
@@ -25,6 +28,17 @@ from scrapy_supabase.schema import Schema
 from scrapy_supabase.uploader import UPSERTS_REFUSED
 
 logger = logging.getLogger(__name__)
+
+_LOCKED = "A request without rows took too long: a migration or another long transaction may hold a lock on the table."
+
+
+@contextmanager
+def _locks_are_passing() -> Iterator[None]:
+    """Where a request without rows takes too long it is not for its size: somebody holds a lock, for a while."""
+    try:
+        yield
+    except TooLargeError as error:
+        raise TransientError(error.message, code=error.code, status=error.status, hint=_LOCKED) from error
 
 
 class SchemaCheck:
@@ -70,7 +84,7 @@ class SchemaCheck:
 
         Raises `ServerError`.
         """
-        for table, info in (self._policy(self._backend.describe) or {}).items():
+        for table, info in (self._policy(self._describe) or {}).items():
             self._schema.learn(table, info)
 
     def check(self, spec: TableSpec) -> None:
@@ -126,7 +140,7 @@ class SchemaCheck:
             columns, _ = schema.split(table, {*schema.key(table), *self._fields.get(table, ())})
             mode = schema.mode(table)
             try:
-                self._policy(self._backend.write, Write(table, columns, b"[]", mode, spec.on_conflict))
+                self._policy(self._send, Write(table, columns, b"[]", mode, spec.on_conflict))
             except SchemaDriftError as error:
                 # A primary key that the database makes is no key for items; one that was asked for must be right.
                 wanted = spec.on_conflict if error.code == "428C9" else schema.key(table)
@@ -150,6 +164,15 @@ class SchemaCheck:
             else:
                 return
 
+    def _send(self, write: Write) -> None:
+        """Send no rows. What is only about rows is not known before there are some."""
+        with suppress(BadRowsError), _locks_are_passing():  # bad: to a trigger that looks at statements
+            self._backend.write(write)
+
+    def _describe(self) -> Mapping[str, TableInfo] | None:
+        with _locks_are_passing():
+            return self._backend.describe()
+
     def _fall_back(self, spec: TableSpec, error: ServerError, reason: str, remedy: str) -> None:
         if not self._schema.insert_fallback or self._schema.mode(spec.name) is Mode.INSERT:
             raise fatal(error, reason, f"Run: {remedy}") from error
@@ -158,7 +181,7 @@ class SchemaCheck:
 
     def _may_insert(self, table: str, columns: tuple[str, ...]) -> bool:
         try:
-            self._policy(self._backend.write, Write(table, columns, b"[]", Mode.INSERT))
+            self._policy(self._send, Write(table, columns, b"[]", Mode.INSERT))
         except TransientError:
             raise
         except ServerError:

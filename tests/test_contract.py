@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 
 from scrapy_supabase.errors import FatalError
@@ -251,7 +252,7 @@ def test_a_primary_key_that_the_database_makes(
     assert made.upload({"name": "a"}, {"name": "b"}).uploaded == 2
     assert made.upload({"name": "a"}).uploaded == 1
     assert sql("select id, name from t order by id") == [(1, "a"), (2, "b"), (3, "a")]
-    assert ("Set SUPABASE_ON_CONFLICT to columns" in caplog.text) == (mode is not Mode.INSERT)
+    assert ("set SUPABASE_ON_CONFLICT to columns" in caplog.text) == (mode is not Mode.INSERT)
 
 
 def test_a_column_dropped_in_mid_crawl(books: Sql, line: MakeLine) -> None:
@@ -361,6 +362,17 @@ def test_a_statement_timeout_halves(sql: Sql, line: MakeLine, project: Project) 
     outcome = line(key=project.anon_key, timeout=20).upload(*items(*range(12)))
     assert outcome.uploaded == 12
     assert outcome.effort.errors["57014"] >= 1
+
+
+def test_a_lock_at_open_is_no_matter_of_size(books: Sql, line: MakeLine, project: Project) -> None:
+    """57014 for a request without rows: the crawl does not begin, and the message says where to look."""
+    books("grant all on t to anon")
+    with psycopg.connect(project.db_url) as other:
+        other.execute("lock table t in access exclusive mode")
+        with pytest.raises(FatalError) as raised:
+            line(key=project.anon_key, attempts=1, timeout=20)
+    assert (raised.value.reason, raised.value.code) == ("supabase_unavailable", "57014")
+    assert "may hold a lock on the table" in str(raised.value)
 
 
 # Fatal

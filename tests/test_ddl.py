@@ -253,6 +253,29 @@ def test_csv_is_all_text_and_is_read_as_what_it_says(capsys: pytest.CaptureFixtu
         assert f"\n  {column},\n" in text, column
 
 
+def test_what_runs_need_beside_tables_of_items(capsys: pytest.CaptureFixture[str], sql: Sql) -> None:
+    """The function of the snapshots, and the ledger under any name; both may be run twice."""
+    text = printed(capsys, "--snapshots", "--runs", "t_Ledger of runs")
+    sql(text)
+    sql(text)
+    sql("insert into \"t_Ledger of runs\" (run_id, spider, started_at) values (gen_random_uuid(), 's', now())")
+    assert sql("select next_snapshot_version(array['t'], '2026-01-01')") == [(1,)]
+    assert "scrapy_runs" not in text
+
+
+def test_a_table_without_a_key_takes_items_as_inserts(
+    capsys: pytest.CaptureFixture[str], sql: Sql, line: MakeLine
+) -> None:
+    """They get a number; a note says what that means."""
+    text = printed(capsys, "tests.test_ddl.TBookItem", "--table", "t_made")
+    assert "-- Nothing says which columns make a row unique: rows sent twice are stored twice." in text
+    sql(f"{text}; notify pgrst, 'reload schema'")
+    for number in (1, 2):
+        outcome = line("t_made").upload(dataclasses.asdict(BOOK), table="t_made")
+        assert (outcome.uploaded, outcome.fatal) == (1, None)
+        assert sql("select max(id) from t_made") == [(number,)]
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

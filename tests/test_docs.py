@@ -13,6 +13,7 @@ import pytest
 
 from scrapy_supabase import errors, pytest_plugin, settings
 from scrapy_supabase.commands import NAMES, module_of
+from scrapy_supabase.ddl import ledger_sql, snapshots_sql
 from scrapy_supabase.models import Chunk, Effort, Mode, Origin, Outcome, Rejection, Row
 from scrapy_supabase.pace import Pace
 from scrapy_supabase.spool import Loaded
@@ -219,9 +220,11 @@ def classified(code: str) -> errors.ServerError:
         ("009_scrapy_runs.sql", r"^(?:grant|alter) .*?;.*?$"),
     ],
 )
-def test_the_page_prints_what_the_migration_has(migration: str, pattern: str) -> None:
+def test_page_and_command_print_what_the_migration_has(migration: str, pattern: str) -> None:
     """For who has the package and not its migrations."""
     page = (ROOT / "docs" / "how-to" / "daily-snapshots.md").read_text()
     found = re.findall(pattern, (ROOT / "migrations" / migration).read_text(), re.MULTILINE | re.DOTALL)
     assert found
     assert [statement for statement in found if statement not in page] == []
+    printed = snapshots_sql() if migration.startswith("006") else ledger_sql("scrapy_runs")
+    assert [statement for statement in found if statement not in printed] == []

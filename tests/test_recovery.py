@@ -215,8 +215,10 @@ def test_every_way_to_stop_keeps_every_row(
     assert run_folders(again) == []
 
 
-def killed(crawl: Crawler, process: Any, after: float) -> None:
-    """`kill -9` the crawl after so many seconds, or when it is over."""
+def killed(crawl: Crawler, process: Any, after: float, *, uploading: bool = False) -> None:
+    """`kill -9` the crawl after so many seconds, or when it is over; with `uploading`, from its first item on."""
+    if uploading:
+        assert eventually(lambda: "Uploading to" in crawl.log_of(process), 60)
     try:
         process.wait(after)
     except subprocess.TimeoutExpired:
@@ -310,7 +312,7 @@ def test_crawls_at_once_share_a_folder_and_a_table(crawl: Crawler, sql: Sql, tmp
     """Overlapping keys, a spool full of dead runs: no row is lost, no deadlock shows, nothing is adopted twice."""
     sql("create table t (id bigint primary key, title text, n int); grant all on t to service_role")
     for number in range(6):
-        killed(crawl, crawl.start({"count": 20000, "n": number}), 0.9)
+        killed(crawl, crawl.start({"count": 20000, "n": number}), 0.3, uploading=True)
     folders = [path for path in (tmp_path / "spool").iterdir() if path.is_dir()]
     processes = [
         Crawler(tmp_path / f"crawl{number}", crawl.project).start(

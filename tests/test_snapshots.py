@@ -41,7 +41,7 @@ def test_no_function_gives_out_versions(crawl: Crawler, snapshots: Sql) -> None:
     snapshots(f"{TABLE}; drop function next_snapshot_version; notify pgrst, 'reload schema'")
     done = crawl({"items": ITEMS}, SUPABASE_DAILY_SNAPSHOTS=True)
     assert done.stats["finish_reason"] == "supabase_snapshot", done.log
-    assert "migrations/006_add_daily_snapshots.sql" in done.log
+    assert "run: scrapy supabase ddl --snapshots" in done.log
     assert snapshots("select count(*) from t") == [(0,)]
 
 
@@ -77,5 +77,5 @@ def test_no_ledger(crawl: Crawler, sql: Sql) -> None:
     sql("create table t (id bigint primary key, title text); grant all on t to service_role")
     done = crawl({"items": ITEMS}, SUPABASE_RUNS_TABLE="t_runs")
     assert done.stats["finish_reason"] == "supabase_runs_table", done.log
-    assert "migrations/009_scrapy_runs.sql" in done.log
+    assert "run: scrapy supabase ddl --runs " in done.log
     assert sql("select count(*) from t") == [(0,)]

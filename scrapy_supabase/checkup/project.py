@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
             yield error(
                 "snapshots",
                 f"the function {NEXT_VERSION}(tables text[], day date) cannot be called ({failed.answer})",
-                "Run migrations/006_add_daily_snapshots.sql, or copy the function out of it.",
+                "For the SQL that makes it, run: scrapy supabase ddl --snapshots",
             )
         else:
             yield ok("snapshots", f"the function {NEXT_VERSION} is there")
@@ -97,7 +98,7 @@ def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
             yield error(
                 "ledger",
                 f"table {config.runs_table} (SUPABASE_RUNS_TABLE) takes no row ({failed.answer})",
-                "It must be a table such as migrations/009_scrapy_runs.sql makes.",
+                f"For the SQL that makes it, run: scrapy supabase ddl --runs {shlex.quote(config.runs_table)}",
             )
         else:
             yield ok("ledger", f"table {config.runs_table} takes a row a run")

@@ -4,7 +4,8 @@ CREATE TABLE, unique index, grants and row-level security, for a migration
 file or the SQL editor. Types come from annotations (dataclass, attrs,
 pydantic), field metadata (scrapy.Field(type=int, primary_key=True)) or,
 with --from, from the values of JSON Lines, JSON or CSV. What the settings
-say of the table (key, columns, stamps, snapshots, mode) is in it.
+say of the table (key, columns, stamps, snapshots, mode) is in it. With
+--snapshots and --runs, what these settings need in the database.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 from scrapy.utils.misc import load_object
 
-from scrapy_supabase.ddl import create_sql, table_of
+from scrapy_supabase.ddl import create_sql, ledger_sql, snapshots_sql, table_of
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.files import FORMATS, BadLine, RowFile
 from scrapy_supabase.inference import Inference
@@ -37,12 +38,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--table", metavar="NAME", help="the table's name; default: by the settings, else by class or file"
     )
     parser.add_argument("--key", metavar="COLUMNS", help="columns that make a row unique, with commas")
+    parser.add_argument("--snapshots", action="store_true", help="the function that SUPABASE_DAILY_SNAPSHOTS needs")
+    parser.add_argument("--runs", metavar="NAME", help="the ledger of crawls, for SUPABASE_RUNS_TABLE = NAME")
     parser.add_argument("--public", action="store_true", help="everybody who has the public key may read")
 
 
 def run(settings: Any, opts: argparse.Namespace) -> int:
     """Print; returns the exit code."""
-    if bool(opts.item_class) == bool(opts.file):
+    of_runs = list(_of_runs(opts))
+    if bool(opts.item_class) == bool(opts.file) and (opts.file or not of_runs):
         raise ConfigurationError(
             "Name item classes (scrapy supabase ddl shop.items.Book), or a file of rows (--from rows.jsonl)."
         )
@@ -50,8 +54,16 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
         raise ConfigurationError("--table names one table: name one item class with it.")
     sources = [_of_file(opts.file, opts.format)] if opts.file else map(_of_class, opts.item_class)
     printed = [_sql(settings, opts, *source) for source in sources]
-    print("\n".join(printed), end="")
+    print("\n".join([*printed, *of_runs]), end="")
     return 0
+
+
+def _of_runs(opts: argparse.Namespace) -> Iterator[str]:
+    """What runs need beside the tables of items."""
+    if opts.snapshots:
+        yield snapshots_sql()
+    if opts.runs:
+        yield ledger_sql(opts.runs)
 
 
 Source = tuple[type | None, str, str, tuple[ItemField, ...]]  # class, name of the table, where from, fields

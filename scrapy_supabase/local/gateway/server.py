@@ -11,10 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import psycopg
+
 from scrapy_supabase.local.gateway.auth import NO_KEY, Caller, Keys
 from scrapy_supabase.local.gateway.catalog import Catalog, Snapshot
 from scrapy_supabase.local.gateway.database import Context, Database
-from scrapy_supabase.local.gateway.errors import ApiError, Response, not_built
+from scrapy_supabase.local.gateway.errors import ApiError, Response, from_database, not_built
 from scrapy_supabase.local.gateway.openapi import openapi
 from scrapy_supabase.local.gateway.parse import parse_query
 from scrapy_supabase.local.gateway.prefer import parse_prefer
@@ -50,6 +52,8 @@ class Api:
             return self._answer(method, target, headers, body)
         except ApiError as error:
             return error.response()
+        except psycopg.Error as error:  # of the catalog: a lock, a statement timeout
+            return from_database(error, anonymous=False).response()
         except Exception:
             logger.exception("%s %s", method, target.partition("?")[0])
             return ApiError(500, "PGRSTX00", "The local gateway failed: see gateway.log in its data folder.").response()
