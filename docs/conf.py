@@ -14,7 +14,7 @@ author = _PROJECT["authors"][0]["name"]
 copyright = author  # noqa: A001 (Sphinx's name)
 
 extensions = ["myst_parser"]
-myst_enable_extensions = ["deflist"]  # the settings are a list of definitions
+myst_enable_extensions = ["deflist", "html_image"]  # for the list of settings; <img> has a width
 myst_heading_anchors = 3  # links to headings, as code hosts make them
 exclude_patterns = ["_build"]
 lexers["sql"] = PostgresLexer()  # code hosts know the language by that name; it knows what $$ is

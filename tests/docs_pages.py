@@ -2,7 +2,7 @@
 
 Each block is run by tests/test_docs_code.py, or says why not in an HTML comment above it, which no reader sees:
 `<!-- not run: needs an account -->`. A block whose first line is a comment with a path is that file; `<!-- exits 1 -->`
-announces a command that fails.
+announces a command that fails; SQL below `<!-- is printed -->` is what the command above it prints, and is run.
 """
 
 from __future__ import annotations
@@ -51,6 +51,11 @@ class Block:
         return self.language != "text" and not self.language.startswith("{")
 
     @property
+    def is_printed(self) -> bool:
+        """Whether it is the output of the block above it."""
+        return self.mark == "is printed" or (self.language == "text" and self.is_run)
+
+    @property
     def file(self) -> str | None:
         """The path that its first line names."""
         found = _FILE.match(self.text.partition("\n")[0])
@@ -63,10 +68,12 @@ class Block:
             return None  # a directive of Sphinx
         if self.language not in _LANGUAGES:
             return f"language {self.language!r} is none of {', '.join(_LANGUAGES)}"
-        if self.mark and not re.fullmatch(r"not run: .+|exits \d+", self.mark):
-            return f"{self.mark!r} is neither 'not run: …' nor 'exits …'"
+        if self.mark and not re.fullmatch(r"not run: .+|exits \d+|is printed", self.mark):
+            return f"{self.mark!r} is none of 'not run: …', 'exits …', 'is printed'"
         if self.language == "sql" and not self.is_run:
             return "SQL can always be run"
+        if self.mark == "is printed" and self.language != "sql":
+            return "'is printed' is for SQL: other output is a text block"
         if "pip install" in self.text and self.is_run:
             return "it would change the environment of the tests: mark it <!-- not run: … -->"
         return None

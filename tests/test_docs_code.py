@@ -3,7 +3,8 @@
 The blocks of a page run in their order, in one folder, in one shell's environment, on a local Supabase of the page's
 own: `sh`, `python` and `sql` blocks are run, and a block that names a file is written to it (what is for settings.py is
 added to its end). A `text` block right below one that ran is what it prints: its lines must be there, in
-that order, as parts of lines; `…` stands for anything, dates, times and run ids for any other.
+that order, as parts of lines; `…` stands for anything, dates, times and run ids for any other. SQL that a command prints is
+shown letter by letter, and then run.
 
 The address, the keys and the connection strings of the hosted project that pages speak of are replaced by those of the
 local one, so that these blocks run, too. The pages of the tutorial go on where the one before ended; other pages find
@@ -78,6 +79,7 @@ class Reader:
             elif block.language == "text":
                 compare(block, self._as_local(block.text), output)
             elif block.language == "sql":
+                assert not block.is_printed or output == block.text, f"{block}: this was printed:\n{output}"
                 self._query(block)
             elif block.language in ("sh", "python"):
                 output = self._run(block)
@@ -237,16 +239,16 @@ def test_no_block_is_left_out_silently() -> None:
 
 
 def test_text_that_is_shown_belongs_to_what_ran() -> None:
-    """A `text` block is the output of the block above it, or says that it is none."""
+    """A `text` block, and SQL that is printed, is the output of the block above it, or says that it is none."""
     for page in PAGES:
         before: Block | None = None
         for block in blocks_of(page):
-            if block.language == "text" and block.is_run:
+            if block.is_printed:
                 runs = before is not None and before.is_run and before.file is None
                 assert runs, f"{block}: no output; mark it <!-- not run: … -->"
                 assert before is not None
                 assert before.language in ("sh", "python"), f"{block}: {before.language} prints nothing"
-            before = before if block.language == "text" else block
+            before = before if block.is_printed or block.language == "text" else block
 
 
 def test_what_is_shown_is_compared() -> None:

@@ -48,28 +48,28 @@ class Books:
 
     def __init__(self, folder: Path, project: Project) -> None:
         self.folder, self.project = folder, project
-        (folder / "scrapy.cfg").write_text("[settings]\ndefault = books.settings\n")
+        (folder / "scrapy.cfg").write_text("[settings]\ndefault = shop.settings\n")
         blocks: defaultdict[str, str] = defaultdict(str)
         for path, code in re.findall(
-            r"^```python\n# (books/\S+)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL
+            r"^```python\n# (shop/\S+)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL
         ):
             blocks[path] += code
-        files = {"books/__init__.py": "", "books/commands/__init__.py": "", "books/spiders/__init__.py": SPIDER}
+        files = {"shop/__init__.py": "", "shop/commands/__init__.py": "", "shop/spiders/__init__.py": SPIDER}
         settings = (
             "ADDONS = {'scrapy_supabase.Addon': 300}\nSUPABASE_TABLE = 't_books'\nTELNETCONSOLE_ENABLED = False\n"
-            "SPIDER_MODULES = ['books.spiders']\n"
+            "SPIDER_MODULES = ['shop.spiders']\n"
         )
-        for name, text in {**files, **blocks, "books/settings.py": settings + blocks["books/settings.py"]}.items():
+        for name, text in {**files, **blocks, "shop/settings.py": settings + blocks["shop/settings.py"]}.items():
             path = folder / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
 
     def change(self, text: str) -> None:
         """Add a line to the settings."""
-        with (self.folder / "books" / "settings.py").open("a") as file:
+        with (self.folder / "shop" / "settings.py").open("a") as file:
             file.write(text + "\n")
 
-    def crawl(self, *arguments: str, without: str = "EXTENSIONS.pop('books.prometheus.PushStats')") -> tuple[int, str]:
+    def crawl(self, *arguments: str, without: str = "EXTENSIONS.pop('shop.prometheus.PushStats')") -> tuple[int, str]:
         """Exit code and log of `scrapy crawl books`, without the parts of the page that a test is not about."""
         self.change(without)
         done = subprocess.run(

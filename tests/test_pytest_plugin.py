@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from scrapy_supabase import init_supabase, upload_to_supabase
 from scrapy_supabase.testing import CrawlError, LocalSupabaseFixture
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "test-your-spider.md"
+SHOP = Path(__file__).parent / "data" / "docs" / "shop"
 TABLE = "create table books (url text primary key, pages int check (pages >= 0)); grant all on books to service_role"
 
 
@@ -179,10 +181,10 @@ class ElsewhereSpider(BooksSpider):
 
 
 def project_of_the_page(pytester: pytest.Pytester) -> None:
-    """Write the files of docs/how-to/test-your-spider.md."""
-    pytester.path.joinpath("scrapy.cfg").write_text("[settings]\ndefault = books.settings\n")
+    """The project that how-to pages find, with the files of docs/how-to/test-your-spider.md."""
+    shutil.copytree(SHOP, pytester.path, dirs_exist_ok=True)
     files = dict(re.findall(r"^```\w+\n(?:#|--) (\S+\.\w+)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL))
-    for name, text in {**files, "books/__init__.py": ""}.items():
+    for name, text in files.items():
         path = pytester.path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
