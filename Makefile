@@ -80,7 +80,7 @@ bench: $(VENV)/.bench .venv-peers/.installed  ## measure everything and write do
 	$(BIN)/python -m benchmarks.spool
 
 docs: $(VENV)/.docs  ## build the documentation into docs/_build/html; a warning (such as a broken link) is an error
-	$(BIN)/sphinx-build --quiet -b html -n -W --keep-going -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/sphinx-build --quiet -b html -E -a -n -W --keep-going -d docs/_build/doctrees docs docs/_build/html
 
 screenshots: $(VENV)/.installed  ## make the pictures of the run report in docs/images (a minute; needs Chromium)
 	$(BIN)/python -m docs.screenshots

@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 
 from pygments.lexers import PostgresLexer
+from sphinx.application import Sphinx
 from sphinx.highlighting import lexers
 
 _PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
@@ -21,5 +22,16 @@ lexers["sql"] = PostgresLexer()  # code hosts know the language by that name; it
 
 html_theme = "furo"
 html_title = f"{project} {version}"
+html_static_path = ["_static"]
 html_copy_source = False
 html_show_copyright = False
+
+
+def _wrap_output(app: Sphinx, page: str, *_: object) -> None:
+    if page.startswith(("tutorial/", "how-to/")):  # elsewhere text blocks are drawings
+        app.add_css_file("output.css")
+
+
+def setup(app: Sphinx) -> None:
+    """What cannot be said by names: Sphinx calls it."""
+    app.connect("html-page-context", _wrap_output)

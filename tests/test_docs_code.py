@@ -2,9 +2,9 @@
 
 The blocks of a page run in their order, in one folder, in one shell's environment, on a local Supabase of the page's
 own: `sh`, `python` and `sql` blocks are run, and a block that names a file is written to it (what is for settings.py is
-added to its end). A `text` block right below one that ran is what it prints: its lines must be there, in
-that order, as parts of lines; `…` stands for anything, dates, times and run ids for any other. SQL that a command prints is
-shown letter by letter, and then run.
+added to its end). A `text` block right below one that ran is what it prints: its lines must be there, in that order, as
+parts of lines; `…` stands for anything, dates, times and run ids for any other. SQL that is printed is compared as a
+whole, and then run.
 
 The address, the keys and the connection strings of the hosted project that pages speak of are replaced by those of the
 local one, so that these blocks run, too. The pages of the tutorial go on where the one before ended; other pages find

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import scrapy
-
 from shop.items import Book
 
 
