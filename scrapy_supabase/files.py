@@ -43,8 +43,17 @@ class RowFile:
     """
 
     def __init__(
-        self, name: str, form: str | None = None, *, keep_empty: bool = False, encoding: str = "utf-8-sig"
+        self,
+        name: str,
+        form: str | None = None,
+        *,
+        keep_empty: bool = False,
+        encoding: str = "utf-8-sig",
+        uploads: bool = True,
     ) -> None:
+        self._before = " The rows before that are uploaded." if uploads else ""
+        self._nothing = " Nothing of it was uploaded." if uploads else ""
+        self._again = ", then load the file again" if uploads else ""
         self._name = "standard input" if name == "-" else name
         self._encoding = encoding
         self._keep_empty = keep_empty
@@ -77,7 +86,7 @@ class RowFile:
             yield from rows(opened)  # type: ignore[arg-type]
         except (OSError, EOFError, zlib.error) as error:
             raise ConfigurationError(
-                f"{self._name} cannot be read to its end: {sentence(error)} The rows before that are uploaded."
+                f"{self._name} cannot be read to its end: {sentence(error)}{self._before}"
             ) from error
 
     def close(self) -> None:
@@ -95,7 +104,7 @@ class RowFile:
             rows = msgspec.json.decode(stream.read(), type=list[msgspec.Raw])
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ConfigurationError(
-                f"{self._name} is no JSON array of objects: {sentence(error)} Nothing of it was uploaded. If each line "
+                f"{self._name} is no JSON array of objects: {sentence(error)}{self._nothing} If each line "
                 "is an object, say --format jsonl."
             ) from error
         for number, row in enumerate(rows, 1):
@@ -117,8 +126,7 @@ class RowFile:
                     names = cells
                     if len(set(names)) != len(names):
                         raise ConfigurationError(
-                            f"{self._name}: two columns of the header have the same name. Rename one. Nothing of it "
-                            "was uploaded."
+                            f"{self._name}: two columns of the header have the same name.{self._nothing} Rename one."
                         )
                 elif not cells:
                     continue
@@ -132,13 +140,12 @@ class RowFile:
         except UnicodeDecodeError as error:
             after = f", after line {reader.line_num}" if reader.line_num else ""
             raise ConfigurationError(
-                f"{self._name}{after}: it is not {error.encoding} ({error.reason}). The rows "
-                "before that are uploaded. Say what it is, such as --encoding latin-1."
+                f"{self._name}{after}: it is not {error.encoding} ({error.reason}).{self._before} "
+                "Say what it is, such as --encoding latin-1."
             ) from error
         except csv.Error as error:
             raise ConfigurationError(
-                f"{self._name}, line {reader.line_num}: {sentence(error)} The rows before that are uploaded. Mend the "
-                "line, then load the file again."
+                f"{self._name}, line {reader.line_num}: {sentence(error)}{self._before} Mend the line{self._again}."
             ) from error
         finally:
             text.detach()

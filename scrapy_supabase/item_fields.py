@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.wording import sentence
 
 METADATA = ("type", "sql_type", "required", "primary_key")
 
@@ -73,9 +74,9 @@ def _field(item_class: type, name: str, hint: Any, metadata: Mapping[str, Any], 
     described = _described(given if given is not None else hint)
     sql_type = metadata.get("sql_type", described.sql_type)
     if not isinstance(sql_type, str):
-        where = f"{item_class.__qualname__}.{name}"
         raise ConfigurationError(
-            f'{where}: sql_type is {sql_type!r}: it must be a PostgreSQL type, such as "numeric(10,2)".'
+            f"The sql_type of {item_class.__qualname__}.{name} is {sql_type!r} ({type(sql_type).__name__}): it must be "
+            'the name of a PostgreSQL type, such as "numeric(10,2)".'
         )
     required = bool(metadata.get("required", hint is not None and always_there and not described.nullable))
     primary_key = bool(metadata.get("primary_key", False))
@@ -151,8 +152,8 @@ def _hints_of(item_class: type) -> Mapping[str, Any]:
         return typing.get_type_hints(item_class, include_extras=True)
     except (NameError, TypeError, AttributeError, SyntaxError) as error:
         raise ConfigurationError(
-            f"The annotations of {item_class.__qualname__} cannot be read ({error}): what they name must be importable "
-            "where the class is defined, not under `if TYPE_CHECKING`."
+            f"The annotations of {item_class.__qualname__} cannot be read: {sentence(error)} Import what they name "
+            "where the class is defined, and not under `if TYPE_CHECKING`."
         ) from error
 
 

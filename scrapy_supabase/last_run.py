@@ -16,6 +16,7 @@ from scrapy_supabase.errors import SupabaseError
 from scrapy_supabase.histogram import Histogram
 from scrapy_supabase.spool_file import append
 from scrapy_supabase.timeline import Timeline
+from scrapy_supabase.wording import reason
 
 logger = logging.getLogger(__name__)
 
@@ -123,15 +124,17 @@ def read_last_run(folder: Path) -> LastRun:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UnreadableRunError(
-            f"There is no run in {folder} yet: crawl first, or name the spool of another project with --spool."
+            f"There is no run in {folder} yet. Crawl first, or name the spool of another project with --spool."
         ) from None
     except OSError as error:
-        raise UnreadableRunError(f"{path} cannot be read: {error.strerror}.") from error
+        raise UnreadableRunError(
+            f"{path} cannot be read: {reason(error)}. Run this as the user the crawl ran as."
+        ) from error
     with suppress(msgspec.MsgspecError, UnicodeDecodeError):
         found = msgspec.json.decode(data, type=_Format).format
         if found != FORMAT:
             raise UnreadableRunError(
-                f"{path} has format {found}, this version of scrapy-supabase reads {FORMAT}. Use the version that "
+                f"{path} has format {found}, and this version of scrapy-supabase reads {FORMAT}. Use the version that "
                 "wrote it, or crawl with this one first."
             )
         return msgspec.json.decode(data, type=LastRun)
@@ -199,7 +202,8 @@ class LastRunFile:
                 html = page_of(msgspec.json.decode(data, type=LastRun))
             except Exception:
                 logger.exception(
-                    "The report could not be made: a fault of scrapy-supabase itself. No row is concerned."
+                    "The report could not be made, by a fault of scrapy-supabase itself, which concerns no row: please "
+                    "report it with the lines below."
                 )
                 return
             with suppress(OSError):
@@ -213,8 +217,9 @@ class LastRunFile:
         except OSError as error:
             if path not in self._said:
                 logger.warning(
-                    "What this run did cannot be written to %s: %s. No row is concerned.",
-                    *(path, error.strerror),
+                    "What this run did cannot be written to %s: %s. No row is concerned. Free space there, or set %s "
+                    "to another place.",
+                    *(path, reason(error), "SUPABASE_REPORT" if path == self._page else "SUPABASE_SPOOL_DIR"),
                 )
                 self._said.add(path)
             return False

@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the option."""
     parser.addini(
         MIGRATIONS,
-        "folder of numbered .sql files, relative to the root folder: what the fixture local_supabase begins with",
+        help="folder of numbered .sql files, relative to the root folder: what the fixture local_supabase begins with",
         default="",
     )
 
@@ -33,7 +33,11 @@ def _local_supabase_stack(pytestconfig: pytest.Config) -> Iterator[SessionStack]
     try:
         from scrapy_supabase.testing.stack import SessionStack, require_extra
     except ImportError as error:
-        pytest.fail(f"The fixture local_supabase cannot be imported: {error}", pytrace=False)
+        pytest.fail(
+            f"The fixture local_supabase cannot be imported: {str(error).rstrip('.')}. "
+            "Run: pip install 'scrapy-supabase[local]'",
+            pytrace=False,
+        )
     from scrapy_supabase.errors import SupabaseError
 
     folder = pytestconfig.getini(MIGRATIONS)

@@ -111,9 +111,9 @@ def test_a_failed_monitor_is_an_exit_code(books: Books) -> None:
     spool = books.folder / ".scrapy" / "supabase"
     assert code == 1, log
     assert failures(log) == {
-        "rejected rows": "AssertionError: 3 of 200 rows (1.50%) were rejected, more than 1.00% "
-        f"(SUPABASE_MONITOR_MAX_FAILED_RATE): 3 for t_books. They are in {spool / 'rejected.jsonl'}, with the reasons. "
-        f"Once mended: scrapy supabase replay --rejected {spool}"
+        "rejected rows": "AssertionError: Rejected: 3 of 200 rows (1.50%), more than 1.00% "
+        f"(SUPABASE_MONITOR_MAX_FAILED_RATE): 3 for t_books. Each is in {spool / 'rejected.jsonl'} with its reason. "
+        f"When the table or the rows are mended, run: scrapy supabase replay --rejected {spool}"
     }
     assert "Traceback" not in log
 
@@ -141,11 +141,11 @@ def test_a_crawl_that_was_closed_for_a_missing_table_fails(books: Books, sql: Sq
     code, log = books.crawl()
     assert code == 1
     assert failures(log) == {
-        "an end before its time": "AssertionError: The crawl was closed with reason supabase_no_table: nothing could "
-        "be uploaded. The log says why and what to do, at `Closing the crawl (supabase_no_table)`. Rows that were "
-        f"scraped before are in {books.folder / '.scrapy' / 'supabase'}."
+        "an end before its time": "AssertionError: The crawl was closed (supabase_no_table): nothing could be "
+        f"uploaded. Rows that were scraped before are kept in {books.folder / '.scrapy' / 'supabase'}. The "
+        "log says why and what to do, in the ERROR that begins with `Closing the crawl`."
     }
-    assert "Closing the crawl (supabase_no_table): " in log
+    assert " ERROR: Closing the crawl before its first page (supabase_no_table): " in log
 
 
 def test_rows_that_are_left_fail_two_monitors(crawl: Crawler, sql: Sql, proxy: FaultProxy) -> None:
@@ -163,12 +163,13 @@ def test_rows_that_are_left_fail_two_monitors(crawl: Crawler, sql: Sql, proxy: F
     said = failures(done.log)
     assert set(said) == {"rows left in the spool", "time since the last upload"}, done.log
     assert said["rows left in the spool"] == (
-        "AssertionError: 5 rows are not uploaded, more than 0 (SUPABASE_MONITOR_MAX_SPOOLED_ROWS): 5 for t. They are "
-        f"in {spool}. The next crawl uploads them, or: scrapy supabase replay {spool}"
+        "AssertionError: Not uploaded: 5 rows, more than 0 (SUPABASE_MONITOR_MAX_SPOOLED_ROWS): 5 for t. Kept in "
+        f"{spool} for the next crawl. To upload without one, run: scrapy supabase replay {spool}"
     )
     assert re.match(
-        r"AssertionError: 5 rows wait, and the server has taken none for \d s, longer than 0.1 s "
-        rf"\(SUPABASE_MONITOR_MAX_UPLOAD_AGE\): 5 for t. The rows are in {spool}\. Is the server there\?",
+        r"AssertionError: Waiting: 5 rows, and the server has taken none for \d s, longer than 0.1 s "
+        r"\(SUPABASE_MONITOR_MAX_UPLOAD_AGE\): 5 for t\. The log's last WARNING of scrapy_supabase says what it "
+        rf"answers\. Kept in {spool} and uploaded by this crawl or the next, .*, run: scrapy supabase replay {spool}$",
         said["time since the last upload"],
     )
 

@@ -91,7 +91,7 @@ def test_rejected_rows_fail_the_test_with_the_reason(local_supabase: LocalSupaba
     local_supabase.sql(TABLE)
     with pytest.raises(CrawlError) as caught:
         local_supabase.crawl(BooksSpider, SUPABASE_TABLE="books", arguments={"pages": -1})
-    assert str(caught.value).startswith("1 rows were rejected (check_rows=False allows that):\n  books, 23514: ")
+    assert str(caught.value).startswith("Rejected: 1 row (check_rows=False allows that):\n  books, 23514: ")
     assert str(caught.value).endswith('{"url": "https://a.example/0", "pages": -1}')
     assert caught.value.result.stats["supabase/uploaded_count"] == 2
     done = local_supabase.crawl(BooksSpider, SUPABASE_TABLE="books", arguments={"pages": -2}, check_rows=False)
@@ -105,7 +105,7 @@ def test_rows_that_are_left_fail_the_test(local_supabase: LocalSupabaseFixture) 
         + TABLE
         + "; create trigger slow before insert on books for each row execute function slow()"
     )
-    said = r"^3 rows are not uploaded \(check_rows=False allows that\)\.\n.* WARNING: .*SUPABASE_CLOSE_TIMEOUT"
+    said = r"^Not uploaded: 3 rows \(check_rows=False allows that\)\.\n.* WARNING: .*SUPABASE_CLOSE_TIMEOUT"
     with pytest.raises(CrawlError, match=said):
         local_supabase.crawl(BooksSpider, SUPABASE_TABLE="books", SUPABASE_CLOSE_TIMEOUT=0.1)
 
@@ -113,7 +113,7 @@ def test_rows_that_are_left_fail_the_test(local_supabase: LocalSupabaseFixture) 
 @pytest.mark.parametrize(
     ("spider", "settings", "said"),
     [
-        ("books", {}, r"spider 'books' is not known by name: there is no scrapy.cfg at or above /"),
+        ("books", {}, r"spider 'books' is not known by name, as there is no scrapy.cfg at or above /"),
         (
             BooksSpider,
             {},
@@ -123,7 +123,7 @@ def test_rows_that_are_left_fail_the_test(local_supabase: LocalSupabaseFixture) 
         (
             BooksSpider,
             {"SUPABASE_TABLE": "none"},
-            r"^\S+ \S+ \[scrapy_\S+ ERROR: Closing the crawl \(supabase_no_table\)",
+            r"^The crawl was closed .*uploaded\.\n\S+ \S+ \S+ ERROR: Closing the crawl .*\(supabase_no_table\)",
         ),
         (BooksSpider, {"SUPABASE_ENABLED": False}, r"without the pipeline of scrapy-supabase"),
         (
@@ -131,7 +131,11 @@ def test_rows_that_are_left_fail_the_test(local_supabase: LocalSupabaseFixture) 
             {"SUPABASE_TABLE": "books"},
             r"The spider raised LookupError\.\n(.*\n)+LookupError: no price",
         ),
-        (HangsSpider, {"timeout": 3}, r"it was not over after 3 s \(timeout=\) and was ended\.\nThe end of its log:\n"),
+        (
+            HangsSpider,
+            {"timeout": 3},
+            r"it was not over after 3 s and was ended\. .* timeout to more\.\nThe end of its log:\n",
+        ),
         (HangsSpider, {"arguments": {"x": 1}}, r"could not run: Traceback(.*\n)+TypeError: HangsSpider.__init__"),
         (BooksSpider, {"X": lambda: 1}, r"The setting X cannot be sent .* must be at the top of a module"),
         (BooksSpider, {"arguments": {"x": lambda: 1}}, r"The spider argument x cannot be sent"),
@@ -265,7 +269,7 @@ def test_without_the_extra_it_says_what_to_install(pytester: pytest.Pytester) ->
     )
     done = pytester.runpytest_subprocess("-p", "absent")
     done.assert_outcomes(errors=1, passed=1)
-    done.stdout.fnmatch_lines(["*it needs the extra `local` (*). Run: pip install 'scrapy-supabase[[]local]'"])
+    done.stdout.fnmatch_lines(["*it needs the extra `local`: *. Run: pip install 'scrapy-supabase[[]local]'"])
     assert "Traceback" not in done.stdout.str()
 
 

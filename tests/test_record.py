@@ -357,7 +357,7 @@ def test_a_link_is_followed_and_a_device_stays_one(tmp_path: Path) -> None:
     ("data", "said"),
     [
         (None, "There is no run in"),
-        (b'{"format": 9}', "has format 9, this version of scrapy-supabase reads 1."),
+        (b'{"format": 9}', "has format 9, and this version of scrapy-supabase reads 1."),
         (b"{", "is not what a crawl writes there. Delete it"),
         (b'{"format": 1}', "is not what a crawl writes there. Delete it"),
         (b"\xff", "is not what a crawl writes there. Delete it"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,6 +21,10 @@ from scrapy_supabase.retry import Patience
 from scrapy_supabase.schema_check import SchemaCheck
 from scrapy_supabase.settings import Config
 from scrapy_supabase.settings_components import is_set
+from scrapy_supabase.wording import counted
+
+_LAST_SENTENCE = re.compile(r"(.+)\. ([A-Z].+)", re.DOTALL)
+_AFTER_COLON = re.compile(r"(.+?): ((?:it must|set|make|each)\b.+)", re.DOTALL)
 
 
 def check(settings: Any, *, in_project: bool, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
@@ -30,18 +35,18 @@ def check(settings: Any, *, in_project: bool, clock: Callable[[], float] = time.
         config = Config.from_settings(settings)
     except ConfigurationError as failed:
         for problem in failed.problems or [str(failed)]:
-            yield error("settings", *_divided(problem))
+            yield error("settings", *divided(problem))
         return
     for text in config.warnings:
-        yield warning("settings", text)
+        yield warning("settings", *divided(text))
     if not config.enabled:
         yield warning("settings", "SUPABASE_ENABLED is False: nothing is uploaded", "Set it to True, or leave it out.")
-    yield ok("settings", f"{len(config.tables)} table{'s' * (len(config.tables) != 1)} named, no wrong value")
+    yield ok("settings", f"{counted(len(config.tables), 'table')} named, no wrong value")
     yield from check_spool(config)
     try:
         config, stack = find_server(replace(config, attempts=1))
     except SupabaseError as failed:
-        yield error("server", str(failed), "")
+        yield error("server", *divided(str(failed)))
         return
     try:
         yield from check_key(config, clock())
@@ -57,10 +62,12 @@ def check(settings: Any, *, in_project: bool, clock: Callable[[], float] = time.
             stack.stop()
 
 
-def _divided(problem: str) -> tuple[str, str]:
-    """`NAME is …: it must be ….` → what is, and what must be."""
-    text, colon, remedy = problem.partition(": ")
-    return (text, remedy[:1].upper() + remedy[1:]) if colon else (problem, "")
+def divided(message: str) -> tuple[str, str]:
+    """What is, and what to do: a message has that last, as a sentence of its own or after a colon."""
+    if found := _LAST_SENTENCE.fullmatch(message) or _AFTER_COLON.fullmatch(message):
+        text, remedy = found.groups()
+        return text, remedy[:1].upper() + remedy[1:]
+    return message, ""
 
 
 def _check_server_and_tables(
@@ -70,7 +77,7 @@ def _check_server_and_tables(
     try:
         kinds = {spec.name: _kinds(config, spec) for spec in config.tables.values()}
     except ConfigurationError as failed:
-        yield error("settings", str(failed), "")
+        yield error("settings", *divided(str(failed)))
         return
     for finding in check_server(config, backend, clock):
         yield finding

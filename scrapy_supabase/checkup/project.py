@@ -20,6 +20,7 @@ from scrapy_supabase.settings import SNAPSHOT_VERSION, Config, uses_url_stamp
 from scrapy_supabase.settings_components import components
 from scrapy_supabase.spool_file import REJECTED
 from scrapy_supabase.urls import UrlStampMiddleware
+from scrapy_supabase.wording import counted, replay_command
 
 _SWITCH_ON = "Add to the settings: ADDONS = {'scrapy_supabase.Addon': 300}"
 
@@ -46,13 +47,17 @@ def check_spool(config: Config) -> Iterator[Finding]:
     if folder is None:
         yield warning(
             "spool",
-            "there is none (SUPABASE_SPOOL_DIR is None): what is not uploaded is lost with the process",
+            "there is none (SUPABASE_SPOOL_DIR is None): what is not uploaded is lost when the process ends",
             "Set SUPABASE_SPOOL_DIR to a folder, or leave it out.",
         )
         return
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not os.access(nearest, os.W_OK | os.X_OK) or not nearest.is_dir():
-        yield error("spool", f"{folder} cannot be written", "Set SUPABASE_SPOOL_DIR to a folder that can.")
+        yield error(
+            "spool",
+            f"{folder} cannot be written",
+            "Set SUPABASE_SPOOL_DIR to a folder that can, or give this one to the user the crawl runs as.",
+        )
         return
     yield ok("spool", f"{folder} can be written")
     yield from _left(folder)
@@ -63,14 +68,14 @@ def _left(folder: Path) -> Iterator[Finding]:
     if waiting:
         yield warning(
             "spool",
-            f"{waiting} rows of earlier crawls wait to be uploaded",
-            "The next crawl uploads them, or: scrapy supabase replay",
+            f"{counted(waiting, 'row')} of earlier crawls not uploaded, kept in {folder} for the next crawl",
+            f"To upload without one, run: {replay_command(folder)}",
         )
     if rejected := sum(one.rows for one in rejects_in(folder)):
         yield warning(
             "spool",
-            f"{rejected} rejected rows are in {folder / REJECTED}",
-            "Once table or rows are mended: scrapy supabase replay --rejected",
+            f"{counted(rejected, 'row')} of earlier crawls rejected, with the reasons in {folder / REJECTED}",
+            f"When the table or the rows are mended, run: {replay_command(folder, '--rejected')}",
         )
 
 
@@ -84,7 +89,7 @@ def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
         except ServerError as failed:
             yield error(
                 "snapshots",
-                f"the function {NEXT_VERSION}(tables text[], day date) cannot be called ({failed.answer})",
+                f"the function {NEXT_VERSION}(tables text[], day date) cannot be called: {failed.answer}",
                 "For the SQL that makes it, run: scrapy supabase ddl --snapshots",
             )
         else:
@@ -97,8 +102,8 @@ def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
         except ServerError as failed:
             yield error(
                 "ledger",
-                f"table {config.runs_table} (SUPABASE_RUNS_TABLE) takes no row ({failed.answer})",
+                f"table {config.runs_table} (SUPABASE_RUNS_TABLE) takes no row: {failed.answer}",
                 f"For the SQL that makes it, run: scrapy supabase ddl --runs {shlex.quote(config.runs_table)}",
             )
         else:
-            yield ok("ledger", f"table {config.runs_table} takes a row a run")
+            yield ok("ledger", f"table {config.runs_table} takes the row of a run")

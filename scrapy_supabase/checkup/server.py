@@ -14,6 +14,7 @@ from scrapy_supabase.errors import FatalError, ServerError, TransientError
 from scrapy_supabase.models import TableSpec
 from scrapy_supabase.settings import MOST_ROWS, Config
 from scrapy_supabase.settings_server import claims_of
+from scrapy_supabase.wording import counted
 
 _SKEW = 30.0  # seconds that clocks may differ; PostgREST itself allows 30 for a token's times
 _SOON = 7 * 24 * 3600.0
@@ -25,7 +26,7 @@ _PUBLIC = (
     "It stores only what grants and row-level policies allow. A crawl that runs on a machine of yours should have the "
     "secret key (sb_secret_…, or service_role)."
 )
-_NEW_KEY = "Take a key that is valid from the project's API settings, and set it as SUPABASE_KEY."
+_NEW_KEY = "Take a valid key from the project's API settings, and set it as SUPABASE_KEY."
 
 
 def check_key(config: Config, now: float) -> Iterator[Finding]:
@@ -61,7 +62,9 @@ def _check_token(claims: dict[str, Any], now: float) -> Iterator[Finding]:
     elif role == "anon":
         yield warning("key", described, _PUBLIC)
     else:
-        yield warning("key", described, f"Row-level policies and grants of the role {role or 'anon'} hold.")
+        yield warning(
+            "key", described, f"It stores only what grants and row-level policies of the role {role or 'anon'} allow."
+        )
 
 
 def check_server(config: Config, backend: Backend, clock: Callable[[], float]) -> Iterator[Finding]:
@@ -80,7 +83,7 @@ def check_server(config: Config, backend: Backend, clock: Callable[[], float]) -
         yield warning(
             "server",
             f"this machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the server's",
-            "Set the clock (NTP): stamps such as 'now' are this machine's time, and tokens are judged by the server's.",
+            "Set the clock (NTP): stamps such as 'now' are this machine's time, and keys expire by the server's.",
         )
     else:
         yield ok("server", "the clocks agree")
@@ -91,7 +94,7 @@ def no_server(config: Config, failed: ServerError) -> Finding:
     if isinstance(failed, TransientError):
         name = "SUPABASE_DB_URL" if config.db_url else "SUPABASE_URL"
         remedy = f"Check {name}, this machine's network, and in the dashboard that the project is up (not paused)."
-        return error("server", f"{config.host} does not answer as it should ({failed})", remedy)
+        return error("server", f"{config.host} does not answer as it should: {failed}", remedy)
     remedy, subject = "", "server"
     if isinstance(failed, FatalError):
         remedy, subject = failed.remedy, "key" if failed.reason == "supabase_unauthorized" else "server"
@@ -116,8 +119,9 @@ def check_distance(config: Config, backend: Backend, spec: TableSpec) -> Iterato
     else:
         yield warning(
             "server",
-            f"{text}: {uploads} uploads of {config.chunk_rows} rows at once are at most {rate:.0f} rows a second",
-            f"If the crawl yields more than that: BATCH_CHUNK_SIZE = {size}, or 'auto'.",
+            f"{text}; with {counted(uploads, 'upload')} at once of {counted(config.chunk_rows, 'row')} each, the "
+            f"server gets at most {counted(round(rate), 'row')} a second",
+            f"If the crawl yields more than that, set BATCH_CHUNK_SIZE to {size}, or to 'auto'.",
         )
 
 

@@ -18,6 +18,7 @@ from scrapy_supabase.retry import Patience
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.schema_check import SchemaCheck
 from scrapy_supabase.settings import Config
+from scrapy_supabase.uploader import UPSERTS_REFUSED
 
 _ABOVE_POLICIES = ("service_role", "postgres")
 
@@ -31,22 +32,26 @@ class ItemKind:
 
 
 class _Said(logging.Handler):
-    """Keeps what a crawl would log."""
+    """Keeps what a crawl would log, as (what is wrong, what to do)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.messages: list[str] = []
+        self.found: list[tuple[str, str]] = []
         self.logger = logging.Logger("check")
         self.logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
-def _divided(message: str) -> tuple[str, str]:
-    """What is wrong, and what to do: a message has that last, and it begins with "To …"."""
-    text, *remedy = re.split(r" (?=To [a-z ]+, (?:run|set)\b)", message, maxsplit=1)
-    return text, "".join(remedy)
+        if record.msg == UPSERTS_REFUSED and isinstance(record.args, tuple):  # which says what a crawl does now
+            table, answer, sql = record.args
+            text = (
+                f"Table {table} refuses upserts: {answer} A crawl would insert its rows: those that are there already "
+                "would be rejected, or stored twice where no unique index forbids it."
+            )
+            self.found.append((text, f"Run: {sql}"))
+            return
+        # What to do stands last, and begins with "To …".
+        text, *remedy = re.split(r" (?=To [a-z ]+, (?:run|set)\b)", record.getMessage(), maxsplit=1)
+        self.found.append((text, "".join(remedy)))
 
 
 class TableCheck:
@@ -80,11 +85,11 @@ class TableCheck:
             yield error(subject, failed.answer, failed.remedy)
             return
         fell_back = self._schema.mode(spec.name) is not spec.mode
-        for message in said.messages:
-            text, remedy = _divided(message)
-            yield Finding(Level.ERROR if fell_back else Level.WARNING, subject, text, remedy)
+        for text, remedy in said.found:
+            level = Level.ERROR if fell_back else Level.WARNING
+            yield Finding(level, subject, text.removeprefix(f"Table {spec.name} "), remedy)
         if not fell_back:
-            yield ok(subject, f"there{self._size(spec.name)}, and takes {self._way(spec)}")
+            yield ok(subject, f"there{self._size(spec.name)}, with the rights for {self._way(spec)}")
         yield from self._policies(spec, subject, names)
         for kind in kinds:
             yield from self._items(spec, subject, kind)
@@ -98,7 +103,8 @@ class TableCheck:
         if spec.mode is Mode.INSERT:
             return "inserts"
         key = ", ".join(self._schema.key(spec.name))
-        return f"{'upserts' if spec.mode is Mode.UPSERT else 'new rows (ignore)'}{f' on ({key})' if key else ''}"
+        what = "upserts" if spec.mode is Mode.UPSERT else "inserts of new rows (ignore)"
+        return f"{what} on ({key})" if key else what
 
     def _policies(self, spec: TableSpec, subject: str, names: set[str]) -> Iterator[Finding]:
         role = self._config.role
@@ -110,7 +116,7 @@ class TableCheck:
             spec.name, names or {*self._schema.key(spec.name), *(info.columns if info else ())}
         )
         if not columns:
-            text = f"whether row-level security lets {role} in was not tried: no column of it is known"
+            text = f"whether row-level security lets {role} in was not tried: no column of the table is known"
             yield warning(subject, text, "Name an item class in SUPABASE_TABLES, or set SUPABASE_ON_CONFLICT.")
             return
         # Rows of defaults; PostgreSQL judges a row by the policies before it looks at constraints. A doubled key may
@@ -166,14 +172,14 @@ class TableCheck:
             if info is not None and column in info.columns:
                 continue  # made by the database: not sent
             policy = self._schema.unknown.policy
-            what = {"drop": "is left out", "reject": "has the row rejected"}.get(policy)
+            what = {"drop": "the field is left out", "reject": "rows with the field are rejected"}.get(policy)
             text = f"no column {column!r}, which {kind.name} has"
             if what is None:
                 yield ok(subject, f"{text}: it goes into {self._schema.unknown.column!r}")
                 continue
             level = Level.WARNING if policy == "drop" and self._drop_is_meant else Level.ERROR
             remedy = f"Run: {add_column_sql(self._schema, spec.name, [column])}"
-            yield Finding(level, subject, f"{text}: the field {what} (SUPABASE_UNKNOWN_COLUMNS)", remedy)
+            yield Finding(level, subject, f"{text}: {what} (SUPABASE_UNKNOWN_COLUMNS)", remedy)
 
     def _types(
         self, spec: TableSpec, subject: str, kind: ItemKind, sent: dict[str, ItemField], info: TableInfo
@@ -184,15 +190,14 @@ class TableCheck:
             if fits is Fit.GOOD:
                 continue
             text = f"column {column!r} is {shown(has)}, and {kind.name} has {one.sql_type}"
-            change = f"ALTER TABLE … ALTER COLUMN {identifier(column)} TYPE {one.sql_type}"
             table = f"{identifier(self._config.schema)}.{identifier(spec.name)}"
-            remedy = (
-                f"If the field is right, run: {change.replace('…', table)} USING {identifier(column)}::{one.sql_type};"
-            )
+            change = f"ALTER COLUMN {identifier(column)} TYPE {one.sql_type} USING {_cast(column, has, one.sql_type)}"
+            remedy = f"If the field is right, run: ALTER TABLE {table} {change};"
             if fits is Fit.NEVER:
                 yield error(subject, f"{text}: rows are rejected", remedy)
             else:
-                lost = "part of it is cut off" if kind_of(one.sql_type) == "timestamp" else "other values are rejected"
+                no_such = f"rows whose value is no {shown(has)} are rejected"
+                lost = "part of each value is cut off" if kind_of(one.sql_type) == "timestamp" else no_such
                 yield warning(subject, f"{text}: {lost}", remedy)
 
     def _lacking(
@@ -204,15 +209,15 @@ class TableCheck:
                 continue
             text = f"column {column!r} ({shown(info.columns[column])}) must have a value, and {kind.name} has none"
             if column in info.primary_key:
-                remedy = "Add the field, or give the column a default."
+                remedy = "add the field, or give the column a default."
             else:
                 table = f"{identifier(self._config.schema)}.{identifier(spec.name)}"
-                remedy = f"Add the field, or run: ALTER TABLE {table} ALTER COLUMN {identifier(column)} DROP NOT NULL;"
+                remedy = f"add the field, or run: ALTER TABLE {table} ALTER COLUMN {identifier(column)} DROP NOT NULL;"
             if column in info.required:
-                yield error(subject, f"{text}: rows are rejected", remedy)
+                yield error(subject, f"{text}: rows are rejected", f"A{remedy[1:]}")
             else:
                 unless = "rows are rejected unless the database makes one (identity, serial), which it does not tell"
-                yield warning(subject, f"{text}: {unless}", remedy)
+                yield warning(subject, f"{text}: {unless}", f"If it makes none, {remedy}")
 
     def _is_made_by_the_database(self, table: str, column: str) -> bool:
         """Whether a column that shows no default is an identity or generated one: it may not be sent."""
@@ -235,5 +240,15 @@ class TableCheck:
             yield error(
                 subject,
                 f"column {unknown.column!r} is {shown(has)}: it cannot take fields without a column",
-                "SUPABASE_UNKNOWN_COLUMNS must be drop, reject or a jsonb column.",
+                "Set SUPABASE_UNKNOWN_COLUMNS to drop, reject or the name of a jsonb column.",
             )
+
+
+def _cast(column: str, has: str, wanted: str) -> str:
+    """The SQL of a column's values as another type. Every type can be cast to text, and text to every type."""
+    name = identifier(column)
+    if kind_of(wanted) == "json":
+        return f"to_jsonb({name})"
+    if wanted.endswith("[]") and not has.endswith("[]"):
+        return f"ARRAY[{name}]::{wanted}"
+    return f"{name}::text" if wanted == "text" else f"{name}::text::{wanted}"

@@ -20,6 +20,7 @@ from scrapy.utils.project import inside_project
 from scrapy_supabase.checkup.check import check
 from scrapy_supabase.checkup.finding import Finding, Level
 from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.wording import counted
 
 _MARKS = {Level.OK: "✓", Level.WARNING: "!", Level.ERROR: "✗"}
 _PLAIN_MARKS = {Level.OK: "ok", Level.WARNING: "!", Level.ERROR: "X"}  # for terminals that lack the others
@@ -55,8 +56,9 @@ def _settings_of(settings: Any, name: str) -> Any:
     try:
         spider = loader.load(name)
     except KeyError:
-        known = ", ".join(sorted(loader.list())) or "none: this is no project's folder"
-        raise ConfigurationError(f"There is no spider {name!r} (spiders: {known}).") from None
+        known = ", ".join(sorted(loader.list()))
+        remedy = f"Name one of: {known}" if known else "Change to the folder of a project, where its scrapy.cfg is."
+        raise ConfigurationError(f"There is no spider {name!r} here. {remedy}") from None
     settings = settings.copy()
     spider.update_settings(settings)
     return settings
@@ -75,6 +77,5 @@ def _print(finding: Finding) -> None:
 
 def _summary(levels: Counter[Level]) -> str:
     errors, warnings = levels[Level.ERROR], levels[Level.WARNING]
-    said = [f"{errors} error{'s' * (errors != 1)}"] if errors else []
-    said += [f"{warnings} warning{'s' * (warnings != 1)}"] if warnings else []
+    said = [counted(number, noun) for number, noun in ((errors, "error"), (warnings, "warning")) if number]
     return f"{' and '.join(said)}." if said else "All is well: a crawl can start."

@@ -27,6 +27,7 @@ from scrapy_supabase.files import FORMATS, BadLine, RowFile
 from scrapy_supabase.inference import Inference
 from scrapy_supabase.item_fields import ItemField, fields_of
 from scrapy_supabase.settings_given import config_for_new_table
+from scrapy_supabase.wording import counted, sentence
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("item_class", nargs="*", metavar="ITEM_CLASS", help="import paths, such as shop.items.Book")
     parser.add_argument("--from", dest="file", metavar="FILE", help="a file of sample rows; - is standard input")
     parser.add_argument("--format", choices=FORMATS, help="of FILE; default: by its name, jsonl for standard input")
+    parser.add_argument("--encoding", default="utf-8-sig", help="of CSV (default: UTF-8)")
     parser.add_argument(
         "--table", metavar="NAME", help="the table's name; default: by the settings, else by class or file"
     )
@@ -48,11 +50,11 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     of_runs = list(_of_runs(opts))
     if bool(opts.item_class) == bool(opts.file) and (opts.file or not of_runs):
         raise ConfigurationError(
-            "Name item classes (scrapy supabase ddl shop.items.Book), or a file of rows (--from rows.jsonl)."
+            "Name either item classes, such as shop.items.Book, or a file of rows, such as --from rows.jsonl."
         )
     if len(opts.item_class) > 1 and opts.table:
         raise ConfigurationError("--table names one table: name one item class with it.")
-    sources = [_of_file(opts.file, opts.format)] if opts.file else map(_of_class, opts.item_class)
+    sources = [_of_file(opts.file, opts.format, opts.encoding)] if opts.file else map(_of_class, opts.item_class)
     printed = [_sql(settings, opts, *source) for source in sources]
     print("\n".join([*printed, *of_runs]), end="")
     return 0
@@ -79,14 +81,18 @@ def _sql(
 ) -> str:
     key = [part.strip() for part in opts.key.split(",")] if opts.key else None
     if key is not None and not all(key):
-        raise ConfigurationError(f"--key is {opts.key!r}: it must be column names with commas, such as --key url,day.")
+        raise ConfigurationError(
+            f"--key is {opts.key!r}: it must be column names with commas between, such as --key url,day."
+        )
     config, spec = config_for_new_table(settings, item_class, name, {"table": opts.table, "on_conflict": key})
     collect = config.unknown_columns.column if config.unknown_columns.policy == "collect" else ""
     if key is not None:
-        unknown = [name for name in key if name not in {spec.columns.get(f.name, f.name) for f in fields}]
-        unknown = [name for name in unknown if name not in spec.stamps]
+        known = dict.fromkeys([*(spec.columns.get(one.name, one.name) for one in fields), *spec.stamps])
+        unknown = [name for name in key if name not in known]
         if unknown:
-            raise ConfigurationError(f"--key names {unknown[0]!r}, which is no column of the table.")
+            raise ConfigurationError(
+                f"--key names {unknown[0]!r}, which is no column of the table. It has: {', '.join(known)}."
+            )
         fields = [replace(one, primary_key=False) for one in fields]
     role = "service_role" if config.role == "postgres" else config.role  # who makes the table may do all with it
     table = table_of(
@@ -101,9 +107,9 @@ def _of_class(path: str) -> Source:
     try:
         found = load_object(path)
     except Exception as error:
-        what = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+        what = sentence(f"{type(error).__name__}: {error}".splitlines()[0])
         raise ConfigurationError(
-            f"{path} cannot be imported ({what}). Name a class by its import path, such as shop.items.Book."
+            f"{path} cannot be imported: {what} Name a class by its import path, such as shop.items.Book."
         ) from error
     fields = fields_of(found) if isinstance(found, type) else None
     if fields is None:
@@ -112,25 +118,25 @@ def _of_class(path: str) -> Source:
             "infer the columns from rows: --from rows.jsonl"
         )
     if not fields:
-        raise ConfigurationError(f"{path} declares no field.")
+        raise ConfigurationError(f"{path} declares no field. Declare some, or infer them from rows: --from rows.jsonl")
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", found.__name__.removesuffix("Item") or found.__name__)
     return found, "_".join(words).lower() or found.__name__, f"For items of {path}.", fields
 
 
-def _of_file(path: str, form: str | None) -> Source:
-    file = RowFile(path, form)
+def _of_file(path: str, form: str | None, encoding: str) -> Source:
+    file = RowFile(path, form, encoding=encoding, uploads=False)
+    shown = "standard input" if path == "-" else path
     rows = Inference(texts=file.format == "csv")
     with closing(file):
         rows.add_all(_good(file))
     if not rows.rows:
-        raise ConfigurationError(f"{path} has no row to infer columns from.")
+        raise ConfigurationError(f"{shown} has no row to infer columns from. Name a file that has some.")
     name = "rows" if path == "-" else re.sub(r"\W+", "_", Path(path).name.split(".")[0]) or "rows"
-    described = f"For {rows.rows} row{'s' * (rows.rows != 1)} of {'standard input' if path == '-' else path}."
-    return None, name, described, rows.fields
+    return None, name, f"For {counted(rows.rows, 'row')} of {shown}.", rows.fields
 
 
 def _good(file: RowFile) -> Iterator[dict[str, Any]]:
     for row in file:
         if isinstance(row, BadLine):
-            raise ConfigurationError(f"{row.where}: {row.problem}.")
+            raise ConfigurationError(f"{row.where}: {sentence(row.problem)} Mend or delete the line.")
         yield row

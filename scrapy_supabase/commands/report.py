@@ -16,6 +16,7 @@ from typing import Any
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.last_run import read_last_run, write_whole
 from scrapy_supabase.settings import Config
+from scrapy_supabase.wording import reason
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     try:
         write_whole(path, page, str(os.getpid()), private=False)
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Name another file.") from error
+        raise ConfigurationError(f"{path} cannot be written: {reason(error)}. Name another file.") from error
     print(path)
     return 0
 
@@ -55,5 +56,8 @@ def _spool(settings: Any, named: str | None) -> Path:
         return Path(named)
     config = Config.from_settings(settings, {"SUPABASE_URL": "local", "SUPABASE_KEY": "-"}, tables=False)
     if config.spool_dir is None:
-        raise ConfigurationError("There is no spool (SUPABASE_SPOOL_DIR is None). Name one with --spool.")
+        raise ConfigurationError(
+            "There is no spool: SUPABASE_SPOOL_DIR is None. Name a folder: scrapy supabase report --spool "
+            ".scrapy/supabase"
+        )
     return config.spool_dir

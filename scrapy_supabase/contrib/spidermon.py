@@ -22,6 +22,7 @@ from scrapy_supabase.settings import Config
 from scrapy_supabase.settings_monitors import Thresholds
 from scrapy_supabase.spool_file import REJECTED
 from scrapy_supabase.stats import Readings
+from scrapy_supabase.wording import counted, replay_command
 
 __unittest = True  # unittest's way to leave a module's frames out: a failure is its message, without a traceback
 
@@ -40,8 +41,8 @@ class SupabaseMonitor(BaseScrapyMonitor):
         self.readings = Readings(self.data.stats)
         if not self.readings:
             self.fail(
-                "The pipeline of scrapy-supabase has not run. Enable it, ADDONS = {'scrapy_supabase.Addon': 300}, or "
-                "take its monitors out of Spidermon's settings."
+                "The pipeline of scrapy-supabase has not run. Enable it with ADDONS = {'scrapy_supabase.Addon': 300}, "
+                "or take its monitors out of Spidermon's settings."
             )
 
     @property
@@ -64,12 +65,17 @@ class FailedRateMonitor(SupabaseMonitor):
         failed = self.readings.count("failed", "recovered_failed")
         had = self.readings.count("received", "recovered", "recovered_failed", "recovered_spooled")
         if had and failed / had > self.thresholds.failed_rate:
-            where = f"They are in {self.spool / REJECTED}" if self.spool else "They are in the log"
-            again = f" Once mended: scrapy supabase replay --rejected {self.spool}" if self.spool else ""
+            where = "The log has each of them."
+            if self.spool:
+                again = replay_command(self.spool, "--rejected")
+                where = (
+                    f"Each is in {self.spool / REJECTED} with its reason. When the table or the rows are mended, run: "
+                    f"{again}"
+                )
             self.fail(
-                f"{failed} of {had} rows ({failed / had:.2%}) were rejected, more than "
+                f"Rejected: {failed} of {counted(had, 'row')} ({failed / had:.2%}), more than "
                 f"{self.thresholds.failed_rate:.2%} (SUPABASE_MONITOR_MAX_FAILED_RATE): "
-                f"{_listed(self.readings.tables('failed', 'recovered_failed'))}. {where}, with the reasons.{again}"
+                f"{_listed(self.readings.tables('failed', 'recovered_failed'))}. {where}"
             )
 
 
@@ -81,11 +87,14 @@ class SpooledRowsMonitor(SupabaseMonitor):
         """Rows of this crawl, and of earlier ones."""
         left = self.readings.count("spooled", "recovered_spooled")
         if left > self.thresholds.spooled_rows:
+            where = "The log has each of them."
+            if self.spool:
+                again = replay_command(self.spool)
+                where = f"Kept in {self.spool} for the next crawl. To upload without one, run: {again}"
             self.fail(
-                f"{left} rows are not uploaded, more than {self.thresholds.spooled_rows} "
+                f"Not uploaded: {counted(left, 'row')}, more than {self.thresholds.spooled_rows} "
                 f"(SUPABASE_MONITOR_MAX_SPOOLED_ROWS): "
-                f"{_listed(self.readings.tables('spooled', 'recovered_spooled'))}. They are in {self.spool}. "
-                f"The next crawl uploads them, or: scrapy supabase replay {self.spool}"
+                f"{_listed(self.readings.tables('spooled', 'recovered_spooled'))}. {where}"
             )
 
 
@@ -98,13 +107,17 @@ class UploadAgeMonitor(SupabaseMonitor):
         waiting = self.readings.waiting()
         age = self.readings.seconds_waited(datetime.now(UTC))
         if waiting and age > self.thresholds.upload_age:
-            where = f"The rows are in {self.spool}" if self.spool else "The rows are in memory only"
-            later = f"; what is left at the end: scrapy supabase replay {self.spool}" if self.spool else ""
+            where = "Held in memory only: there is no spool (SUPABASE_SPOOL_DIR)."
+            if self.spool:
+                again = replay_command(self.spool)
+                where = (
+                    f"Kept in {self.spool} and uploaded by this crawl or the next, when the server is back. To upload "
+                    f"what is left then without a crawl, run: {again}"
+                )
             self.fail(
-                f"{waiting.total()} rows wait, and the server has taken none for {age:.0f} s, longer than "
-                f"{self.thresholds.upload_age:g} s (SUPABASE_MONITOR_MAX_UPLOAD_AGE): {_listed(waiting)}. {where}. "
-                f"Is the server there? The log's last WARNING of scrapy_supabase says what it answers. When it is "
-                f"back, a crawl uploads them{later}"
+                f"Waiting: {counted(waiting.total(), 'row')}, and the server has taken none for {age:.0f} s, longer "
+                f"than {self.thresholds.upload_age:g} s (SUPABASE_MONITOR_MAX_UPLOAD_AGE): {_listed(waiting)}. The "
+                f"log's last WARNING of scrapy_supabase says what it answers. {where}"
             )
 
 
@@ -116,10 +129,10 @@ class FatalErrorMonitor(SupabaseMonitor):
         """Finish reasons of the pipeline's own."""
         reason = str(self.data.stats.get("finish_reason", ""))
         if reason.startswith("supabase_"):
-            where = f" Rows that were scraped before are in {self.spool}." if self.spool else ""
+            where = f" Rows that were scraped before are kept in {self.spool}." if self.spool else ""
             self.fail(
-                f"The crawl was closed with reason {reason}: nothing could be uploaded. The log says why and what to "
-                f"do, at `Closing the crawl ({reason})`.{where}"
+                f"The crawl was closed ({reason}): nothing could be uploaded.{where} The log says why and what to do, "
+                "in the ERROR that begins with `Closing the crawl`."
             )
 
 

@@ -56,7 +56,7 @@ def _crawl(header: dict[str, Any]) -> dict[str, Any]:
         ended.add_done_callback(lambda task: failures.extend(filter(None, [task.exception()])))
     process.start()
     if failures or process.bootstrap_failed:
-        raise CannotRunError(_why(failures[0]) if failures else "it could not begin.")
+        raise CannotRunError(_why(failures[0]) if failures else "it could not begin: its log says why.")
     return dict(crawler.stats.get_stats()) if crawler.stats else {}
 
 
@@ -74,7 +74,10 @@ def _spider_class(header: dict[str, Any]) -> Any:
     for name in header["spider"].split("."):
         found = getattr(found, name, None)
     if found is None:
-        raise CannotRunError(f"{header['module']} has no {header['spider']} when it is imported anew.")
+        raise CannotRunError(
+            f"{header['module']} has no {header['spider']} when it is imported anew. Define the spider at the top of "
+            "the module, whatever imports it."
+        )
     return found
 
 
@@ -85,8 +88,10 @@ def _module(name: str, file: str | None) -> ModuleType:
         if file is None or getattr(module, "__file__", None) == file:
             return module
     except ImportError as error:
+        from scrapy_supabase.wording import sentence
+
         if file is None or error.name not in {name, name.partition(".")[0]}:
-            raise CannotRunError(f"the spider's module {name} cannot be imported ({error}).") from error
+            raise CannotRunError(f"the spider's module {name} cannot be imported: {sentence(error)}") from error
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise CannotRunError(f"the spider's module {name} cannot be imported from {file}.")
@@ -101,8 +106,10 @@ def _no_such_spider(name: str, known: list[str]) -> str:
 
     project = closest_scrapy_cfg()
     if not project:
-        return f"spider {name!r} is not known by name: there is no scrapy.cfg at or above {Path.cwd()}. Give the class."
-    return f"the project of {project} has no spider {name!r}, only: {', '.join(sorted(known)) or 'none'}."
+        return (
+            f"spider {name!r} is not known by name, as there is no scrapy.cfg at or above {Path.cwd()}. Give the class."
+        )
+    return f"the project of {project} has no spider {name!r}. Name one of: {', '.join(sorted(known)) or 'none'}"
 
 
 if __name__ == "__main__":

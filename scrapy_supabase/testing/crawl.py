@@ -19,6 +19,7 @@ import msgspec
 from scrapy_supabase.errors import SupabaseError
 from scrapy_supabase.spool_file import REJECTED
 from scrapy_supabase.stats import Readings
+from scrapy_supabase.wording import counted, sentence
 
 if TYPE_CHECKING:
     from scrapy import Spider
@@ -73,7 +74,7 @@ def run(
                 if done.returncode:
                     problem = f"its process ended with exit code {done.returncode}."
             except subprocess.TimeoutExpired:
-                problem = f"it was not over after {timeout:g} s (timeout=) and was ended."
+                problem = f"it was not over after {timeout:g} s and was ended. If it needs longer, set timeout to more."
         said = log.read_text(errors="replace")
         problem = problem and "\n".join([problem, "The end of its log:", *said.splitlines()[-_EXCERPT:]])
         found = msgspec.msgpack.decode(answer.read_bytes()) if answer.exists() else {}
@@ -88,9 +89,14 @@ def check(result: CrawlResult, *, rows: bool) -> None:
     if result.problem:
         raise CrawlError(f"The crawl could not run: {result.problem}", result)
     if not readings:
-        raise CrawlError("The crawl ran without the pipeline of scrapy-supabase: the settings switch it off.", result)
+        raise CrawlError(
+            "The crawl ran without the pipeline of scrapy-supabase: the settings switch it off. Look at "
+            "SUPABASE_ENABLED, ITEM_PIPELINES and ADDONS.",
+            result,
+        )
     if reason.startswith("supabase_"):
-        raise CrawlError(_excerpt(result.log, f"Closing the crawl ({reason})"), result)
+        said = _excerpt(result.log, rf" ERROR: Closing the crawl .*\({reason}\)")
+        raise CrawlError(f"The crawl was closed ({reason}): nothing could be uploaded.\n{said}", result)
     if raised := [name for name in result.stats if name.startswith("spider_exceptions/")]:
         names = sorted({name.partition("/")[2] for name in raised} - {"count"})
         raise CrawlError(f"The spider raised {', '.join(names)}.\n{_excerpt(result.log, ' ERROR: ')}", result)
@@ -98,22 +104,22 @@ def check(result: CrawlResult, *, rows: bool) -> None:
         raise CrawlError(_rejections(failed, result), result)
     if rows and (left := readings.count("spooled", "recovered_spooled")):
         said = _excerpt(result.log, " WARNING: ")
-        raise CrawlError(f"{left} rows are not uploaded (check_rows=False allows that).\n{said}", result)
+        raise CrawlError(f"Not uploaded: {counted(left, 'row')} (check_rows=False allows that).\n{said}", result)
 
 
 def _excerpt(log: str, first: str) -> str:
-    """The record of the log that begins with the line with `first`; the end of the log where there is none."""
+    """The record of the log that begins with the line where `first` is; the end of the log where there is none."""
     lines = log.splitlines()
-    start = next((number for number, line in enumerate(lines) if first in line), -_EXCERPT)
+    start = next((number for number, line in enumerate(lines) if re.search(first, line)), -_EXCERPT)
     record = takewhile(lambda line: not _RECORD.match(line), lines[start:][1:])
     return "\n".join([*lines[start:][:1], *record][:_EXCERPT])
 
 
 def _rejections(failed: int, result: CrawlResult) -> str:
-    lines = [f"{failed} rows were rejected (check_rows=False allows that):"]
+    lines = [f"Rejected: {counted(failed, 'row')} (check_rows=False allows that):"]
     for one in result.rejected[:_MOST_SHOWN]:
-        more = "".join(f" {one[name]}" for name in ("details", "hint") if one.get(name))
-        lines.append(f"  {one['table']}, {one['code']}: {one['message']}.{more} {json.dumps(one['row'])[:300]}")
+        words = " ".join(sentence(one[name]) for name in ("message", "details", "hint") if one.get(name))
+        lines.append(f"  {one['table']}, {one['code']}: {words} {json.dumps(one['row'])[:300]}")
     return "\n".join(lines)
 
 
@@ -138,8 +144,8 @@ def _job(spider: type[Spider] | str, settings: Mapping[str, Any], arguments: Map
                 pickle.dumps(value)
             except Exception as error:
                 raise CrawlError(
-                    f"The {what} {name} cannot be sent to the process that crawls ({error}). A class or a function "
-                    "must be at the top of a module; a setting may be its import path.",
+                    f"The {what} {name} cannot be sent to the process that crawls: {sentence(error)} A class or a "
+                    "function must be at the top of a module; a setting may be its import path.",
                     CrawlResult({}, "", []),
                 ) from error
     return json.dumps(header).encode() + b"\n" + pickle.dumps((dict(settings), dict(arguments)))

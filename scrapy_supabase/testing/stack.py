@@ -12,6 +12,7 @@ from typing import Any
 from scrapy_supabase.local import LocalSupabase, LocalSupabaseError
 from scrapy_supabase.local.migrations import apply_migrations, read_migrations
 from scrapy_supabase.local.place import SERVER_USER, own_folder, reachable
+from scrapy_supabase.wording import sentence
 
 _OWN = "n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'extensions', 'scrapy_supabase_local')"
 _SCHEMAS = f"select format('%I', n.nspname) from pg_namespace n where {_OWN} and n.nspname <> 'auth'"
@@ -44,7 +45,7 @@ def require_extra() -> None:
             import_module(name)
         except ImportError as error:
             raise LocalSupabaseError(
-                f"it needs the extra `local` ({error}). Run: pip install 'scrapy-supabase[local]'"
+                f"it needs the extra `local`: {sentence(error)} Run: pip install 'scrapy-supabase[local]'"
             ) from error
 
 
@@ -98,7 +99,7 @@ class SessionStack:
                 self._make_anew()
         except psycopg.errors.LockNotAvailable as error:
             raise LocalSupabaseError(
-                "a statement of an earlier test is still running, and holds its tables. End what the test has started."
+                "a statement of an earlier test is still running, and holds its tables. End what that test has started."
             ) from error
 
     def stop(self) -> None:

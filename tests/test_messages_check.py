@@ -1,0 +1,229 @@
+"""What `scrapy supabase check` finds and prints, finding by finding: provoked in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scrapy.settings import Settings
+
+from scrapy_supabase.checkup.check import check
+from scrapy_supabase.local import LocalSupabase
+from tests.fault_proxy import FaultProxy, answers, delays
+from tests.fix_project import Project
+from tests.messages import Said
+from tests.test_check import OPEN, TABLE, Look, Sql, look, token
+from tests.test_messages_commands import Command, command, host, leave
+
+__all__ = ["command", "look"]  # fixtures
+Findings = Iterable[tuple[str, str, str, str]]
+
+
+def shown(found: Findings, *subjects: str, level: str = "") -> list[str]:
+    """Findings as golden messages, those about `subjects` and of `level` where these are named."""
+    kept = [one for one in found if (not subjects or one[1] in subjects) and level in (one[0], "")]
+    text = "\0".join(f"{level}: {subject}: {text}\n{remedy}".rstrip() for level, subject, text, remedy in kept)
+    for pattern, name in (
+        (r"\d+\.\d+ ms", "<milliseconds> ms"),
+        (r"at most \d+ rows", "at most <n> rows"),
+        (r"BATCH_CHUNK_SIZE to \d+", "BATCH_CHUNK_SIZE to <n>"),
+        (r"answers: .*", "answers: <server>"),
+        (r"\d\d:\d\d UTC", "<time> UTC"),
+        (r"\d+ s ahead", "<n> s ahead"),
+    ):
+        text = re.sub(pattern, name, text)
+    return text.split("\0")
+
+
+@dataclasses.dataclass
+class Fields:
+    """What goes to table t, more or less."""
+
+    id: int
+    seen: datetime
+    title: str
+    price: list[str]
+    isbn: str
+
+
+@dataclasses.dataclass
+class Odd:
+    """A type that is none."""
+
+    a: int = dataclasses.field(metadata={"sql_type": 5})
+
+
+FIELDS: dict[str, Any] = {"SUPABASE_TABLES": {"tests.test_messages_check.Fields": "t"}}
+
+
+def test_all_is_well(said: Said, sql: Sql, look: Look, project: Project) -> None:
+    """What is said of a project that is ready, over the REST API and over a database connection."""
+    sql(TABLE)
+    said("A project that is ready", shown(look()))
+    said("A project that is ready, over a database connection", shown(look(SUPABASE_DB_URL=project.db_url)))
+    said("A table of inserts", shown(look(SUPABASE_MODE="insert"), "table t"))
+    said("A table of new rows", shown(look(SUPABASE_MODE="ignore"), "table t"))
+
+
+def test_settings(said: Said, sql: Sql, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which, what is wrong with it, and below that what to do."""
+    sql(TABLE)
+    said("A wrong setting", shown(look(SUPABASE_MODE="replace")))
+    said("No table", shown(look(SUPABASE_TABLES=None)))
+    said("A misspelt setting", shown(look(SUPABASE_TABEL="t"), "settings"))
+    said("The pipeline is switched off", shown(look(SUPABASE_ENABLED=False), "settings"))
+    odd = {"tests.test_messages_check.Odd": "t"}
+    said("An item class whose metadata are wrong", shown(look(SUPABASE_TABLES=odd), level="error"))
+    unreadable = {"tests.test_check.Unreadable": "t"}
+    said("An item class that cannot be read", shown(look(SUPABASE_TABLES=unreadable), level="error"))
+    monkeypatch.setenv("SCRAPY_SUPABASE_POSTGRES", "/nowhere")
+    said("A local Supabase that does not start", shown(look(SUPABASE_URL="local"), level="error"))
+
+
+PIPELINE = {"scrapy_supabase.SupabasePipeline": 300}
+SWITCHED: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("A project without the pipeline", {}),
+    ("A project with the add-on", {"ADDONS": {"scrapy_supabase.Addon": 300}}),
+    ("A project with the pipeline alone", {"ITEM_PIPELINES": PIPELINE}),
+    ("A project that lacks the middleware", {"ITEM_PIPELINES": PIPELINE, "SUPABASE_STAMPS": {"page": "url"}}),
+)
+
+
+@pytest.mark.parametrize(("how", "settings"), SWITCHED, ids=[how for how, _ in SWITCHED])
+def test_the_pipeline(said: Said, how: str, settings: dict[str, Any]) -> None:
+    """Whether a crawl of the project uses it at all."""
+    found = check(Settings({"SUPABASE_MODE": "replace", **settings}), in_project=True)
+    pipeline = [f for f in found if "SUPABASE_" not in f.text]  # these are wrong, so that no server is asked
+    said(how, shown((f.level.value, f.subject, f.text, f.remedy) for f in pipeline))
+
+
+def test_the_spool(said: Said, sql: Sql, look: Look, project: Project, tmp_path: Path) -> None:
+    """What waits in it, what was rejected; the commands that are printed are of this spool."""
+    sql(TABLE)
+    said("No spool", shown(look(SUPABASE_SPOOL_DIR=None), "spool"))
+    (tmp_path / "file").touch()
+    said("A spool that cannot be written", shown(look(SUPABASE_SPOOL_DIR=str(tmp_path / "file" / "x")), "spool"))
+    leave(tmp_path / "spool", host(project.url), {"id": 1})
+    rejected = {"time": "2026-01-01", "table": "t", "code": "23505", "message": "m", "row": {"id": 1}}
+    (tmp_path / "spool" / "rejected.jsonl").write_text(json.dumps(rejected) + "\n")
+    said("Rows of earlier crawls", shown(look(), "spool"))
+    leave(tmp_path / "spool", host(project.url), {"id": 2})
+    said("Rows of two earlier crawls", shown(look(), "spool"))
+
+
+def test_keys(said: Said, sql: Sql, look: Look, local_stack: LocalSupabase, project: Project) -> None:
+    """What kind it is, until when it is valid, and what it may do."""
+    sql(TABLE)
+    until = 4_000_000_000
+    for how, key in {
+        "A secret key": "sb_secret_nonsense",
+        "A publishable key": "sb_publishable_nonsense",
+        "A key that is none": "nonsense",
+        "A key that has expired": token(local_stack, exp=1_700_000_000),
+        "A key of a role of one's own": token(local_stack, role="t_writer", exp=until),
+        "A key without a role": token(local_stack, role="", exp=until),
+        "A legacy public key": token(local_stack, role="anon", exp=until),
+        "A legacy secret key": token(local_stack, exp=until),
+    }.items():
+        said(how, shown(look(SUPABASE_KEY=key), "key"))
+    soon = look(SUPABASE_KEY=token(local_stack, exp=int(time.time()) + 3600))
+    said("A key that expires soon", shown(soon, "key"))
+
+
+def test_servers(said: Said, sql: Sql, look: Look, proxy: FaultProxy) -> None:
+    """No answer, one that is not right, another clock, a long way."""
+    sql(TABLE)
+    said("No server", shown(look(SUPABASE_URL="http://127.0.0.1:1"), "server"))
+    there = "postgresql://postgres:x@127.0.0.1:1/postgres"
+    said("No database server", shown(look(SUPABASE_DB_URL=there), "server"))
+    said("A schema that is not exposed", shown(look(SUPABASE_SCHEMA="private"), "server"))
+    said("A clock that is wrong", shown(look(clock=lambda: time.time() + 120), "server", level="warning"))
+    proxy.always = delays(0.05)
+    far = look(SUPABASE_URL=proxy.url, BATCH_CHUNK_SIZE=1, SUPABASE_CONCURRENT_UPLOADS=1)
+    said("A server far away", shown(far, "server", level="warning"))
+    said("A server far away and chunks of any size", shown(look(SUPABASE_URL=proxy.url, BATCH_CHUNK_SIZE="auto"))[-1:])
+    proxy.always = answers(540, "<h1>Project paused</h1>")
+    said("A project that is paused", shown(look(SUPABASE_URL=proxy.url), "server"))
+
+
+def test_tables(said: Said, sql: Sql, look: Look) -> None:
+    """There, with the rights, the key and the unique index; what mends it is SQL that mends it."""
+    said("A table that is not there", shown(look(), "table t"))
+    sql(f"{TABLE}; revoke all on t from service_role")
+    said("A table without grants", shown(look(), "table t"))
+    sql("grant all on t to service_role")
+    refused = look(SUPABASE_ON_CONFLICT="title")
+    said("A key without a unique index", shown(refused, "table t"))
+    said("A key that the table lacks", shown(look(SUPABASE_ON_CONFLICT="nowhere"), "table t"))
+    sql("alter table t drop constraint t_pkey; notify pgrst, 'reload schema'")
+    said("A table without a primary key", shown(look(), "table t"))
+
+
+def test_row_level_security(said: Said, sql: Sql, look: Look, project: Project) -> None:
+    """Whether rows are let in, by trying."""
+    sql(TABLE + OPEN)
+    said("Row-level security without a policy", shown(look(SUPABASE_KEY=project.anon_key), "table t"))
+    nothing_known = look(SUPABASE_KEY=project.anon_key, SUPABASE_TABLES={"*": "t"})
+    said("Row-level security, and no column is known", shown(nothing_known, "table t"))
+    sql("create policy p on t for insert to anon with check (true)")
+    said("A policy for inserts only", shown(look(SUPABASE_KEY=project.anon_key), "table t"))
+    sql("create policy q on t for all to anon using (true)")
+    said("A policy for all", shown(look(SUPABASE_KEY=project.anon_key), "table t"))
+
+
+def test_items(said: Said, sql: Sql, look: Look) -> None:
+    """Columns by name and type, each with the SQL."""
+    sql(
+        "create table t (id bigint, seen date, title integer, price numeric, number bigint not null, n bigint "
+        "generated by default as identity, made text primary key); grant all on t to service_role; "
+        "notify pgrst, 'reload schema'"
+    )
+    said("Items that do not fit", shown(look(**FIELDS, SUPABASE_ON_CONFLICT="made"), "table t"))
+    rejecting = look(**FIELDS, SUPABASE_ON_CONFLICT="made", SUPABASE_UNKNOWN_COLUMNS="reject")
+    said("A field without a column", [message for message in shown(rejecting, "table t") if "isbn" in message])
+    sql("alter table t add column more jsonb; notify pgrst, 'reload schema'")
+    for how, column in {"A column for the rest": "more", "A column for the rest of a wrong type": "title"}.items():
+        found = look(**FIELDS, SUPABASE_ON_CONFLICT="made", SUPABASE_UNKNOWN_COLUMNS=column)
+        said(
+            how, [message for message in shown(found, "table t") if "isbn" in message or "without a column" in message]
+        )
+
+
+def test_what_a_run_needs(said: Said, sql: Sql, snapshots: Sql, look: Look) -> None:
+    """Snapshots and the ledger."""
+    sql(
+        "create table t (id bigint, title text, price numeric, snapshot_date date, snapshot_version int, primary key "
+        "(id, snapshot_date, snapshot_version)); grant all on t to service_role; notify pgrst, 'reload schema'"
+    )
+    given = {"SUPABASE_DAILY_SNAPSHOTS": True, "SUPABASE_RUNS_TABLE": "t_runs"}
+    said("A function for snapshots, and no ledger", shown(look(**given), "snapshots", "ledger"))
+    ledger = (Path(__file__).parents[1] / "migrations" / "009_scrapy_runs.sql").read_text()
+    sql(
+        f"{ledger.replace('scrapy_runs', 't_runs')}; drop function next_snapshot_version; notify pgrst, 'reload schema'"
+    )
+    said("A ledger, and no function for snapshots", shown(look(**given), "snapshots", "ledger"))
+
+
+def test_what_is_printed(said: Said, sql: Sql, command: Command) -> None:
+    """A line a finding, its remedy indented, and the sum."""
+    sql(TABLE)
+    said("The sum where all is well", command("check")[-1:])
+    said("The sum of a warning", command("check", SUPABASE_SPOOL_DIR=None)[-1:])
+    said("The sum of errors and warnings", command("check", SUPABASE_SPOOL_DIR=None, SUPABASE_TABLE="t_missing")[-1:])
+    said("A spider, and no project", command("check", "books"))
+
+
+def test_a_spider_that_there_is_none(
+    said: Said, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those that there are, are named."""
+    (tmp_path / "t_spiders.py").write_text("import scrapy\nclass Books(scrapy.Spider):\n    name = 'books'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    said("A spider that there is none", command("check", "boks", SPIDER_MODULES=["t_spiders"]))
