@@ -5,8 +5,8 @@ it) with the fixture `said`, as in `said("A table without grants", messages)`, e
 `make messages`, read what was written to `tests/golden`, and mend the text until it says what happened, to which
 table, row or setting, where the rows are, and what to type. Then give it its entry in docs/reference/errors.md.
 
-What cannot be provoked stands in `NOT_PROVOKED`, with the reason; a module whose lines are kept by another test (a
-report, the findings of a check) stands in `ELSEWHERE`, with that test.
+What cannot be provoked stands in `NOT_PROVOKED`, with the reason; what only looks like a sentence (the name of a type)
+in `NOT_SAID`; a module whose lines are kept by another test (the page of a run) in `ELSEWHERE`, with that test.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ PAGE = ROOT / "docs" / "reference" / "errors.md"
 NOT_PROVOKED = {
     "module {} has no attribute {}": "Python's own words for a name that is not there",
     "a retry is asked for on TransientError only": "a fault of ours, which only a change of retry.py could make",
+    "it could not begin: its log says why.": "a reactor that does not start and says no error: none is known",
     "by proxy {}": "a proxy that fails: the words around it are those of any failed connection",
     "no connection to {} within {} s": "a host that drops packets: none is to be had on a machine without a network",
     "the connection was closed": "an error of http.client without a word; none is known",
@@ -58,8 +59,58 @@ ELSEWHERE = {
     "local/gateway/rpc.py": "tests/test_golden.py",
     "local/gateway/server.py": "tests/test_gateway_errors.py",
     "local/gateway/write.py": "tests/test_golden.py",
+    # The page of a run: its words are looked at in the page, and what it shows of the settings.
+    "report/charts.py": "tests/test_report.py",
+    "report/page.py": "tests/test_report.py",
+    "report/verdict.py": "tests/test_report.py",
+    "settings_shown.py": "tests/test_record.py",
 }
 """Module → the test that keeps what it says."""
+
+_TYPE = "the name of a type in SQL: tests/test_ddl.py"
+_DDL = "SQL that ddl prints: tests/test_ddl.py"
+_BETWEEN = "SQL between two tests of a user: tests/test_testing_stack.py"
+_MONITOR = "the name of a monitor in Spidermon's output: tests/test_monitors.py"
+_FIGURE = "the name of a figure on the report's page: tests/test_report.py"
+NOT_SAID = {
+    "timestamp with time zone": _TYPE,
+    "timestamp without time zone": _TYPE,
+    "time with time zone": _TYPE,
+    "time without time zone": _TYPE,
+    "double precision": _TYPE,
+    "character varying": _TYPE,
+    "create table if not exists {} (": _DDL,
+    "{} bigint generated always as identity primary key": _DDL,
+    "not null": _DDL,
+    "primary key ({})": _DDL,
+    "create unique index if not exists {} on {} ({});": _DDL,
+    "alter table {} enable row level security;": _DDL,
+    'drop policy if exists "{}" on {};': _DDL,
+    'create policy "{}" on {} for {}{} {};': _DDL,
+    "scrapy may {}": _DDL,
+    "everybody may read": _DDL,
+    "with check (true)": _DDL,
+    "using (true) with check (true)": _DDL,
+    "using (true)": _DDL,
+    "n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'extensions', 'scrapy_supabase_local')": _BETWEEN,
+    "delete from scrapy_supabase_local.changes": _BETWEEN,
+    "set lock_timeout = '10s'; set client_min_messages = 'error'": _BETWEEN,
+    "set local session_replication_role = replica": _BETWEEN,
+    "drop schema {} cascade": _BETWEEN,
+    "Supabase: rejected rows": _MONITOR,
+    "Supabase: rows left in the spool": _MONITOR,
+    "Supabase: time since the last upload": _MONITOR,
+    "Supabase: an end before its time": _MONITOR,
+    "pages fetched": _FIGURE,
+    "items scraped": _FIGURE,
+    "items dropped": _FIGURE,
+    "exceptions in the spider": _FIGURE,
+    "errors in the log": _FIGURE,
+    "{}… ({} more characters)": "what is left of a long value in a report: tests/test_record.py",
+    "{} more fields": "what is left of a long row in a report: tests/test_record.py",
+    "Failing row contains (…)": "what is left of PostgreSQL's words in a report: tests/test_record.py",
+}
+"""Literal → what it is, as it is nothing that is said by itself, and the test that keeps it."""
 
 NO_MESSAGES = {"help", "metavar", "description", "title", "doc"}
 """Arguments of argparse: they are in docs/reference/commands.md, and a test compares them."""
@@ -129,7 +180,7 @@ def test_every_message_of_the_sources_was_provoked() -> None:
         f"{one.module}:{one.line}: {one.text!r}"
         for one in found
         if one.module not in ELSEWHERE
-        and one.text.strip() not in NOT_PROVOKED
+        and one.text.strip() not in NOT_PROVOKED | NOT_SAID
         and not any(one.pattern.search(text) for text in SAID)
     ]
     assert not unread, "\n".join(["Not in tests/golden (see the docstring of this module):", *unread])
@@ -138,9 +189,10 @@ def test_every_message_of_the_sources_was_provoked() -> None:
 def test_the_exceptions_are_still_needed() -> None:
     """What is not there any more, or is provoked by now, is taken from the lists."""
     found = {one.text.strip(): one for one in templates()}
-    assert sorted(set(NOT_PROVOKED) - set(found)) == []
+    assert sorted(set(NOT_PROVOKED | NOT_SAID) - set(found)) == []
     assert [text for text in NOT_PROVOKED if any(found[text].pattern.search(said) for said in SAID)] == []
     assert all((PACKAGE / module).exists() and (ROOT / test).exists() for module, test in ELSEWHERE.items())
+    assert all((ROOT / what.rpartition(": ")[2]).exists() for what in NOT_SAID.values())
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("messages_*.txt")), ids=lambda path: path.stem)
@@ -204,7 +256,9 @@ def entries() -> dict[str, re.Pattern[str]]:
 
 
 def lines_of(message: Message) -> list[str]:
-    """A message, or each line of a list of wrong settings."""
+    """A message, or each line of a list of wrong settings; a finding of `check` with its remedy after an arrow."""
+    if message.kind in ("ok", "warning", "error"):
+        return [message.text.replace("\n", " → ")]
     if re.fullmatch(r"rejected [0-9A-Z]{5}", message.kind):
         return []  # the server's own words
     first, *rest = re.sub("^(WARNING|ERROR): ", "", message.text).split("\n")  # of a command

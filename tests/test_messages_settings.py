@@ -72,6 +72,11 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
         {"SUPABASE_URL": "local", "SUPABASE_DB_URL": "postgresql://me:s3cret@192.0.2.1/shop"},
     ),
     ("A misspelt setting", {"SUPABASE_TABEL": "t"}),
+    ("A report that is a folder", {"SUPABASE_REPORT": "."}),
+    ("A rate of rejected rows in per cent", {"SUPABASE_MONITOR_MAX_FAILED_RATE": "2 %"}),
+    ("A rate of rejected rows above 1", {"SUPABASE_MONITOR_MAX_FAILED_RATE": 5}),
+    ("Rows that may be left below 0", {"SUPABASE_MONITOR_MAX_SPOOLED_ROWS": -1}),
+    ("A time without uploads that is none", {"SUPABASE_MONITOR_MAX_UPLOAD_AGE": "an hour"}),
 )
 
 

@@ -42,9 +42,9 @@ class _Said(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.msg == UPSERTS_REFUSED and isinstance(record.args, tuple):  # which says what a crawl does now
-            table, answer, sql = record.args
+            _, answer, sql = record.args
             text = (
-                f"Table {table} refuses upserts: {answer} A crawl would insert its rows: those that are there already "
+                f"refuses upserts: {answer} A crawl would insert its rows: those that are there already "
                 "would be rejected, or stored twice where no unique index forbids it."
             )
             self.found.append((text, f"Run: {sql}"))
@@ -208,16 +208,17 @@ class TableCheck:
             if self._is_made_by_the_database(spec.name, column):
                 continue
             text = f"column {column!r} ({shown(info.columns[column])}) must have a value, and {kind.name} has none"
+            add = "Add the field" if column in info.required else "If it makes none, add the field"
             if column in info.primary_key:
-                remedy = "add the field, or give the column a default."
+                remedy = f"{add}, or give the column a default."
             else:
                 table = f"{identifier(self._config.schema)}.{identifier(spec.name)}"
-                remedy = f"add the field, or run: ALTER TABLE {table} ALTER COLUMN {identifier(column)} DROP NOT NULL;"
+                remedy = f"{add}, or run: ALTER TABLE {table} ALTER COLUMN {identifier(column)} DROP NOT NULL;"
             if column in info.required:
-                yield error(subject, f"{text}: rows are rejected", f"A{remedy[1:]}")
+                yield error(subject, f"{text}: rows are rejected", remedy)
             else:
                 unless = "rows are rejected unless the database makes one (identity, serial), which it does not tell"
-                yield warning(subject, f"{text}: {unless}", f"If it makes none, {remedy}")
+                yield warning(subject, f"{text}: {unless}", remedy)
 
     def _is_made_by_the_database(self, table: str, column: str) -> bool:
         """Whether a column that shows no default is an identity or generated one: it may not be sent."""

@@ -126,9 +126,9 @@ class SessionStack:
             apply_migrations(self._connection, self._migrations)
         except LocalSupabaseError as error:
             raise LocalSupabaseError(
-                f"{error} It was applied before: where a test changes the schema, or migrations store rows, they are "
-                "applied again for the next test. What they make outside of the schemas, such as roles and extensions, "
-                "is still there then: let them say `if not exists`."
+                f"{error} It must be one that can be applied twice: where a test changes the schema, or migrations "
+                "store rows, they are applied again for the next test. What they make outside of the schemas, such as "
+                "roles and extensions, is still there then: let them say `if not exists`."
             ) from error
         self._connection.execute("delete from scrapy_supabase_local.changes")
 

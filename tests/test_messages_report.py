@@ -1,0 +1,115 @@
+"""What `ddl`, `report`, item classes and the record of the last run say: provoked in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scrapy_supabase.last_run import FILE, LastRunFile
+from tests.messages import Said, of_records
+from tests.test_messages_commands import Command, command
+from tests.test_record import new_record
+
+__all__ = ["command"]  # a fixture
+
+
+@dataclasses.dataclass
+class Empty:
+    """No field."""
+
+
+@dataclasses.dataclass
+class Loose:
+    """No key, and a field that may hold anything."""
+
+    what: Any
+
+
+@dataclasses.dataclass
+class Odd:
+    """A type that is none."""
+
+    a: int = dataclasses.field(metadata={"sql_type": 5})
+
+
+HERE = "tests.test_messages_report"
+DDL: Sequence[tuple[str, Sequence[str], bytes]] = (
+    ("ddl of nothing", [], b""),
+    ("ddl of a class and a file", [f"{HERE}.Loose", "--from", "-"], b""),
+    ("ddl of two classes for one table", [f"{HERE}.Loose", f"{HERE}.Empty", "--table", "t"], b""),
+    ("ddl of a class in no module", ["nowhere.Item"], b""),
+    ("ddl of a class that is not there", [f"{HERE}.Nothing"], b""),
+    ("ddl of dicts", ["builtins.dict"], b""),
+    ("ddl of a class without fields", [f"{HERE}.Empty"], b""),
+    ("ddl of a class with a wrong type", [f"{HERE}.Odd"], b""),
+    ("ddl of a class that cannot be read", ["tests.test_check.Unreadable"], b""),
+    ("A key with a comma too many", [f"{HERE}.Loose", "--key", "what,"], b""),
+    ("A key that is no column", [f"{HERE}.Loose", "--key", "isbn"], b""),
+    ("ddl of a file that is not there", ["--from", "nowhere.csv"], b""),
+    ("ddl of no row", ["--from", "-"], b""),
+    ("ddl of a line that is no row", ["--from", "-"], b'{"id": 1}\n[2]\n'),
+    ("ddl of JSON that is no array", ["--from", "-", "--format", "json"], b'{"id": 1}'),
+    ("ddl of CSV in another encoding", ["--from", "-", "--format", "csv"], "id,title\n1,é\n".encode("latin-1")),
+    ("ddl of CSV with two columns of one name", ["--from", "-", "--format", "csv"], b"id,id\n1,2\n"),
+    ("ddl of CSV with a quote that does not end", ["--from", "-", "--format", "csv"], b'id,title\n1,a\n2,"b\n'),
+)
+
+
+@pytest.mark.parametrize(("how", "arguments", "text"), DDL, ids=[how for how, _, _ in DDL])
+def test_ddl(how: str, arguments: Sequence[str], text: bytes, said: Said, command: Command) -> None:
+    """One line: which argument, what is wrong with it, what to type. Nothing is said of rows that were uploaded."""
+    messages = command("ddl", *arguments, text=text, SUPABASE_TABLE=None)
+    assert command.code == 1
+    assert "uploaded" not in str(messages)
+    said(how, messages)
+
+
+def test_what_ddl_notes(said: Said, command: Command) -> None:
+    """Comments above the SQL; the SQL is in tests/test_ddl.py."""
+    messages = command("ddl", f"{HERE}.Loose", SUPABASE_TABLE=None)
+    said("ddl of a class that says little", [message for message in messages if message.startswith("stdout: -- ")])
+    messages = command("ddl", "--from", "-", text=b'{"id": 1}\n', SUPABASE_TABLE=None)
+    said("ddl of one row", [message for message in messages if message.startswith("stdout: -- ")])
+    encoded = command("ddl", "--from", "-", "--format", "csv", "--encoding", "latin-1", text=b"a\n\xe9\n")
+    assert command.code == 0, encoded
+
+
+def test_report(said: Said, command: Command, tmp_path: Path) -> None:
+    """No run, no folder, no spool, a file that cannot be read or written: each with what to do."""
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    said("report before the first crawl", command("report"))
+    said("report of a folder that is not there", command("report", "--spool", "nowhere"))
+    said("report without a spool", command("report", SUPABASE_SPOOL_DIR=None))
+    (folder / FILE).mkdir()
+    said("report of a run that cannot be read", command("report"))
+    (folder / FILE).rmdir()
+    (folder / FILE).write_text("{}")
+    said("report of a run that is damaged", command("report"))
+    (folder / FILE).write_text('{"format": 9}')
+    said("report of a run of another version", command("report"))
+    (folder / FILE).write_bytes(new_record().encoded("spool", reason="finished"))
+    said("report into a folder", command("report", str(tmp_path)))
+
+
+def test_the_record_of_a_run(
+    said: Said, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where it is; why it is not, and that this concerns no row."""
+    data = new_record().encoded("spool", reason="finished")
+    with caplog.at_level(logging.INFO):
+        LastRunFile(None, tmp_path / "report.html", "run-id").end(data)
+        said("A report is written", [f"INFO: {record.getMessage()}" for record in caplog.records])
+    (tmp_path / "file").touch()
+    caplog.clear()
+    LastRunFile(tmp_path / "file", tmp_path / "file" / "report.html", "run-id").end(data)
+    said("Neither record nor report can be written", of_records(caplog))
+    caplog.clear()
+    monkeypatch.setattr("scrapy_supabase.report.page_of", lambda _: 1 / 0)
+    LastRunFile(None, tmp_path / "report.html", "run-id").end(data)
+    said("A report that has a fault", of_records(caplog))
