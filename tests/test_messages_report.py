@@ -1,4 +1,4 @@
-"""What `ddl`, `report`, item classes and the record of the last run say: provoked in this process."""
+"""What `ddl`, `report`, item classes, and the record of the last run say: provoked in this process."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from scrapy_supabase.last_run import FILE, LastRunFile
+from scrapy_supabase.last_run import FILE, Fatal, LastRunFile, Rows
+from scrapy_supabase.report.verdict import findings
 from tests.messages import Said, of_records
 from tests.test_messages_commands import Command, command
 from tests.test_record import new_record
+from tests.test_report import made
 
 __all__ = ["command"]  # a fixture
 
@@ -113,3 +115,37 @@ def test_the_record_of_a_run(
     monkeypatch.setattr("scrapy_supabase.report.page_of", lambda _: 1 / 0)
     LastRunFile(None, tmp_path / "report.html", "run-id").end(data)
     said("A report that has a fault", of_records(caplog))
+
+
+RUNS: Sequence[tuple[str, dict[str, Any]]] = (
+    ("A run without a row", {"crawl": {"pages fetched": 1}}),
+    ("A run of one row", {"tables": {"t": Rows(1, 1)}}),
+    ("A run of many rows", {"tables": {"t": Rows(2000, 1999, 1), "u": Rows(1, 1, recovered=1)}}),
+    ("A run with rejected rows", {"tables": {"t": Rows(2000, 1998, rejected=2)}}),
+    ("A run with one rejected row, which was all", {"tables": {"t": Rows(1, rejected=1)}}),
+    ("A run with rejected rows, and no spool", {"tables": {"t": Rows(2, 1, rejected=1)}, "spool": None}),
+    ("A run that left rows", {"tables": {"t": Rows(3, 1, left=2)}, "spool": "my spool"}),
+    ("A run that left one row", {"tables": {"t": Rows(1, left=1)}}),
+    ("A run that was killed", {"ended": None, "reason": None}),
+    (
+        "A run that was killed while the server was gone",
+        {"ended": None, "reason": None, "cut_off": True, "spool": None},
+    ),
+    ("A run that was closed early", {"tables": {"t": Rows(2, 2)}, "reason": "closespider_timeout"}),
+    ("A run of a spider that raised", {"tables": {"t": Rows(2, 2)}, "crawl": {"exceptions in the spider": 1}}),
+    (
+        "A run that was closed",
+        {
+            "fatal": Fatal(
+                "supabase_no_table", "PGRST205: none.", "Create it. If it is new, run: NOTIFY pgrst, 'reload';"
+            ),
+            "reason": "supabase_no_table",
+        },
+    ),
+)
+
+
+@pytest.mark.parametrize(("how", "more"), RUNS, ids=[how for how, _ in RUNS])
+def test_the_verdict(said: Said, how: str, more: dict[str, Any]) -> None:
+    """What the page says of a run, in large type and below that; commands are lines of their own."""
+    said(how, ["\n".join([f"page: {found.title}", *found.parts]) for found in findings(made(**more))])

@@ -66,7 +66,11 @@ def with_commands(text: str) -> tuple[str, ...]:
 
 def _all_is_well(run: LastRun) -> Finding:
     total = run.total
-    earlier = f" {counted(total.recovered, 'row')} of earlier runs were uploaded, too." if total.recovered else ""
+    earlier = (
+        f" Of earlier runs, {counted(total.recovered, 'row')} {_was(total.recovered)} uploaded, too."
+        if total.recovered
+        else ""
+    )
     if not total.received:
         pages = run.crawl.get("pages fetched", 0)
         return Finding(
@@ -75,7 +79,8 @@ def _all_is_well(run: LastRun) -> Finding:
             (f"The spider fetched {counted(pages, 'page')} and yielded no items.{earlier}",),
         )
     replaced = (
-        f" {counted(total.superseded, 'row')} were replaced by newer versions of the same key before they were sent."
+        f" {counted(total.superseded, 'row')} {_was(total.superseded)} replaced by a newer one of the same key before "
+        "an upload."
         if total.superseded
         else ""
     )
@@ -91,7 +96,7 @@ def _not_ended(run: LastRun) -> list[Finding]:
         return []
     gone = " The server was gone then." if run.cut_off else ""
     kept = (
-        " What the server had not confirmed is in the spool: the next crawl uploads it, or you do."
+        " What the server had not confirmed is in the spool: the next crawl uploads it, or you do:"
         if run.spool
         else " There was no spool: what was not uploaded by then is lost, unless the crawl is still running."
     )
@@ -129,19 +134,21 @@ def _rejected(run: LastRun) -> list[Finding]:
     rejected = total.rejected + total.recovered_rejected
     if not rejected:
         return []
-    one = rejected == 1
-    title = f"{counted(rejected, 'row')} {'was' if one else 'were'} rejected"
+    it = "it is" if rejected == 1 else "they are"
+    title = f"{counted(rejected, 'row')} {_was(rejected)} rejected"
     others = total.uploaded + total.recovered
     rest = f"; the other {number_of(others)} in the tables." if others else "."
     if not run.spool:
-        return [
-            Finding(ATTENTION, title + rest, ("There is no spool: they are in the crawl's log, with the reasons.",))
-        ]
+        return [Finding(ATTENTION, title + rest, (f"There is no spool: {it} in the crawl's log, with the reasons.",))]
     text = (
-        f"{'It is' if one else 'They are'} in {Path(run.spool) / REJECTED}, with the reasons, which are below. When "
+        f"{it.capitalize()} in {Path(run.spool) / REJECTED}, with the reasons, which are below. When "
         "the table, or the rows in the file, are mended:"
     )
     return [Finding(ATTENTION, title + rest, (text, Command(f"scrapy supabase replay --rejected {quote(run.spool)}")))]
+
+
+def _was(rows: int) -> str:
+    return "was" if rows == 1 else "were"
 
 
 def number_of(rows: int) -> str:
