@@ -213,7 +213,7 @@ def test_without_a_spool_there_is_only_the_page(crawl: Crawler, table: Sql, repo
     crawl({"items": [*items(3), {"id": "x"}]}, SUPABASE_SPOOL_DIR="@none", SUPABASE_REPORT=str(report))
     page = report.read_text()
     assert titles(page) == ["1 row was rejected; the other 3 are in the tables."]
-    assert "There is no spool: they are in the crawl&#x27;s log" in page
+    assert "There is no spool: it is in the crawl&#x27;s log" in page
     assert "replay" not in page
 
 
