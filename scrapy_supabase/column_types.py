@@ -41,8 +41,8 @@ _KINDS = {
     "float4": "number",
     "boolean": "boolean", "bool": "boolean",
     "date": "date",
-    "timestamp with time zone": "timestamp", "timestamp without time zone": "timestamp", "timestamptz": "timestamp",
-    "timestamp": "timestamp",
+    "timestamp with time zone": "timestamptz", "timestamptz": "timestamptz",
+    "timestamp without time zone": "timestamp", "timestamp": "timestamp",
     "time without time zone": "time", "time with time zone": "time", "time": "time", "timetz": "time",
     "interval": "interval", "uuid": "uuid", "bytea": "bytea",
     "json": "json", "jsonb": "json",
@@ -50,8 +50,13 @@ _KINDS = {
 _FITS: dict[tuple[str, str], Fit] = {
     ("integer", "number"): Fit.GOOD,
     ("date", "timestamp"): Fit.GOOD,
-    ("timestamp", "date"): Fit.PERHAPS,  # the time of day is cut off
-    ("timestamp", "time"): Fit.PERHAPS,  # the day is
+    ("date", "timestamptz"): Fit.GOOD,
+    ("timestamp", "timestamptz"): Fit.GOOD,
+    ("timestamptz", "timestamp"): Fit.PERHAPS,  # the offset is cut off
+    ("timestamptz", "date"): Fit.PERHAPS,  # the time of day is
+    ("timestamptz", "time"): Fit.PERHAPS,  # the day is
+    ("timestamp", "date"): Fit.PERHAPS,
+    ("timestamp", "time"): Fit.PERHAPS,
 }
 
 

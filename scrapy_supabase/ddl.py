@@ -5,17 +5,21 @@ For a migration file or Supabase's SQL editor. Nothing in it breaks what is ther
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scrapy_supabase.column_types import STAMP_TYPES
+from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.item_fields import ItemField
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
 from scrapy_supabase.remedies import columns, identifier, rights
 from scrapy_supabase.sql import literal
 
 _ROW_ID = "id"  # the column of tables whose rows have no key of their own
+_LONGEST_NAME = 63  # bytes
+_SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
 _SHORT = {"timestamp with time zone": "timestamptz", "time without time zone": "time"}
 
 
@@ -75,12 +79,13 @@ def table_of(
 
 
 def create_sql(table: Table) -> str:
-    """The statements, ready for a migration file."""
+    """The statements, ready for a migration file. Raises `ConfigurationError` for names that cannot be."""
+    _check_names(table)
     name = f"{identifier(table.schema)}.{identifier(table.name)}"
     lines = [f"-- {' '.join(note.split())}" for note in table.notes]  # a field's name may have line ends
     lines += [f"create table if not exists {name} (", ",\n".join(_columns(table)), ");"]
     if table.unique:
-        index = identifier(f"{table.name}_{'_'.join(table.unique)}_key"[:63])
+        index = identifier(_name_of(f"{table.name}__{'_'.join(table.unique)}_key"))
         lines += [f"create unique index if not exists {index} on {name} ({columns(table.unique)});"]
     lines += ["", f"grant {rights(table.mode)} on {name} to {identifier(table.role)};"]
     lines += [f"alter table {name} enable row level security;"]
@@ -94,9 +99,10 @@ def create_sql(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def snapshots_sql() -> str:
+def snapshots_sql(schema: str = "public") -> str:
     """What gives out the versions of daily snapshots."""
-    return Path(__file__).with_name("snapshots.sql").read_text()
+    text = Path(__file__).with_name("snapshots.sql").read_text()
+    return text.replace("public.", f"{identifier(schema)}.")
 
 
 def ledger_sql(name: str, schema: str = "public") -> str:
@@ -107,6 +113,33 @@ def ledger_sql(name: str, schema: str = "public") -> str:
         'SUPABASE_RUNS_TABLE = "scrapy_runs"', "SUPABASE_RUNS_TABLE"
     )
     return text.replace("public.scrapy_runs", f"{identifier(schema)}.{identifier(name)}")
+
+
+def _name_of(text: str) -> str:
+    """A name that PostgreSQL does not cut: by what it cut, two indexes might have the same."""
+    if len(text.encode()) <= _LONGEST_NAME:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{text.encode()[: _LONGEST_NAME - 9].decode(errors='ignore')}_{digest}"
+
+
+def _check_names(table: Table) -> None:
+    """Raise `ConfigurationError` for names that no table and no column can have."""
+    seen: set[str] = set()
+    for what, name in [("table", table.name), *(("column", one.name) for one in table.columns)]:
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise ConfigurationError(f"No {what} can have the name {name!r}: it must be a text that is not empty.")
+        if len(name.encode(errors="replace")) > _LONGEST_NAME:
+            raise ConfigurationError(
+                f"The name of the {what} {name!r} is longer than the {_LONGEST_NAME} bytes that PostgreSQL takes. Map "
+                "the field to a shorter one in SUPABASE_TABLES (columns), or rename it."
+            )
+        if what == "column" and (name in _SYSTEM_COLUMNS or name in seen):
+            raise ConfigurationError(
+                f"Column {name!r} is one that every table has, or there are two of them. Map the field to another in "
+                "SUPABASE_TABLES (columns), or rename it."
+            )
+        seen.add(name if what == "column" else "")
 
 
 def _columns(table: Table) -> list[str]:

@@ -5,6 +5,7 @@
     ├── ItemError               an item that cannot become a row; that row is rejected
     └── ServerError             an answer, or none, to a request
         ├── TransientError      the same request may work later
+        ├── TrialStoredError    rows that were only to be judged are stored
         ├── TooLargeError       half of it may work
         ├── UpsertRefusedError  a plain insert may work
         ├── SchemaDriftError    it may work without one column
@@ -107,6 +108,10 @@ class TransientError(ServerError):
     tries: int | None = None
     internal: bool = False
     overload: bool = False
+
+
+class TrialStoredError(ServerError):
+    """Rows that were sent only to be judged are in the table: a trigger of its own left one of them."""
 
 
 class TooLargeError(ServerError):
@@ -230,6 +235,13 @@ _FATAL_PATTERNS = tuple((re.compile(p), reason, remedy) for p, reason, remedy in
 def is_policy_violation(code: str, message: str) -> bool:
     """Whether a 42501 speaks of a row-level policy, which judges rows, and not of a missing grant."""
     return code == "42501" and "row-level security" in message
+
+
+def is_past_policies(code: str, message: str) -> bool:
+    """Whether a row was refused by what PostgreSQL looks at only after the row-level policies: the constraints."""
+    return code in ("21000", "23503", "23505", "23514", "23P01") or (
+        code == "23502" and "null value in column" in message
+    )
 
 
 def denied(message: str) -> tuple[str, str] | None:

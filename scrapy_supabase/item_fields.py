@@ -61,6 +61,8 @@ def fields_of(item_class: type) -> tuple[ItemField, ...] | None:
     names = ItemAdapter.get_field_names_from_class(item_class) if ItemAdapter.is_item_class(item_class) else None
     if names is None:
         return None
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise ConfigurationError(f"{item_class.__qualname__} has a field named {odd[0]!r}: names must be texts.")
     hints = _hints_of(item_class)
     with_default = _with_default(item_class)
     return tuple(
@@ -96,7 +98,7 @@ def _described(hint: Any) -> _Described:
     while (inner := getattr(hint, "__supertype__", None)) is not None:  # NewType
         hint = inner
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
+    if origin in (typing.Annotated, typing.Final):
         return _described(arguments[0])
     if origin in (typing.Union, types.UnionType):
         return _union([_described(one) for one in arguments if one is not type(None)], type(None) in arguments)
@@ -121,6 +123,8 @@ def _described(hint: Any) -> _Described:
 def _union(parts: list[_Described], nullable: bool) -> _Described:
     found = {part.sql_type for part in parts}
     nullable = nullable or any(part.nullable for part in parts)
+    if not found:
+        return _Described(nullable=nullable)
     if len(found) == 1:
         choices = tuple(choice for part in parts for choice in part.choices)
         return _Described(parts[0].sql_type, nullable, choices if all(part.choices for part in parts) else ())
@@ -150,7 +154,7 @@ def _array(arguments: tuple[Any, ...]) -> str:
 def _hints_of(item_class: type) -> Mapping[str, Any]:
     try:
         return typing.get_type_hints(item_class, include_extras=True)
-    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+    except Exception as error:  # annotations are expressions, which may do anything
         raise ConfigurationError(
             f"The annotations of {item_class.__qualname__} cannot be read: {sentence(error)} Import what they name "
             "where the class is defined, and not under `if TYPE_CHECKING`."

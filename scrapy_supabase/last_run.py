@@ -5,6 +5,7 @@ The file is there, whole, from the first second of a run on; a run that was kill
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from contextlib import suppress
@@ -121,7 +122,7 @@ def read_last_run(folder: Path) -> LastRun:
     """The last run of a spool. Raises `UnreadableRunError`."""
     path = folder / FILE
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if path.is_file() or not path.exists() else b""
     except FileNotFoundError:
         raise UnreadableRunError(
             f"There is no run in {folder} yet. Crawl first, or name the spool of another project with --spool."
@@ -147,8 +148,10 @@ def write_whole(path: Path, data: bytes, name: str, *, private: bool) -> None:
     `name` tells the writers of one file apart. `private` is for files that nobody else may read.
     """
     path = path.resolve()  # where it is a link, the file that it leads to is replaced
+    if path.is_fifo() or path.is_socket():
+        raise OSError(errno.ENXIO, "it is a pipe, and would wait for a reader")
     if path.exists() and not path.is_file():
-        path.write_bytes(data)  # a device or a pipe must stay what it is; a folder is an error
+        path.write_bytes(data)  # a device must stay what it is; a folder is an error
         return
     new = path.with_name(f".{path.name}.{name}")
     new.unlink(missing_ok=True)
@@ -214,7 +217,7 @@ class LastRunFile:
     def _write(self, path: Path, data: bytes, *, private: bool) -> bool:
         try:
             write_whole(path, data, self._name, private=private)
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError) as error:  # also links in a circle, names that no system knows
             if path not in self._said:
                 logger.warning(
                     "What this run did cannot be written to %s: %s. No row is concerned. Free space there, or set %s "

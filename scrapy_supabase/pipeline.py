@@ -152,14 +152,16 @@ class SupabasePipeline:
     async def _end_run(self, reason: str) -> None:
         """Write report and ledger, when Scrapy knows why the crawl ended, and leave the server."""
         stats = self._crawler.stats.get_stats() if self._crawler.stats else {}
-        await self._loop.run_in_thread(partial(self._kept.end, self._recorded(reason)))
-        table = self._config.runs_table
-        if table is not None and self._run.begun:
-            end = partial(self._run.end, self._backend, table, reason, self._stats.totals, dict(stats))
-            await self._loop.run_in_thread(end)
-        self._backend.close()
-        if self._local is not None:
-            await self._loop.run_in_thread(self._local.stop)
+        try:
+            table = self._config.runs_table
+            if table is not None and self._run.begun:
+                end = partial(self._run.end, self._backend, table, reason, self._stats.totals, dict(stats))
+                await self._loop.run_in_thread(end)
+            await self._loop.run_in_thread(partial(self._kept.end, self._recorded(reason)))
+        finally:
+            self._backend.close()
+            if self._local is not None:
+                await self._loop.run_in_thread(self._local.stop)
 
     def _connect(self) -> None:
         """Find the server and learn the tables. Runs in a thread."""

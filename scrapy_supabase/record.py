@@ -19,6 +19,7 @@ from scrapy_supabase.spool import Loaded
 _MOST_OUTAGES = 100
 _MOST_KINDS = 100  # of rejects, and of errors
 _SAMPLES = 3  # of each kind of rejects
+_MOST_OF_A_SAMPLE = 64 * 1024  # bytes: the crawl waits while a row is searched for secrets
 _LONGEST_WAIT = 60.0  # seconds between two writings
 
 
@@ -192,9 +193,11 @@ class Record:
 
 
 def _sample(rejection: Rejection) -> Sample:
-    from scrapy_supabase.redaction import shown_row, shown_words  # patterns that most crawls never need
+    from scrapy_supabase.redaction import shown_row, shown_words, without_quotes  # patterns that most crawls never need
 
     data = rejection.data
+    if len(data) > _MOST_OF_A_SAMPLE:
+        return Sample(without_quotes(rejection.message), None, None, {"…": f"a row of {len(data)} bytes, not shown"})
     words = (shown_words(each, data) for each in (rejection.message, rejection.details, rejection.hint))
     message, details, hint = words
     return Sample(message or "", details, hint, shown_row(data))

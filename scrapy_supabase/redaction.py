@@ -15,7 +15,7 @@ _MOST_WORDS = 1000
 _MOST_READ = 5000  # of a text: patterns are looked for in so much of it
 
 _NAMES = (
-    r"passw(?:or)?d|passwort|passphrase|passcode|pwd|secret(?!ar)|token|api_?key|access_?key|private_?key"
+    r"pass_?w(?:or)?d|passwort|passphrase|passcode|pwd|secret(?!ar)|token|api_?key|access_?key|private_?key"
     r"|encryption_?key|authori[sz]ation|credential|cookie|session_?id|card_?number"
 )
 # Alone only: these are parts of too many other words (`spinning`, `author`, `footprint`).
@@ -38,6 +38,7 @@ _SECRET_TEXTS = (
 # PostgreSQL quotes values: `Key (token)=(…) already exists.`, `Failing row contains (1, …).`
 _KEY = re.compile(r"Key \((?P<names>.*?)\)=\(.*\)", re.DOTALL)
 _CUT_ROW = "Failing row contains (…)"
+_QUOTED = re.compile(r"\"[^\"]*\"|\([^)]*\)")
 _FAILING_ROW = re.compile(r"Failing row contains \(.*\)", re.DOTALL)
 
 
@@ -66,7 +67,7 @@ def shown_row(data: bytes) -> dict[str, str]:
     shown: dict[str, str] = {}
     room = _MOST_OF_A_ROW
     for at, (name, value) in enumerate(fields.items()):
-        shown_name = shortened(name, _MOST_OF_A_VALUE)
+        shown_name = shortened(scrubbed(name[:_MOST_READ]), _MOST_OF_A_VALUE)
         text = HIDDEN if is_secret(name) else _shown_value(value)
         room -= len(shown_name) + len(text)
         if room < 0:
@@ -90,6 +91,11 @@ def shown_words(words: str | None, data: bytes) -> str | None:
         if len(value) > 3:  # shorter ones are parts of other words
             words = words.replace(value, HIDDEN)
     return shortened(scrubbed(words), _MOST_WORDS)
+
+
+def without_quotes(words: str) -> str:
+    """What the server said of a row that is too large to be looked at, without the values that it quotes."""
+    return shortened(scrubbed(_QUOTED.sub(HIDDEN, words[:_MOST_READ])), _MOST_WORDS)
 
 
 def shortened(text: str, most: int, more: int = 0) -> str:

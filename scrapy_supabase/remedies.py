@@ -42,9 +42,9 @@ def policy_sql(schema: Schema, table: str, *commands: str) -> str:
     )
 
 
-def add_column_sql(schema: Schema, table: str, names: Iterable[str]) -> str:
-    """Columns for fields that have none; the type is the user's to choose."""
-    return " ".join(f"ALTER TABLE {_table(schema, table)} ADD COLUMN {identifier(name)} text;" for name in names)
+def add_column_sql(schema: Schema, table: str, names: Iterable[str], kind: str = "text") -> str:
+    """Columns for fields that have none; where no type is known, it is the user's to choose."""
+    return " ".join(f"ALTER TABLE {_table(schema, table)} ADD COLUMN {identifier(name)} {kind};" for name in names)
 
 
 def snapshot_sql(schema: Schema, table: str) -> str:

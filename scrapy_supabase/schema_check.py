@@ -25,7 +25,7 @@ from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
 from scrapy_supabase.remedies import add_column_sql, grant_sql, lacks, snapshot_sql, unique_index_sql, unknown_columns
 from scrapy_supabase.retry import Patience, log_retry, retrying
 from scrapy_supabase.schema import Schema
-from scrapy_supabase.uploader import UPSERTS_REFUSED
+from scrapy_supabase.uploader import MADE_BY_THE_DATABASE, UPSERTS_REFUSED
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class SchemaCheck:
         fields = tuple(self._fields.get(table, ()))
         _, unknown = schema.split(table, fields)
         if unknown and known:
-            self._say_unknown(table, unknown)
+            self._say_unknown(table, tuple(column for column in unknown if column not in known.columns))
         self._say_key(spec, fields)
 
     def _check_snapshots(self, spec: TableSpec) -> None:
@@ -146,7 +146,13 @@ class SchemaCheck:
                 wanted = spec.on_conflict if error.code == "428C9" else schema.key(table)
                 if error.column in wanted or error.column not in columns:
                     raise self._bad_key(spec, error.column, error) from error
-                if schema.drop(table, error.column) and error.code != "428C9":
+                if not schema.drop(table, error.column):
+                    continue
+                if error.code == "428C9":
+                    fields = set(self._fields.get(table, ()))
+                    if schema.first_mention(table, fields & {error.column}):
+                        self._logger.warning(MADE_BY_THE_DATABASE, table, error.column)
+                else:
                     self._say_unknown(table, (error.column,))
             except UpsertRefusedError as error:
                 self._fall_back(spec, error, "supabase_no_unique_index", unique_index_sql(schema, table))

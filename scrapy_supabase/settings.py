@@ -213,7 +213,7 @@ def _report(reader: Reader) -> Path | None:
         return None
     if not isinstance(value, (str, Path)) or not str(value).strip() or "\0" in str(value) or Path(value).is_dir():
         return reader.wrong("SUPABASE_REPORT", value, 'the path of a file, such as "report.html", or None', None)
-    return Path(value)
+    return Path(value).expanduser()
 
 
 def _max_outage(reader: Reader) -> float | None:

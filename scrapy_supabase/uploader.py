@@ -34,6 +34,7 @@ from scrapy_supabase.work import Piece, Work, collected
 
 logger = logging.getLogger(__name__)
 
+MADE_BY_THE_DATABASE = "Table %s makes column %r itself: it is not sent from now on."
 UPSERTS_REFUSED = (
     "Table %s refuses upserts: %s From now on its rows are inserted: those that are there already will be rejected, or "
     "stored twice where no unique index forbids it. To mend it, run: %s"
@@ -339,7 +340,7 @@ class Uploader:
         if not self._schema.first_mention(table, [column]):
             return
         if error.code == "428C9":
-            logger.warning("Table %s makes column %r itself: it is not sent from now on.", table, column)
+            logger.warning(MADE_BY_THE_DATABASE, table, column)
         else:
             logger.warning("%s", unknown_columns(self._schema, table, [column]))
 

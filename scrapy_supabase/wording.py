@@ -17,9 +17,9 @@ def sentence(text: object) -> str:
     return " ".join(line if line.endswith((".", "?", "!", "…", ":", ";")) else f"{line}." for line in lines)
 
 
-def reason(error: OSError) -> str:
+def reason(error: Exception) -> str:
     """Return what the system says, without its number; `No space left on device`."""
-    return error.strerror or str(error)
+    return getattr(error, "strerror", None) or str(error)
 
 
 def kept_rows(number: int, folder: Path) -> str:

@@ -15,7 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from scrapy_supabase.models import Chunk, Outcome
+from scrapy_supabase.backends.base import Write
+from scrapy_supabase.backends.postgrest import PostgrestBackend
+from scrapy_supabase.errors import TransientError
+from scrapy_supabase.models import Chunk, Mode, Outcome
 from scrapy_supabase.uploader import BegunUpload
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
@@ -87,6 +90,7 @@ def test_what_works_at_once_needs_no_thread(made: Line, sql: Sql) -> None:
         (faults.answers(504, "<html>late</html>", stored=True), 2),
         (faults.answers(429, {"message": "slow down"}, Retry_After="0"), 2),
         (faults.answers(413, "<html>too large</html>"), 3),
+        (faults.answers(503, ""), 2),
         (faults.answers(201, {"some": "body"}, stored=True), 1),
         (faults.answers(201, "", stored=True, X_Long="y" * 20000), 1),
     ],
@@ -98,6 +102,22 @@ def test_every_fault(made: Line, proxy: FaultProxy, sql: Sql, fault: faults.Faul
     assert outcome.uploaded == 50
     assert outcome.effort.requests >= requests
     assert sql("select count(*) from t") == [(50,)]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_empty_no_keeps_its_headers_and_its_connection(made: Line, proxy: FaultProxy, at_once: bool) -> None:
+    """Retry-After is heard; the connection goes back once: given back twice, two uploads would talk on it at once."""
+    assert isinstance(made.backend, PostgrestBackend)
+    chunk = made.chunk(items(0, 5))
+    made.uploader.upload(chunk)
+    proxy.faults.append(faults.answers(503, "", Retry_After="77"))
+    write = Write("t", ("id",), b"[]", Mode.INSERT)
+    begun = made.backend.begin(write) if at_once else None
+    assert begun is None or eventually(lambda: begun.stored() is not None)
+    with pytest.raises(TransientError) as raised:
+        begun.finish() if begun else made.backend.write(write)
+    assert raised.value.retry_after == 77
+    assert made.backend._http._idle._idle.qsize() == 1
 
 
 def test_no_answer_ends_by_the_timeout(made: Line, proxy: FaultProxy, sql: Sql) -> None:

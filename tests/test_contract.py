@@ -424,6 +424,35 @@ def test_a_policy_that_lets_no_row_in_is_fatal(sql: Sql, line: MakeLine, project
 
 
 @pytest.mark.rest_only
+@pytest.mark.parametrize("status", [200, 201])
+def test_a_page_is_no_yes(books: Sql, line: MakeLine, proxy: FaultProxy, status: int) -> None:
+    """A captive portal, a parked domain: at open, and in mid-crawl; no row counts as uploaded."""
+    made = line(url=proxy.url)
+    proxy.always = faults.answers(status, "<html>Welcome to our network</html>")
+    outcome = made.upload(*items(1, 2))
+    assert (outcome.uploaded, len(outcome.left), outcome.rejections) == (0, 2, ())
+    assert outcome.fatal is not None
+    assert outcome.fatal.reason == "supabase_not_found"
+    with pytest.raises(FatalError, match="what answers is no Supabase project" if status == 200 else "Welcome"):
+        line(url=proxy.url)
+
+
+@pytest.mark.rest_only
+def test_a_key_that_is_repeated_to_us_is_in_no_message(
+    books: Sql, line: MakeLine, proxy: FaultProxy, project: Project
+) -> None:
+    """A proxy or a server may print the headers it was sent."""
+    made = line(url=proxy.url)
+    proxy.always = faults.answers(401, {"message": f"invalid: Bearer {project.key}"})
+    outcome = made.upload(*items(1))
+    assert project.key not in str(outcome.fatal)
+    assert "invalid: Bearer (the key)" in str(outcome.fatal)
+    proxy.always = faults.answers(302, "", Location=f"https://me:{project.key}@elsewhere.example/x?{project.key}")
+    outcome = made.upload(*items(1))
+    assert "redirects to https://elsewhere.example/x." in str(outcome.fatal)
+
+
+@pytest.mark.rest_only
 def test_a_wrong_key_is_fatal(sql: Sql, line: MakeLine, project: Project) -> None:
     """The message says what to check and does not show the key."""
     sql(BOOKS)

@@ -212,6 +212,8 @@ def test_a_fatal_error_is_kept_once_and_without_keys() -> None:
         "user_pin",
         "jwt",
         "cardNumber",
+        "passWord",
+        "PassWord",
     ],
 )
 def test_names_of_secret_fields(name: str) -> None:
@@ -289,6 +291,16 @@ def test_the_servers_words_do_not_quote_secrets(words: str) -> None:
     assert shown is not None
     assert "hunter2" not in shown
     assert shown_words("Key (id)=(1) already exists.", b'{"id":1}') == "Key (id)=(1) already exists."
+
+
+def test_a_huge_row_is_not_looked_at() -> None:
+    """The crawl would wait for it; nothing that the server quotes of it is shown."""
+    data = msgspec.json.encode({"id": 1, "texts": ["token=hunter2 " * 20] * 20_000})
+    record = new_record()
+    record.refused(Rejection("t", data, "22P02", 'invalid input: "hunter2", Key (token)=(hunter2)'))
+    encoded = record.encoded(None)
+    assert b"hunter2" not in encoded
+    assert f"a row of {len(data)} bytes, not shown".encode() in encoded
 
 
 def test_huge_values_do_not_take_long() -> None:

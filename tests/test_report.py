@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import struct
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from scrapy_supabase.ddl import ledger_sql
 from scrapy_supabase.histogram import Histogram
 from scrapy_supabase.last_run import FILE, Fatal, LastRun, Outage, Rejects, Rows, Sample, read_last_run
 from scrapy_supabase.report import page_of
@@ -206,6 +208,19 @@ def test_a_report_that_cannot_be_written_is_a_warning(crawl: Crawler, table: Sql
     assert done.stats["finish_reason"] == "finished"
     assert done.log.count(f"cannot be written to {tmp_path}/file/report.html: Not a directory") == 1
     assert done.log.count("WARNING") == 1
+
+
+def test_a_report_that_goes_nowhere_holds_nothing_up(crawl: Crawler, sql: Sql, table: Sql, tmp_path: Path) -> None:
+    """A pipe without a reader, links in a circle: a warning; the ledger's row is completed."""
+    ledger = ledger_sql("t_runs")
+    sql(f"{ledger}; notify pgrst, 'reload schema'")
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "last-run.json").symlink_to("last-run.json")
+    os.mkfifo(tmp_path / "pipe.html")
+    done = crawl({"items": items(3)}, SUPABASE_REPORT=str(tmp_path / "pipe.html"), SUPABASE_RUNS_TABLE="t_runs")
+    assert done.counts("uploaded") == (3,)
+    assert done.log.count("What this run did cannot be written to ") == 2
+    assert sql("select finish_reason, uploaded_count from t_runs") == [("finished", 3)]
 
 
 def test_without_a_spool_there_is_only_the_page(crawl: Crawler, table: Sql, report: Path) -> None:

@@ -40,10 +40,15 @@ class TableInfo:
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """Who answers: its `name` and version, and its clock (UTC, to the second), as far as it tells."""
+    """Who answers: its `name` and version, and its clock (UTC, to the second), as far as it tells.
+
+    A database also tells which role it has connected, and whether row-level security is passed by that (`bypasses`).
+    """
 
     name: str
     clock: datetime | None
+    role: str = ""
+    bypasses: bool | None = None
 
 
 class BegunWrite(Protocol):
@@ -81,9 +86,9 @@ class Backend(Protocol):
         """Ask the server who it is. Raises `ServerError`."""
 
     def rehearse(self, write: Write) -> None:
-        """Let the server judge rows as it would in `write`, and store none. Raises `ServerError` where it refuses them.
+        """Let the server judge two rows as it would in `write`, and store none.
 
-        `write` must be an insert of more than one row.
+        Raises `ServerError` where it refuses them, and `TrialStoredError` where a trigger of the table outwits that.
         """
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> Any:

@@ -164,7 +164,7 @@ class SentRequest:
         self.silence = 0.0  # seconds for which an answer that `status` told had been there, as far as the system tells
 
     def status(self) -> int | None:
-        """The status of an answer without a body; None: nothing has come; 0: only `answer` can tell. Never waits."""
+        """The status of a yes without a body; None: nothing has come; 0: only `answer` can tell. Never waits."""
         if self._unsent:
             return 0
         sock = self._connection.sock
@@ -203,15 +203,15 @@ def _message(head: bytes, body: bytes | None) -> bytes:
 
 
 def _status_of_empty(answer: bytes) -> int:
-    """The status of a complete answer without a body on a connection that is kept; else 0.
+    """The status of a complete yes without a body on a connection that is kept; else 0.
 
-    That is what a stored chunk gets; `http.client` takes ten times as long to read it.
+    That is what a stored chunk gets; `http.client` takes ten times as long to read it. Of a no the headers matter.
     """
     head = answer.lower()
     empty = (head.endswith(b"\r\n\r\n") and b"\r\ncontent-length: 0\r\n" in head) or (
         head.endswith(b"\r\n\r\n0\r\n\r\n") and b"\r\ntransfer-encoding: chunked\r\n" in head
     )
-    if not empty or not head.startswith(b"http/1.1 ") or b"\r\nconnection: close\r\n" in head:
+    if not empty or not head.startswith(b"http/1.1 2") or b"\r\nconnection: close\r\n" in head:
         return 0
     return int(head[9:12])
 

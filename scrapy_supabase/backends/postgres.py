@@ -110,10 +110,13 @@ class PostgresBackend:
         }
 
     def facts(self) -> ServerFacts:
-        """Ask for version and time."""
-        found = self._ask(b"SELECT json_build_array(current_setting('server_version'), date_trunc('second', now()))")
-        version, clock = msgspec.json.decode(found or b'["", null]', type=tuple[str, datetime | None])
-        return ServerFacts(f"PostgreSQL {version.partition(' ')[0]}", clock)
+        """Ask for version, time and role."""
+        found = self._ask(
+            b"SELECT json_build_array(current_setting('server_version'), date_trunc('second', now()), rolname, "
+            b"rolsuper OR rolbypassrls) FROM pg_roles WHERE rolname = current_user"
+        )
+        version, clock, role, bypasses = msgspec.json.decode(found or b"[]", type=tuple[str, datetime, str, bool])
+        return ServerFacts(f"PostgreSQL {version.partition(' ')[0]}", clock, role, bypasses)
 
     def rehearse(self, write: Write) -> None:
         """Send it in a transaction, and roll that back."""

@@ -8,7 +8,7 @@ the script API do.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,7 +18,7 @@ import msgspec
 
 from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, Write
 from scrapy_supabase.backends.http import Answer, HttpPool, SentRequest
-from scrapy_supabase.errors import FatalError, ServerError, classify, fatal
+from scrapy_supabase.errors import FatalError, ServerError, TrialStoredError, classify, fatal
 from scrapy_supabase.models import Mode
 
 _RESOLUTION = {
@@ -27,6 +27,7 @@ _RESOLUTION = {
     Mode.INSERT: "return=minimal,missing=default",
 }
 _STORED = (200, 201)
+_WRONG_URL = "Set SUPABASE_URL to the project's URL itself, such as https://abcdefgh.supabase.co."
 
 
 class PostgrestBackend:
@@ -73,11 +74,30 @@ class PostgrestBackend:
     def begin(self, write: Write) -> BegunWrite | None:
         """Send a write, as far as that needs no waiting; None where no connection is idle."""
         sent = self._http.send(self._head(write), write.body)
-        return _Begun(sent) if sent else None
+        return _Begun(sent, self._judge) if sent else None
 
     def write(self, write: Write) -> None:
         """Store the rows, all or none. Raises `ServerError`."""
-        _judge(self._http.request(self._head(write), write.body))
+        self._judge(self._http.request(self._head(write), write.body))
+
+    def _judge(self, answer: Answer) -> None:
+        if answer.status not in _STORED:
+            raise self._error(answer)
+        # `return=minimal` has no body; a page is that of a captive portal or a parked domain, and no yes.
+        if answer.body and answer.body.lstrip()[:1] not in (b"{", b"["):
+            words = ServerError("what answers is no Supabase project, but a page", code=f"http_{answer.status}")
+            raise fatal(words, "supabase_not_found", _WRONG_URL)
+
+    def _error(self, answer: Answer) -> ServerError:
+        """What an answer means. A server or proxy that repeats the key does not get it into a message."""
+        if 300 <= answer.status < 400:
+            to = urlsplit(answer.headers.get("Location", ""))
+            host = to.netloc.rpartition("@")[2]
+            moved = f"{to.scheme}://{host}{to.path}" if host else to.path or "elsewhere"
+            words = ServerError(f"the server redirects to {moved}", code=f"http_{answer.status}")
+            return fatal(words, "supabase_not_found", _WRONG_URL)
+        body = answer.body.replace(self._headers["apikey"].encode(), b"(the key)")
+        return classify(answer.status, body, answer.headers.get("Retry-After"))
 
     def _head(self, write: Write) -> bytes:
         shape = (write.table, write.columns, write.mode, write.on_conflict)
@@ -98,7 +118,7 @@ class PostgrestBackend:
         answer = self._openapi()
         if answer.status == 200:
             return _tables(answer.body)
-        error = _error(answer)
+        error = self._error(answer)
         # A refused document says nothing about the tables: the probes will. A refused key will be refused there, too.
         if isinstance(error, FatalError) and answer.status in (401, 403, 404):
             return None
@@ -108,7 +128,7 @@ class PostgrestBackend:
         """What a request for the OpenAPI document tells, also where it is refused."""
         answer = self._openapi()
         if answer.status == 401 or answer.status >= 500:
-            raise _error(answer)
+            raise self._error(answer)
         document = None
         with suppress(msgspec.DecodeError, msgspec.ValidationError):
             document = msgspec.json.decode(answer.body, type=_OpenApi)
@@ -123,11 +143,15 @@ class PostgrestBackend:
     def rehearse(self, write: Write) -> None:
         """Ask for one object back: where more than one row was stored, PostgREST refuses that and rolls back.
 
-        (PostgREST docs, references/api/resource_representation, "Singular or Plural": PGRST116.)
+        (PostgREST docs, references/api/resource_representation, "Singular or Plural": PGRST116.) Servers that let
+        requests roll back (`db-tx-end`) are asked for that, too.
         """
         headers = {**self._write_headers[write.mode], "Accept": "application/vnd.pgrst.object+json"}
+        headers["Prefer"] += ",tx=rollback"
         answer = self._http.request(self._http.head("POST", self._target(write), headers), write.body)
-        error = _error(answer)
+        if answer.status in _STORED and "tx=rollback" not in answer.headers.get("Preference-Applied", ""):
+            raise TrialStoredError("one of two rows was stored", code=f"http_{answer.status}")
+        error = self._error(answer)
         if error.code != "PGRST116":
             raise error
 
@@ -141,7 +165,7 @@ class PostgrestBackend:
         headers = {**self._headers, "Content-Type": "application/json", "Content-Profile": self._schema}
         answer = self._http.request(self._http.head("POST", target, headers), msgspec.json.encode(arguments))
         if answer.status not in (200, 204):
-            raise _error(answer)
+            raise self._error(answer)
         return msgspec.json.decode(answer.body) if answer.body else None
 
     def close(self) -> None:
@@ -162,8 +186,9 @@ def quote_name(name: str) -> str:
 class _Begun:
     """See `base.BegunWrite`."""
 
-    def __init__(self, sent: SentRequest) -> None:
+    def __init__(self, sent: SentRequest, judge: Callable[[Answer], None]) -> None:
         self._sent = sent
+        self._judge = judge
         self.abandon = sent.close
         self.fileno = sent.fileno
 
@@ -175,23 +200,7 @@ class _Begun:
         return self._sent.silence
 
     def finish(self) -> None:
-        _judge(self._sent.answer())
-
-
-def _judge(answer: Answer) -> None:
-    if answer.status not in _STORED:
-        raise _error(answer)
-
-
-def _error(answer: Answer) -> ServerError:
-    if 300 <= answer.status < 400:
-        moved = answer.headers.get("Location", "elsewhere")
-        return fatal(
-            ServerError(f"the server redirects to {moved.split('?')[0]}", code=f"http_{answer.status}"),
-            "supabase_not_found",
-            "Set SUPABASE_URL to the project's URL itself.",
-        )
-    return classify(answer.status, answer.body, answer.headers.get("Retry-After"))
+        self._judge(self._sent.answer())
 
 
 _PRIMARY_KEY = "<pk/>"

@@ -79,13 +79,13 @@ def _check_server_and_tables(
     except ConfigurationError as failed:
         yield error("settings", *divided(str(failed)))
         return
-    for finding in check_server(config, backend, clock):
-        yield finding
-        if finding.level is Level.ERROR:
-            return
+    before = clock()
+    facts = backend.facts()
+    yield from check_server(config, facts, (before + clock()) / 2)
     schema = new_schema(config)
     SchemaCheck(backend, schema, {}, attempts=1, delay=config.delay, patience=Patience()).learn()
-    tables = TableCheck(config, backend, schema, drop_is_meant=is_set(settings, "SUPABASE_UNKNOWN_COLUMNS"))
+    drop_is_meant = is_set(settings, "SUPABASE_UNKNOWN_COLUMNS")
+    tables = TableCheck(config, backend, schema, facts, drop_is_meant=drop_is_meant)
     usable: TableSpec | None = None
     for spec in config.tables.values():
         wrong = False

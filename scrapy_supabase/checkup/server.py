@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from scrapy_supabase.backends.base import Backend, Write
+from scrapy_supabase.backends.base import Backend, ServerFacts, Write
 from scrapy_supabase.checkup.finding import Finding, error, ok, warning
 from scrapy_supabase.errors import FatalError, ServerError, TransientError
 from scrapy_supabase.models import TableSpec
@@ -17,6 +17,7 @@ from scrapy_supabase.settings_server import claims_of
 from scrapy_supabase.wording import counted
 
 _SKEW = 30.0  # seconds that clocks may differ; PostgREST itself allows 30 for a token's times
+_NO_YEAR = 253402300800  # 10000-01-01
 _SOON = 7 * 24 * 3600.0
 _PROBES = 5
 _ENOUGH = 10_000  # rows a second that no crawl yields (docs/benchmarks/peers.md)
@@ -49,7 +50,7 @@ def check_key(config: Config, now: float) -> Iterator[Finding]:
 def _check_token(claims: dict[str, Any], now: float) -> Iterator[Finding]:
     role, expires = str(claims.get("role", "")), claims.get("exp")
     described = f"a legacy key (JWT), role {role or 'not named'}"
-    if isinstance(expires, (int, float)):
+    if isinstance(expires, (int, float)) and 0 <= expires < _NO_YEAR:
         until = datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%d %H:%M UTC")
         if expires <= now:
             yield error("key", f"{described}, expired on {until}", _NEW_KEY)
@@ -67,18 +68,12 @@ def _check_token(claims: dict[str, Any], now: float) -> Iterator[Finding]:
         )
 
 
-def check_server(config: Config, backend: Backend, clock: Callable[[], float]) -> Iterator[Finding]:
-    """Whether it answers, what it is, and its clock. The last finding is an error where nothing more can be asked."""
-    before = clock()
-    try:
-        facts = backend.facts()
-    except ServerError as failed:
-        yield no_server(config, failed)
-        return
+def check_server(config: Config, facts: ServerFacts, now: float) -> Iterator[Finding]:
+    """What it is, and its clock against this machine's."""
     yield ok("server", f"{config.host} answers" + f": {facts.name}" * bool(facts.name))
     if facts.clock is None:
         return
-    skew = (before + clock()) / 2 - facts.clock.timestamp()
+    skew = now - facts.clock.timestamp()
     if abs(skew) > _SKEW:
         yield warning(
             "server",

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from scrapy_supabase.backends.base import Backend, TableInfo, Write
+from scrapy_supabase.backends.base import Backend, ServerFacts, TableInfo, Write
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.column_types import STAMP_TYPES, Fit, fit, kind_of, shown
-from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError, is_policy_violation
+from scrapy_supabase.errors import (
+    FatalError,
+    SchemaDriftError,
+    ServerError,
+    TransientError,
+    TrialStoredError,
+    is_past_policies,
+    is_policy_violation,
+)
 from scrapy_supabase.item_fields import ItemField
 from scrapy_supabase.models import Mode, TableSpec
 from scrapy_supabase.remedies import add_column_sql, identifier, policy_sql
@@ -57,8 +65,12 @@ class _Said(logging.Handler):
 class TableCheck:
     """Checks the tables of one `schema`, which is learnt by then. Stores nothing."""
 
-    def __init__(self, config: Config, backend: Backend, schema: Schema, *, drop_is_meant: bool) -> None:
+    def __init__(
+        self, config: Config, backend: Backend, schema: Schema, facts: ServerFacts, *, drop_is_meant: bool
+    ) -> None:
         self._config = config
+        self._role = facts.role or config.role
+        self._passes_policies = self._role in _ABOVE_POLICIES if facts.bypasses is None else facts.bypasses
         self._backend = backend
         self._schema = schema
         self._drop_is_meant = drop_is_meant
@@ -107,8 +119,8 @@ class TableCheck:
         return f"{what} on ({key})" if key else what
 
     def _policies(self, spec: TableSpec, subject: str, names: set[str]) -> Iterator[Finding]:
-        role = self._config.role
-        if role in _ABOVE_POLICIES:
+        role = self._role
+        if self._passes_policies:
             yield ok(subject, f"row-level security is passed by {role}")
             return
         info = self._schema.info(spec.name)
@@ -119,30 +131,49 @@ class TableCheck:
             text = f"whether row-level security lets {role} in was not tried: no column of the table is known"
             yield warning(subject, text, "Name an item class in SUPABASE_TABLES, or set SUPABASE_ON_CONFLICT.")
             return
-        # Rows of defaults; PostgreSQL judges a row by the policies before it looks at constraints. A doubled key may
-        # be skipped in `ignore` mode, and one row be left that is stored: so that is tried as an insert.
+        # In `ignore` mode a doubled key is skipped, and the one row that is left is stored: that is tried as an insert.
         mode = self._schema.mode(spec.name)
         mode = Mode.INSERT if mode is Mode.IGNORE else mode
-        if not self._is_let_in(spec, columns, mode):
-            inserts = mode is not Mode.INSERT and self._is_let_in(spec, columns, Mode.INSERT)
-            commands = ("select", "update") if inserts else ("insert", "select", "update")
-            what = "upserts" if inserts else "rows"
+        try:
+            refused = self._refused(spec, columns, mode)
+            if refused:
+                inserts = mode is not Mode.INSERT and not self._refused(spec, columns, Mode.INSERT)
+                commands = ("select", "update") if inserts else ("insert", "select", "update")
+                yield error(
+                    subject,
+                    f"row-level security is in force for {role} and refuses {'upserts' if inserts else 'rows'} (tried "
+                    "with rows of defaults)",
+                    f"Use the secret key, or run: {policy_sql(self._schema, spec.name, *commands)}",
+                )
+                return
+        except TrialStoredError:
             yield error(
                 subject,
-                f"row-level security is in force for {role} and refuses {what} (tried with rows of defaults)",
-                f"Use the secret key, or run: {policy_sql(self._schema, spec.name, *commands)}",
+                f"the trial whether row-level security lets {role} in has stored a row of defaults: a trigger of the "
+                "table dropped the other of two",
+                "Delete that row.",
             )
-        else:
-            yield ok(subject, f"row-level security lets {role} in (tried with rows of defaults; none was stored)")
-
-    def _is_let_in(self, spec: TableSpec, columns: tuple[str, ...], mode: Mode) -> bool:
-        try:
-            self._backend.rehearse(Write(spec.name, columns[:1], b"[{},{}]", mode, spec.on_conflict))
+            return
         except TransientError:
             raise
         except ServerError as failed:
-            return not is_policy_violation(failed.code, failed.message)
-        return True
+            text = f"whether row-level security lets {role} in could not be tried: {failed.answer}"
+            yield warning(subject, text, "Crawl a few items, and look whether they are stored.")
+            return
+        more = {Mode.UPSERT: "insert, select and update", Mode.IGNORE: "insert and select"}.get(spec.mode)
+        untried = f"; rows that are there already were not tried: policies for {more} are needed" if more else ""
+        yield ok(subject, f"row-level security lets new rows of {role} in (tried; none was stored){untried}")
+
+    def _refused(self, spec: TableSpec, columns: tuple[str, ...], mode: Mode) -> bool:
+        """Whether a policy refuses rows of defaults. Raises `ServerError` where something else does, before that."""
+        try:
+            self._backend.rehearse(Write(spec.name, columns[:1], b"[{},{}]", mode, spec.on_conflict))
+        except ServerError as failed:
+            if is_policy_violation(failed.code, failed.message):
+                return True
+            if not is_past_policies(failed.code, failed.message):
+                raise
+        return False
 
     def _columns_of(self, spec: TableSpec, kind: ItemKind) -> Iterator[tuple[str, ItemField]]:
         """Column → what is sent to it, as far as it is known before there is an item."""
@@ -155,7 +186,7 @@ class TableCheck:
     def _items(self, spec: TableSpec, subject: str, kind: ItemKind) -> Iterator[Finding]:
         sent = dict(self._columns_of(spec, kind))
         _, unknown = self._schema.split(spec.name, sent)
-        problems = list(self._unknown(spec, subject, kind, unknown))
+        problems = list(self._unknown(spec, subject, kind, sent, unknown))
         info = self._schema.info(spec.name)
         if info is not None:
             problems += self._types(spec, subject, kind, sent, info)
@@ -166,11 +197,25 @@ class TableCheck:
             looked_at = "names and types" if info is not None else "names (this key may not read types)"
             yield ok(subject, f"items of {kind.name} fit: {looked_at} of {len(sent)} columns")
 
-    def _unknown(self, spec: TableSpec, subject: str, kind: ItemKind, unknown: Sequence[str]) -> Iterator[Finding]:
+    def _made_by_the_database(self, spec: TableSpec, subject: str, kind: ItemKind, column: str) -> Finding:
+        """A generated or identity column: what the items have for it is not stored."""
+        text = f"column {column!r} is made by the database: what {kind.name} has for it is not stored"
+        if column not in self._schema.key(spec.name) or self._schema.mode(spec.name) is Mode.INSERT:
+            return warning(subject, text, "Take the field away, or make the column an ordinary one.")
+        return error(
+            subject,
+            f"{text}, and as it is the key, rows sent twice are stored twice",
+            "Set SUPABASE_ON_CONFLICT to columns that make a row unique, or make the column an ordinary one.",
+        )
+
+    def _unknown(
+        self, spec: TableSpec, subject: str, kind: ItemKind, sent: Mapping[str, ItemField], unknown: Sequence[str]
+    ) -> Iterator[Finding]:
         for column in unknown:
             info = self._schema.info(spec.name)
             if info is not None and column in info.columns:
-                continue  # made by the database: not sent
+                yield self._made_by_the_database(spec, subject, kind, column)
+                continue
             policy = self._schema.unknown.policy
             what = {"drop": "the field is left out", "reject": "rows with the field are rejected"}.get(policy)
             text = f"no column {column!r}, which {kind.name} has"
@@ -178,7 +223,8 @@ class TableCheck:
                 yield ok(subject, f"{text}: it goes into {self._schema.unknown.column!r}")
                 continue
             level = Level.WARNING if policy == "drop" and self._drop_is_meant else Level.ERROR
-            remedy = f"Run: {add_column_sql(self._schema, spec.name, [column])}"
+            sql_type = sent[column].sql_type or "text"
+            remedy = f"Run: {add_column_sql(self._schema, spec.name, [column], sql_type)}"
             yield Finding(level, subject, f"{text}: {what} (SUPABASE_UNKNOWN_COLUMNS)", remedy)
 
     def _types(
@@ -197,7 +243,7 @@ class TableCheck:
                 yield error(subject, f"{text}: rows are rejected", remedy)
             else:
                 no_such = f"rows whose value is no {shown(has)} are rejected"
-                lost = "part of each value is cut off" if kind_of(one.sql_type) == "timestamp" else no_such
+                lost = "part of each value is cut off" if kind_of(one.sql_type) == "timestamptz" else no_such
                 yield warning(subject, f"{text}: {lost}", remedy)
 
     def _lacking(

@@ -20,7 +20,7 @@ from scrapy.utils.project import inside_project
 from scrapy_supabase.checkup.check import check
 from scrapy_supabase.checkup.finding import Finding, Level
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.wording import counted
+from scrapy_supabase.wording import counted, sentence
 
 _MARKS = {Level.OK: "✓", Level.WARNING: "!", Level.ERROR: "✗"}
 _PLAIN_MARKS = {Level.OK: "ok", Level.WARNING: "!", Level.ERROR: "X"}  # for terminals that lack the others
@@ -60,7 +60,13 @@ def _settings_of(settings: Any, name: str) -> Any:
         remedy = f"Name one of: {known}" if known else "Change to the folder of a project, where its scrapy.cfg is."
         raise ConfigurationError(f"There is no spider {name!r} here. {remedy}") from None
     settings = settings.copy()
-    spider.update_settings(settings)
+    try:
+        spider.update_settings(settings)
+    except Exception as error:
+        raise ConfigurationError(
+            f"The settings of spider {name!r} cannot be read: {type(error).__name__}: {sentence(error)} Correct its "
+            "custom_settings or update_settings."
+        ) from error
     return settings
 
 

@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Any, opts: argparse.Namespace) -> int:
     """Print; returns the exit code."""
-    of_runs = list(_of_runs(opts))
+    of_runs = list(_of_runs(opts, settings.get("SUPABASE_SCHEMA") or "public"))
     if bool(opts.item_class) == bool(opts.file) and (opts.file or not of_runs):
         raise ConfigurationError(
             "Name either item classes, such as shop.items.Book, or a file of rows, such as --from rows.jsonl."
@@ -60,12 +60,12 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     return 0
 
 
-def _of_runs(opts: argparse.Namespace) -> Iterator[str]:
+def _of_runs(opts: argparse.Namespace, schema: str) -> Iterator[str]:
     """What runs need beside the tables of items."""
     if opts.snapshots:
-        yield snapshots_sql()
+        yield snapshots_sql(schema)
     if opts.runs:
-        yield ledger_sql(opts.runs)
+        yield ledger_sql(opts.runs, schema)
 
 
 Source = tuple[type | None, str, str, tuple[ItemField, ...]]  # class, name of the table, where from, fields

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.last_run import read_last_run, write_whole
+from scrapy_supabase.last_run import FILE, read_last_run, write_whole
 from scrapy_supabase.settings import Config
 from scrapy_supabase.wording import reason
 
@@ -33,10 +33,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Any, opts: argparse.Namespace) -> int:
     """Write the page; returns the exit code."""
-    found = read_last_run(_spool(settings, opts.spool))
+    folder = _spool(settings, opts.spool)
+    found = read_last_run(folder)
     from scrapy_supabase.report import page_of
 
-    page = page_of(found).encode("utf-8", "replace")
+    try:
+        page = page_of(found).encode("utf-8", "replace")
+    except Exception as error:
+        raise ConfigurationError(
+            f"{folder / FILE} is not what a crawl writes there. Delete it: the next crawl writes a new one."
+        ) from error
     if opts.file == "-":
         sys.stdout.buffer.write(page)
         return 0
