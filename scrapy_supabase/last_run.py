@@ -122,7 +122,7 @@ def read_last_run(folder: Path) -> LastRun:
     """The last run of a spool. Raises `UnreadableRunError`."""
     path = folder / FILE
     try:
-        data = path.read_bytes() if path.is_file() or not path.exists() else b""
+        data = b"" if path.is_fifo() or path.is_socket() else path.read_bytes()  # nobody writes there
     except FileNotFoundError:
         raise UnreadableRunError(
             f"There is no run in {folder} yet. Crawl first, or name the spool of another project with --spool."

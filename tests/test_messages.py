@@ -81,6 +81,7 @@ NOT_SAID = {
     "create table if not exists {} (": _DDL,
     "{} bigint generated always as identity primary key": _DDL,
     "not null": _DDL,
+    "a row of {} bytes, not shown": "a mark in the sample of a rejected row: tests/test_record.py",
     "primary key ({})": _DDL,
     "create unique index if not exists {} on {} ({});": _DDL,
     "alter table {} enable row level security;": _DDL,

@@ -170,6 +170,34 @@ def test_row_level_security(said: Said, sql: Sql, look: Look, project: Project) 
     said("A policy for inserts only", shown(look(SUPABASE_KEY=project.anon_key), "table t"))
     sql("create policy q on t for all to anon using (true)")
     said("A policy for all", shown(look(SUPABASE_KEY=project.anon_key), "table t"))
+    sql(
+        "create or replace function t_raise() returns trigger language plpgsql as $$ begin raise exception 'no title'; "
+        "end $$; create trigger t_raise before insert on t for each row execute function t_raise()"
+    )
+    said("A trigger that refuses rows of defaults", shown(look(SUPABASE_KEY=project.anon_key), "table t"))
+
+
+def test_a_trial_that_is_outwitted(said: Said, sql: Sql, look: Look, project: Project) -> None:
+    """A trigger that drops the second of two equal rows leaves one, which PostgREST stores."""
+    sql(
+        "create table t (number bigint generated always as identity primary key, id bigint unique, title text, price "
+        "numeric); grant all on t to anon; alter table t enable row level security; create policy p on t for all to "
+        "anon using (true); create or replace function t_once() returns trigger language plpgsql as $$ begin if exists "
+        "(select from t where title is not distinct from new.title) then return null; end if; return new; end $$; "
+        "create trigger t_once before insert on t for each row execute function t_once(); notify pgrst, 'reload schema'"
+    )
+    given = {"SUPABASE_KEY": project.anon_key, "SUPABASE_ON_CONFLICT": "id"}
+    said("A trial that is outwitted", [one for one in shown(look(**given), "table t") if "trial" in one])
+    assert sql("select count(*) from t") == [(1,)]
+
+
+def test_columns_that_the_database_makes(said: Said, sql: Sql, look: Look) -> None:
+    """What items have for them is not stored; where that is the key, rows are doubled."""
+    sql(
+        "create table t (id bigint generated always as identity primary key, title text generated always as ('x') "
+        "stored, price numeric); grant all on t to service_role; notify pgrst, 'reload schema'"
+    )
+    said("Columns that the database makes", [one for one in shown(look(), "table t") if "made by" in one])
 
 
 def test_items(said: Said, sql: Sql, look: Look) -> None:
@@ -220,6 +248,10 @@ def test_a_spider_that_there_is_none(
     said: Said, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Those that there are, are named."""
-    (tmp_path / "t_spiders.py").write_text("import scrapy\nclass Books(scrapy.Spider):\n    name = 'books'\n")
+    (tmp_path / "t_spiders.py").write_text(
+        "import scrapy\nclass Books(scrapy.Spider):\n    name = 'books'\n"
+        "    @classmethod\n    def update_settings(cls, settings): raise KeyError('no such shop')\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     said("A spider that there is none", command("check", "boks", SPIDER_MODULES=["t_spiders"]))
+    said("A spider whose settings have a fault", command("check", "books", SPIDER_MODULES=["t_spiders"]))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import scrapy
 
 from scrapy_supabase.last_run import FILE, Fatal, LastRunFile, Rows
 from scrapy_supabase.report.verdict import findings
@@ -32,6 +34,13 @@ class Loose:
     what: Any
 
 
+class Numbered(scrapy.Item):
+    """A field whose name is a number."""
+
+
+Numbered.fields = {5: scrapy.Field()}
+
+
 @dataclasses.dataclass
 class Odd:
     """A type that is none."""
@@ -52,6 +61,10 @@ DDL: Sequence[tuple[str, Sequence[str], bytes]] = (
     ("ddl of a class that cannot be read", ["tests.test_check.Unreadable"], b""),
     ("A key with a comma too many", [f"{HERE}.Loose", "--key", "what,"], b""),
     ("A key that is no column", [f"{HERE}.Loose", "--key", "isbn"], b""),
+    ("ddl of a table without a name", [f"{HERE}.Loose", "--table", ""], b""),
+    ("ddl of a table whose name is too long", [f"{HERE}.Loose", "--table", "t" * 64], b""),
+    ("ddl of a column that every table has", ["--from", "-", "--format", "csv"], b"ctid\n1\n"),
+    ("ddl of a field whose name is no text", [f"{HERE}.Numbered"], b""),
     ("ddl of a file that is not there", ["--from", "nowhere.csv"], b""),
     ("ddl of no row", ["--from", "-"], b""),
     ("ddl of a line that is no row", ["--from", "-"], b'{"id": 1}\n[2]\n'),
@@ -111,6 +124,10 @@ def test_the_record_of_a_run(
     caplog.clear()
     LastRunFile(tmp_path / "file", tmp_path / "file" / "report.html", "run-id").end(data)
     said("Neither record nor report can be written", of_records(caplog))
+    caplog.clear()
+    os.mkfifo(tmp_path / "pipe.html")
+    LastRunFile(None, tmp_path / "pipe.html", "run-id").end(data)
+    said("A report into a pipe that nobody reads", of_records(caplog))
     caplog.clear()
     monkeypatch.setattr("scrapy_supabase.report.page_of", lambda _: 1 / 0)
     LastRunFile(None, tmp_path / "report.html", "run-id").end(data)

@@ -226,6 +226,7 @@ ANSWERS: Sequence[tuple[str, faults.Fault]] = (
         "hint": "Check free disk space."})),
     ("A column is missing, and the server does not say which", faults.answers(400, {
         "code": "42703", "message": "column does not exist"})),
+    ("200 with a page of HTML", faults.answers(200, HTML)),
     ("502 with a page of HTML", faults.answers(502, HTML)),
     ("500 without a word", faults.answers(500, "")),
     ("The connection is reset", faults.resets_before),
@@ -247,6 +248,15 @@ def test_an_answer(
     made = line(url=proxy.url)
     proxy.always = fault
     said(how, *[of_outcome(made, made.rows([{"id": 1}, {"id": 2}]))], of_records(caplog))
+
+
+def test_a_lock_on_the_table(said: Said, line: MakeLine, sql: Sql, proxy: FaultProxy) -> None:
+    """What may hold it."""
+    sql(KEYED)
+    proxy.always = faults.answers(500, {"code": "57014", "message": "canceling statement due to statement timeout"})
+    with pytest.raises(FatalError) as raised:
+        line(url=proxy.url, attempts=1)
+    said("A lock on the table", f"{raised.value.reason}: {raised.value}")
 
 
 def test_a_wrong_key(said: Said, line: MakeLine, sql: Sql, project: Project) -> None:

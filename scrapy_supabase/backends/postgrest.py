@@ -150,7 +150,7 @@ class PostgrestBackend:
         headers["Prefer"] += ",tx=rollback"
         answer = self._http.request(self._http.head("POST", self._target(write), headers), write.body)
         if answer.status in _STORED and "tx=rollback" not in answer.headers.get("Preference-Applied", ""):
-            raise TrialStoredError("one of two rows was stored", code=f"http_{answer.status}")
+            raise TrialStoredError("stored", code=f"http_{answer.status}")
         error = self._error(answer)
         if error.code != "PGRST116":
             raise error
