@@ -38,7 +38,7 @@ class Numbered(scrapy.Item):
     """A field whose name is a number."""
 
 
-Numbered.fields = {5: scrapy.Field()}
+Numbered.fields = {5: scrapy.Field()}  # type: ignore[dict-item]
 
 
 @dataclasses.dataclass

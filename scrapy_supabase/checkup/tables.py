@@ -9,19 +9,12 @@ from dataclasses import dataclass
 
 from scrapy_supabase.backends.base import Backend, ServerFacts, TableInfo, Write
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
+from scrapy_supabase.checkup.policies import check_policies
 from scrapy_supabase.column_types import STAMP_TYPES, Fit, fit, kind_of, shown
-from scrapy_supabase.errors import (
-    FatalError,
-    SchemaDriftError,
-    ServerError,
-    TransientError,
-    TrialStoredError,
-    is_past_policies,
-    is_policy_violation,
-)
+from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError
 from scrapy_supabase.item_fields import ItemField
 from scrapy_supabase.models import Mode, TableSpec
-from scrapy_supabase.remedies import add_column_sql, identifier, policy_sql
+from scrapy_supabase.remedies import add_column_sql, identifier
 from scrapy_supabase.retry import Patience
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.schema_check import SchemaCheck
@@ -119,61 +112,13 @@ class TableCheck:
         return f"{what} on ({key})" if key else what
 
     def _policies(self, spec: TableSpec, subject: str, names: set[str]) -> Iterator[Finding]:
-        role = self._role
         if self._passes_policies:
-            yield ok(subject, f"row-level security is passed by {role}")
+            yield ok(subject, f"row-level security is passed by {self._role}")
             return
         info = self._schema.info(spec.name)
-        columns, _ = self._schema.split(
-            spec.name, names or {*self._schema.key(spec.name), *(info.columns if info else ())}
-        )
-        if not columns:
-            text = f"whether row-level security lets {role} in was not tried: no column of the table is known"
-            yield warning(subject, text, "Name an item class in SUPABASE_TABLES, or set SUPABASE_ON_CONFLICT.")
-            return
-        # In `ignore` mode a doubled key is skipped, and the one row that is left is stored: that is tried as an insert.
-        mode = self._schema.mode(spec.name)
-        mode = Mode.INSERT if mode is Mode.IGNORE else mode
-        try:
-            refused = self._refused(spec, columns, mode)
-            if refused:
-                inserts = mode is not Mode.INSERT and not self._refused(spec, columns, Mode.INSERT)
-                commands = ("select", "update") if inserts else ("insert", "select", "update")
-                yield error(
-                    subject,
-                    f"row-level security is in force for {role} and refuses {'upserts' if inserts else 'rows'} (tried "
-                    "with rows of defaults)",
-                    f"Use the secret key, or run: {policy_sql(self._schema, spec.name, *commands)}",
-                )
-                return
-        except TrialStoredError:
-            yield error(
-                subject,
-                f"the trial whether row-level security lets {role} in has stored a row of defaults: a trigger of the "
-                "table dropped the other of two",
-                "Delete that row.",
-            )
-            return
-        except TransientError:
-            raise
-        except ServerError as failed:
-            text = f"whether row-level security lets {role} in could not be tried: {failed.answer}"
-            yield warning(subject, text, "Crawl a few items, and look whether they are stored.")
-            return
-        more = {Mode.UPSERT: "insert, select and update", Mode.IGNORE: "insert and select"}.get(spec.mode)
-        untried = f"; rows that are there already were not tried: policies for {more} are needed" if more else ""
-        yield ok(subject, f"row-level security lets new rows of {role} in (tried; none was stored){untried}")
-
-    def _refused(self, spec: TableSpec, columns: tuple[str, ...], mode: Mode) -> bool:
-        """Whether a policy refuses rows of defaults. Raises `ServerError` where something else does, before that."""
-        try:
-            self._backend.rehearse(Write(spec.name, columns[:1], b"[{},{}]", mode, spec.on_conflict))
-        except ServerError as failed:
-            if is_policy_violation(failed.code, failed.message):
-                return True
-            if not is_past_policies(failed.code, failed.message):
-                raise
-        return False
+        known = names or {*self._schema.key(spec.name), *(info.columns if info else ())}
+        columns, _ = self._schema.split(spec.name, known)
+        yield from check_policies(self._backend, self._schema, spec, self._role, next(iter(columns), None))
 
     def _columns_of(self, spec: TableSpec, kind: ItemKind) -> Iterator[tuple[str, ItemField]]:
         """Column → what is sent to it, as far as it is known before there is an item."""
