@@ -159,8 +159,8 @@ class RowBuilder:
         self._warned.add((spec.name, key))
         logger.warning(
             "Rows for table %s have no value for its key (%s): each %s of them is a plain insert, and a row sent twice "
-            "is stored twice. To prevent that, set SUPABASE_ON_CONFLICT to columns that the items have, with a unique "
-            "index on them.",
+            "is stored twice, or rejected where nothing fills in the key. To prevent that, set SUPABASE_ON_CONFLICT to "
+            "columns that the items have, with a unique index on them.",
             spec.name,
             ", ".join(key),
             spec.mode,

@@ -237,9 +237,11 @@ def _warn_of_misspelt(reader: Reader) -> None:
             continue
         close = difflib.get_close_matches(name, KNOWN, 1, 0.85)
         if close:
-            reader.warnings.append(
-                f"{name} is not a setting of scrapy-supabase, and not used. Did you mean {close[0]}?"
-            )
+            said = f"{name} is not a setting of scrapy-supabase, and not used. Did you mean {close[0]}?"
+            if reader.problems:  # it may be why something is missing: first
+                reader.problems.insert(0, said)
+            else:
+                reader.warnings.append(said)
 
 
 KNOWN = frozenset(
@@ -287,3 +289,9 @@ def database_url(settings: BaseSettings, environ: Mapping[str, str] | None = Non
     found = read_db_url(reader)
     reader.check()
     return found
+
+
+def hosted_project(settings: BaseSettings, environ: Mapping[str, str] | None = None) -> str:
+    """The host of the project that the settings or the environment name; empty for none, and for the local one."""
+    url = Reader(settings, os.environ if environ is None else environ).raw("SUPABASE_URL")
+    return "" if not isinstance(url, str) or url == LOCAL else project_host(url, None)

@@ -88,6 +88,8 @@ def test_what_ddl_notes(said: Said, command: Command) -> None:
     """Comments above the SQL; the SQL is in tests/test_ddl.py."""
     messages = command("ddl", f"{HERE}.Loose", SUPABASE_TABLE=None)
     said("ddl of a class that says little", [message for message in messages if message.startswith("stdout: -- ")])
+    messages = command("ddl", f"{HERE}.Loose", SUPABASE_TABLE="books")
+    said("ddl of a second class", [message for message in messages if message.startswith("stdout: -- For")])
     messages = command("ddl", "--from", "-", text=b'{"id": 1}\n', SUPABASE_TABLE=None)
     said("ddl of one row", [message for message in messages if message.startswith("stdout: -- ")])
     encoded = command("ddl", "--from", "-", "--format", "csv", "--encoding", "latin-1", text=b"a\n\xe9\n")

@@ -72,6 +72,7 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
         {"SUPABASE_URL": "local", "SUPABASE_DB_URL": "postgresql://me:s3cret@192.0.2.1/shop"},
     ),
     ("A misspelt setting", {"SUPABASE_TABEL": "t"}),
+    ("A misspelt setting that is missing therefore", {"SUPABASE_URL": None, "SUPABASE_ULR": "https://a.example"}),
     ("A report that is a folder", {"SUPABASE_REPORT": "."}),
     ("A rate of rejected rows in per cent", {"SUPABASE_MONITOR_MAX_FAILED_RATE": "2 %"}),
     ("A rate of rejected rows above 1", {"SUPABASE_MONITOR_MAX_FAILED_RATE": 5}),

@@ -390,6 +390,7 @@ def test_the_ledger(
     said: Said, sql: Sql, project: Project, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A table of runs that takes no row ends the crawl at its start, and is a warning at its end."""
+    sql("drop function if exists next_snapshot_version")  # of another test
     backend = PostgrestBackend(proxy.url, project.key)
     config = Config.from_settings(_settings(project, SUPABASE_RUNS_TABLE="t_runs"), {})
     with pytest.raises(FatalError) as raised:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 from typing import Any, ClassVar
@@ -69,6 +70,9 @@ class SupabaseCommand(ScrapyCommand):
         module = module_of(opts.subcommand)
         try:
             self.exitcode = module.run(self.settings, opts)
+        except BrokenPipeError:  # `| head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self.exitcode = 1
         except KeyboardInterrupt:
             kept = getattr(module, "WHEN_INTERRUPTED", "")
             print(f"scrapy supabase {opts.subcommand}: interrupted. {kept}".rstrip(), file=sys.stderr)

@@ -94,6 +94,11 @@ def _sql(
                 f"--key names {unknown[0]!r}, which is no column of the table. It has: {', '.join(known)}."
             )
         fields = [replace(one, primary_key=False) for one in fields]
+    own = item_class is not None and any(base in config.routes for base in item_class.__mro__)
+    if item_class is not None and not own and opts.table is None and spec.name != name:
+        source = (
+            f"{source} The name is that of SUPABASE_TABLE; for a table of its own, use --table and SUPABASE_TABLES."
+        )
     role = "service_role" if config.role == "postgres" else config.role  # who makes the table may do all with it
     table = table_of(
         spec, fields, schema=config.schema, role=role, collect=collect, readable=opts.public, source=source

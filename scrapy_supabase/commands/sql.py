@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.settings import database_url, local_folder
+from scrapy_supabase.settings import database_url, hosted_project, local_folder
 from scrapy_supabase.settings_server import LOCAL
 from scrapy_supabase.wording import counted, sentence
 
@@ -35,6 +35,11 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     url = opts.db_url or database_url(settings)
     if url not in (None, LOCAL):
         return run_query(url, query)
+    if url is None and (host := hosted_project(settings)):
+        raise ConfigurationError(
+            f"There is no connection string for {host}: nothing was asked. Run the query in its SQL editor, or set "
+            "SUPABASE_DB_URL to the project's connection string."
+        )
     folder = local_folder()
     if not folder.is_dir():
         raise ConfigurationError(
