@@ -198,11 +198,16 @@ ASYNC = """
 import asyncio
 import pytest, pytest_twisted
 from twisted.internet import reactor, task
+from scrapy_supabase.testing import CrawlError
 
 @pytest.mark.asyncio
 async def test_in_a_coroutine(local_supabase):
     await asyncio.to_thread(local_supabase.crawl, "books")
     assert local_supabase.sql("select count(*) from books") == [(2,)]
+
+def test_a_wrong_name(local_supabase):
+    with pytest.raises(CrawlError, match="has no spider 'book', only: books"):
+        local_supabase.crawl("book")
 
 @pytest_twisted.ensureDeferred
 async def test_beside_a_reactor(local_supabase):
@@ -231,7 +236,7 @@ def test_the_page_beside_other_plugins(pytester: pytest.Pytester) -> None:
         three_lines.read_text().replace("create table books", "drop table books; create table books")
     )
     done = pytester.runpytest_subprocess("-n2", "--dist=loadfile", "-p", "no:cacheprovider")
-    done.assert_outcomes(passed=6)
+    done.assert_outcomes(passed=7)
     urls = {pytester.path.joinpath(name).read_text() for name in ("gw0", "gw1")}
     assert len(urls) == 2
 

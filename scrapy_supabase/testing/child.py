@@ -44,10 +44,9 @@ def _crawl(header: dict[str, Any]) -> dict[str, Any]:
     settings.setdict({**log, **given}, "cmdline")
     settings.setdefault_in_component_priority_dict("ADDONS", Addon, 300)
     process = (CrawlerProcess if settings.getbool("TWISTED_REACTOR_ENABLED") else AsyncCrawlerProcess)(settings)
-    try:
-        crawler = process.create_crawler(spider)
-    except KeyError:
-        raise CannotRunError(_no_such_spider(spider, process.spider_loader.list())) from None
+    if isinstance(spider, str) and spider not in process.spider_loader.list():
+        raise CannotRunError(_no_such_spider(spider, process.spider_loader.list()))
+    crawler = process.create_crawler(spider)
     failures: list[BaseException] = []
     ended: Any = process.crawl(crawler, **arguments)
     if isinstance(process, CrawlerProcess):  # a Deferred; else a task
