@@ -206,7 +206,7 @@ async def test_in_a_coroutine(local_supabase):
     assert local_supabase.sql("select count(*) from books") == [(2,)]
 
 def test_a_wrong_name(local_supabase):
-    with pytest.raises(CrawlError, match="has no spider 'book', only: books"):
+    with pytest.raises(CrawlError, match="has no spider 'book'. Name one of: books"):
         local_supabase.crawl("book")
 
 @pytest_twisted.ensureDeferred
