@@ -17,9 +17,9 @@ def grant_sql(schema: Schema, table: str, error: ServerError) -> str:
     kind, denied_name = denied(error.message) or ("table", table)
     role = identifier(schema.role)
     if kind == "sequence":
-        return f"GRANT usage ON SEQUENCE {_table(schema, denied_name)} TO {role};"
+        return f"GRANT usage ON SEQUENCE {qualified(schema, denied_name)} TO {role};"
     usage = f"GRANT usage ON SCHEMA {identifier(denied_name)} TO {role}; " if kind == "schema" else ""
-    name = _table(schema, denied_name if kind == "table" else table)
+    name = qualified(schema, denied_name if kind == "table" else table)
     return f"{usage}GRANT {rights(schema.specs[table].mode)} ON {name} TO {role};"
 
 
@@ -30,13 +30,13 @@ def rights(mode: Mode) -> str:
 
 def unique_index_sql(schema: Schema, table: str) -> str:
     """The unique index that an upsert on the key needs."""
-    return f"CREATE UNIQUE INDEX ON {_table(schema, table)} ({columns(schema.key(table))});"
+    return f"CREATE UNIQUE INDEX ON {qualified(schema, table)} ({columns(schema.key(table))});"
 
 
 def policy_sql(schema: Schema, table: str, *commands: str) -> str:
     """Row-level policies that let every row in: to be narrowed by who uses them."""
     clauses = {"insert": "WITH CHECK (true)", "update": "USING (true) WITH CHECK (true)", "select": "USING (true)"}
-    name, role = _table(schema, table), identifier(schema.role)
+    name, role = qualified(schema, table), identifier(schema.role)
     return " ".join(
         f"CREATE POLICY scrapy_{command} ON {name} FOR {command} TO {role} {clauses[command]};" for command in commands
     )
@@ -44,12 +44,12 @@ def policy_sql(schema: Schema, table: str, *commands: str) -> str:
 
 def add_column_sql(schema: Schema, table: str, names: Iterable[str], kind: str = "text") -> str:
     """Columns for fields that have none; where no type is known, it is the user's to choose."""
-    return " ".join(f"ALTER TABLE {_table(schema, table)} ADD COLUMN {identifier(name)} {kind};" for name in names)
+    return " ".join(f"ALTER TABLE {qualified(schema, table)} ADD COLUMN {identifier(name)} {kind};" for name in names)
 
 
 def snapshot_sql(schema: Schema, table: str) -> str:
     """The columns that tell one run's rows from another's, in the key. An upsert needs all of it unique."""
-    name, key = _table(schema, table), [c for c in schema.key(table) if c not in SNAPSHOT_STAMPS]
+    name, key = qualified(schema, table), [c for c in schema.key(table) if c not in SNAPSHOT_STAMPS]
     info = schema.info(table)
     listed = columns([*key, *SNAPSHOT_STAMPS])
     add = (
@@ -104,5 +104,6 @@ def columns(names: Iterable[str]) -> str:
     return ", ".join(map(identifier, names))
 
 
-def _table(schema: Schema, table: str) -> str:
+def qualified(schema: Schema, table: str) -> str:
+    """A table's name with that of its database schema."""
     return f"{identifier(schema.database_schema)}.{identifier(table)}"

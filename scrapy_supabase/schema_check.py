@@ -226,4 +226,4 @@ class SchemaCheck:
         )
 
     def _jsonb(self, table: str, column: str) -> str:
-        return "To make it, run: " + add_column_sql(self._schema, table, [column]).replace(" text;", " jsonb;")
+        return "To make it, run: " + add_column_sql(self._schema, table, [column], "jsonb")

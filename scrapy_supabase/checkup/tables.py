@@ -14,7 +14,7 @@ from scrapy_supabase.column_types import STAMP_TYPES, Fit, fit, kind_of, shown
 from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError
 from scrapy_supabase.item_fields import ItemField
 from scrapy_supabase.models import Mode, TableSpec
-from scrapy_supabase.remedies import add_column_sql, identifier
+from scrapy_supabase.remedies import add_column_sql, identifier, qualified
 from scrapy_supabase.retry import Patience
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.schema_check import SchemaCheck
@@ -71,7 +71,7 @@ class TableCheck:
     def findings(self, spec: TableSpec, kinds: Sequence[ItemKind]) -> Iterator[Finding]:
         """All there is to say of a table. Raises `TransientError` where the server does not answer."""
         subject = f"table {spec.name}"
-        names = {name for kind in kinds for name, _ in self._columns_of(spec, kind)}
+        names = {name for kind in kinds for name in self._columns_of(spec, kind)}
         self._schema.first_mention(spec.name, names)  # said below, by class
         said = _Said()
         check = SchemaCheck(
@@ -120,16 +120,16 @@ class TableCheck:
         columns, _ = self._schema.split(spec.name, known)
         yield from check_policies(self._backend, self._schema, spec, self._role, next(iter(columns), None))
 
-    def _columns_of(self, spec: TableSpec, kind: ItemKind) -> Iterator[tuple[str, ItemField]]:
+    def _columns_of(self, spec: TableSpec, kind: ItemKind) -> dict[str, ItemField]:
         """Column → what is sent to it, as far as it is known before there is an item."""
         declared = kind.fields if kind.fields is not None else [ItemField(name) for name in spec.columns]
         sent = {spec.columns.get(one.name, one.name): one for one in declared}
         for column, stamp in spec.stamps.items():
             sent.setdefault(column, ItemField(column, STAMP_TYPES[stamp]))
-        yield from sent.items()
+        return sent
 
     def _items(self, spec: TableSpec, subject: str, kind: ItemKind) -> Iterator[Finding]:
-        sent = dict(self._columns_of(spec, kind))
+        sent = self._columns_of(spec, kind)
         _, unknown = self._schema.split(spec.name, sent)
         problems = list(self._unknown(spec, subject, kind, sent, unknown))
         info = self._schema.info(spec.name)
@@ -181,9 +181,8 @@ class TableCheck:
             if fits is Fit.GOOD:
                 continue
             text = f"column {column!r} is {shown(has)}, and {kind.name} has {one.sql_type}"
-            table = f"{identifier(self._config.schema)}.{identifier(spec.name)}"
             change = f"ALTER COLUMN {identifier(column)} TYPE {one.sql_type} USING {_cast(column, has, one.sql_type)}"
-            remedy = f"If the field is right, run: ALTER TABLE {table} {change};"
+            remedy = f"If the field is right, run: ALTER TABLE {qualified(self._schema, spec.name)} {change};"
             if fits is Fit.NEVER:
                 yield error(subject, f"{text}: rows are rejected", remedy)
             else:
@@ -203,7 +202,7 @@ class TableCheck:
             if column in info.primary_key:
                 remedy = f"{add}, or give the column a default."
             else:
-                table = f"{identifier(self._config.schema)}.{identifier(spec.name)}"
+                table = qualified(self._schema, spec.name)
                 remedy = f"{add}, or run: ALTER TABLE {table} ALTER COLUMN {identifier(column)} DROP NOT NULL;"
             if column in info.required:
                 yield error(subject, f"{text}: rows are rejected", remedy)
