@@ -338,7 +338,10 @@ def test_over_a_database_connection(sql: Sql, look: Look, project: Project) -> N
     found = look(SUPABASE_DB_URL=project.db_url)
     assert {level for level, *_ in found} == {"ok"}, found
     assert any("PostgreSQL" in text for _, _, text, _ in found)
-    sql("create role t_writer login password 'x'; grant all on t to t_writer; alter table t enable row level security")
+    sql(
+        "create role t_writer login password 'x'; grant usage on schema public to t_writer; "
+        "grant all on t to t_writer; alter table t enable row level security"
+    )
     try:
         writer = project.db_url.partition("@")[2]
         ((_, text, _),) = errors(look(SUPABASE_DB_URL=f"postgresql://t_writer:x@{writer}"))

@@ -38,7 +38,7 @@ def golden(local_stack: LocalSupabase) -> Iterator[LocalSupabase]:
         connection.execute((DATA / "schema.sql").read_bytes())
         yield local_stack
         connection.execute("drop schema public cascade; create schema public")
-        connection.execute("grant usage on schema public to anon, authenticated, service_role")
+        connection.execute("grant usage on schema public to public, anon, authenticated, service_role")
 
 
 def token(stack: LocalSupabase, role: str | None) -> str | None:
