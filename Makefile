@@ -57,7 +57,7 @@ demo: $(VENV)/.package  ## crawl the documentation of this Python into a local S
 	  from modules_latest order by snapshot_date desc, symbol_count desc limit 10"
 
 test: $(VENV)/.installed .venv-oldest/.installed  ## run the tests against a real PostgreSQL and REST API on this machine
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 messages: $(VENV)/.installed .venv-oldest/.installed  ## write what is said now to tests/golden, to be read and committed
 	SUPABASE_WRITE_MESSAGES=1 $(BIN)/python -m pytest -q tests/test_messages_*.py $(ARGS)
