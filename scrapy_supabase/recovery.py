@@ -1,6 +1,6 @@
 """What earlier runs left in the spool: whose folder is whose, and which run came after which.
 
-    <folder>/runs.jsonl                     one line a run: when it started, for which project and tables
+    <folder>/runs.jsonl                     when which run had rows for which project and tables
     <folder>/<time>-<id>/lock               held (flock) while the run is alive
 
 A folder whose lock is free belongs to a dead run; who gets the lock owns what is in it. A run makes its folder under
@@ -140,18 +140,18 @@ def chunk_files(run: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class RunNote:
-    """A line of runs.jsonl: a run and the tables it was to store rows in."""
+    """A line of runs.jsonl: a run, and the tables it had rows for until then."""
 
     run: str
-    started: str
+    time: str
     project: str
     tables: tuple[str, ...]
 
 
 def note_run(folder: Path, run: str, project: str, tables: tuple[str, ...]) -> None:
-    """Write down that a run starts to store rows. Raises `OSError`."""
+    """Write down what a run has rows for; without tables, only find out whether it can be. Raises `OSError`."""
     path = folder / RUNS
-    append(path, msgspec.json.encode(RunNote(run, now(), project, tables)) + b"\n", fsync=False)
+    append(path, msgspec.json.encode(RunNote(run, now(), project, tables)) + b"\n" if tables else b"", fsync=False)
     if path.stat().st_size > _MOST_RUNS:
         lines = path.read_bytes().splitlines(keepends=True)
         shorter = path.with_suffix(f".{os.getpid()}")
@@ -161,7 +161,7 @@ def note_run(folder: Path, run: str, project: str, tables: tuple[str, ...]) -> N
 
 
 def runs_noted(folder: Path) -> list[RunNote]:
-    """The runs that were written down, oldest first."""
+    """What was written down, oldest first."""
     path = folder / RUNS
     notes: list[RunNote] = []
     if path.exists():

@@ -68,7 +68,7 @@ def rejects_in(folder: Path) -> list[Found]:
 
 
 def may_be_outdated(headers: Iterable[tuple[Header, int]], runs: list[RunNote]) -> tuple[int, set[str]]:
-    """How many rows may overwrite newer ones, and the tables: a later run was to store rows in the same table."""
+    """How many rows may overwrite newer ones, and the tables: a later run had rows for the same table."""
     rows, tables = 0, set[str]()
     for header, number in headers:
         if header.mode is Mode.UPSERT and header.key and any(_is_later(run, header) for run in runs):
@@ -175,5 +175,5 @@ def _is_later(run: RunNote, header: Header) -> bool:
         run.run != header.run
         and run.project == header.project
         and header.table in run.tables
-        and run.started >= header.opened
+        and run.time >= header.opened
     )

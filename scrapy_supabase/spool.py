@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ from scrapy_supabase.spool_file import (
 from scrapy_supabase.wording import reason, sentence
 
 logger = logging.getLogger(__name__)
+
+_NOTED_EVERY = 600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +117,10 @@ class DiskSpool:
         self._recovered: list[RunFolder] = []
         self._mode: Mode | None = None
         self._incomplete: set[str] = set()  # files that lack rows because the disk was full
+        self._noted: dict[str, float] = {}  # table → when it was last written down that rows for it came
         try:
             self._own = RunFolder.make(folder, run)
-            if schema.specs:
-                note_run(folder, facts.get("run", run), facts.get("project", ""), tuple(schema.specs))
+            self._note()
         except OSError as error:
             raise ConfigurationError(
                 f"The spool folder {folder} cannot be written: {sentence(reason(error))} Set SUPABASE_SPOOL_DIR to a "
@@ -150,6 +153,9 @@ class DiskSpool:
     def open(self, row: Row) -> ChunkFile:
         """Start the file of a chunk whose first row is `row`."""
         table, columns, key = row.table, row.columns, self._schema.key(row.table)
+        if time.monotonic() >= self._noted.get(table, 0.0) + _NOTED_EVERY:
+            with suppress(OSError):  # the next chunk tries again
+                self._note(table)
         header = self._headers.get((table, columns, key))
         if header is None:
             spec = self._schema.specs[table]
@@ -270,10 +276,17 @@ class DiskSpool:
 
     def close(self) -> None:
         """Let go of the folders; remove those in which nothing is left."""
+        with suppress(OSError):
+            self._note(*self._noted)
         for folder in (*self._recovered, self._own):
             with suppress(OSError):
                 folder.leave()
         self._recovered.clear()
+
+    def _note(self, *tables: str) -> None:
+        """Write down that rows came for these tables until now: older ones must not replace them (`replay`)."""
+        note_run(self.folder, self._facts.get("run", self._run), self._facts.get("project", ""), tables)
+        self._noted.update(dict.fromkeys(tables, time.monotonic()))
 
     def _seal(self, name: str) -> str:
         """Return the name that says a file's place: after those sealed before it, and before all that are open still.

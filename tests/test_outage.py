@@ -13,6 +13,7 @@ import pytest
 
 from scrapy_supabase.errors import TransientError
 from scrapy_supabase.models import Chunk, Effort, Outcome, Row, Stored, TableSpec
+from scrapy_supabase.recovery import runs_noted
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.spool import DiskSpool
 from tests.polling import eventually
@@ -422,6 +423,21 @@ def test_other_projects_rows_are_left_alone(tmp_path: Path) -> None:
     theirs = DiskSpool(tmp_path, "later", schema, {"project": "another.supabase.co"})
     assert len(theirs.recover()) == 1
     theirs.close()
+
+
+def test_when_a_run_had_rows_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its first row for a table, every ten minutes, and at its end: what others left meanwhile is older."""
+    now = [0.0]
+    monkeypatch.setattr("scrapy_supabase.spool.time.monotonic", lambda: 1e6 + now[0])
+    schema = Schema({name: TableSpec(name, on_conflict=("id",)) for name in ("t", "t_other", "t_none")})
+    disk = DiskSpool(tmp_path, "run", schema, {"run": "mine", "project": "p"})
+    assert runs_noted(tmp_path) == []
+    for now[0], table in ((1.0, "t"), (2.0, "t_other"), (3.0, "t"), (602.0, "t"), (603.0, "t")):
+        disk.open(Row(table, ("id",), "1", b'{"id":1}')).close()
+    assert [note.tables for note in runs_noted(tmp_path)] == [("t",), ("t_other",), ("t",)]
+    disk.close()
+    assert [note.tables for note in runs_noted(tmp_path)][3:] == [("t", "t_other")]
+    assert {(note.run, note.project) for note in runs_noted(tmp_path)} == {("mine", "p")}
 
 
 def test_keys_read_back_are_those_that_were_made(tmp_path: Path) -> None:

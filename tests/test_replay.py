@@ -178,6 +178,19 @@ def test_replay_asks_where_newer_rows_may_be_stored(
     assert table("select n, count(*) from t group by n order by n") == [(1, 4), (2, 1)]
 
 
+def test_a_later_crawl_that_had_no_row_does_not_matter(
+    left: Callable[..., None], crawl: Crawler, command: Command, table: Sql, tmp_path: Path, proxy: FaultProxy
+) -> None:
+    """It was closed before its first page."""
+    left(items(5))
+    proxy.always = faults.answers(401, {"code": "PGRST301", "message": "no"})
+    closed = crawl({"items": items(5, n=9)}, SUPABASE_URL=proxy.url)
+    assert closed.stats["finish_reason"] == "supabase_unauthorized"
+    proxy.always = faults.passes
+    done = command("replay", url=proxy.url)
+    assert (done.returncode, done.stdout.splitlines()[0][:17]) == (0, "5 rows uploaded, "), done
+
+
 def test_replay_leaves_others_alone(
     left: Callable[..., None], crawl: Crawler, command: Command, table: Sql, proxy: FaultProxy, site: Any
 ) -> None:
