@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import time
 from concurrent.futures import Future
@@ -108,6 +109,7 @@ class SupabasePipeline:
         listen(self._end_run, signals.spider_closed)
         self._build, self._add = self._rows.build, self._delivery.add
         self._opened = True
+        atexit.register(self._say_what_is_kept)
         self._last_progress = time.monotonic()
         self._ticker = create_looping_call(self._tick)
         self._ticker.start(1.0, now=False)
@@ -148,6 +150,7 @@ class SupabasePipeline:
         self._spool.close()
         self._stats.paced(self._delivery.pace)
         self._summarize()
+        atexit.unregister(self._say_what_is_kept)
 
     async def _end_run(self, reason: str) -> None:
         """Write report and ledger, when Scrapy knows why the crawl ended, and leave the server."""
@@ -270,6 +273,11 @@ class SupabasePipeline:
             logger.error("%s", kept_rows(left, folder))
         if failed := totals["failed"] + totals["recovered_failed"]:
             logger.error("%s", rejected_rows(failed, self._stats.rejected_by_code, folder and folder / REJECTED))
+
+    def _say_what_is_kept(self) -> None:
+        """The process ends before the crawl was closed: at a second Ctrl-C, Scrapy waits for nothing."""
+        if isinstance(self._spool, DiskSpool) and (rows := self._spool.rows_left()):
+            logger.error("%s", kept_rows(rows, self._spool.folder))
 
     def _described(self) -> str:
         def one(table: str) -> str:

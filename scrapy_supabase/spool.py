@@ -274,6 +274,12 @@ class DiskSpool:
         except OSError:
             return 0
 
+    def rows_left(self) -> int:
+        """How many rows the folder of this run holds now."""
+        with suppress(OSError):  # it is being emptied
+            return sum(count_rows(path) for path in chunk_files(self._own.path))
+        return 0
+
     def close(self) -> None:
         """Let go of the folders; remove those in which nothing is left."""
         with suppress(OSError):

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -167,7 +168,7 @@ def test_an_outage_that_is_too_long_at_the_close(crawl: Crawler, table: Sql, pro
 
 STOPS: dict[str, dict[str, Any]] = {
     "SIGTERM": {},
-    "second Ctrl-C": {},
+    "second Ctrl-C": {"SUPABASE_CLOSE_TIMEOUT": 60},
     "CLOSESPIDER_ITEMCOUNT": {"CLOSESPIDER_ITEMCOUNT": 500},
     "CLOSESPIDER_TIMEOUT": {"CLOSESPIDER_TIMEOUT": 2},
     "MemoryUsage": {"MEMUSAGE_LIMIT_MB": 400, "MEMUSAGE_CHECK_INTERVAL_SECONDS": 0.5},
@@ -185,10 +186,11 @@ def test_every_way_to_stop_keeps_every_row(
     witness = tmp_path / "witness"
     pipelines = {"scrapy_supabase.SupabasePipeline": 300, "tests.crawl.Witness": 350}
     settings: dict[str, Any] = {
-        **STOPS[stop],
         "CONCURRENT_REQUESTS": 4,
         "WITNESS": str(witness),
         "SUPABASE_URL": proxy.url,
+        "SUPABASE_CLOSE_TIMEOUT": 0.5,
+        **STOPS[stop],
     }
     settings["ITEM_PIPELINES"] = {**settings.get("ITEM_PIPELINES", {}), **pipelines}
     if stop == "another pipeline":
@@ -196,16 +198,19 @@ def test_every_way_to_stop_keeps_every_row(
     proxy.faults.extend([faults.passes] * 4)
     proxy.always = DOWN
     plan = {"pages": len(pages), "site": site(pages), "grows_after": 800 if stop == "MemoryUsage" else None}
-    process = crawl.start(plan, mode=mode, SUPABASE_CLOSE_TIMEOUT=0.5, **settings)
+    process = crawl.start(plan, mode=mode, **settings)
     if stop in ("SIGTERM", "second Ctrl-C"):
         assert eventually(lambda: len(proxy.seen) > 5)
     if stop == "SIGTERM":
         process.send_signal(signal.SIGTERM)
     elif stop == "second Ctrl-C":
-        for _ in range(2):
-            process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        assert eventually(lambda: "shutting down gracefully" in crawl.log_of(process))
+        process.send_signal(signal.SIGINT)
     done = crawl.finish(process, balanced=False)
     assert process.returncode == 0 or stop == "second Ctrl-C", done.log
+    assert ("forcing unclean shutdown" in done.log) == (stop == "second Ctrl-C")
+    assert re.search(r"ERROR: Not uploaded: \d+ rows, kept in .* run: scrapy supabase replay", done.log), done.log
     proxy.always = faults.passes
     again = crawl({"items": []}, SUPABASE_URL=proxy.url)
     seen = {int(line.split()[0]) for line in witness.read_text().splitlines()}
