@@ -73,7 +73,7 @@ $(VENV)/.package-tools: $(VENV)/.installed
 package: $(VENV)/.package-tools  ## build the package, judge it, and crawl with it in an environment of its own (a minute)
 	$(BIN)/python -m pytest -m package $(ARGS)
 
-BENCHMARKS := rate crawl peers latency bad_rows growth load
+BENCHMARKS := rate crawl item peers latency bad_rows growth load
 
 bench: $(VENV)/.bench .venv-peers/.installed  ## measure everything and write docs/benchmarks (25 minutes; each script has --help)
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name --write || exit 1; done

@@ -1,0 +1,144 @@
+"""What an item costs a crawl, within one crawl: blocks of items go to different pipelines, in random order.
+
+Two crawls differ by ten per cent and more on a shared machine, two blocks half a second apart do not: this tells
+microseconds where `benchmarks.crawl` tells tenths of the crawl. What is paid once (imports, open, close) is not in it.
+
+1. `nothing`: the item is only returned.
+2. `least`: the item is encoded and appended to a file, and a hundred of them are one request of a raw socket: what
+   cannot be left out of a pipeline that loses nothing. It checks nothing, and has no keys, retries, order or counts.
+3. `scrapy-supabase`, with default settings.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+from typing import Any
+
+from benchmarks.common import arguments, machine, markdown, server, work_folder, write
+from benchmarks.crawl import ITEMS, KINDS, crawl, serve
+
+BLOCKS = """
+import os, random, resource, socket
+from urllib.parse import urlsplit
+import msgspec
+from scrapy_supabase import SupabasePipeline
+
+spent = [{"nothing": [], "least": [], "scrapy-supabase": []}]
+ours = SupabasePipeline.process_item
+
+
+def nothing(self, item):
+    return item
+
+
+class Least:
+    def __init__(self):
+        self.rows, self.made, self.before, self.socket = [], 0, None, None
+
+    def __call__(self, pipeline, item):
+        settings = pipeline._crawler.settings
+        if not self.rows:
+            self.made += 1
+            self.path = f"{settings['LEAST']}/{self.made}.jsonl"
+            self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        data = msgspec.json.encode(item)
+        os.write(self.file, data + b"\\n")
+        self.rows.append(data)
+        if len(self.rows) == 100:
+            os.close(self.file)
+            self.send(settings["SUPABASE_URL"], settings["SUPABASE_KEY"])
+        return item
+
+    def send(self, url, key):
+        if self.socket is None:
+            self.socket = socket.create_connection((urlsplit(url).hostname, urlsplit(url).port))
+        if self.before is not None:
+            assert b" 201 " in self.socket.recv(65536)[:20]
+            os.unlink(self.before)
+        body = b"[" + b",".join(self.rows) + b"]"
+        head = (
+            f"POST /rest/v1/items?columns=id,url,title,price,stock,about&on_conflict=id HTTP/1.1\\r\\nHost: least\\r\\n"
+            f"apikey: {key}\\r\\nAuthorization: Bearer {key}\\r\\nContent-Type: application/json\\r\\n"
+            f"Prefer: resolution=merge-duplicates,return=minimal\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n"
+        )
+        self.socket.sendall(head.encode() + body)
+        self.before, self.rows = self.path, []
+
+
+ways = {"nothing": nothing, "least": Least(), "scrapy-supabase": ours}
+waiting, now, done, started = [], "", 0, 0.0
+
+
+def process_item(self, item):
+    global waiting, now, done, started
+    if done % job["settings"]["BLOCK"] == 0:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        cpu = used.ru_utime + used.ru_stime
+        if now:
+            spent[0][now].append(cpu - started)
+        waiting = waiting or random.sample(list(ways), len(ways))
+        now, started = waiting.pop(), cpu
+    done += 1
+    return ways[now](self, item)
+
+
+SupabasePipeline.process_item = process_item
+"""
+
+
+def main() -> None:
+    """Measure, print, and write where asked to."""
+    parser = arguments(__doc__)
+    parser.add_argument("--kind", choices=["pages", "torrent", "both"], default="both")
+    parser.add_argument("--blocks", type=int, default=60, help="for each pipeline, in each crawl (default: 60)")
+    parser.add_argument("--block", type=int, default=300, help="items of a block, a multiple of 100 (default: 300)")
+    options = parser.parse_args()
+    receive, send = multiprocessing.Pipe(duplex=False)
+    site = multiprocessing.Process(target=serve, args=(send,), daemon=True)
+    site.start()
+    url = f"http://127.0.0.1:{receive.recv()}"
+    rows, plot = [], dict[str, dict[str, float]]()
+    with work_folder() as folder, server(folder) as to:
+        (folder / "least").mkdir()
+        settings: dict[str, Any] = {
+            "ITEM_PIPELINES": {"scrapy_supabase.SupabasePipeline": 300},
+            "SUPABASE_URL": to.url,
+            "SUPABASE_KEY": to.key,
+            "SUPABASE_TABLE": "items",
+            "SUPABASE_SPOOL_DIR": str(folder / "spool"),
+            "LEAST": str(folder / "least"),
+            "BLOCK": options.block,
+        }
+        for kind in ["pages", "torrent"] if options.kind == "both" else [options.kind]:
+            costs: dict[str, list[float]] = {}
+            items = (3 * options.blocks + 1) * options.block
+            for _ in range(options.repeat):
+                to.run(ITEMS)
+                found = crawl(kind, items // 10 if kind == "pages" else items, url, settings, BLOCKS)
+                for name, blocks in found["spent"].items():
+                    microseconds = [1e6 * seconds / options.block for seconds in blocks]
+                    costs.setdefault(name, []).append(statistics.median(microseconds))
+                for path in (folder / "least").iterdir():
+                    path.unlink()
+            nothing = statistics.median(costs["nothing"])
+            what = KINDS[kind].partition(" ")[2]
+            for name, each in costs.items():
+                more = [cost - base for cost, base in zip(each, costs["nothing"], strict=True)]
+                middle = statistics.median(more)
+                spread = f"{min(more):.1f} to {max(more):.1f}" if any(more) else ""
+                rows.append([f"{what}, {name}", f"{middle + nothing:.1f}", f"{middle:.1f}", spread])
+                plot.setdefault(what, {})[name] = middle
+    site.terminate()
+    table = markdown(["a crawl of", "CPU, µs an item", "more than with nothing", "range"], rows)
+    print(table)
+    if options.write:
+        text = (
+            f"{__doc__}\nMedians of {options.blocks} blocks of {options.block} items for each, and of {options.repeat} "
+            f"such crawls; {machine()}.\n\n{table}"
+        )
+        write("item", "What an item costs", text, plot, "CPU, µs an item, more than with nothing")
+
+
+if __name__ == "__main__":
+    main()
