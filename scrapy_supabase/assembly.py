@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.chunks import Chunker
 from scrapy_supabase.delivery import Delivery
+from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.models import Chunk, Mode, Outcome, Stored, TableSpec
 from scrapy_supabase.observer import BegunUpload, Observer
 from scrapy_supabase.pace import Pace
@@ -78,7 +81,10 @@ def begin(config: Config, backend: Backend, schema: Schema, run: Run, patience: 
     """Check the tables and begin the run. Blocks; raises `FatalError` for what no upload can survive."""
     known, partly = _known_columns(config)
     attempts, delay = config.attempts, config.delay
-    SchemaCheck(backend, schema, known, attempts=attempts, delay=delay, patience=patience, partly=partly).run()
+    types = partial(_declared_types, config)
+    SchemaCheck(
+        backend, schema, known, attempts=attempts, delay=delay, patience=patience, partly=partly, types=types
+    ).run()
     run.begin(backend, config, patience)
 
 
@@ -217,6 +223,20 @@ def _known_columns(config: Config) -> tuple[Mapping[str, tuple[str, ...]], set[s
         if not declared:
             partly.add(spec.name)
     return {table: tuple(names) for table, names in known.items()}, partly
+
+
+def _declared_types(config: Config, table: str) -> dict[str, str]:
+    """Column of a table → the type that an item class declares for it."""
+    from scrapy_supabase.column_types import STAMP_TYPES  # few crawls need it
+    from scrapy_supabase.item_fields import fields_of
+
+    found: dict[str, str] = {}
+    for item_class, spec in config.routes.items():
+        if item_class is not None and spec.name == table:
+            with suppress(ConfigurationError):  # annotations that cannot be read; `check` says so
+                found |= {spec.columns.get(one.name, one.name): one.sql_type for one in fields_of(item_class) or ()}
+            found |= {column: STAMP_TYPES[stamp] for column, stamp in spec.stamps.items()}
+    return found
 
 
 def _declared_fields(item_class: type) -> Iterable[str] | None:

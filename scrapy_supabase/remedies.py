@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
 
 from scrapy_supabase.errors import ServerError, denied
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
@@ -42,9 +47,32 @@ def policy_sql(schema: Schema, table: str, *commands: str) -> str:
     )
 
 
-def add_column_sql(schema: Schema, table: str, names: Iterable[str], kind: str = "text") -> str:
-    """Columns for fields that have none; where no type is known, it is the user's to choose."""
-    return " ".join(f"ALTER TABLE {qualified(schema, table)} ADD COLUMN {identifier(name)} {kind};" for name in names)
+def add_column_sql(schema: Schema, table: str, types: Mapping[str, str]) -> str:
+    """Columns of these names and types."""
+    name = qualified(schema, table)
+    return " ".join(f"ALTER TABLE {name} ADD COLUMN {identifier(column)} {kind};" for column, kind in types.items())
+
+
+_TYPES: tuple[tuple[tuple[type, ...], str], ...] = (  # the first that fits: a bool is an int, a datetime a date
+    ((bool,), "boolean"),
+    ((int, float, Decimal), "numeric"),
+    ((str,), "text"),
+    ((datetime,), "timestamp with time zone"),
+    ((date,), "date"),
+    ((time,), "time without time zone"),
+    ((timedelta,), "interval"),
+    ((UUID,), "uuid"),
+    ((bytes, bytearray, memoryview), "bytea"),
+)
+
+
+def type_for(value: Any) -> str:
+    """A type for a column that is to take `value` and others of its kind: a later number may have a fraction."""
+    if value is None:
+        return "text"
+    if isinstance(value, Enum):
+        return type_for(value.value)
+    return next((sql_type for kinds, sql_type in _TYPES if isinstance(value, kinds)), "jsonb")
 
 
 def snapshot_sql(schema: Schema, table: str) -> str:
@@ -66,16 +94,16 @@ def lacks(table: str, names: Sequence[str]) -> str:
     return f"Table {table} has no column{'s' * (len(names) > 1)} {', '.join(map(repr, names))}"
 
 
-def unknown_columns(schema: Schema, table: str, names: Iterable[str]) -> str:
-    """What is said of fields that have no column."""
-    names = list(names)
+def unknown_columns(schema: Schema, table: str, types: Mapping[str, str]) -> str:
+    """What is said of fields that have no column; `types` are those that would take their values."""
+    names = list(types)
     one = len(names) == 1
     done = {
         "drop": "it is left out" if one else "they are left out",
         "reject": f"rows that have {'it' if one else 'one of them'} are rejected",
         "collect": f"{'it is' if one else 'they are'} collected in column {schema.unknown.column!r}",
     }[schema.unknown.policy]
-    them, sql = "it" if one else "them", add_column_sql(schema, table, names)
+    them, sql = "it" if one else "them", add_column_sql(schema, table, types)
     return f"{lacks(table, names)}: {done} (SUPABASE_UNKNOWN_COLUMNS). To store {them}, run: {sql}"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import Mode, Row, TableSpec
-from scrapy_supabase.remedies import lacks, unknown_columns
+from scrapy_supabase.remedies import lacks, type_for, unknown_columns
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.values import encode_row, text_of
 
@@ -76,7 +76,7 @@ class RowBuilder:
         names = tuple(values)
         shape = recipe.shapes.get(names)
         if shape is None:
-            shape = recipe.shapes[names] = self._shape_of(spec, names)
+            shape = recipe.shapes[names] = self._shape_of(spec, values)
         if shape.error is not None:
             raise ItemError(*shape.error)
         if shape.collect:
@@ -117,7 +117,8 @@ class RowBuilder:
                 mapped[column] = self._stamps[stamp](item, spec.name)
         return mapped
 
-    def _shape_of(self, spec: TableSpec, names: tuple[str, ...]) -> _Shape:
+    def _shape_of(self, spec: TableSpec, values: Mapping[str, Any]) -> _Shape:
+        names = tuple(values)
         odd = [name for name in names if not isinstance(name, str)]
         if odd:
             return _Shape((), (), error=("bad_field", f"field names must be text, and {odd[0]!r} is not"))
@@ -128,7 +129,7 @@ class RowBuilder:
             return _Shape((), (), error=("no_column", message))
         collect: frozenset[str] = frozenset()
         if unknown:
-            self._warn_of_unknown(spec.name, unknown)
+            self._warn_of_unknown(spec.name, {name: values[name] for name in unknown})
             if self._schema.unknown.policy == "reject":
                 return _Shape((), (), error=("unknown_column", lacks(spec.name, unknown)))
             if self._schema.unknown.policy == "collect":
@@ -148,10 +149,11 @@ class RowBuilder:
         kept[column] = {**before, **more} if isinstance(before, dict) else more
         return kept
 
-    def _warn_of_unknown(self, table: str, unknown: tuple[str, ...]) -> None:
+    def _warn_of_unknown(self, table: str, unknown: Mapping[str, Any]) -> None:
         new = self._schema.first_mention(table, unknown)
         if new:
-            logger.warning("%s", unknown_columns(self._schema, table, new))
+            types = {name: type_for(unknown[name]) for name in new}
+            logger.warning("%s", unknown_columns(self._schema, table, types))
 
     def _warn_of_missing_key(self, spec: TableSpec, key: tuple[str, ...]) -> None:
         if spec.mode is Mode.INSERT or (spec.name, key) in self._warned:

@@ -7,7 +7,7 @@ tells the rest with any key. A finding that no upload can survive is raised befo
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from scrapy_supabase.backends.base import Backend, TableInfo, Write
@@ -58,12 +58,14 @@ class SchemaCheck:
         delay: float,
         patience: Patience,
         partly: Collection[str] = (),
+        types: Callable[[str], Mapping[str, str]] = lambda _: {},
         log: logging.Logger = logger,
     ) -> None:
         self._backend = backend
         self._schema = schema
         self._fields = fields
         self._partly = partly
+        self._types = types
         self._delay = delay
         self._patience = patience
         self._logger = log
@@ -204,7 +206,9 @@ class SchemaCheck:
     def _say_unknown(self, table: str, unknown: tuple[str, ...]) -> None:
         new = self._schema.first_mention(table, unknown)
         if new:
-            self._logger.warning("%s", unknown_columns(self._schema, table, new))
+            declared = self._types(table)
+            types = {column: declared.get(column) or "text" for column in new}
+            self._logger.warning("%s", unknown_columns(self._schema, table, types))
 
     def _say_key(self, spec: TableSpec, fields: tuple[str, ...]) -> None:
         """An upsert without a key silently is an insert (measured): say so before it happens."""
@@ -226,4 +230,4 @@ class SchemaCheck:
         )
 
     def _jsonb(self, table: str, column: str) -> str:
-        return "To make it, run: " + add_column_sql(self._schema, table, [column], "jsonb")
+        return "To make it, run: " + add_column_sql(self._schema, table, {column: "jsonb"})

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
+import msgspec
 from tenacity import RetryCallState
 
 from scrapy_supabase.backends.base import Backend, BegunWrite, Write
@@ -27,7 +30,7 @@ from scrapy_supabase.errors import (
     is_policy_violation,
 )
 from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, Row
-from scrapy_supabase.remedies import grant_sql, lacks, policy_sql, unique_index_sql, unknown_columns
+from scrapy_supabase.remedies import grant_sql, lacks, policy_sql, type_for, unique_index_sql, unknown_columns
 from scrapy_supabase.retry import Patience, retrying
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.work import Piece, Work, collected
@@ -217,7 +220,7 @@ class Uploader:
             try:
                 self._request(work, rows, write, begun)
             except SchemaDriftError as error:
-                self._drop(table, write.columns, error)
+                self._drop(rows, write.columns, error)
             except UpsertRefusedError as error:
                 if mode is Mode.INSERT or not self._schema.insert_fallback:
                     raise fatal(error, "supabase_no_unique_index", self._index_remedy(table)) from error
@@ -328,8 +331,8 @@ class Uploader:
                 table,
             )
 
-    def _drop(self, table: str, sent: tuple[str, ...], error: SchemaDriftError) -> None:
-        column = error.column
+    def _drop(self, rows: Sequence[Row], sent: tuple[str, ...], error: SchemaDriftError) -> None:
+        table, column = rows[0].table, error.column
         if column in self._schema.key(table):
             remedy = f"SUPABASE_ON_CONFLICT must name columns of {table}."
             raise fatal(error, "supabase_schema", remedy) from error
@@ -342,7 +345,8 @@ class Uploader:
         if error.code == "428C9":
             logger.warning(MADE_BY_THE_DATABASE, table, column)
         else:
-            logger.warning("%s", unknown_columns(self._schema, table, [column]))
+            types = {column: type_for(_value(rows[0], column))}
+            logger.warning("%s", unknown_columns(self._schema, table, types))
 
     def _fall_back(self, work: Work[BegunUpload], error: ServerError, remedy: str) -> None:
         work.effort.fallbacks += 1
@@ -383,3 +387,9 @@ class Uploader:
         work.fatal = fatal(ServerError(last.message, code=last.code), "supabase_permission_denied", remedy)
         work.rejections.clear()
         work.left.extend(work.chunk.rows)
+
+
+def _value(row: Row, column: str) -> Any:
+    with suppress(msgspec.MsgspecError):
+        return msgspec.json.decode(row.data).get(column)
+    return None

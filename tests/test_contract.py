@@ -5,12 +5,15 @@ Both backends must pass. What only HTTP can say is left out for the database; te
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -205,6 +208,40 @@ def test_unknown_columns_are_dropped_once(books: Sql, line: MakeLine, caplog: py
     assert "ALTER TABLE public.t ADD COLUMN colour text;" in warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("value", "sql_type"),
+    [
+        (None, "text"),
+        ("7", "text"),
+        (True, "boolean"),
+        (7, "numeric"),
+        (7.5, "numeric"),
+        (Decimal("7.50"), "numeric"),
+        (dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC), "timestamp with time zone"),
+        (dt.date(2026, 1, 2), "date"),
+        (dt.time(3, 4), "time without time zone"),
+        (dt.timedelta(hours=3), "interval"),
+        (UUID(int=7), "uuid"),
+        (b"\x00\xff", "bytea"),
+        (["a"], "jsonb"),
+        ({"a": 1}, "jsonb"),
+        (Mode.UPSERT, "text"),
+    ],
+    ids=repr,
+)
+def test_the_column_that_is_printed_takes_the_value(
+    books: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture, value: object, sql_type: str
+) -> None:
+    """A column of text would take each, and make another value of most."""
+    line().upload({"id": 1, "new": value})
+    (said,) = [r.getMessage() for r in caplog.records if "'new'" in r.getMessage()]
+    assert f"ADD COLUMN new {sql_type};" in said
+    books(f"{said.partition('run: ')[2]} notify pgrst, 'reload schema'")
+    outcome = line().upload({"id": 2, "new": value})
+    assert (outcome.uploaded, outcome.rejections) == (1, ())
+    assert books("select new is null from t where id = 2") == [(value is None,)]
+
+
 def test_unknown_columns_cost_one_request_each_where_the_server_does_not_tell(
     books: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -212,6 +249,8 @@ def test_unknown_columns_cost_one_request_each_where_the_server_does_not_tell(
     made = line(check=False)
     outcome = made.upload({"id": 1, "colour": "red", "size": 2})
     assert (outcome.uploaded, outcome.effort.requests) == (1, 3)
+    assert "ADD COLUMN colour text;" in caplog.text
+    assert "ADD COLUMN size numeric;" in caplog.text
     assert made.upload({"id": 2, "colour": "red", "size": 2}).effort.requests == 1
     assert len([r for r in caplog.records if "has no column" in r.getMessage()]) == 2
 

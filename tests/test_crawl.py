@@ -251,6 +251,15 @@ def test_control_c_flushes_and_twice_does_not_hang(
         assert stored + len(kept) >= 10
 
 
+def test_the_column_for_a_declared_field_has_its_type(crawl: Crawler, sql: Sql) -> None:
+    """Said at open, with what the item class says of it."""
+    sql("create table t_tag (label text primary key); grant all on t_tag to service_role")
+    tables = {"tests.crawl.Tag": {"table": "t_tag", "stamps": {"seen": "now"}}}
+    done = crawl({"items": [{"_class": "Tag", "id": 1, "label": "x"}]}, SUPABASE_TABLE=None, SUPABASE_TABLES=tables)
+    assert "ADD COLUMN id bigint; ALTER TABLE public.t_tag ADD COLUMN seen timestamp with time zone;" in done.log
+    assert sql("select label from t_tag") == [("x",)]
+
+
 def test_kill_9_leaves_what_was_not_confirmed_on_disk(
     crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site
 ) -> None:

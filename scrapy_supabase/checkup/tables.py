@@ -169,7 +169,7 @@ class TableCheck:
                 continue
             level = Level.WARNING if policy == "drop" and self._drop_is_meant else Level.ERROR
             sql_type = sent[column].sql_type or "text"
-            remedy = f"Run: {add_column_sql(self._schema, spec.name, [column], sql_type)}"
+            remedy = f"Run: {add_column_sql(self._schema, spec.name, {column: sql_type})}"
             yield Finding(level, subject, f"{text}: {what} (SUPABASE_UNKNOWN_COLUMNS)", remedy)
 
     def _types(
