@@ -98,6 +98,12 @@ def test_the_pipeline(said: Said, how: str, settings: dict[str, Any]) -> None:
     said(how, shown((f.level.value, f.subject, f.text, f.remedy) for f in pipeline))
 
 
+def test_outside_of_a_project(said: Said) -> None:
+    """Where settings are missing, they may be those of a project somewhere else."""
+    found = check(Settings({"SUPABASE_KEY": "sb_secret_x", "SUPABASE_TABLE": "t"}), in_project=False)
+    said("Outside of a project", shown((f.level.value, f.subject, f.text, f.remedy) for f in found))
+
+
 def test_the_spool(said: Said, sql: Sql, look: Look, project: Project, tmp_path: Path) -> None:
     """What waits in it, what was rejected; the commands that are printed are of this spool."""
     sql(TABLE)

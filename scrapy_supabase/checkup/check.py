@@ -34,6 +34,12 @@ def check(settings: Any, *, in_project: bool, clock: Callable[[], float] = time.
     try:
         config = Config.from_settings(settings)
     except ConfigurationError as failed:
+        if not in_project:
+            yield warning(
+                "settings",
+                "no Scrapy project here: only the environment and -s are read",
+                "Change to the folder where your project's scrapy.cfg is.",
+            )
         for problem in failed.problems or [str(failed)]:
             yield error("settings", *divided(problem))
         return
