@@ -1,7 +1,8 @@
 """What an item costs a crawl, within one crawl: blocks of items go to different pipelines, in random order.
 
-Two crawls differ by ten per cent and more on a shared machine, two blocks half a second apart do not: this tells
-microseconds where `benchmarks.crawl` tells tenths of the crawl. What is paid once (imports, open, close) is not in it.
+Two crawls differ by ten per cent and more on a shared machine, two blocks that follow each other do not: of items
+without a download this tells microseconds, where `benchmarks.crawl` tells tenths of the crawl. (Not of pages: what they
+cost varies more than what an item does.) What is paid once (imports, open, close) is not in it.
 
 1. `nothing`: the item is only returned.
 2. `least`: the item is encoded and appended to a file, and a hundred of them are one request of a raw socket: what
@@ -90,7 +91,7 @@ SupabasePipeline.process_item = process_item
 def main() -> None:
     """Measure, print, and write where asked to."""
     parser = arguments(__doc__)
-    parser.add_argument("--kind", choices=["pages", "torrent", "both"], default="both")
+    parser.add_argument("--kind", choices=["pages", "torrent", "both"], default="torrent")
     parser.add_argument("--blocks", type=int, default=60, help="for each pipeline, in each crawl (default: 60)")
     parser.add_argument("--block", type=int, default=300, help="items of a block, a multiple of 100 (default: 300)")
     options = parser.parse_args()

@@ -38,7 +38,7 @@ def test_each_says_what_it_measures(script: str) -> None:
         ("latency", ["--rows", "200", "--uploads", "2", "--latency", "0.005"], "| scrapy-supabase, REST | 2 |"),
         ("growth", ["--rows", "300"], "| database | 300 |"),
         ("crawl", ["--pages", "5", "--items", "200", "--latency", "0.005"], "p99"),
-        ("item", ["--kind", "torrent", "--blocks", "2", "--block", "100"], "| items without a download, least |"),
+        ("item", ["--blocks", "2", "--block", "100"], "| items without a download, least |"),
     ],
 )
 def test_each_runs(script: str, options: list[str], said: str) -> None:
