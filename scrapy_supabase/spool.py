@@ -153,7 +153,7 @@ class DiskSpool:
     def open(self, row: Row) -> ChunkFile:
         """Start the file of a chunk whose first row is `row`."""
         table, columns, key = row.table, row.columns, self._schema.key(row.table)
-        if time.monotonic() >= self._noted.get(table, 0.0) + _NOTED_EVERY:
+        if time.monotonic() >= self._noted.get(table, -_NOTED_EVERY) + _NOTED_EVERY:
             with suppress(OSError):  # the next chunk tries again
                 self._note(table)
         header = self._headers.get((table, columns, key))

@@ -428,7 +428,7 @@ def test_other_projects_rows_are_left_alone(tmp_path: Path) -> None:
 def test_when_a_run_had_rows_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its first row for a table, every ten minutes, and at its end: what others left meanwhile is older."""
     now = [0.0]
-    monkeypatch.setattr("scrapy_supabase.spool.time.monotonic", lambda: 1e6 + now[0])
+    monkeypatch.setattr("scrapy_supabase.spool.time.monotonic", lambda: now[0])  # since the machine was started
     schema = Schema({name: TableSpec(name, on_conflict=("id",)) for name in ("t", "t_other", "t_none")})
     disk = DiskSpool(tmp_path, "run", schema, {"run": "mine", "project": "p"})
     assert runs_noted(tmp_path) == []
