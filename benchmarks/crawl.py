@@ -7,14 +7,17 @@ those of the crawl's own process. Default settings, spool on, the server in proc
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -109,7 +112,7 @@ print(json.dumps({**detail, "wall": wall, "cpu": used.ru_utime + used.ru_stime, 
 """
 
 
-def serve(report: Connection) -> None:
+def _serve(report: Connection) -> None:
     """A site of small pages, in a process of its own."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -131,6 +134,18 @@ def serve(report: Connection) -> None:
     server.serve_forever()
 
 
+@contextlib.contextmanager
+def site() -> Iterator[str]:
+    """Its URL, while it serves."""
+    receive, send = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.Process(target=_serve, args=(send,), daemon=True)
+    process.start()
+    try:
+        yield f"http://127.0.0.1:{receive.recv()}"
+    finally:
+        process.terminate()
+
+
 def crawl(kind: str, count: int, site: str, settings: dict[str, Any], before: str = "") -> dict[str, Any]:
     """Run one crawl, after the code `before`; what it measured of itself."""
     job = {"kind": kind, "count": count, "site": site, "settings": settings}
@@ -148,6 +163,17 @@ def crawl(kind: str, count: int, site: str, settings: dict[str, Any], before: st
         raise RuntimeError(done.stderr)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def pipeline(to: Server, folder: Path) -> dict[str, Any]:
+    """The settings of a crawl with the pipeline, its own at their defaults; the spool is below `folder`."""
+    return {
+        "ITEM_PIPELINES": {"scrapy_supabase.SupabasePipeline": 300},
+        "SUPABASE_URL": to.url,
+        "SUPABASE_KEY": to.key,
+        "SUPABASE_TABLE": "items",
+        "SUPABASE_SPOOL_DIR": str(folder / "spool"),
+    }
 
 
 KINDS = {"pages": "1,500 pages of 10 items", "torrent": "20,000 items without a download"}
@@ -172,22 +198,12 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=20_000, help="of the torrent (default: 20000)")
     parser.add_argument("--latency", type=float, default=0.05, help="seconds to the far server (default: 0.05)")
     options = parser.parse_args()
-    receive, send = multiprocessing.Pipe(duplex=False)
-    site = multiprocessing.Process(target=serve, args=(send,), daemon=True)
-    site.start()
-    url = f"http://127.0.0.1:{receive.recv()}"
     base: dict[str, Any] = {"ITEM_PIPELINES": {"__main__.Nothing": 300}}
     rows, pauses, plot = [], [], dict[str, dict[str, float]]()
-    with work_folder() as folder, server(folder) as to:
+    with site() as url, work_folder() as folder, server(folder) as to:
         at = urlsplit(to.url)
         with far_away(at.hostname or "", at.port or 80, options.latency) as port:
-            ours: dict[str, Any] = {
-                "ITEM_PIPELINES": {"scrapy_supabase.SupabasePipeline": 300},
-                "SUPABASE_URL": to.url,
-                "SUPABASE_KEY": to.key,
-                "SUPABASE_TABLE": "items",
-                "SUPABASE_SPOOL_DIR": str(folder / "spool"),
-            }
+            ours = pipeline(to, folder)
             ways = {
                 "REST": ours,
                 f"REST, {1000 * options.latency:.0f} ms away": {**ours, "SUPABASE_URL": f"http://127.0.0.1:{port}"},
@@ -212,7 +228,6 @@ def main() -> None:
                     detail = one(kind, to, url, {**settings, "BENCHMARK_DETAIL": True}, options)
                     times = [f"{detail[key]:.1f}" if key in detail else "" for key in ("p50", "p98", "p99")]
                     pauses.append([f"{KINDS[kind]}, {name}", *times, f"{detail['pause']:.0f}"])
-    site.terminate()
     table = markdown(["crawl", "CPU: ratio (range)", "wall: ratio (range)", "peak memory, MB"], rows)
     second = markdown(
         ["one crawl more", "process_item µs, p50", "p98", "p99", "longest pause of the reactor, ms"], pauses

@@ -12,12 +12,10 @@ cost varies more than what an item does.) What is paid once (imports, open, clos
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
-from typing import Any
 
 from benchmarks.common import arguments, machine, markdown, server, work_folder, write
-from benchmarks.crawl import ITEMS, KINDS, crawl, serve
+from benchmarks.crawl import ITEMS, KINDS, crawl, pipeline, site
 
 BLOCKS = """
 import os, random, resource, socket
@@ -95,22 +93,10 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=60, help="for each pipeline, in each crawl (default: 60)")
     parser.add_argument("--block", type=int, default=300, help="items of a block, a multiple of 100 (default: 300)")
     options = parser.parse_args()
-    receive, send = multiprocessing.Pipe(duplex=False)
-    site = multiprocessing.Process(target=serve, args=(send,), daemon=True)
-    site.start()
-    url = f"http://127.0.0.1:{receive.recv()}"
     rows, plot = [], dict[str, dict[str, float]]()
-    with work_folder() as folder, server(folder) as to:
+    with site() as url, work_folder() as folder, server(folder) as to:
         (folder / "least").mkdir()
-        settings: dict[str, Any] = {
-            "ITEM_PIPELINES": {"scrapy_supabase.SupabasePipeline": 300},
-            "SUPABASE_URL": to.url,
-            "SUPABASE_KEY": to.key,
-            "SUPABASE_TABLE": "items",
-            "SUPABASE_SPOOL_DIR": str(folder / "spool"),
-            "LEAST": str(folder / "least"),
-            "BLOCK": options.block,
-        }
+        settings = {**pipeline(to, folder), "LEAST": str(folder / "least"), "BLOCK": options.block}
         for kind in ["pages", "torrent"] if options.kind == "both" else [options.kind]:
             costs: dict[str, list[float]] = {}
             items = (3 * options.blocks + 1) * options.block
@@ -130,7 +116,6 @@ def main() -> None:
                 spread = f"{min(more):.1f} to {max(more):.1f}" if any(more) else ""
                 rows.append([f"{what}, {name}", f"{middle + nothing:.1f}", f"{middle:.1f}", spread])
                 plot.setdefault(what, {})[name] = middle
-    site.terminate()
     table = markdown(["a crawl of", "CPU, µs an item", "more than with nothing", "range"], rows)
     print(table)
     if options.write:

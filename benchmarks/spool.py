@@ -14,7 +14,6 @@ Set TMPDIR to a folder on the disk that is meant: making a file costs 14 µs in 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import statistics
 import tempfile
 import time
@@ -23,7 +22,7 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.crawl import ITEMS, crawl, serve
+from benchmarks.crawl import ITEMS, crawl, site
 from scrapy_supabase.local import LocalSupabase
 from scrapy_supabase.models import Row, TableSpec
 from scrapy_supabase.schema import Schema
@@ -78,11 +77,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5, help="pairs (default: 5)")
     parser.add_argument("--outage", type=int, nargs="*", default=[10_000, 40_000, 160_000], help="items, server gone")
     options = parser.parse_args()
-    receive, send = multiprocessing.Pipe(duplex=False)
-    site = multiprocessing.Process(target=serve, args=(send,), daemon=True)
-    site.start()
-    url = f"http://127.0.0.1:{receive.recv()}"
-    with tempfile.TemporaryDirectory() as name:
+    with site() as url, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
         costs = [write_cost(folder / f"write{n}", 20_000) for n in range(options.repeat)]
@@ -131,8 +126,6 @@ def main() -> None:
                     result = crawl("pages", count // 10, url, {**gone, "SUPABASE_SPOOL_DIR": f"{name}/gone{count}"})
                 left = result["stats"]["supabase/spooled_count"]
                 print(f"  {count:8,} {result['memory']:6} {left:8,} {result['wall']:6.1f}")
-
-    site.terminate()
 
 
 if __name__ == "__main__":
