@@ -226,16 +226,16 @@ def _known_columns(config: Config) -> tuple[Mapping[str, tuple[str, ...]], set[s
 
 
 def _declared_types(config: Config, table: str) -> dict[str, str]:
-    """Column of a table → the type that an item class declares for it."""
-    from scrapy_supabase.column_types import STAMP_TYPES  # few crawls need it
-    from scrapy_supabase.item_fields import fields_of
+    """Column of a table → the type of what is sent to it, as far as an item class or a stamp says."""
+    from scrapy_supabase.item_fields import ItemField, columns_sent, fields_of  # few crawls need it
 
     found: dict[str, str] = {}
     for item_class, spec in config.routes.items():
-        if item_class is not None and spec.name == table:
+        if spec.name == table:
+            fields: Iterable[ItemField] = ()
             with suppress(ConfigurationError):  # annotations that cannot be read; `check` says so
-                found |= {spec.columns.get(one.name, one.name): one.sql_type for one in fields_of(item_class) or ()}
-            found |= {column: STAMP_TYPES[stamp] for column, stamp in spec.stamps.items()}
+                fields = (fields_of(item_class) if item_class else None) or ()
+            found |= {column: one.sql_type for column, one in columns_sent(spec, fields).items()}
     return found
 
 

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scrapy_supabase.column_types import STAMP_TYPES
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.item_fields import ItemField
+from scrapy_supabase.item_fields import ItemField, columns_sent
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
 from scrapy_supabase.remedies import columns, identifier, rights
 from scrapy_supabase.sql import literal
@@ -49,10 +48,7 @@ def table_of(
     source: str = "",
 ) -> Table:
     """The table for rows of `fields`, sent as `spec` says; `collect` is the jsonb column for unknown fields."""
-    found = {spec.columns.get(one.name, one.name): one for one in fields}
-    typed = {name: replace(one, name=name) for name, one in found.items()}
-    for column, stamp in spec.stamps.items():
-        typed.setdefault(column, ItemField(column, STAMP_TYPES[stamp], required=stamp != "url"))
+    typed = columns_sent(spec, fields)
     if collect:
         typed.setdefault(collect, ItemField(collect, "jsonb"))
     snapshots = SNAPSHOT_STAMPS if spec.snapshots else ()

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
+from scrapy_supabase.column_types import STAMP_TYPES
 from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.models import TableSpec
 from scrapy_supabase.wording import sentence
 
 METADATA = ("type", "sql_type", "required", "primary_key")
@@ -69,6 +74,28 @@ def fields_of(item_class: type) -> tuple[ItemField, ...] | None:
         _field(item_class, name, hints.get(name), _metadata_of(item_class, name), name not in with_default)
         for name in names
     )
+
+
+def columns_sent(spec: TableSpec, fields: Iterable[ItemField]) -> dict[str, ItemField]:
+    """Column → what items with these fields send to it: the field that is mapped to it, else a stamp."""
+    mapped = ((spec.columns.get(one.name, one.name), one) for one in fields)
+    sent = {column: replace(one, name=column) for column, one in mapped}
+    for column, stamp in spec.stamps.items():
+        sent.setdefault(column, ItemField(column, STAMP_TYPES[stamp], required=stamp != "url"))
+    return sent
+
+
+def type_for(value: Any) -> str:
+    """A type for a column that is to take `value` and others of its kind: a later number may have a fraction."""
+    if value is None:
+        return "text"
+    if isinstance(value, (dict, list, tuple, set, frozenset)):
+        return "jsonb"
+    if isinstance(value, msgspec.Raw):  # a number of a file, as it is written there
+        with suppress(msgspec.MsgspecError):
+            return type_for(msgspec.json.decode(value))
+    sql_type = _described(type(value)).sql_type
+    return "numeric" if sql_type in _NUMBERS else sql_type or "text"
 
 
 def _field(item_class: type, name: str, hint: Any, metadata: Mapping[str, Any], always_there: bool) -> ItemField:

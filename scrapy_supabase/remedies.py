@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from enum import Enum
-from typing import Any
-from uuid import UUID
 
 from scrapy_supabase.errors import ServerError, denied
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
@@ -51,28 +46,6 @@ def add_column_sql(schema: Schema, table: str, types: Mapping[str, str]) -> str:
     """Columns of these names and types."""
     name = qualified(schema, table)
     return " ".join(f"ALTER TABLE {name} ADD COLUMN {identifier(column)} {kind};" for column, kind in types.items())
-
-
-_TYPES: tuple[tuple[tuple[type, ...], str], ...] = (  # the first that fits: a bool is an int, a datetime a date
-    ((bool,), "boolean"),
-    ((int, float, Decimal), "numeric"),
-    ((str,), "text"),
-    ((datetime,), "timestamp with time zone"),
-    ((date,), "date"),
-    ((time,), "time without time zone"),
-    ((timedelta,), "interval"),
-    ((UUID,), "uuid"),
-    ((bytes, bytearray, memoryview), "bytea"),
-)
-
-
-def type_for(value: Any) -> str:
-    """A type for a column that is to take `value` and others of its kind: a later number may have a fraction."""
-    if value is None:
-        return "text"
-    if isinstance(value, Enum):
-        return type_for(value.value)
-    return next((sql_type for kinds, sql_type in _TYPES if isinstance(value, kinds)), "jsonb")
 
 
 def snapshot_sql(schema: Schema, table: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import Mode, Row, TableSpec
-from scrapy_supabase.remedies import lacks, type_for, unknown_columns
+from scrapy_supabase.remedies import lacks, unknown_columns
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.values import encode_row, text_of
 
@@ -152,6 +152,8 @@ class RowBuilder:
     def _warn_of_unknown(self, table: str, unknown: Mapping[str, Any]) -> None:
         new = self._schema.first_mention(table, unknown)
         if new:
+            from scrapy_supabase.item_fields import type_for  # few crawls need it
+
             types = {name: type_for(unknown[name]) for name in new}
             logger.warning("%s", unknown_columns(self._schema, table, types))
 

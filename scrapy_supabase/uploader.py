@@ -30,7 +30,7 @@ from scrapy_supabase.errors import (
     is_policy_violation,
 )
 from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, Row
-from scrapy_supabase.remedies import grant_sql, lacks, policy_sql, type_for, unique_index_sql, unknown_columns
+from scrapy_supabase.remedies import grant_sql, lacks, policy_sql, unique_index_sql, unknown_columns
 from scrapy_supabase.retry import Patience, retrying
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.work import Piece, Work, collected
@@ -345,6 +345,8 @@ class Uploader:
         if error.code == "428C9":
             logger.warning(MADE_BY_THE_DATABASE, table, column)
         else:
+            from scrapy_supabase.item_fields import type_for  # few crawls need it
+
             types = {column: type_for(_value(rows[0], column))}
             logger.warning("%s", unknown_columns(self._schema, table, types))
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from scrapy_supabase.backends.base import Backend, ServerFacts, TableInfo, Write
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.checkup.policies import check_policies
-from scrapy_supabase.column_types import STAMP_TYPES, Fit, fit, kind_of, shown
+from scrapy_supabase.column_types import Fit, fit, kind_of, shown
 from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError
-from scrapy_supabase.item_fields import ItemField
+from scrapy_supabase.item_fields import ItemField, columns_sent
 from scrapy_supabase.models import Mode, TableSpec
 from scrapy_supabase.remedies import add_column_sql, identifier, qualified
 from scrapy_supabase.retry import Patience
@@ -123,10 +123,7 @@ class TableCheck:
     def _columns_of(self, spec: TableSpec, kind: ItemKind) -> dict[str, ItemField]:
         """Column → what is sent to it, as far as it is known before there is an item."""
         declared = kind.fields if kind.fields is not None else [ItemField(name) for name in spec.columns]
-        sent = {spec.columns.get(one.name, one.name): one for one in declared}
-        for column, stamp in spec.stamps.items():
-            sent.setdefault(column, ItemField(column, STAMP_TYPES[stamp]))
-        return sent
+        return columns_sent(spec, declared)
 
     def _items(self, spec: TableSpec, subject: str, kind: ItemKind) -> Iterator[Finding]:
         sent = self._columns_of(spec, kind)

@@ -25,7 +25,7 @@ from scrapy_supabase.ddl import create_sql, ledger_sql, snapshots_sql, table_of
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.files import FORMATS, BadLine, RowFile
 from scrapy_supabase.inference import Inference
-from scrapy_supabase.item_fields import ItemField, fields_of
+from scrapy_supabase.item_fields import ItemField, columns_sent, fields_of
 from scrapy_supabase.settings_given import config_for_new_table
 from scrapy_supabase.wording import counted, sentence
 
@@ -87,7 +87,7 @@ def _sql(
     config, spec = config_for_new_table(settings, item_class, name, {"table": opts.table, "on_conflict": key})
     collect = config.unknown_columns.column if config.unknown_columns.policy == "collect" else ""
     if key is not None:
-        known = dict.fromkeys([*(spec.columns.get(one.name, one.name) for one in fields), *spec.stamps])
+        known = columns_sent(spec, fields)
         unknown = [name for name in key if name not in known]
         if unknown:
             raise ConfigurationError(
