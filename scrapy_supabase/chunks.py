@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from scrapy_supabase.models import Chunk, Mode, Row
 
@@ -23,6 +24,10 @@ class ChunkFile(Protocol):
     def name(self) -> str:
         """Names the file in its spool; another name before `close` than after it."""
 
+    @property
+    def direct(self) -> tuple[Callable[[bytes], object], int]:
+        """What writes a line, newline included, and how many bytes it may be given; valid until the next `append`."""
+
     def append(self, data: bytes) -> None:
         """Write one row."""
 
@@ -30,34 +35,46 @@ class ChunkFile(Protocol):
         """No row follows. Files that are closed later come after this one."""
 
 
-@dataclass(slots=True)
-class _Open:
-    """A chunk that still takes rows. `rows` is keyed by the row's key, or by a number where it has none."""
+class OpenChunk(msgspec.Struct):
+    """A chunk that still takes rows.
 
-    place: _Place
+    They line up in `waiting`, and are told apart by their keys later, all in one go. As long as there is `room` for so
+    many that wait, rows may be added without asking the chunker.
+    """
+
+    table: str
+    columns: tuple[str, ...]
     file: ChunkFile
     opened: float
     mode: Mode
-    rows: dict[str | int, Row] = field(default_factory=dict)
+    room: int = 0
+    waiting: list[Row] = msgspec.field(default_factory=list)
+    rows: dict[Any, Row] = msgspec.field(default_factory=dict)  # by key, or by number where a row has none
     size: int = 1  # of the request's body: brackets, and a comma a row
     superseded: int = 0
     keyed: bool = True  # every row has its key in `rows`
 
     def add(self, row: Row) -> None:
+        """Take a row of its table and columns."""
         self.file.append(row.data)
-        key = row.key
-        if key is None or self.mode is Mode.INSERT:
-            self.keyed = False
-            self.rows[len(self.rows)] = row
-        elif (old := self.rows.get(key)) is not None:
-            self.superseded += 1
-            if self.mode is Mode.IGNORE:
-                return
-            self.size -= len(old.data) + 1
-            self.rows[key] = row
-        else:
-            self.rows[key] = row
+        self.waiting.append(row)
         self.size += len(row.data) + 1
+
+    def sort_out(self) -> None:
+        """Let the last row of each key win, or the first where stored rows are kept."""
+        rows, mode = self.rows, self.mode
+        for row in self.waiting:
+            key: str | int | None = row.key
+            if key is None or mode is Mode.INSERT:
+                self.keyed = False
+                key = len(rows)
+            elif (old := rows.get(key)) is not None:
+                self.superseded += 1
+                self.size -= len(row.data if mode is Mode.IGNORE else old.data) + 1
+                if mode is Mode.IGNORE:
+                    continue
+            rows[key] = row
+        self.waiting.clear()
 
 
 class Chunker:
@@ -81,35 +98,52 @@ class Chunker:
         last: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.max_rows = max_rows
+        self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._mode = mode
         self._references = references
         self._open_file = open_file
         self._clock = clock
-        self._open: dict[_Place, _Open] = {}
-        self._only: _Open | None = None  # where there is one open chunk
+        self._open: dict[_Place, OpenChunk] = {}
+        self._only: OpenChunk | None = None  # where there is one open chunk
         self._last_number = last
+
+    @property
+    def max_rows(self) -> int:
+        """The rows that seal a chunk."""
+        return self._max_rows
+
+    @max_rows.setter
+    def max_rows(self, number: int) -> None:
+        if number != self._max_rows:
+            self._max_rows = number
+            self.close_room()
 
     def add(self, row: Row) -> Sequence[Chunk]:
         """Take a row in; return the chunks that are sealed by it, in the order they must be sent."""
-        chunk = self._only
-        if (
-            chunk is not None
-            and row.columns is chunk.place[1]
-            and row.table == chunk.place[0]
-            and len(chunk.rows) < self.max_rows - 1
-            and chunk.size + len(row.data) < self._max_bytes
-        ):  # nearly every row: nothing to seal, no other chunk to look at
-            chunk.add(row)
-            return ()
         sealed = self._add_and_seal(row, (row.table, row.columns))
         self._only = next(iter(self._open.values())) if len(self._open) == 1 else None
         return sealed
 
+    def only(self) -> tuple[OpenChunk, int] | None:
+        """The open chunk, where there is one, and the `size` it may have."""
+        chunk = self._only
+        if chunk is None:
+            return None
+        chunk.room = self.max_rows - 1 - len(chunk.rows)
+        return chunk, self._max_bytes
+
+    def close_room(self) -> None:
+        """Have every row come to `add`."""
+        if self._only is not None:
+            self._only.room = 0
+
     def _add_and_seal(self, row: Row, place: _Place) -> list[Chunk]:
         sealed: list[Chunk] = []
+        if self._only is not None:  # no other has rows that wait
+            self._only.room = 0
+            self._only.sort_out()
         if len(self._open) > (place in self._open) and row.key is not None:
             # An older row of this key with other columns must be sent before this one.
             shared = [p for p, o in self._open.items() if p[0] == row.table and p != place and row.key in o.rows]
@@ -123,8 +157,9 @@ class Chunker:
             if len(self._open) >= _MOST_OPEN:
                 sealed.extend(self._seal(next(iter(self._open))))
             file, mode = self._open_file(row), self._mode(row.table)
-            chunk = self._open[place] = _Open(place, file, self._clock(), mode)
+            chunk = self._open[place] = OpenChunk(*place, file, self._clock(), mode)
         chunk.add(row)
+        chunk.sort_out()
         if len(chunk.rows) >= self.max_rows:
             sealed.extend(self._seal(place))
         return sealed
@@ -149,13 +184,17 @@ class Chunker:
         if chunk is None:
             return []
         self._only = None
+        chunk.room = 0
         parents = self._references(place[0])
         first = self._seal_those(other for other in self._open if other[0] in parents) if parents else []
+        chunk.sort_out()
         chunk.file.close()
         self._last_number += 1
-        rows = chunk.rows
-        ordered = tuple([rows[key] for key in sorted(rows)]) if chunk.keyed else in_key_order(rows.values())
-        return [*first, Chunk(self._last_number, ordered, chunk.file.name, chunk.superseded)]
+        number, rows, file, superseded = self._last_number, chunk.rows, chunk.file.name, chunk.superseded
+        if not chunk.keyed:
+            return [*first, Chunk(number, in_key_order(rows.values()), file, superseded)]
+        ordered = tuple([rows[key] for key in sorted(rows)])
+        return [*first, Chunk(number, ordered, file, superseded, keys=frozenset(rows))]
 
 
 def in_key_order(rows: Iterable[Row]) -> tuple[Row, ...]:

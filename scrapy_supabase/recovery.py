@@ -15,7 +15,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -26,6 +25,7 @@ from scrapy_supabase.spool_file import (
     append,
     append_shared,
     cannot_read,
+    cut,
     now,
     read_header,
     same_file,
@@ -74,9 +74,12 @@ class RunFolder:
         return None
 
     def tidy(self) -> None:
-        """Undo what a run left half done: a file half rewritten, rejects taken away for a replay."""
+        """Undo what a run left half done: a file half rewritten or half full, rejects taken away for a replay."""
         for path in self.path.glob("*.new"):
             path.unlink(missing_ok=True)
+        for path in chunk_files(self.path):
+            with suppress(OSError):
+                cut(path)
         taken = self.path / REJECTED
         if taken.exists():
             append_shared(self.path.parent / REJECTED, taken.read_bytes(), fsync=True)
@@ -138,8 +141,7 @@ def chunk_files(run: Path) -> list[Path]:
     return sorted(path for path in run.glob("*.jsonl") if path.name != REJECTED)
 
 
-@dataclass(frozen=True, slots=True)
-class RunNote:
+class RunNote(msgspec.Struct, frozen=True):
     """A line of runs.jsonl: a run, and the tables it had rows for until then."""
 
     run: str

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +37,7 @@ from scrapy_supabase.spool_file import (
     append_shared,
     cannot_read,
     count_rows,
+    first_line,
     now,
     read_chunk,
     read_header,
@@ -43,6 +45,7 @@ from scrapy_supabase.spool_file import (
     row_of,
     sync_folder,
 )
+from scrapy_supabase.spool_mapped import MappedFiles, can_map
 from scrapy_supabase.wording import reason, sentence
 
 logger = logging.getLogger(__name__)
@@ -50,8 +53,7 @@ logger = logging.getLogger(__name__)
 _NOTED_EVERY = 600.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """What was found in a chunk's file: None where it holds no rows.
 
     `torn` lines were being written when the machine or the process ended; `damaged` ones are rejected.
@@ -121,6 +123,7 @@ class DiskSpool:
         try:
             self._own = RunFolder.make(folder, run)
             self._note()
+            self._mapped = self._mapped_files() if can_map(folder) and not fsync else None
         except OSError as error:
             raise ConfigurationError(
                 f"The spool folder {folder} cannot be written: {sentence(reason(error))} Set SUPABASE_SPOOL_DIR to a "
@@ -173,10 +176,22 @@ class DiskSpool:
     def _open(self, header: bytes) -> ChunkFile:
         self._opened += 1
         self._open_numbers[self._opened] = None
-        name = f"{self._run}/{self._opened:08}.jsonl"
-        file = AppendFile(self._base, name, seal=self._seal, on_error=self._not_written, fsync=self._fsync)
+        file = self._new_file(f"{self._run}/{self._opened:08}.jsonl")
         file.append(header)
         return file
+
+    def _new_file(self, name: str) -> ChunkFile:
+        if self._mapped is not None:
+            with suppress(OSError):  # the other way tells what is wrong
+                return self._mapped.open(name)
+        return self._append_file(name)
+
+    def _append_file(self, name: str, *, is_new: bool = True) -> AppendFile:
+        error = self._not_written
+        return AppendFile(self._base, name, seal=self._seal, on_error=error, fsync=self._fsync, is_new=is_new)
+
+    def _mapped_files(self) -> MappedFiles:
+        return MappedFiles(self._base, seal=self._seal, append=partial(self._append_file, is_new=False))
 
     def reject(self, rejections: tuple[Rejection, ...], origin: Origin | None = None) -> None:
         """Append to the reject file; to the log, where that cannot be written."""
@@ -201,7 +216,8 @@ class DiskSpool:
         rest = outcome.left + outcome.deferred
         try:
             if not rest:
-                os.unlink(f"{self._base}/{chunk.file}")  # noqa: PTH108
+                if self._mapped is None or not self._mapped.empty(chunk.file):
+                    os.unlink(f"{self._base}/{chunk.file}")  # noqa: PTH108
             elif len(rest) < len(chunk.rows):
                 self._rewrite(chunk.file, rest)
         except FileNotFoundError:
@@ -214,6 +230,7 @@ class DiskSpool:
 
     def leave(self, chunk: Chunk) -> tuple[Rejection, ...]:
         """Leave the chunk's file as it is; write it anew where it lacks rows."""
+        self._cut(chunk)
         if chunk.file not in self._incomplete:
             return ()
         try:
@@ -228,6 +245,7 @@ class DiskSpool:
         """What stands for the chunk while it is on disk only."""
         if chunk.file in self._incomplete:
             return None
+        self._cut(chunk)
         size = sum(len(row.data) + 1 for row in chunk.rows)
         rows, recovered = len(chunk.rows), chunk.origin is not None
         return Stored(chunk.number, chunk.file, size, chunk.table, rows, chunk.tries, recovered)
@@ -284,6 +302,8 @@ class DiskSpool:
         """Let go of the folders; remove those in which nothing is left."""
         with suppress(OSError):
             self._note(*self._noted)
+        if self._mapped is not None:
+            self._mapped.close()
         for folder in (*self._recovered, self._own):
             with suppress(OSError):
                 folder.leave()
@@ -323,14 +343,19 @@ class DiskSpool:
             self._incomplete.add(sealed)
         return sealed
 
+    def _cut(self, chunk: Chunk) -> None:
+        if self._mapped is not None:
+            self._mapped.cut(chunk.file)
+
     def _rewrite(self, name: str, rows: tuple[Row, ...]) -> None:
         path = self.folder / name
-        with path.open("rb") as file:
-            header = file.readline()
+        header = first_line(path)
         shorter = path.with_suffix(".new")
         shorter.unlink(missing_ok=True)
         append(shorter, header + b"".join(row.data + b"\n" for row in rows), fsync=self._fsync)
         shorter.replace(path)
+        if self._mapped is not None:
+            self._mapped.forget(name)
         if self._fsync:
             sync_folder(path.parent)
         self._incomplete.discard(name)
@@ -365,6 +390,7 @@ class NoSpool:
 
     folder: Path | None = None
     name = ""
+    direct = (len, sys.maxsize)  # what takes a line and does nothing
 
     def __init__(self, report: Callable[[tuple[Rejection, ...]], None] | None = None) -> None:
         self._report = report or _log_rows

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -81,6 +83,7 @@ class AppendFile:
         seal: Callable[[str], str],
         on_error: Callable[[str, OSError], None],
         fsync: bool,
+        is_new: bool = True,
     ) -> None:
         self.name = name
         self._seal = seal
@@ -88,19 +91,27 @@ class AppendFile:
         self._fd = -1
         path = f"{folder}/{name}"
         try:
-            self._fd = os.open(path, _flags(fsync=fsync) | os.O_EXCL, 0o600)
+            self._fd = os.open(path, _flags(fsync=fsync) | (os.O_EXCL if is_new else 0), 0o600)
             if fsync:
                 sync_folder(Path(path).parent)
         except OSError as error:
             self._end()
             on_error(self.name, error)
 
+    @property
+    def direct(self) -> tuple[Callable[[bytes], object], int]:
+        """See `chunks.ChunkFile`."""
+        return self._write, sys.maxsize
+
     def append(self, data: bytes) -> None:
         """Write one line."""
+        self._write(data + b"\n")
+
+    def _write(self, line: bytes) -> None:
         if self._fd < 0:
             return
         try:
-            if os.write(self._fd, data + b"\n") != len(data) + 1:
+            if os.write(self._fd, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self._end()  # what follows a torn line could not be read back
@@ -175,8 +186,13 @@ def sync_folder(folder: Path) -> None:
 
 def read_header(path: Path) -> Header | None:
     """The header; None where the file ends before it does. Raises `UnreadableError` and `OSError`."""
+    return _header(path, first_line(path))
+
+
+def first_line(path: Path) -> bytes:
+    """The header as it is written. Raises `OSError`."""
     with path.open("rb") as file:
-        return _header(path, file.readline())
+        return file.readline().lstrip(b"\0")
 
 
 def read_chunk(path: Path) -> tuple[Header | None, list[bytes], bool]:
@@ -184,10 +200,14 @@ def read_chunk(path: Path) -> tuple[Header | None, list[bytes], bool]:
 
     Raises `UnreadableError` and `OSError`.
     """
-    first, newline, rest = path.read_bytes().partition(b"\n")
-    lines = rest.split(b"\n")
-    torn = bool(lines.pop() if newline else first)
-    return _header(path, first + newline), lines if newline else [], torn
+    *lines, unfinished = path.read_bytes().split(b"\n")
+    if lines and b"\0" in lines[-1].lstrip(b"\0"):  # its end was copied, and what comes before that was not
+        unfinished = lines.pop()
+    torn = bool(unfinished.strip(b"\0"))
+    # See spool_mapped.py: a header after NUL bytes is that of a later chunk, if after a power cut an earlier is there.
+    begins = [at for at, line in enumerate(lines) if _LATER_HEADER.match(line)]
+    lines = [line.lstrip(b"\0") for line in lines[begins[-1] if begins else 0 :]]
+    return (_header(path, lines[0] + b"\n"), lines[1:], torn) if lines else (None, [], torn)
 
 
 @contextmanager
@@ -209,6 +229,17 @@ def cannot_read(path: Path, error: UnreadableError | OSError) -> str:
     """What is said of a file or folder that cannot be read."""
     why = f"{path} cannot be read: {sentence(reason(error))}" if isinstance(error, OSError) else str(error)
     return why if isinstance(error, FileNotFoundError) else f"{why} It is left as it is."
+
+
+def cut(path: Path) -> None:
+    """Have a chunk's file end where its lines do. Raises `OSError`."""
+    with path.open("r+b") as file:
+        if not file.seek(0, os.SEEK_END):
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read() == b"\0":
+            file.seek(0)
+            file.truncate(len(file.read().rstrip(b"\0")))
 
 
 def count_rows(path: Path) -> int:
@@ -255,6 +286,7 @@ def now() -> str:
 
 
 _NULL = msgspec.Raw(b"null")
+_LATER_HEADER = re.compile(b'\0+{"format":')
 
 
 def _header(path: Path, line: bytes) -> Header | None:

@@ -65,6 +65,7 @@ def test_a_full_disk(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Pat
 def test_files_in_the_way(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """A file that cannot be removed or renamed: what happens with its rows."""
     disk = spool(tmp_path)
+    disk._mapped = None  # as where files cannot be mapped: one that is mapped is used again, and not removed
     path = file_of(disk, 1)
     path.unlink()
     path.mkdir()
@@ -205,7 +206,7 @@ def test_our_own_faults(
     server.now += 3
     caplog.clear()
     engine.delivery.tick()
-    assert eventually(lambda: not engine.delivery._done.empty())
+    assert eventually(lambda: bool(engine.delivery._done))
     engine.finish()
     said("A fault of ours when the server is looked for", of_records(caplog))
     disk.close()
