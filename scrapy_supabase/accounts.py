@@ -37,11 +37,12 @@ class Accounts:
         """See `observer.Observer`."""
         self._stats.settled(outcome)
         self._record.settled(outcome)
-        logger.debug(
-            "%s: %d uploaded, %d rejected, %d left; %s, %.3f s",
-            *(outcome.chunk, outcome.uploaded, len(outcome.rejections), len(outcome.left)),
-            *(counted(outcome.effort.requests, "request"), outcome.effort.seconds),
-        )
+        if logger.isEnabledFor(logging.DEBUG):  # what it says costs more than asking
+            logger.debug(
+                "%s: %d uploaded, %d rejected, %d left; %s, %.3f s",
+                *(outcome.chunk, outcome.uploaded, len(outcome.rejections), len(outcome.left)),
+                *(counted(outcome.effort.requests, "request"), outcome.effort.seconds),
+            )
 
     def left(self, kept: Chunk | Stored, rows: int) -> None:
         """See `observer.Observer`."""

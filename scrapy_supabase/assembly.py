@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.chunks import Chunker
@@ -179,7 +181,7 @@ class _Uploads:
                 "Rows that an earlier run left for table %s cannot be uploaded and stay in the spool: %s",
                 *(table, outcome.fatal),
             )
-        return replace(outcome, fatal=None)  # this run has other tables
+        return msgspec.structs.replace(outcome, fatal=None)  # this run has other tables
 
     def probe(self, table: str) -> None:
         """See `delivery.Delivery`."""

@@ -13,11 +13,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
-from queue import Empty, SimpleQueue
 
-from scrapy_supabase.chunks import Chunker
+from scrapy_supabase.chunks import Chunker, OpenChunk
 from scrapy_supabase.circuit import Circuit
 from scrapy_supabase.errors import FatalError, TransientError, fatal
 from scrapy_supabase.models import Chunk, Outcome, Row, Stored
@@ -108,7 +106,7 @@ class Delivery:
         self._held: set[int] = set()  # chunks that wait in memory though nothing was tried: the crawl is too fast
         self._left_keys: dict[str, set[str]] = {}  # table → keys of rows that stay for the next run
         self._threads = Threads()
-        self._done: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._done: deque[Callable[[], None]] = deque()  # by any thread
         self._settling = threading.Lock()  # a thread settles its chunk, or the owner abandons it: never both
         self._pressed = False
         self._waiting: Future[None] | None = None
@@ -142,13 +140,18 @@ class Delivery:
         if sealed:
             for chunk in sealed:
                 self._enqueue(chunk)
-            self.collect()
+            if self._queue or self._idle is not None:
+                self.collect()  # else several answers at once, later: that is half the work
         if not self._pressed:
             return None
         if self._waiting is None:
             self._waiting = Future()
             self._waiting_since = self._clock()
         return self._waiting
+
+    def open_chunk(self) -> tuple[OpenChunk, int] | None:
+        """A chunk that rows of its table and columns may be added to instead, and the size it may have."""
+        return None if self._pressed else self._chunker.only()
 
     def tick(self) -> None:
         """Seal the chunks that have waited long enough for more rows. To be called about once a second."""
@@ -217,12 +220,8 @@ class Delivery:
                 self._take(found)
             elif not found:
                 self._hand_over(begun)
-        while True:
-            try:
-                done = self._done.get_nowait()
-            except Empty:
-                break
-            done()
+        while self._done:
+            self._done.popleft()()
         self._advance()
         if (self._queue or self._idle is not None) and not self._blocks:  # somebody waits
             for begun in list(self._begun):
@@ -278,6 +277,8 @@ class Delivery:
         # Around the limit it is said once.
         self._said_full = full or (self._said_full and 2 * self._backlog_bytes > self._most_bytes)
         self._pressed = not self._halted and (full or bool(self._held))
+        if self._pressed:
+            self._chunker.close_room()
         if self._waiting is not None and not self._pressed:
             waiting, self._waiting = self._waiting, None
             self._observer.waited(self._clock() - self._waiting_since)
@@ -361,10 +362,10 @@ class Delivery:
         self._chunker.max_rows = self.pace.rows
         self._observer.settled(outcome)
         if outcome.deferred:
-            self._deferred.append(replace(chunk, rows=outcome.deferred, superseded=0, last_try=True))
+            self._deferred.append(chunk.again(outcome.deferred, last_try=True))
         if outcome.left:
             tries = chunk.tries + 1
-            rest = replace(chunk, rows=outcome.left, superseded=0, last_try=False, tries=tries)
+            rest = chunk.again(outcome.left, tries=tries)
             if outcome.gone is None or self._halted or tries >= _MOST_TRIES:
                 is_kept = self._leave(rest)
                 if outcome.fatal is None and not self._halted:
@@ -471,7 +472,7 @@ class Delivery:
             except Exception:
                 logger.exception("%s: what became of it could not be written down, by a %s", chunk, _FAULT)
                 outcome = Outcome(chunk, 0, left=chunk.rows)
-            self._done.put(partial(self._take, outcome))
+            self._done.append(partial(self._take, outcome))
         # Where nothing waits for it, the owner finds it with its next chunk or tick: waking a busy thread is dear.
         # No wake is lost: who begins to wait looks at `_done` after that.
         if self._queue or self._backlog or self._deferred or self._idle is not None or outcome.left or outcome.deferred:
@@ -485,7 +486,7 @@ class Delivery:
             except Exception:
                 logger.exception("The spool file %s stays where it is, by a %s", stored.file, _FAULT)
                 loads.append(Loaded(None))
-        self._done.put(partial(self._loaded, batch, loads))
+        self._done.append(partial(self._loaded, batch, loads))
         self._wake()
 
     def _loaded(self, batch: list[Stored], loads: list[Loaded]) -> None:
@@ -511,7 +512,7 @@ class Delivery:
             gone = error
         except Exception:  # then an upload will show it again
             logger.exception("Whether the server is back could not be found out, by a %s", _FAULT)
-        self._done.put(partial(self._looked, gone))
+        self._done.append(partial(self._looked, gone))
         self._wake()
 
 

@@ -163,10 +163,10 @@ _TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504, 520, 521, 522, 523,
 _AMBIGUOUS_STATUS = frozenset({504, 524, 544})
 _OVERLOAD_STATUS = (429, 503)
 _OVERLOAD_CODE = ("PGRST003", "53300")  # no connection to the database is free
-_TRANSIENT_CODE = re.compile(r"PGRST00[0-3]|PGRSTX00|08...|53(?!100)...|40001|40P01|55P03|57P0[123]|XX...")
-_TWICE_AT_MOST = re.compile(r"XX...|PGRSTX00")
-_DRIFT_CODE = re.compile(r"PGRST204|42703|428C9")
-_BAD_ROWS_CODE = re.compile(r"22...|23...|21000|P0001|54000|PT4\d\d")
+_TRANSIENT_CODE = r"PGRST00[0-3]|PGRSTX00|08...|53(?!100)...|40001|40P01|55P03|57P0[123]|XX..."
+_TWICE_AT_MOST = r"XX...|PGRSTX00"
+_DRIFT_CODE = r"PGRST204|42703|428C9"
+_BAD_ROWS_CODE = r"22...|23...|21000|P0001|54000|PT4\d\d"
 
 _KEY = (
     "Check SUPABASE_URL and SUPABASE_KEY against the project's API settings; a key belongs to one project, "
@@ -219,17 +219,13 @@ _FATAL: tuple[tuple[str, str, str], ...] = (
 )
 _UNKNOWN = "Look the code up in the lists of errors of PostgreSQL and PostgREST, mend what it says, then run again."
 # What PostgreSQL, PgBouncer and Supavisor say to who may not connect, and the SQLSTATE it stands for.
-_NO_CONNECTION = tuple(
-    (re.compile(pattern, re.IGNORECASE), code)
-    for pattern, code in (
-        (r"database \".*\" does not exist|no such database", "3D000"),
-        (r"authentication failed|no password supplied|role \".*\" does not exist|not permitted to log in", "28000"),
-        (r"no pg_hba\.conf entry|tenant or user not found|permission denied to set role", "28000"),
-        (r"too many (clients|connections)|connection slots|max.?client", "53300"),
-        (r"(is starting up|is shutting down|is not yet accepting connections|in recovery mode)", "57P03"),
-    )
+_NO_CONNECTION = (
+    (r"database \".*\" does not exist|no such database", "3D000"),
+    (r"authentication failed|no password supplied|role \".*\" does not exist|not permitted to log in", "28000"),
+    (r"no pg_hba\.conf entry|tenant or user not found|permission denied to set role", "28000"),
+    (r"too many (clients|connections)|connection slots|max.?client", "53300"),
+    (r"(is starting up|is shutting down|is not yet accepting connections|in recovery mode)", "57P03"),
 )
-_FATAL_PATTERNS = tuple((re.compile(p), reason, remedy) for p, reason, remedy in _FATAL)
 
 
 def is_policy_violation(code: str, message: str) -> bool:
@@ -246,7 +242,7 @@ def is_past_policies(code: str, message: str) -> bool:
 
 def denied(message: str) -> tuple[str, str] | None:
     """What a 42501 denies: `("table", "books")` (or a view), a sequence, a schema; None where it does not say."""
-    found = _DENIED.fullmatch(message)
+    found = re.fullmatch(_DENIED, message)
     if found is None:
         return None
     kind = found["kind"]
@@ -278,7 +274,7 @@ def classify_sql(code: str, message: str, details: str | None = None, hint: str 
 
 def classify_connection(message: str) -> ServerError:
     """`classify` for a database connection that could not be made: there is no SQLSTATE, only what libpq says."""
-    code = next((code for pattern, code in _NO_CONNECTION if pattern.search(message)), "08001")
+    code = next((code for pattern, code in _NO_CONNECTION if re.search(pattern, message, re.IGNORECASE)), "08001")
     return classify_sql(code, message)
 
 
@@ -286,11 +282,11 @@ def _classified(code: str, message: str, details: str | None, hint: str | None, 
     kind = BadRowsError if is_policy_violation(code, message) else _kind(code, status)
     error = kind(message, code=code, status=status, details=details, hint=hint)
     if isinstance(error, TransientError):
-        error.internal = _TWICE_AT_MOST.fullmatch(code) is not None
+        error.internal = re.fullmatch(_TWICE_AT_MOST, code) is not None
         error.tries = 2 if error.internal else None
         error.overload = status in _OVERLOAD_STATUS or code in _OVERLOAD_CODE
     elif isinstance(error, MissingReferenceError):
-        found = _NOT_PRESENT.search(error.details or "")
+        found = re.search(_NOT_PRESENT, error.details or "")
         error.parent = found["table"] if found else ""
     elif isinstance(error, SchemaDriftError):
         error.column = _column_of(error)
@@ -301,8 +297,8 @@ def _classified(code: str, message: str, details: str | None, hint: str | None, 
                 "It cannot be left out: look at the table's columns, and at its triggers and defaults.",
             )
     elif isinstance(error, FatalError):
-        for pattern, reason, remedy in _FATAL_PATTERNS:
-            if pattern.fullmatch(code):
+        for pattern, reason, remedy in _FATAL:
+            if re.fullmatch(pattern, code):
                 error.reason, error.remedy = reason, remedy
                 break
         else:
@@ -311,17 +307,17 @@ def _classified(code: str, message: str, details: str | None, hint: str | None, 
 
 
 def _kind(code: str, status: int) -> type[ServerError]:
-    if _TRANSIENT_CODE.fullmatch(code):
+    if re.fullmatch(_TRANSIENT_CODE, code):
         return TransientError
     if code in {"57014", "http_413"}:
         return TooLargeError
     if code == "42P10":
         return UpsertRefusedError
-    if _DRIFT_CODE.fullmatch(code):
+    if re.fullmatch(_DRIFT_CODE, code):
         return SchemaDriftError
     if code == "23503":
         return MissingReferenceError
-    if _BAD_ROWS_CODE.fullmatch(code):
+    if re.fullmatch(_BAD_ROWS_CODE, code):
         return BadRowsError
     if code == f"http_{status}" and status in _TRANSIENT_STATUS:
         return TransientError
@@ -360,19 +356,18 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 _LONGEST_LINE = 160  # of a page in HTML
-_DENIED = re.compile(r"permission denied for (?P<kind>schema|sequence|(?:[a-z]+ )?(?:table|view)) (?P<name>.+)")
-_NOT_PRESENT = re.compile(r'is not present in table "(?P<table>.*)"\.$', re.DOTALL)
+_DENIED = r"permission denied for (?P<kind>schema|sequence|(?:[a-z]+ )?(?:table|view)) (?P<name>.+)"
+_NOT_PRESENT = r'(?s)is not present in table "(?P<table>.*)"\.$'
 
 # 42703 from INSERT: column "x" of relation "t" does not exist; from ON CONFLICT: column "x" does not exist.
-_COLUMN = re.compile(
-    r"Could not find the '(?P<cache>.*)' column of '"
+_COLUMN = (
+    r"(?s)Could not find the '(?P<cache>.*)' column of '"
     r'|column "(?P<plain>.*?)"(?: of relation ".*")? does not exist'
     r"|column (?P<bare>\S+) does not exist"
-    r'|column "(?P<generated>.*)"$',
-    re.DOTALL,
+    r'|column "(?P<generated>.*)"$'
 )
 
 
 def _column_of(error: ServerError) -> str:
-    found = _COLUMN.search(error.message)
+    found = re.search(_COLUMN, error.message)
     return next((name for name in found.groups() if name), "") if found else ""

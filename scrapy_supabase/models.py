@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
@@ -38,20 +37,18 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class TableSpec:
+class TableSpec(msgspec.Struct, frozen=True):
     """What the user said of a table. An empty `on_conflict` means the primary key."""
 
     name: str
     mode: Mode = Mode.UPSERT
     on_conflict: tuple[str, ...] = ()
-    columns: Mapping[str, str] = field(default_factory=dict)  # field of the item → column
-    stamps: Mapping[str, str] = field(default_factory=dict)  # column → name of a stamp
+    columns: Mapping[str, str] = msgspec.field(default_factory=dict)  # field of the item → column
+    stamps: Mapping[str, str] = msgspec.field(default_factory=dict)  # column → name of a stamp
     snapshots: bool = False  # the rows of each run are kept
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """The earlier run that scraped the rows of a recovered chunk, and what it was told to do with them."""
 
     run: str
@@ -60,8 +57,10 @@ class Origin:
     on_conflict: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Chunk:
+_OF_THE_ROWS: frozenset[str] = frozenset({"those of the rows"})
+
+
+class Chunk(msgspec.Struct, frozen=True, eq=False):
     """Rows of one table and one column set that travel in one request, sorted by key, each key once.
 
     The lower `number` is the older chunk; `file` names its file in the spool. Where rows of the chunk were deferred, it
@@ -76,10 +75,17 @@ class Chunk:
     last_try: bool = False
     tries: int = 0
     origin: Origin | None = None
-    keys: frozenset[str] = field(init=False, repr=False)
+    keys: frozenset[str] = _OF_THE_ROWS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "keys", frozenset(row.key for row in self.rows if row.key is not None))
+        if self.keys is _OF_THE_ROWS:
+            keys = frozenset([row.key for row in self.rows if row.key is not None])
+            msgspec.structs.force_setattr(self, "keys", keys)
+
+    def again(self, rows: tuple[Row, ...], *, last_try: bool = False, tries: int | None = None) -> Chunk:
+        """Some of its rows, to be tried once more."""
+        tries = self.tries if tries is None else tries
+        return Chunk(self.number, rows, self.file, last_try=last_try, tries=tries, origin=self.origin)
 
     @property
     def table(self) -> str:
@@ -95,8 +101,7 @@ class Chunk:
         return f"Chunk {self.number} ({counted(len(self.rows), 'row')} for {self.table})"
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """A chunk that is in the spool and not in memory: `size` bytes in `file`.
 
     Of a `recovered` one, table and number of rows are not known before it is read.
@@ -111,8 +116,7 @@ class Stored:
     recovered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(msgspec.Struct, frozen=True):
     """A row that is not in the database because of what it is, with the server's own words (or ours, before sending).
 
     `data` is the row as JSON, and `columns` are those that were sent; an item that could not become a row is printed as
@@ -128,8 +132,7 @@ class Rejection:
     columns: tuple[str, ...] | None = None
 
 
-@dataclass(slots=True)
-class Effort:
+class Effort(msgspec.Struct):
     """What it took to upload a chunk: counted while it happens, read when it is over. Seconds are wall time."""
 
     requests: int = 0
@@ -139,7 +142,7 @@ class Effort:
     splits: int = 0
     fallbacks: int = 0
     seconds: float = 0.0
-    errors: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = msgspec.field(default_factory=Counter)
     overloads: int = 0  # answers that say that the server has too much to do
     too_large: int = 0  # and those that fewer rows at once may help against
 
@@ -153,8 +156,7 @@ class Effort:
             self.too_large += 1
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """Where each row of a chunk is now: `uploaded + len(rejections) + len(deferred) + len(left) == len(chunk.rows)`.
 
     Among the `deferred` rows one refers to a row that may still be on its way: they are tried once more. `left` rows
@@ -168,5 +170,5 @@ class Outcome:
     deferred: tuple[Row, ...] = ()
     left: tuple[Row, ...] = ()
     fatal: FatalError | None = None
-    effort: Effort = field(default_factory=Effort)
+    effort: Effort = msgspec.field(default_factory=Effort)
     gone: TransientError | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -107,6 +108,7 @@ class SupabasePipeline:
         listen(self._close_if_fatal, signals.spider_opened)
         listen(self._flush, signals.spider_idle)
         listen(self._end_run, signals.spider_closed)
+        self._take: Callable[[Any], bool] = _takes_none
         self._build, self._add = self._rows.build, self._delivery.add
         self._opened = True
         atexit.register(self._say_what_is_kept)
@@ -115,9 +117,12 @@ class SupabasePipeline:
         self._ticker.start(1.0, now=False)
 
     def process_item(self, item: Any) -> Any:
-        """Build the row, deliver it, wait only if told to, return the item."""
+        """Build the row, deliver it, wait only if told to, return the item. Most items go a shorter way."""
         try:
+            if self._take(item):
+                return item
             waiting = self._add(self._build(item))
+            self._take = self._short_way(item)
         except ItemError as error:
             self._refuse(item, error)
             return item
@@ -216,6 +221,10 @@ class SupabasePipeline:
         await self._loop.wait(waiting)
         return item
 
+    def _short_way(self, item: Any) -> Callable[[Any], bool]:
+        found = self._delivery.open_chunk()
+        return (found and self._rows.short_way(item, *found)) or _takes_none
+
     def _refuse(self, item: Any, error: ItemError) -> None:
         spec = self._rows.table_of(type(item))
         rejection = Rejection(spec.name if spec else "(none)", printable(item), error.code, str(error))
@@ -295,3 +304,7 @@ class SupabasePipeline:
             )
         stamps = stamps_of(self._run)
         return {**stamps, "url": lambda item, _: urls.take(item)} if urls else stamps
+
+
+def _takes_none(_: Any) -> bool:
+    return False

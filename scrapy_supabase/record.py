@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 import msgspec
+import scrapy
 
 from scrapy_supabase.errors import FatalError
 from scrapy_supabase.last_run import Fatal, LastRun, Outage, Rejects, Rows, Sample
@@ -204,5 +205,5 @@ def _sample(rejection: Rejection) -> Sample:
 
 
 def _versions() -> dict[str, str]:
-    found = {name: version(name) for name in ("scrapy-supabase", "Scrapy")}
-    return {**found, "Python": platform.python_version()}
+    ours = version("scrapy-supabase")
+    return {"scrapy-supabase": ours, "Scrapy": scrapy.__version__, "Python": platform.python_version()}

@@ -6,12 +6,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential, wait_random
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from scrapy_supabase.errors import TransientError
 
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _LONGEST_BACKOFF = 60.0  # seconds
 # A server that asks for more is not waited for: the rows are safe in the spool, a worker thread is worth more.
@@ -52,36 +56,59 @@ class Patience:
                 self._changed.wait(rest)
 
 
-def retrying(
-    attempts: int,
-    delay: float,
-    patience: Patience,
-    before_sleep: Callable[[RetryCallState], None],
-) -> Retrying:
-    """Return the policy for one request: `attempts` tries in all, on `TransientError` only, the last error re-raised.
+class Retrying:
+    """The policy of one request: `attempts` tries in all, on `TransientError` only, the last error re-raised.
 
     The wait doubles from `delay` seconds, with up to `delay` seconds of jitter, at most 60 s; it is never shorter than
     the server's `Retry-After`. Some errors allow fewer tries (`TransientError.tries`).
     """
-    backoff = wait_exponential(multiplier=delay, max=_LONGEST_BACKOFF) + wait_random(0, delay)
 
-    def wait(state: RetryCallState) -> float:
-        return max(backoff(state), _error(state).retry_after or 0.0)
+    def __init__(
+        self, attempts: int, delay: float, patience: Patience, before_sleep: Callable[[RetryCallState], None]
+    ) -> None:
+        self._attempts = attempts
+        self._delay = delay
+        self._patience = patience
+        self._before_sleep = before_sleep
 
-    def stop(state: RetryCallState) -> bool:
+    def __call__(self, request: Callable[..., T], *arguments: Any) -> T:
+        """Call `request` with its arguments, as often as it takes."""
+        try:
+            return request(*arguments)
+        except TransientError as error:
+            first = [error]
+
+        def again() -> T:
+            if first:
+                raise first.pop()
+            return request(*arguments)
+
+        return self._retry(again)
+
+    def _retry(self, request: Callable[[], T]) -> T:
+        import tenacity  # most crawls need no retry
+
+        doubling = tenacity.wait_exponential(multiplier=self._delay, max=_LONGEST_BACKOFF)
+        backoff = doubling + tenacity.wait_random(0, self._delay)
+
+        def wait(state: RetryCallState) -> float:
+            return max(backoff(state), _error(state).retry_after or 0.0)
+
+        policy = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TransientError),
+            wait=wait,
+            stop=self._is_over,
+            sleep=self._patience.sleep,
+            before_sleep=self._before_sleep,
+            reraise=True,
+        )
+        return policy(request)
+
+    def _is_over(self, state: RetryCallState) -> bool:
         error = _error(state)
-        if state.attempt_number >= min(attempts, error.tries or attempts):
+        if state.attempt_number >= min(self._attempts, error.tries or self._attempts):
             return True
-        return (error.retry_after or 0.0) > _LONGEST_RETRY_AFTER or not patience.allows(state.upcoming_sleep)
-
-    return Retrying(
-        retry=retry_if_exception_type(TransientError),
-        wait=wait,
-        stop=stop,
-        sleep=patience.sleep,
-        before_sleep=before_sleep,
-        reraise=True,
-    )
+        return (error.retry_after or 0.0) > _LONGEST_RETRY_AFTER or not self._patience.allows(state.upcoming_sleep)
 
 
 def log_retry(what: str) -> Callable[[RetryCallState], None]:

@@ -13,7 +13,7 @@ from typing import Any
 from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.errors import ServerError, SupabaseError, fatal
 from scrapy_supabase.models import Mode
-from scrapy_supabase.retry import Patience, log_retry, retrying
+from scrapy_supabase.retry import Patience, Retrying, log_retry
 from scrapy_supabase.settings import SNAPSHOT_VERSION, Config
 from scrapy_supabase.values import encode_row
 
@@ -61,7 +61,7 @@ class Run:
         """
         tables = sorted(spec.name for spec in config.tables.values() if SNAPSHOT_VERSION in spec.stamps.values())
         if tables:
-            policy = retrying(config.attempts, config.delay, patience, log_retry("Taking a snapshot version"))
+            policy = Retrying(config.attempts, config.delay, patience, log_retry("Taking a snapshot version"))
             arguments = {"tables": tables, "day": self.snapshot_date.isoformat()}
             try:
                 self.snapshot_version = int(policy(backend.call, NEXT_VERSION, arguments))
@@ -73,7 +73,7 @@ class Run:
                 raise fatal(error, "supabase_snapshot", remedy) from error
         if config.runs_table:
             what = f"Writing the run to table {config.runs_table}"
-            policy = retrying(config.attempts, config.delay, patience, log_retry(what))
+            policy = Retrying(config.attempts, config.delay, patience, log_retry(what))
             try:
                 policy(backend.write, self._row(config.runs_table, {}))
             except ServerError as error:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from scrapy_supabase.backends.base import TableInfo
 from scrapy_supabase.models import Mode, TableSpec
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownColumns:
+class UnknownColumns(msgspec.Struct, frozen=True):
     """What happens to a field without a column: `drop` it, `reject` the row, or `collect` it in a jsonb `column`."""
 
     policy: str = "drop"

@@ -23,7 +23,7 @@ from scrapy_supabase.errors import (
 )
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
 from scrapy_supabase.remedies import add_column_sql, grant_sql, lacks, snapshot_sql, unique_index_sql, unknown_columns
-from scrapy_supabase.retry import Patience, log_retry, retrying
+from scrapy_supabase.retry import Patience, Retrying, log_retry
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.uploader import MADE_BY_THE_DATABASE, UPSERTS_REFUSED
 
@@ -69,7 +69,7 @@ class SchemaCheck:
         self._delay = delay
         self._patience = patience
         self._logger = log
-        self._policy = retrying(attempts, delay, patience, log_retry("Checking the tables"))
+        self._policy = Retrying(attempts, delay, patience, log_retry("Checking the tables"))
 
     def run(self) -> None:
         """Check all tables. Raises `FatalError` for what no upload can survive."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -235,6 +234,8 @@ def _warn_of_misspelt(reader: Reader) -> None:
     for name in reader.names():
         if not name.startswith(("SUPABASE_", "BATCH_")) or name in KNOWN:
             continue
+        import difflib  # few crawls need it
+
         close = difflib.get_close_matches(name, KNOWN, 1, 0.85)
         if close:
             said = f"{name} is not a setting of scrapy-supabase, and not used. Did you mean {close[0]}?"

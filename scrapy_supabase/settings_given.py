@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 from scrapy.settings import BaseSettings
 
 from scrapy_supabase.errors import ConfigurationError
@@ -62,7 +62,7 @@ def config_for_new_table(
     snapshots = spec.snapshots and not set(SNAPSHOT_STAMPS) <= set(on_conflict)
     if on_conflict and snapshots:
         on_conflict = (*on_conflict, *SNAPSHOT_STAMPS)
-    return config, replace(spec, name=given.get("table", spec.name), on_conflict=on_conflict)
+    return config, msgspec.structs.replace(spec, name=given.get("table", spec.name), on_conflict=on_conflict)
 
 
 def project_of(url: str | None, key: str | None, environ: Mapping[str, str] | None = None) -> tuple[str, str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from scrapy_supabase.settings_reader import Reader
 
 
-@dataclass(frozen=True, slots=True)
-class Thresholds:
+class Thresholds(msgspec.Struct, frozen=True):
     """The most that is fine: a fraction of the rows, a number of rows, seconds."""
 
     failed_rate: float = 0.01

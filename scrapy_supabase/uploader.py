@@ -9,11 +9,9 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from tenacity import RetryCallState
 
 from scrapy_supabase.backends.base import Backend, BegunWrite, Write
 from scrapy_supabase.errors import (
@@ -31,9 +29,12 @@ from scrapy_supabase.errors import (
 )
 from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, Row
 from scrapy_supabase.remedies import grant_sql, lacks, policy_sql, unique_index_sql, unknown_columns
-from scrapy_supabase.retry import Patience, retrying
+from scrapy_supabase.retry import Patience, Retrying
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.work import Piece, Work, collected
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,7 @@ class _RefusedRowsError(Exception):
         self.error = error
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BegunUpload:
+class BegunUpload(msgspec.Struct, frozen=True, eq=False):
     """A chunk whose first request was sent by `Uploader.begin`. See `observer.BegunUpload`."""
 
     uploader: Uploader
@@ -289,7 +289,7 @@ class Uploader:
             if isinstance(error, TransientError):
                 self._count_retry(work, rows, error, state)
 
-        policy = retrying(self._attempts, self._delay, self._patience, before_sleep)
+        policy = Retrying(self._attempts, self._delay, self._patience, before_sleep)
         try:
             policy(attempt)
         except FatalError as error:
@@ -362,7 +362,7 @@ class Uploader:
     def _insert_instead(self, work: Work[BegunUpload], rows: tuple[Row, ...], write: Write) -> bool:
         """Store `rows` by a plain insert. False where that is refused, too."""
         try:
-            self._request(work, rows, replace(write, mode=Mode.INSERT))
+            self._request(work, rows, msgspec.structs.replace(write, mode=Mode.INSERT))
         except (BadRowsError, FatalError):
             return False
         return True

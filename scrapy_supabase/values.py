@@ -23,10 +23,12 @@ from scrapy_supabase.wording import sentence
 
 # Types that msgspec encodes as PostgreSQL reads them, whatever the value; floats only where they are finite.
 _EXACT = frozenset({str, int, bool, type(None), Decimal, datetime, date, time, timedelta, UUID, msgspec.Raw})
-_SCALARS = _EXACT | {float}
+SCALARS = _EXACT | {float}
+NUL = b"\\u0000"
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
-_encode = msgspec.json.Encoder(decimal_format="string", uuid_format="canonical").encode
+_encode = encode_plain = msgspec.json.Encoder(decimal_format="string", uuid_format="canonical").encode
+CANNOT_ENCODE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
 def encode_row(row: Mapping[str, Any]) -> tuple[bytes, bool]:
@@ -36,17 +38,17 @@ def encode_row(row: Mapping[str, Any]) -> tuple[bytes, bool]:
     """
     values = row.values()
     try:
-        if not _SCALARS.issuperset(map(type, values)):
+        if not SCALARS.issuperset(map(type, values)):
             row = {name: _plain(value) for name, value in row.items()}
         data = _encode(row)
         if b"null" in data and any(type(value) is float and not math.isfinite(value) for value in values):
             row = {name: _plain(value) for name, value in row.items()}
             data = _encode(row)
-        if b"\\u0000" not in data:
+        if b"\\" not in data or NUL not in data:  # the first is ten times as fast
             return data, False
     except UnicodeEncodeError:  # a lone surrogate
         pass
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+    except CANNOT_ENCODE as error:
         raise _blame(row, error) from error
     cleaned = _without_unstorable(row)
     return _encode(cleaned), cleaned != row
@@ -62,7 +64,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name if type(name) is str else text_of(name): _plain(item) for name, item in value.items()}
     scalar = _plain_scalar(value)
-    if scalar is value and kind not in _SCALARS:
+    if scalar is value and kind not in SCALARS:
         from itemadapter import ItemAdapter, is_item  # it imports pydantic: 0.1 s that few crawls need
 
         if is_item(value):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import msgspec
@@ -13,8 +12,7 @@ from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, Row
 Begun = TypeVar("Begun")
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """Rows still to be sent.
 
     `refused_before` is set where one of these rows or of their left sibling's must be bad: how many rows had been
@@ -25,18 +23,17 @@ class Piece:
     refused_before: int | None = None
 
 
-@dataclass(slots=True)
-class Work(Generic[Begun]):
+class Work(msgspec.Struct, Generic[Begun]):
     """The upload of one chunk while it goes on."""
 
     chunk: Chunk
     pieces: list[Piece]  # the next one last
     begun: Begun | None = None
     uploaded: int = 0
-    rejections: list[Rejection] = field(default_factory=list)
-    deferred: list[Row] = field(default_factory=list)
-    left: list[Row] = field(default_factory=list)
-    effort: Effort = field(default_factory=Effort)
+    rejections: list[Rejection] = msgspec.field(default_factory=list)
+    deferred: list[Row] = msgspec.field(default_factory=list)
+    left: list[Row] = msgspec.field(default_factory=list)
+    effort: Effort = msgspec.field(default_factory=Effort)
     fatal: FatalError | None = None
     gone: TransientError | None = None
     waited_for_schema: bool = False

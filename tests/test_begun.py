@@ -117,7 +117,7 @@ def test_an_empty_no_keeps_its_headers_and_its_connection(made: Line, proxy: Fau
     with pytest.raises(TransientError) as raised:
         begun.finish() if begun else made.backend.write(write)
     assert raised.value.retry_after == 77
-    assert made.backend._http._idle._idle.qsize() == 1
+    assert len(made.backend._http._idle._idle) == 1
 
 
 def test_no_answer_ends_by_the_timeout(made: Line, proxy: FaultProxy, sql: Sql) -> None:

@@ -6,9 +6,10 @@ import argparse
 import inspect
 import json
 import re
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from scrapy_supabase import errors, pytest_plugin, settings
@@ -81,7 +82,7 @@ def test_stats() -> None:
     effort = Effort(1, 1, 1, 1, 1, 1, 1.0)
     effort.errors["23505"] += 1
     stats.sealed(chunk)
-    old = replace(chunk, origin=Origin("run", "spider", Mode.UPSERT, ()))
+    old = msgspec.structs.replace(chunk, origin=Origin("run", "spider", Mode.UPSERT, ()))
     for each in (chunk, old):
         stats.settled(Outcome(each, 1, (Rejection("t", b"", "c", "m"),), (), (row,), None, effort))
         stats.left(each, 1)

@@ -72,7 +72,7 @@ def tick(engine: Engine, server: Server, seconds: float) -> None:
         engine.delivery.tick()
         if engine.delivery._probing:
             assert eventually(partial(lambda before: server.looks > before, looks))
-            assert eventually(lambda: not engine.delivery._done.empty())
+            assert eventually(lambda: bool(engine.delivery._done))
         engine.delivery.collect()
 
 

@@ -7,7 +7,6 @@ import random
 import re
 import stat
 import tracemalloc
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -148,9 +147,9 @@ def test_counts_add_up_for_each_table_and_earlier_runs_are_apart() -> None:
     record.sealed(chunk)
     reject = Rejection("t", ROW.data, "23514", "no")
     record.settled(Outcome(chunk, 6, (reject,), left=(ROW,) * 3, effort=Effort(requests=1)))
-    record.left(replace(chunk, rows=(ROW,) * 3), 3)
+    record.left(chunk.again((ROW,) * 3), 3)
     record.refused(Rejection("t", b"{}", "no_column", "no"))
-    old = replace(chunk, origin=Origin("earlier", "s", Mode.UPSERT, ()))
+    old = msgspec.structs.replace(chunk, origin=Origin("earlier", "s", Mode.UPSERT, ()))
     record.settled(Outcome(old, 8, (reject,), effort=Effort(requests=1)))
     record.left(old, 1)
     rows = known(record).tables["t"]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
+
+import msgspec
 
 from scrapy_supabase.models import Mode
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True):
     """One request: `body` is a JSON array of objects; only `columns` of them are stored.
 
     An empty `on_conflict` means the primary key. The body of a probe is `[]`: it is checked like any other and
@@ -25,8 +25,7 @@ class Write:
     on_conflict: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TableInfo:
+class TableInfo(msgspec.Struct, frozen=True):
     """What the server tells of a table: column → type, the primary key, columns that need a value.
 
     Those of `perhaps_required` may have a default that the server does not tell.
@@ -38,8 +37,7 @@ class TableInfo:
     perhaps_required: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class ServerFacts:
+class ServerFacts(msgspec.Struct, frozen=True):
     """Who answers: its `name` and version, and its clock (UTC, to the second), as far as it tells.
 
     A database also tells which role it has connected, and whether row-level security is passed by that (`bypasses`).

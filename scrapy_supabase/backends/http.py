@@ -15,9 +15,10 @@ import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import SplitResult, unquote, urlsplit
+
+import msgspec
 
 from scrapy_supabase.backends.idle import IdleConnections, silence
 from scrapy_supabase.errors import TransientError
@@ -28,8 +29,7 @@ _NO_HEADERS = http.client.HTTPMessage()
 _WOULD_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """An HTTP response, read to its end."""
 
     status: int

@@ -7,9 +7,9 @@ import socket
 import struct
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, Full, LifoQueue
 from typing import Generic, Protocol, TypeVar
 
 _SURELY_ALIVE = 1.0  # seconds since its last use in which no server closes an idle connection
@@ -32,14 +32,15 @@ class IdleConnections(Generic[C]):
     """
 
     def __init__(self, size: int, socket_of: Callable[[C], socket.socket | int]) -> None:
-        self._idle: LifoQueue[tuple[C, float]] = LifoQueue(size)
+        self._size = size
+        self._idle: deque[tuple[C, float]] = deque()
         self._socket_of = socket_of
 
     def take(self) -> C | None:
         """One that lives, or None."""
-        with suppress(Empty):
+        with suppress(IndexError):
             while True:
-                connection, since = self._idle.get_nowait()
+                connection, since = self._idle.pop()
                 if time.monotonic() - since < _SURELY_ALIVE or not self._dropped(connection):
                     return connection
                 connection.close()
@@ -47,16 +48,16 @@ class IdleConnections(Generic[C]):
 
     def put(self, connection: C) -> None:
         """Keep it for later."""
-        try:
-            self._idle.put_nowait((connection, time.monotonic()))
-        except Full:
+        if len(self._idle) < self._size:
+            self._idle.append((connection, time.monotonic()))
+        else:
             connection.close()
 
     def close(self) -> None:
         """Close them all."""
-        with suppress(Empty):
+        with suppress(IndexError):
             while True:
-                self._idle.get_nowait()[0].close()
+                self._idle.pop()[0].close()
 
     def _dropped(self, connection: C) -> bool:
         """Whether the server has closed it: it is readable, and should not be."""
