@@ -57,7 +57,7 @@ class Origin(msgspec.Struct, frozen=True):
     on_conflict: tuple[str, ...]
 
 
-_OF_THE_ROWS: frozenset[str] = frozenset({"those of the rows"})
+_OF_THE_ROWS: frozenset[str] = frozenset({""})  # told from others by its identity
 
 
 class Chunk(msgspec.Struct, frozen=True, eq=False):
