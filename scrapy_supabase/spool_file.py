@@ -192,7 +192,8 @@ def read_header(path: Path) -> Header | None:
 def first_line(path: Path) -> bytes:
     """The header as it is written. Raises `OSError`."""
     with path.open("rb") as file:
-        return file.readline().lstrip(b"\0")
+        line = file.readline()
+        return b"" if _BEING_EMPTIED.match(line) else line.lstrip(b"\0")
 
 
 def read_chunk(path: Path) -> tuple[Header | None, list[bytes], bool]:
@@ -206,6 +207,8 @@ def read_chunk(path: Path) -> tuple[Header | None, list[bytes], bool]:
     torn = bool(unfinished.strip(b"\0"))
     # See spool_mapped.py: a header after NUL bytes is that of a later chunk, if after a power cut an earlier is there.
     begins = [at for at, line in enumerate(lines) if _LATER_HEADER.match(line)]
+    if lines and not begins and _BEING_EMPTIED.match(lines[0]):
+        return None, [], False
     lines = [line.lstrip(b"\0") for line in lines[begins[-1] if begins else 0 :]]
     return (_header(path, lines[0] + b"\n"), lines[1:], torn) if lines else (None, [], torn)
 
@@ -286,6 +289,7 @@ def now() -> str:
 
 
 _NULL = msgspec.Raw(b"null")
+_BEING_EMPTIED = re.compile(b'\0+(?!\0|{"format":|$)')
 _LATER_HEADER = re.compile(b'\0+{"format":')
 
 

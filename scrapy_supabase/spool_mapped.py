@@ -65,7 +65,8 @@ class MappedFile:
         return self._end - self._start
 
     def empty(self) -> None:
-        """Overwrite the lines of a closed file."""
+        """Overwrite the lines of a closed file: the first byte first, so that they do not count any more."""
+        self._map[self._start] = 0
         self._map[self._start : self._end] = bytes(self.length)
 
     def use_again(self, folder: str, name: str, room: int) -> bool:

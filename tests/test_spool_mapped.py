@@ -16,7 +16,7 @@ import pytest
 from scrapy_supabase import spool_mapped
 from scrapy_supabase.models import Chunk, Outcome, Row, Stored, TableSpec
 from scrapy_supabase.schema import Schema
-from scrapy_supabase.spool import DiskSpool
+from scrapy_supabase.spool import DiskSpool, Loaded
 from scrapy_supabase.spool_file import read_chunk
 from scrapy_supabase.spool_mapped import can_map
 
@@ -181,6 +181,29 @@ def test_a_process_that_is_killed(tmp_path: Path) -> None:
         assert one.chunk
         disk.settle(Outcome(one.chunk, len(one.chunk.rows)))
     disk.close()
+    assert not list(tmp_path.glob("*/*"))
+
+
+@pytest.mark.parametrize("uses", [1, 2])
+@pytest.mark.parametrize("overwritten", [(0, 1), (0, 30), (0, 250), (0, 1000), (30, 1000)])
+def test_a_file_that_was_being_emptied(tmp_path: Path, uses: int, overwritten: tuple[int, int]) -> None:
+    """Its rows are stored: it counts as empty, however far that had come, and in whatever order."""
+    disk = spool(tmp_path, "20260101T000000.000Z-0123abcd")
+    for number in range(1, uses):
+        disk.settle(Outcome(chunk_of(disk, number, rows(1)), 1))
+    chunk = chunk_of(disk, uses, rows(*range(20), text="x" * 100))
+    disk.close()
+    path = tmp_path / chunk.file
+    path.parent.mkdir(exist_ok=True)
+    data = bytearray(path.read_bytes())
+    start, (first, last) = mmap.PAGESIZE * (uses - 1), overwritten
+    data[start] = 0
+    data[start + first : start + last] = bytes(last - first)
+    path.write_bytes(data)
+    later = spool(tmp_path, "later")
+    found = later.recover()
+    assert [later.load(stored) for stored in found] == [Loaded(None)]
+    later.close()
     assert not list(tmp_path.glob("*/*"))
 
 
