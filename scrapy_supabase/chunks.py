@@ -39,7 +39,7 @@ class OpenChunk(msgspec.Struct):
     """A chunk that still takes rows.
 
     They line up in `waiting`, and are told apart by their keys later, all in one go. As long as there is `room` for so
-    many that wait, rows may be added without asking the chunker.
+    many that wait, and `size` does not exceed `most_bytes`, rows may be added without asking the chunker.
     """
 
     table: str
@@ -47,12 +47,12 @@ class OpenChunk(msgspec.Struct):
     file: ChunkFile
     opened: float
     mode: Mode
+    most_bytes: int
     room: int = 0
     waiting: list[Row] = msgspec.field(default_factory=list)
     rows: dict[Any, Row] = msgspec.field(default_factory=dict)  # by key, or by number where a row has none
     size: int = 1  # of the request's body: brackets, and a comma a row
     superseded: int = 0
-    keyed: bool = True  # every row has its key in `rows`
 
     def add(self, row: Row) -> None:
         """Take a row of its table and columns."""
@@ -61,19 +61,10 @@ class OpenChunk(msgspec.Struct):
         self.size += len(row.data) + 1
 
     def sort_out(self) -> None:
-        """Let the last row of each key win, or the first where stored rows are kept."""
-        rows, mode = self.rows, self.mode
-        for row in self.waiting:
-            key: str | int | None = row.key
-            if key is None or mode is Mode.INSERT:
-                self.keyed = False
-                key = len(rows)
-            elif (old := rows.get(key)) is not None:
-                self.superseded += 1
-                self.size -= len(row.data if mode is Mode.IGNORE else old.data) + 1
-                if mode is Mode.IGNORE:
-                    continue
-            rows[key] = row
+        """Let one row of each key stay."""
+        dropped = _keep_one_each(self.rows, self.waiting, self.mode)
+        self.superseded += len(dropped)
+        self.size -= sum(len(row.data) + 1 for row in dropped)
         self.waiting.clear()
 
 
@@ -106,7 +97,6 @@ class Chunker:
         self._open_file = open_file
         self._clock = clock
         self._open: dict[_Place, OpenChunk] = {}
-        self._only: OpenChunk | None = None  # where there is one open chunk
         self._last_number = last
 
     @property
@@ -120,30 +110,29 @@ class Chunker:
             self._max_rows = number
             self.close_room()
 
-    def add(self, row: Row) -> Sequence[Chunk]:
-        """Take a row in; return the chunks that are sealed by it, in the order they must be sent."""
-        sealed = self._add_and_seal(row, (row.table, row.columns))
-        self._only = next(iter(self._open.values())) if len(self._open) == 1 else None
-        return sealed
-
-    def only(self) -> tuple[OpenChunk, int] | None:
-        """The open chunk, where there is one, and the `size` it may have."""
+    def only(self) -> OpenChunk | None:
+        """The open chunk, where there is one, with the room that it has."""
         chunk = self._only
-        if chunk is None:
-            return None
-        chunk.room = self.max_rows - 1 - len(chunk.rows)
-        return chunk, self._max_bytes
+        if chunk is not None:
+            chunk.room = self.max_rows - 1 - len(chunk.rows)
+        return chunk
 
     def close_room(self) -> None:
         """Have every row come to `add`."""
         if self._only is not None:
             self._only.room = 0
 
-    def _add_and_seal(self, row: Row, place: _Place) -> list[Chunk]:
+    @property
+    def _only(self) -> OpenChunk | None:
+        return next(iter(self._open.values())) if len(self._open) == 1 else None
+
+    def add(self, row: Row) -> Sequence[Chunk]:
+        """Take a row in; return the chunks that are sealed by it, in the order they must be sent."""
+        place = (row.table, row.columns)
         sealed: list[Chunk] = []
-        if self._only is not None:  # no other has rows that wait
-            self._only.room = 0
-            self._only.sort_out()
+        if (only := self._only) is not None:  # where there are more, none has rows that wait
+            only.room = 0
+            only.sort_out()
         if len(self._open) > (place in self._open) and row.key is not None:
             # An older row of this key with other columns must be sent before this one.
             shared = [p for p, o in self._open.items() if p[0] == row.table and p != place and row.key in o.rows]
@@ -157,7 +146,7 @@ class Chunker:
             if len(self._open) >= _MOST_OPEN:
                 sealed.extend(self._seal(next(iter(self._open))))
             file, mode = self._open_file(row), self._mode(row.table)
-            chunk = self._open[place] = OpenChunk(*place, file, self._clock(), mode)
+            chunk = self._open[place] = OpenChunk(*place, file, self._clock(), mode, self._max_bytes)
         chunk.add(row)
         chunk.sort_out()
         if len(chunk.rows) >= self.max_rows:
@@ -183,7 +172,6 @@ class Chunker:
         chunk = self._open.pop(place, None)
         if chunk is None:
             return []
-        self._only = None
         chunk.room = 0
         parents = self._references(place[0])
         first = self._seal_those(other for other in self._open if other[0] in parents) if parents else []
@@ -191,7 +179,7 @@ class Chunker:
         chunk.file.close()
         self._last_number += 1
         number, rows, file, superseded = self._last_number, chunk.rows, chunk.file.name, chunk.superseded
-        if not chunk.keyed:
+        if chunk.mode is Mode.INSERT or None in [row.key for row in rows.values()]:
             return [*first, Chunk(number, in_key_order(rows.values()), file, superseded)]
         ordered = tuple([rows[key] for key in sorted(rows)])
         return [*first, Chunk(number, ordered, file, superseded, keys=frozenset(rows))]
@@ -204,13 +192,29 @@ def in_key_order(rows: Iterable[Row]) -> tuple[Row, ...]:
 
 def one_version_each(rows: Iterable[Row], mode: Mode) -> tuple[Row, ...]:
     """The rows of a chunk that was written down as they came: what `Chunker` would have made of them."""
-    kept: dict[str | int, Row] = {}
-    for row in rows:
-        if row.key is None or mode is Mode.INSERT:
-            kept[len(kept)] = row
-        elif mode is not Mode.IGNORE or row.key not in kept:
-            kept[row.key] = row
+    kept: dict[Any, Row] = {}
+    _keep_one_each(kept, rows, mode)
     return in_key_order(kept.values())
+
+
+def _keep_one_each(kept: dict[Any, Row], rows: Iterable[Row], mode: Mode) -> list[Row]:
+    """Add rows to those that are kept, by key or, where a row has none, by number; return those that do not stay.
+
+    The last one of a key stays, or the first where stored rows are kept.
+    """
+    dropped: list[Row] = []
+    for row in rows:
+        key = row.key
+        if key is None or mode is Mode.INSERT:
+            kept[len(kept)] = row
+        elif (old := kept.get(key)) is None:
+            kept[key] = row
+        elif mode is Mode.IGNORE:
+            dropped.append(row)
+        else:
+            dropped.append(old)
+            kept[key] = row
+    return dropped
 
 
 def _sort_key(row: Row) -> str:

@@ -149,8 +149,8 @@ class Delivery:
             self._waiting_since = self._clock()
         return self._waiting
 
-    def open_chunk(self) -> tuple[OpenChunk, int] | None:
-        """A chunk that rows of its table and columns may be added to instead, and the size it may have."""
+    def open_chunk(self) -> OpenChunk | None:
+        """A chunk that rows of its table and columns may be added to instead."""
         return None if self._pressed else self._chunker.only()
 
     def tick(self) -> None:

@@ -222,8 +222,8 @@ class SupabasePipeline:
         return item
 
     def _short_way(self, item: Any) -> Callable[[Any], bool]:
-        found = self._delivery.open_chunk()
-        return (found and self._rows.short_way(item, *found)) or _takes_none
+        chunk = self._delivery.open_chunk()
+        return (chunk and self._rows.short_way(item, chunk)) or _takes_none
 
     def _refuse(self, item: Any, error: ItemError) -> None:
         spec = self._rows.table_of(type(item))

@@ -87,7 +87,7 @@ class RowBuilder:
             self._on_cleaned(spec.name)
         return Row(spec.name, shape.columns, _key_of(values, shape.key), data)
 
-    def short_way(self, item: Any, chunk: OpenChunk, most_bytes: int) -> Callable[[Any], bool] | None:
+    def short_way(self, item: Any, chunk: OpenChunk) -> Callable[[Any], bool] | None:
         """Return what takes items like this one, whose row has just been built and added, into `chunk`, or None.
 
         It returns False, with nothing done, for an item of any other kind, and where there is no room: that is to be
@@ -104,7 +104,7 @@ class RowBuilder:
         table, columns, key = recipe.spec.name, shape.columns, shape.key
         only_key = key[0] if len(key) == 1 else None
         write, most_written = chunk.file.direct
-        most_bytes = min(most_bytes, chunk.size + most_written)
+        most_bytes = min(chunk.most_bytes, chunk.size + most_written)
         waiting = chunk.waiting
         known_kinds: tuple[type, ...] = ()
         floats: list[str] = []

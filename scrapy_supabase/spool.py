@@ -3,9 +3,10 @@
     <folder>/rejected.jsonl                 one refused row a line, with the reason
     <folder>/<run>/<number>.jsonl           a chunk: a header line, then one row a line
 
-A row is written by one unbuffered append before its item is handed on (1.5 µs), so that killing the process loses
-nothing. A chunk's file is deleted after its rows are stored; before that, refused rows are in the reject file. What an
-earlier run left is adopted (`recover`) and uploaded like the rows of this one.
+A row is copied into its chunk's file (`spool_mapped.py`), or appended where that is not safe, before its item is handed
+on, so that killing the process loses nothing. The file is emptied or deleted after its rows are stored; before that,
+refused rows are in the reject file. What an earlier run left is adopted (`recover`) and uploaded like the rows of this
+one.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class DiskSpool:
         try:
             self._own = RunFolder.make(folder, run)
             self._note()
-            self._mapped = self._mapped_files() if can_map(folder) and not fsync else None
+            self._mapped = self._mapped_files() if not fsync and can_map(folder) else None
         except OSError as error:
             raise ConfigurationError(
                 f"The spool folder {folder} cannot be written: {sentence(reason(error))} Set SUPABASE_SPOOL_DIR to a "
@@ -230,7 +231,7 @@ class DiskSpool:
 
     def leave(self, chunk: Chunk) -> tuple[Rejection, ...]:
         """Leave the chunk's file as it is; write it anew where it lacks rows."""
-        self._cut(chunk)
+        self._cut(chunk.file)
         if chunk.file not in self._incomplete:
             return ()
         try:
@@ -245,7 +246,7 @@ class DiskSpool:
         """What stands for the chunk while it is on disk only."""
         if chunk.file in self._incomplete:
             return None
-        self._cut(chunk)
+        self._cut(chunk.file)
         size = sum(len(row.data) + 1 for row in chunk.rows)
         rows, recovered = len(chunk.rows), chunk.origin is not None
         return Stored(chunk.number, chunk.file, size, chunk.table, rows, chunk.tries, recovered)
@@ -343,19 +344,18 @@ class DiskSpool:
             self._incomplete.add(sealed)
         return sealed
 
-    def _cut(self, chunk: Chunk) -> None:
+    def _cut(self, name: str) -> None:
         if self._mapped is not None:
-            self._mapped.cut(chunk.file)
+            self._mapped.cut(name)
 
     def _rewrite(self, name: str, rows: tuple[Row, ...]) -> None:
+        self._cut(name)
         path = self.folder / name
         header = first_line(path)
         shorter = path.with_suffix(".new")
         shorter.unlink(missing_ok=True)
         append(shorter, header + b"".join(row.data + b"\n" for row in rows), fsync=self._fsync)
         shorter.replace(path)
-        if self._mapped is not None:
-            self._mapped.forget(name)
         if self._fsync:
             sync_folder(path.parent)
         self._incomplete.discard(name)

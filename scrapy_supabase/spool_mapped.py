@@ -27,13 +27,13 @@ _SAFE = frozenset({"ext4", "xfs", "tmpfs"})
 class MappedFile:
     """A chunk's file, see `spool_file.AppendFile`. A line that it has no room for is appended, and all that follow."""
 
-    __slots__ = ("_end", "_files", "_map", "_rest", "_start", "name")
+    __slots__ = ("_files", "_map", "_rest", "_start", "name")
 
     def __init__(self, files: MappedFiles, name: str, mapped: mmap.mmap) -> None:
         self.name = name
         self._files = files
         self._map = mapped
-        self._start = self._end = 0
+        self._start = 0
         self._rest: AppendFile | None = None
 
     @property
@@ -53,7 +53,6 @@ class MappedFile:
     def close(self) -> None:
         """No line follows."""
         if self._rest is None:
-            self._end = self._map.tell()
             self._files.seal(self)
         else:
             self._rest.close()
@@ -61,17 +60,17 @@ class MappedFile:
 
     @property
     def length(self) -> int:
-        """Bytes of the lines of a closed file."""
-        return self._end - self._start
+        """Bytes of the lines."""
+        return self._map.tell() - self._start
 
     def empty(self) -> None:
         """Overwrite the lines of a closed file: the first byte first, so that they do not count any more."""
         self._map[self._start] = 0
-        self._map[self._start : self._end] = bytes(self.length)
+        self._map[self._start : self._map.tell()] = bytes(self.length)
 
     def use_again(self, folder: str, name: str, room: int) -> bool:
         """Become the file of another chunk, with so many bytes of room; False where there is less. Raises `OSError`."""
-        start = -(-(self._end + 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+        start = -(-(self._map.tell() + 1) // mmap.PAGESIZE) * mmap.PAGESIZE
         if start + room > len(self._map):
             return False
         os.rename(f"{folder}/{self.name}", f"{folder}/{name}")  # noqa: PTH104
@@ -88,7 +87,7 @@ class MappedFile:
 
 
 class MappedFiles:
-    """The mapped files of one run, below `folder`. `empty`, `cut` and `forget` may be called in any thread.
+    """The mapped files of one run, below `folder`. `empty` and `cut` may be called in any thread.
 
     `seal` is as for `AppendFile`; `append(name)` opens a file that is there already.
     """
@@ -145,12 +144,6 @@ class MappedFiles:
         file = self._sealed.pop(name, None)
         if file is not None:
             self._cut(file)
-
-    def forget(self, name: str) -> None:
-        """A sealed file has been replaced by another."""
-        file = self._sealed.pop(name, None)
-        if file is not None:
-            file.let_go()
 
     def close(self) -> None:
         """Remove the files that are done with, and let go of the others."""

@@ -27,7 +27,7 @@ SCALARS = _EXACT | {float}
 NUL = b"\\u0000"
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
-_encode = encode_plain = msgspec.json.Encoder(decimal_format="string", uuid_format="canonical").encode
+encode_plain = msgspec.json.Encoder(decimal_format="string", uuid_format="canonical").encode
 CANNOT_ENCODE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
@@ -40,10 +40,10 @@ def encode_row(row: Mapping[str, Any]) -> tuple[bytes, bool]:
     try:
         if not SCALARS.issuperset(map(type, values)):
             row = {name: _plain(value) for name, value in row.items()}
-        data = _encode(row)
+        data = encode_plain(row)
         if b"null" in data and any(type(value) is float and not math.isfinite(value) for value in values):
             row = {name: _plain(value) for name, value in row.items()}
-            data = _encode(row)
+            data = encode_plain(row)
         if b"\\" not in data or NUL not in data:  # the first is ten times as fast
             return data, False
     except UnicodeEncodeError:  # a lone surrogate
@@ -51,7 +51,7 @@ def encode_row(row: Mapping[str, Any]) -> tuple[bytes, bool]:
     except CANNOT_ENCODE as error:
         raise _blame(row, error) from error
     cleaned = _without_unstorable(row)
-    return _encode(cleaned), cleaned != row
+    return encode_plain(cleaned), cleaned != row
 
 
 def _plain(value: Any) -> Any:
@@ -101,7 +101,7 @@ def _blame(row: Mapping[str, Any], error: Exception) -> ItemError:
     """Find the field that cannot be encoded: the first that fails alone."""
     for name, value in row.items():
         try:
-            _encode(_plain(value))
+            encode_plain(_plain(value))
         except UnicodeEncodeError:
             continue
         except RecursionError:
@@ -119,7 +119,7 @@ def text_of(value: Any) -> str:
         return value if value.isprintable() else _UNSTORABLE.sub("", value)
     if kind is int:
         return str(value)
-    encoded = _encode(_plain(value))
+    encoded = encode_plain(_plain(value))
     decoded = msgspec.json.decode(encoded)
     return decoded if isinstance(decoded, str) else encoded.decode()
 
@@ -144,9 +144,9 @@ def printable(item: Any) -> bytes:
                 shown[str(name)] = msgspec.Raw(encode_row({"": value})[0][4:-1])
             except ItemError:
                 shown[str(name)] = repr(value)[:1000]
-        return _encode(_without_unstorable(shown))
+        return encode_plain(_without_unstorable(shown))
     except Exception:  # noqa: BLE001 (an item whose own code fails must not fail the crawl)
-        return _encode({"item": f"<{_type_name(item)} that cannot be printed>"})
+        return encode_plain({"item": f"<{_type_name(item)} that cannot be printed>"})
 
 
 def _type_name(value: Any) -> str:

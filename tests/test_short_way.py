@@ -72,7 +72,7 @@ class Way:
                 return
             self.chunks += self.chunker.add(self.builder.build(item))
             found = self.chunker.only()
-            self.take = self.builder.short_way(item, *found) if found and self.is_short else None
+            self.take = self.builder.short_way(item, found) if found and self.is_short else None
         except ItemError as error:
             self.said.append(f"{error.code}: {error}")
 
