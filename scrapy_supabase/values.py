@@ -50,8 +50,12 @@ def encode_row(row: Mapping[str, Any]) -> tuple[bytes, bool]:
         pass
     except CANNOT_ENCODE as error:
         raise _blame(row, error) from error
-    cleaned = _without_unstorable(row)
-    return encode_plain(cleaned), cleaned != row
+    try:
+        row = {name: _plain(value) for name, value in row.items()}
+        cleaned = _without_unstorable(row)
+        return encode_plain(cleaned), cleaned != row
+    except CANNOT_ENCODE as error:
+        raise _blame(row, error) from error
 
 
 def _plain(value: Any) -> Any:
@@ -119,7 +123,10 @@ def text_of(value: Any) -> str:
         return value if value.isprintable() else _UNSTORABLE.sub("", value)
     if kind is int:
         return str(value)
-    encoded = encode_plain(_plain(value))
+    plain = _plain(value)
+    if type(plain) is str:
+        return text_of(plain)
+    encoded = encode_plain(plain)
     decoded = msgspec.json.decode(encoded)
     return decoded if isinstance(decoded, str) else encoded.decode()
 

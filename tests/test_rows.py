@@ -136,6 +136,7 @@ class Odd:
     [
         ({"id": 1, "v": Odd()}, "not_encodable", "v"),
         ({"id": 1, "v": [{"deep": Odd()}]}, "not_encodable", "v"),
+        ({"id": "\ud800", "v": Odd()}, "not_encodable", "v"),
         ({"zz": 1}, "no_column", None),
         ({}, "no_column", None),
         ({1: 2}, "bad_field", None),
@@ -147,6 +148,20 @@ def test_items_that_cannot_become_rows(item: dict[Any, Any], code: str, field: s
         builder("id", "v").build(item)
     assert (raised.value.code, raised.value.field) == (code, field)
     assert json.loads(printable(item)) is not None
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "\x00"])
+@pytest.mark.parametrize(("value", "stored"), [(math.nan, "NaN"), (-math.inf, "-Infinity"), (b"\x01", "\\x01")])
+def test_text_that_is_cleaned_changes_no_other_field(odd: str, value: Any, stored: str) -> None:
+    """What PostgreSQL reads for a value does not depend on the text beside it."""
+    data, cleaned = encode_row({"a": f"a{odd}b", "v": value, Name(f"c{odd}"): {Name(f"d{odd}"): 1}})
+    assert (json.loads(data), cleaned) == ({"a": "ab", "v": stored, "c": {"d": 1}}, True)
+
+
+class Name(str):
+    """Text that is more than text."""
+
+    __slots__ = ()
 
 
 def test_a_value_that_contains_itself() -> None:
