@@ -174,8 +174,9 @@ def test_what_earlier_runs_left(crawl: Crawler, said: Said, sql: Sql, proxy: Fau
 def test_a_script(said: Said, table: Sql, project: Project, caplog: pytest.LogCaptureFixture) -> None:
     """At INFO: a line a chunk, and the sum."""
     caplog.set_level("INFO", "scrapy_supabase.upload")
-    upload_to_supabase(create_client(project.url, project.key), items(3), "t", chunk_size=2)
-    upload_to_supabase(create_client(project.url, project.key), iter(items(1)), "t")
+    client = create_client(project.url, project.key)
+    upload_to_supabase(client, items(3), "t", chunk_size=2, concurrent_uploads=1)  # in this order
+    upload_to_supabase(client, iter(items(1)), "t")
     said("A script uploads three rows, and then one", [f"{r.levelname}: {r.getMessage()}" for r in caplog.records
                                                          if r.name == "scrapy_supabase.upload"])  # fmt: skip
 
