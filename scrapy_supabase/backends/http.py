@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import http.client
 import io
+import os
 import socket
 import ssl
-from collections.abc import Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from typing import Any, NoReturn
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -25,6 +26,7 @@ from scrapy_supabase.errors import TransientError
 
 _CONNECT_TIMEOUT = 15.0  # seconds; a server that takes longer to accept is as good as down
 _LONGEST_ANSWER = 64 * 1024 * 1024  # bytes; the OpenAPI document of a thousand tables is about 3 MB
+_NOTHING = memoryview(b"")
 _NO_HEADERS = http.client.HTTPMessage()
 _WOULD_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -71,24 +73,21 @@ class HttpPool:
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 self._raise(error, f"no connection to {self._host} within {_CONNECT_TIMEOUT:g} s", ambiguous=False)
-        return self._finish(connection, memoryview(_message(head, body)), b"")
+        return self._finish(connection, memoryview(_start(head, body) + (body or b"")), b"")
 
     def send(self, head: bytes, body: bytes) -> SentRequest | None:
         """Send a request, as far as that needs no waiting; None where no connection is idle. Never raises."""
         connection = self._idle.take()
         if connection is None:
             return None
-        message = _message(head, body)
-        sent = 0
+        start = _start(head, body)
         try:
-            connection.sock.settimeout(0)
-            with suppress(*_WOULD_WAIT):
-                sent = connection.sock.send(message)
-            connection.sock.settimeout(self._timeout)
+            sent = _send_now(connection.sock, start, body)
         except OSError:
             connection.close()  # nothing was sent that a server could have acted on
             return None
-        return SentRequest(self, connection, memoryview(message)[sent:])
+        whole = sent == len(start) + len(body)
+        return SentRequest(self, connection, _NOTHING if whole else memoryview(start + body)[sent:])
 
     def _finish(
         self,
@@ -169,12 +168,7 @@ class SentRequest:
             return 0
         sock = self._connection.sock
         try:
-            timeout = sock.gettimeout()
-            sock.settimeout(0)
-            try:
-                self._read += sock.recv(65536)
-            finally:
-                sock.settimeout(timeout)
+            self._read += _read_now(sock)
         except _WOULD_WAIT:
             return None
         except OSError:
@@ -198,8 +192,38 @@ class SentRequest:
         self._connection.close()
 
 
-def _message(head: bytes, body: bytes | None) -> bytes:
-    return head + b"\r\n" if body is None else b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+def _start(head: bytes, body: bytes | None) -> bytes:
+    """What a request is before its body."""
+    return head + b"\r\n" if body is None else b"%bContent-Length: %d\r\n\r\n" % (head, len(body))
+
+
+def _send_now(sock: socket.socket, start: bytes, body: bytes) -> int:
+    """Send as much as goes without waiting; return how many bytes that was. Raises `OSError`."""
+    with suppress(*_WOULD_WAIT):
+        if isinstance(sock, ssl.SSLSocket):
+            with _never_waiting(sock):
+                return sock.send(start + body)
+        # A socket with a timeout is asked whether it would wait before it is written to. Its descriptor never waits.
+        return os.writev(sock.fileno(), (start, body))
+    return 0
+
+
+def _read_now(sock: socket.socket) -> bytes:
+    """What can be read without waiting. Raises `OSError`, where that is nothing too."""
+    if isinstance(sock, ssl.SSLSocket):
+        with _never_waiting(sock):
+            return sock.recv(65536)
+    return os.read(sock.fileno(), 65536)
+
+
+@contextmanager
+def _never_waiting(sock: socket.socket) -> Iterator[None]:
+    timeout = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        yield
+    finally:
+        sock.settimeout(timeout)
 
 
 def _status_of_empty(answer: bytes) -> int:
