@@ -153,7 +153,7 @@ class SupabasePipeline:
         self._delivery.abandon()
         self._delivery.close()
         self._spool.close()
-        self._stats.paced(self._delivery.pace)
+        self._stats.publish(self._delivery.pace)
         self._summarize()
         atexit.unregister(self._say_what_is_kept)
 
@@ -233,7 +233,7 @@ class SupabasePipeline:
 
     def _tick(self) -> None:
         self._delivery.tick()
-        self._stats.paced(self._delivery.pace)
+        self._stats.publish(self._delivery.pace)
         if self._kept.is_wanted and self._record.is_due():
             start(self._loop.run_in_thread(partial(self._kept.write, self._recorded())))
         now = time.monotonic()
@@ -259,6 +259,7 @@ class SupabasePipeline:
 
     def _flush(self) -> None:
         self._delivery.flush()
+        self._stats.publish(self._delivery.pace)
 
     def _summarize(self) -> None:
         totals = self._stats.totals

@@ -32,7 +32,7 @@ class Collector:
     """A stats collector that keeps numbers."""
 
     def __init__(self) -> None:
-        self.values: dict[str, float] = defaultdict(float)
+        self.values: dict[str, Any] = defaultdict(float)
 
     def inc_value(self, key: str, count: int = 1, start: int = 0) -> None:
         """Add."""
@@ -41,10 +41,6 @@ class Collector:
     def set_value(self, key: str, value: Any) -> None:
         """Set."""
         self.values[key] = value
-
-    def max_value(self, key: str, value: Any) -> None:
-        """Keep the greater."""
-        self.values[key] = max(self.values[key], value)
 
 
 class Watcher(Stats):

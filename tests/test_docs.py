@@ -73,8 +73,6 @@ def test_stats() -> None:
         def set_value(self, key: str, value: object) -> None:  # noqa: ARG002
             self.keys.add(key)
 
-        max_value = set_value
-
     collector = Collector()
     stats = Stats(collector)
     row = Row("t", ("a",), None, b"{}")
@@ -89,10 +87,10 @@ def test_stats() -> None:
     stats.read_back(Loaded(None, torn=1))
     stats.was_gone(1.0)
     stats.slowed()
-    stats.paced(Pace(uploads=4, rows=100, most_rows=100))
     stats.refused("t", "c")
     stats.cleaned("t")
     stats.waited(1.0)
+    stats.publish(Pace(uploads=4, rows=100, most_rows=100))
     made = {key.removeprefix(PREFIX).removesuffix("/t").replace("23505", "<code>") for key in collector.keys}
     assert names("stats.md", r"^\| `([^`]+)`") == made
     per_table = {key.removeprefix(PREFIX).removesuffix("/t") for key in collector.keys if key.endswith("/t")}

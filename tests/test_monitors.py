@@ -19,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from scrapy_supabase.models import Chunk, Outcome, Rejection, Row
+from scrapy_supabase.pace import Pace
 from scrapy_supabase.stats import Readings, Stats
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
@@ -230,21 +231,27 @@ def test_age_is_that_of_rows_that_wait() -> None:
 
 def test_the_times_are_those_of_the_stats() -> None:
     """`waiting_since` stays while rows wait, and is set anew after a time without; a rejection is no upload."""
-    collector = Collector()
+    collector, pace = Collector(), Pace(uploads=4, rows=100, most_rows=100)
     stats = Stats(collector)
+
+    def time(name: str) -> datetime:
+        stats.publish(pace)
+        found: datetime = collector.values[f"supabase/{name}"]
+        return found
+
     seen = []
     for number in range(3):
         chunk = Chunk(number, (Row("t", ("a",), None, b"{}"),), "1.jsonl")
         stats.sealed(chunk)
-        seen.append(collector.values["supabase/waiting_since"])
+        seen.append(time("waiting_since"))
         if number:
             stats.settled(Outcome(chunk, 1))
     first, second, _ = seen
     assert first == second
-    assert collector.values["supabase/last_upload_time"] >= first
+    assert time("last_upload_time") >= first
     stats.settled(Outcome(chunk, 0, (Rejection("t", b"", "c", "m"),)))
     stats.sealed(chunk)
-    assert collector.values["supabase/waiting_since"] > first
+    assert time("waiting_since") > first
 
 
 @pytest.fixture
