@@ -114,7 +114,7 @@ class Chunker:
         """The open chunk, where there is one, with the room that it has."""
         chunk = self._only
         if chunk is not None:
-            chunk.room = self.max_rows - 1 - len(chunk.rows)
+            chunk.room = self.max_rows - len(chunk.rows)
         return chunk
 
     def close_room(self) -> None:
@@ -129,17 +129,16 @@ class Chunker:
     def add(self, row: Row) -> Sequence[Chunk]:
         """Take a row in; return the chunks that are sealed by it, in the order they must be sent."""
         place = (row.table, row.columns)
-        sealed: list[Chunk] = []
-        if (only := self._only) is not None:  # where there are more, none has rows that wait
-            only.room = 0
-            only.sort_out()
-        if len(self._open) > (place in self._open) and row.key is not None:
+        sealed = self._seal_what_was_filled()
+        if len(self._open) > (place in self._open):
+            if (only := self._only) is not None:  # not any more
+                only.sort_out()
             # An older row of this key with other columns must be sent before this one.
-            shared = [p for p, o in self._open.items() if p[0] == row.table and p != place and row.key in o.rows]
-            for other in shared:
+            others = [p for p, o in self._open.items() if p[0] == row.table and p != place and row.key in o.rows]
+            for other in others if row.key is not None else []:
                 sealed.extend(self._seal(other))
         chunk = self._open.get(place)
-        if chunk is not None and chunk.size + len(row.data) + 1 > self._max_bytes:
+        if chunk is not None and not self._has_bytes_for(chunk, row):
             sealed.extend(self._seal(place))
             chunk = None
         if chunk is None:
@@ -148,21 +147,42 @@ class Chunker:
             file, mode = self._open_file(row), self._mode(row.table)
             chunk = self._open[place] = OpenChunk(*place, file, self._clock(), mode, self._max_bytes)
         chunk.add(row)
-        chunk.sort_out()
-        if len(chunk.rows) >= self.max_rows:
-            sealed.extend(self._seal(place))
+        if len(self._open) > 1:
+            chunk.sort_out()
+        sealed.extend(self._seal_if_full(chunk))
         return sealed
 
     def due(self) -> list[Chunk]:
-        """Seal and return the chunks that have been open for `max_age` seconds."""
-        if not self._max_age:
-            return []
-        oldest = self._clock() - self._max_age
-        return self._seal_those(place for place, chunk in self._open.items() if chunk.opened <= oldest)
+        """Seal and return the chunks that are full, or have been open for `max_age` seconds."""
+        sealed = self._seal_what_was_filled()
+        if self._max_age:
+            oldest = self._clock() - self._max_age
+            sealed += self._seal_those(place for place, chunk in self._open.items() if chunk.opened <= oldest)
+        return sealed
 
     def seal_all(self) -> list[Chunk]:
         """Seal and return all open chunks."""
         return self._seal_those(self._open)
+
+    def _has_bytes_for(self, chunk: OpenChunk, row: Row) -> bool:
+        most = self._max_bytes - len(row.data) - 1
+        if chunk.size > most:
+            chunk.sort_out()
+        return chunk.size <= most
+
+    def _seal_what_was_filled(self) -> list[Chunk]:
+        """Look at the chunk to which rows were added without asking: they may be all there is room for."""
+        only = self._only
+        if only is None:
+            return []
+        only.room = 0
+        return self._seal_if_full(only)
+
+    def _seal_if_full(self, chunk: OpenChunk) -> list[Chunk]:
+        if len(chunk.rows) + len(chunk.waiting) < self.max_rows:
+            return []
+        chunk.sort_out()
+        return self._seal((chunk.table, chunk.columns)) if len(chunk.rows) >= self.max_rows else []
 
     def _seal_those(self, places: Iterable[_Place]) -> list[Chunk]:
         return [chunk for place in list(places) for chunk in self._seal(place)]
@@ -190,18 +210,22 @@ def in_key_order(rows: Iterable[Row]) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=_sort_key))
 
 
-def one_version_each(rows: Iterable[Row], mode: Mode) -> tuple[Row, ...]:
+def one_version_each(rows: Sequence[Row], mode: Mode) -> tuple[Row, ...]:
     """The rows of a chunk that was written down as they came: what `Chunker` would have made of them."""
     kept: dict[Any, Row] = {}
     _keep_one_each(kept, rows, mode)
     return in_key_order(kept.values())
 
 
-def _keep_one_each(kept: dict[Any, Row], rows: Iterable[Row], mode: Mode) -> list[Row]:
+def _keep_one_each(kept: dict[Any, Row], rows: Sequence[Row], mode: Mode) -> list[Row]:
     """Add rows to those that are kept, by key or, where a row has none, by number; return those that do not stay.
 
     The last one of a key stays, or the first where stored rows are kept.
     """
+    by_key = {row.key: row for row in rows}
+    if len(by_key) == len(rows) and None not in by_key and mode is not Mode.INSERT and kept.keys().isdisjoint(by_key):
+        kept.update(by_key)  # nearly always
+        return []
     dropped: list[Row] = []
     for row in rows:
         key = row.key

@@ -112,7 +112,8 @@ class MappedFiles:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, 0, _SIZE)
-            return MappedFile(self, name, mmap.mmap(fd, _SIZE))
+            mapped = mmap.mmap(fd, _SIZE, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)  # all at once is cheaper
+            return MappedFile(self, name, mapped)
         except BaseException:
             os.unlink(path)  # noqa: PTH108
             raise

@@ -248,7 +248,7 @@ class Uploader:
 
     def _write_of(self, table: str, rows: tuple[Row, ...]) -> tuple[Write, tuple[Row, ...]]:
         columns, rows = self._storable(table, rows)
-        body = b"[" + b",".join([row.data for row in rows]) + b"]"
+        body = b"[%b]" % b",".join([row.data for row in rows])
         return Write(table, columns, body, self._schema.mode(table), self._schema.specs[table].on_conflict), rows
 
     def _storable(self, table: str, rows: tuple[Row, ...]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
