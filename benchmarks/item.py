@@ -89,7 +89,7 @@ SupabasePipeline.process_item = process_item
 def main() -> None:
     """Measure, print, and write where asked to."""
     parser = arguments(__doc__)
-    parser.add_argument("--kind", choices=["pages", "torrent", "both"], default="torrent")
+    parser.add_argument("--kind", choices=[*KINDS, "all"], default="torrent")
     parser.add_argument("--blocks", type=int, default=60, help="for each pipeline, in each crawl (default: 60)")
     parser.add_argument("--block", type=int, default=300, help="items of a block, a multiple of 100 (default: 300)")
     options = parser.parse_args()
@@ -97,12 +97,12 @@ def main() -> None:
     with site() as url, work_folder() as folder, server(folder) as to:
         (folder / "least").mkdir()
         settings = {**pipeline(to, folder), "LEAST": str(folder / "least"), "BLOCK": options.block}
-        for kind in ["pages", "torrent"] if options.kind == "both" else [options.kind]:
+        for kind in KINDS if options.kind == "all" else [options.kind]:
             costs: dict[str, list[float]] = {}
             items = (3 * options.blocks + 1) * options.block
             for _ in range(options.repeat):
                 to.run(ITEMS)
-                found = crawl(kind, items // 10 if kind == "pages" else items, url, settings, BLOCKS)
+                found = crawl(kind, items if kind == "torrent" else items // 10, url, settings, BLOCKS)
                 for name, blocks in found["spent"].items():
                     microseconds = [1e6 * seconds / options.block for seconds in blocks]
                     costs.setdefault(name, []).append(statistics.median(microseconds))
