@@ -3,6 +3,10 @@
 1,500 pages of 10 items from a local site, which the spider reads with selectors; the same pages without a look at them,
 the items made up; and 20,000 items yielded by `start()`, no download at all. CPU seconds are those of the crawl's own
 process. Default settings, spool on, the server in processes of its own.
+
+Crawls are compared twice: one after the other, which tells wall time, and all at once, in turns of a tenth of a second,
+while the others are stopped. What disturbs one then disturbs all, and the ratio of two crawls that do the same differs
+from 1 by one or two per cent; one after the other, on a shared machine, by ten and more.
 """
 
 from __future__ import annotations
@@ -12,10 +16,12 @@ import contextlib
 import json
 import multiprocessing
 import os
+import random
+import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -169,23 +175,52 @@ def site() -> Iterator[str]:
         process.terminate()
 
 
-def crawl(kind: str, count: int, site: str, settings: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Run one crawl, after the code `before`; what it measured of itself."""
-    job = {"kind": kind, "count": count, "site": site, "settings": settings}
+def start(kind: str, count: int, site: str, settings: dict[str, Any], before: str = "") -> subprocess.Popen[str]:
+    """Start one crawl, after the code `before`."""
     # A package installed by pip is compiled once; an editable one must be allowed to be.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    done = subprocess.run(
-        [sys.executable, "-c", before + CRAWL],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    if done.returncode or done.stderr:
-        raise RuntimeError(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    command = [sys.executable, "-c", before + CRAWL]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
+    job = {"kind": kind, "count": count, "site": site, "settings": settings}
+    assert process.stdin
+    process.stdin.write(json.dumps(job))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def measured(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a crawl measured of itself, at its end."""
+    out, error = process.communicate()
+    if process.returncode or error:
+        raise RuntimeError(error)
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
     return found
+
+
+def crawl(kind: str, count: int, site: str, settings: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Run one crawl; what it measured of itself."""
+    return measured(start(kind, count, site, settings, before))
+
+
+def take_turns(processes: Iterable[subprocess.Popen[str]], seconds: float) -> None:
+    """Let one process at a time run for so long, until all have ended."""
+    running = list(processes)
+    try:
+        for process in running:
+            process.send_signal(signal.SIGSTOP)
+        while running:
+            for process in random.sample(running, len(running)):
+                process.send_signal(signal.SIGCONT)
+                try:
+                    process.wait(seconds)
+                    running.remove(process)
+                except subprocess.TimeoutExpired:
+                    process.send_signal(signal.SIGSTOP)
+    finally:
+        for process in running:
+            process.kill()
 
 
 def pipeline(to: Server, folder: Path) -> dict[str, Any]:
@@ -206,15 +241,35 @@ KINDS = {
 }
 
 
-def one(kind: str, to: Server, site: str, settings: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """One crawl into an empty table."""
-    to.run(ITEMS)
-    count, each = (options.items, 1) if kind == "torrent" else (options.pages, 10)
-    found = crawl(kind, count, site, settings)
-    uploaded = found["stats"].get("supabase/uploaded_count")
-    if "SUPABASE_URL" in settings and uploaded != each * count:
-        raise RuntimeError(f"only {uploaded} rows uploaded")
-    return found
+class Crawls:
+    """Crawls of one site into one server."""
+
+    def __init__(self, to: Server, site: str, options: argparse.Namespace) -> None:
+        self._to = to
+        self._site = site
+        self._options = options
+
+    def alone(self, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+        """Run one; what it measured."""
+        self._to.run(ITEMS)
+        return self._checked(kind, settings, measured(self._start(kind, settings)))
+
+    def in_turns(self, kind: str, ways: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Run one for each of the settings, all at once; what they measured."""
+        self._to.run(ITEMS)
+        processes = {name: self._start(kind, settings) for name, settings in ways.items()}
+        take_turns(processes.values(), self._options.turn)
+        return {name: self._checked(kind, ways[name], measured(process)) for name, process in processes.items()}
+
+    def _start(self, kind: str, settings: dict[str, Any]) -> subprocess.Popen[str]:
+        return start(kind, self._options.items if kind == "torrent" else self._options.pages, self._site, settings)
+
+    def _checked(self, kind: str, settings: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+        rows = self._options.items if kind == "torrent" else 10 * self._options.pages
+        uploaded = found["stats"].get("supabase/uploaded_count")
+        if "SUPABASE_URL" in settings and uploaded != rows:
+            raise RuntimeError(f"only {uploaded} of {rows} rows uploaded")
+        return found
 
 
 def main() -> None:
@@ -224,38 +279,43 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=1500)
     parser.add_argument("--items", type=int, default=20_000, help="of the torrent (default: 20000)")
     parser.add_argument("--latency", type=float, default=0.05, help="seconds to the far server (default: 0.05)")
+    parser.add_argument("--turn", type=float, default=0.1, help="seconds of a crawl's turn (default: 0.1)")
     options = parser.parse_args()
     base: dict[str, Any] = {"ITEM_PIPELINES": {"__main__.Nothing": 300}}
     rows, pauses, plot = [], [], dict[str, dict[str, float]]()
     with site() as url, work_folder() as folder, server(folder) as to:
+        crawls = Crawls(to, url, options)
         at = urlsplit(to.url)
         with far_away(at.hostname or "", at.port or 80, options.latency) as port:
             ours = pipeline(to, folder)
             ways = {
+                "nothing": base,
+                "nothing, once more": base,
                 "REST": ours,
                 f"REST, {1000 * options.latency:.0f} ms away": {**ours, "SUPABASE_URL": f"http://127.0.0.1:{port}"},
                 "database": {**ours, "SUPABASE_DB_URL": to.db_url},
             }
             for kind in KINDS if options.kind == "all" else [options.kind]:
-                found: dict[str, list[dict[str, Any]]] = {name: [] for name in ("nothing", *ways)}
+                alone: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+                in_turns: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
                 for repetition in range(options.repeat):
-                    order = list(found) if repetition % 2 else list(reversed(found))
-                    for name in order:
-                        found[name].append(one(kind, to, url, ways.get(name, base), options))
-                for name in ways:
-                    measures = []
-                    for measure in ("cpu", "wall"):
-                        pairs = zip(found[name], found["nothing"], strict=True)
-                        measures.append(shown([a[measure] / b[measure] for a, b in pairs], ".3f"))
-                    ratios = [a["cpu"] / b["cpu"] for a, b in zip(found[name], found["nothing"], strict=True)]
-                    plot.setdefault(KINDS[kind], {})[name] = statistics.median(ratios)
-                    memory = statistics.median(run["memory"] for run in found[name])
-                    rows.append([f"{KINDS[kind]}, {name}", *measures, f"{memory:.0f}"])
-                for name, settings in {"nothing": base, **ways}.items():
-                    detail = one(kind, to, url, {**settings, "BENCHMARK_DETAIL": True}, options)
-                    times = [f"{detail[key]:.1f}" if key in detail else "" for key in ("p50", "p98", "p99")]
-                    pauses.append([f"{KINDS[kind]}, {name}", *times, f"{detail['pause']:.0f}"])
-    table = markdown(["crawl", "CPU: ratio (range)", "wall: ratio (range)", "peak memory, MB"], rows)
+                    for name in list(ways) if repetition % 2 else reversed(list(ways)):
+                        alone[name].append(crawls.alone(kind, ways[name]))
+                    for name, found in crawls.in_turns(kind, ways).items():
+                        in_turns[name].append(found)
+                for name in list(ways)[1:]:
+                    cpu = _ratios(in_turns, "cpu", name)
+                    plot.setdefault(KINDS[kind], {})[name] = statistics.median(cpu)
+                    measures = (cpu, _ratios(alone, "cpu", name), _ratios(alone, "wall", name))
+                    memory = statistics.median(run["memory"] for run in alone[name])
+                    rows.append([f"{KINDS[kind]}, {name}", *(shown(each, ".3f") for each in measures), f"{memory:.0f}"])
+                for name, settings in ways.items():
+                    if name != "nothing, once more":
+                        detail = crawls.alone(kind, {**settings, "BENCHMARK_DETAIL": True})
+                        times = [f"{detail[key]:.1f}" if key in detail else "" for key in ("p50", "p98", "p99")]
+                        pauses.append([f"{KINDS[kind]}, {name}", *times, f"{detail['pause']:.0f}"])
+    head = ["crawl", "CPU, in turns: ratio (range)", "CPU, one after the other", "wall, one after the other"]
+    table = markdown([*head, "peak memory, MB"], rows)
     second = markdown(
         ["one crawl more", "process_item µs, p50", "p98", "p99", "longest pause of the reactor, ms"], pauses
     )
@@ -267,6 +327,10 @@ def main() -> None:
             f"call of `process_item` that waits for nothing, and the longest gap of a 10 ms ticker.\n\n{second}"
         )
         write("crawl", "What it costs a crawl", text, plot, "CPU seconds, of those without the pipeline (median)")
+
+
+def _ratios(found: Mapping[str, Sequence[dict[str, Any]]], measure: str, name: str) -> list[float]:
+    return [a[measure] / b[measure] for a, b in zip(found[name], found["nothing"], strict=True)]
 
 
 if __name__ == "__main__":
