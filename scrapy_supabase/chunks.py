@@ -131,11 +131,10 @@ class Chunker:
         place = (row.table, row.columns)
         sealed = self._seal_what_was_filled()
         if len(self._open) > (place in self._open):
-            if (only := self._only) is not None:  # not any more
-                only.sort_out()
+            if (only := self._only) is not None:
+                only.sort_out()  # where several are open, none has rows that wait
             # An older row of this key with other columns must be sent before this one.
-            others = [p for p, o in self._open.items() if p[0] == row.table and p != place and row.key in o.rows]
-            for other in others if row.key is not None else []:
+            for other in [p for p, o in self._open.items() if p[0] == row.table and p != place and row.key in o.rows]:
                 sealed.extend(self._seal(other))
         chunk = self._open.get(place)
         if chunk is not None and not self._has_bytes_for(chunk, row):
@@ -153,7 +152,7 @@ class Chunker:
         return sealed
 
     def due(self) -> list[Chunk]:
-        """Seal and return the chunks that are full, or have been open for `max_age` seconds."""
+        """Seal and return what was filled without asking, and what has been open for `max_age` seconds."""
         sealed = self._seal_what_was_filled()
         if self._max_age:
             oldest = self._clock() - self._max_age
@@ -179,9 +178,8 @@ class Chunker:
         return self._seal_if_full(only)
 
     def _seal_if_full(self, chunk: OpenChunk) -> list[Chunk]:
-        if len(chunk.rows) + len(chunk.waiting) < self.max_rows:
-            return []
-        chunk.sort_out()
+        if len(chunk.rows) + len(chunk.waiting) >= self.max_rows:
+            chunk.sort_out()
         return self._seal((chunk.table, chunk.columns)) if len(chunk.rows) >= self.max_rows else []
 
     def _seal_those(self, places: Iterable[_Place]) -> list[Chunk]:
@@ -222,10 +220,11 @@ def _keep_one_each(kept: dict[Any, Row], rows: Sequence[Row], mode: Mode) -> lis
 
     The last one of a key stays, or the first where stored rows are kept.
     """
-    by_key = {row.key: row for row in rows}
-    if len(by_key) == len(rows) and None not in by_key and mode is not Mode.INSERT and kept.keys().isdisjoint(by_key):
-        kept.update(by_key)  # nearly always
-        return []
+    if mode is not Mode.INSERT and len(rows) > 1:
+        by_key = {row.key: row for row in rows}
+        if len(by_key) == len(rows) and None not in by_key and kept.keys().isdisjoint(by_key):
+            kept.update(by_key)  # nearly always
+            return []
     dropped: list[Row] = []
     for row in rows:
         key = row.key

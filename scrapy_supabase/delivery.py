@@ -154,7 +154,7 @@ class Delivery:
         return None if self._pressed else self._chunker.only()
 
     def tick(self) -> None:
-        """Seal the chunks that have waited long enough for more rows. To be called about once a second."""
+        """Seal the chunks that are full, or have waited long enough for more rows. To be called once a second."""
         for chunk in self._chunker.due():
             self._enqueue(chunk)
         self.collect()
@@ -490,6 +490,8 @@ class Delivery:
         self._wake()
 
     def _loaded(self, batch: list[Stored], loads: list[Loaded]) -> None:
+        if not self._loading:
+            return  # abandoned
         self._loading.clear()
         for stored, loaded in zip(batch, loads, strict=True):
             self._backlog_bytes -= stored.size

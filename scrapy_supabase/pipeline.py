@@ -233,7 +233,6 @@ class SupabasePipeline:
 
     def _tick(self) -> None:
         self._delivery.tick()
-        self._stats.publish(self._delivery.pace)
         if self._kept.is_wanted and self._record.is_due():
             start(self._loop.run_in_thread(partial(self._kept.write, self._recorded())))
         now = time.monotonic()
@@ -247,6 +246,7 @@ class SupabasePipeline:
                 *(": the server is gone" if self._delivery.is_cut_off else "", totals["failed"]),
             )
             self._last_progress, self._uploaded_before = now, uploaded
+        self._stats.publish(self._delivery.pace)
 
     _uploaded_before = 0
 

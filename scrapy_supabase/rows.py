@@ -15,7 +15,7 @@ from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import Mode, Row, TableSpec
 from scrapy_supabase.remedies import lacks, unknown_columns
 from scrapy_supabase.schema import Schema
-from scrapy_supabase.values import CANNOT_ENCODE, NUL, SCALARS, encode_plain, encode_row, text_of
+from scrapy_supabase.values import CANNOT_ENCODE, NUL, SCALARS, encode_plain, encode_row, is_storable, text_of
 
 if TYPE_CHECKING:
     from scrapy_supabase.run import Run
@@ -173,10 +173,14 @@ class RowBuilder:
 
     def _shape_of(self, spec: TableSpec, values: Mapping[str, Any]) -> _Shape:
         names = tuple(values)
+        columns: tuple[str, ...] = ()
+        unknown: tuple[str, ...] = ()
         odd = [name for name in names if not isinstance(name, str)]
+        if not odd:
+            columns, unknown = self._schema.split(spec.name, names)
+            odd = [column for column in columns if not is_storable(column)]
         if odd:
             return _Shape((), (), error=("bad_field", f"field names must be text, and {odd[0]!r} is not"))
-        columns, unknown = self._schema.split(spec.name, names)
         if not columns:
             have = ", ".join(names) or "none"
             message = f"no field of the item is a column of table {spec.name} (fields: {have})"

@@ -39,6 +39,9 @@ class Collector(Protocol):
     def set_value(self, key: str, value: Any) -> None:
         """Set a value."""
 
+    def max_value(self, key: str, value: Any) -> None:
+        """Keep the greater value."""
+
 
 class Stats:
     """Counts rows and effort; an `Observer` of the delivery.
@@ -54,10 +57,11 @@ class Stats:
         self.rejected_by_code: Counter[tuple[str, str]] = Counter()  # (table, code)
         self.settled_chunks = 0
         self._failed_chunks: set[int] = set()
-        self._times: dict[str, datetime] = {}
-        self._longest = 0.0  # seconds
-        # What the collector has not been told yet. A zero says more than a missing line.
-        self._new = Counter({f"{PREFIX}{name}_count": 0 for name in ("received", "uploaded", "failed", "spooled")})
+        self._times: dict[str, datetime] = {}  # since the last `publish`
+        self._longest = 0.0  # seconds of a chunk, since then
+        self._new: Counter[str] = Counter()  # what the collector has not been told yet
+        for name in ("received", "uploaded", "failed", "spooled"):  # a zero says more than a missing line
+            collector.inc_value(f"{PREFIX}{name}_count", 0)
 
     def sealed(self, chunk: Chunk) -> None:
         """A chunk is complete: its rows have been received."""
@@ -135,14 +139,16 @@ class Stats:
     def publish(self, pace: Pace) -> None:
         """Bring the collector up to date; `pace` is what is in force now. To be called about once a second."""
         collector = self._collector
-        for key, number in self._new.items():
-            collector.inc_value(key, number)
-        self._new.clear()
-        now = {**self._times, "chunk_size": pace.rows, "concurrency": pace.uploads}
-        for name, value in now.items():
+        while self._new:  # what a collector fails at is not told it twice
+            collector.inc_value(*self._new.popitem())
+        while self._times:
+            name, value = self._times.popitem()
             collector.set_value(PREFIX + name, value)
+        collector.set_value(PREFIX + "chunk_size", pace.rows)
+        collector.set_value(PREFIX + "concurrency", pace.uploads)
         if self._longest:
-            collector.set_value(PREFIX + "upload_seconds_max", self._longest)
+            collector.max_value(PREFIX + "upload_seconds_max", self._longest)
+            self._longest = 0.0
 
     def _waiting(self) -> int:
         """Received rows of which nobody knows yet what becomes of them."""

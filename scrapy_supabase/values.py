@@ -91,6 +91,11 @@ def _plain_scalar(value: Any) -> Any:
     return value
 
 
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL and JSON have a place for all its characters."""
+    return not _UNSTORABLE.search(text)
+
+
 def _without_unstorable(value: Any) -> Any:
     if isinstance(value, str):
         return _UNSTORABLE.sub("", value)

@@ -23,7 +23,7 @@ from scrapy_supabase.models import Chunk, Mode, Outcome, Rejection, Row, Stored,
 from scrapy_supabase.observer import BegunUpload
 from scrapy_supabase.pace import Pace
 from scrapy_supabase.schema import Schema
-from scrapy_supabase.spool import DiskSpool, NoSpool, Spool
+from scrapy_supabase.spool import DiskSpool, Loaded, NoSpool, Spool
 from scrapy_supabase.stats import Stats
 from tests.polling import eventually
 
@@ -41,6 +41,10 @@ class Collector:
     def set_value(self, key: str, value: Any) -> None:
         """Set."""
         self.values[key] = value
+
+    def max_value(self, key: str, value: Any) -> None:
+        """Keep the greater."""
+        self.values[key] = max(self.values[key], value)
 
 
 class Watcher(Stats):
@@ -374,6 +378,26 @@ def test_an_abandoned_upload_is_counted_as_left_and_not_settled_later(tmp_path: 
     engine.balance()
     assert len(list(tmp_path.glob("run/*.jsonl"))) == 1
     spool.close()
+
+
+def test_what_is_read_back_after_the_end_is_counted_once() -> None:
+    """The close gave up waiting while a thread read a file of an earlier run."""
+    release = threading.Event()
+
+    class Slow(NoSpool):
+        def load(self, stored: Stored) -> Loaded:  # noqa: ARG002
+            release.wait(10)
+            return Loaded(None)
+
+    engine = Engine(stored, Slow(), recovered=[Stored(1, "1.jsonl", 10, "t", rows=3, recovered=True)])
+    assert not engine.wait(engine.delivery.finish(), 0.1)
+    engine.woken.clear()
+    engine.delivery.abandon()
+    release.set()
+    assert engine.woken.wait(10)
+    engine.delivery.collect()
+    assert engine.stats.totals["recovered_spooled"] == 3
+    engine.delivery.close()
 
 
 def test_a_full_disk_is_said_once_and_uploads_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

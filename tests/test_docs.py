@@ -73,6 +73,8 @@ def test_stats() -> None:
         def set_value(self, key: str, value: object) -> None:  # noqa: ARG002
             self.keys.add(key)
 
+        max_value = set_value
+
     collector = Collector()
     stats = Stats(collector)
     row = Row("t", ("a",), None, b"{}")

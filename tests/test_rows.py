@@ -164,6 +164,16 @@ class Name(str):
     __slots__ = ()
 
 
+@pytest.mark.parametrize("name", ["a\ud800", "a\x00"])
+def test_a_name_that_no_column_can_have(name: str) -> None:
+    """Where the columns are not known, it is rejected before it is in the header of a file."""
+    schema = Schema({"t": TableSpec("t")})
+    rows = RowBuilder({None: schema.specs["t"]}, schema, {}, lambda _: None)
+    with pytest.raises(ItemError, match="field names must be text") as raised:
+        rows.build({"id": 1, name: 2})
+    assert raised.value.code == "bad_field"
+
+
 def test_a_value_that_contains_itself() -> None:
     """It is rejected, and does not end the crawl."""
     value: list[Any] = []

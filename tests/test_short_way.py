@@ -93,14 +93,23 @@ class Way:
     mode=st.sampled_from(Mode),
     key=st.sampled_from([(), ("id",), ("id", "a")]),
     learns=st.integers(0, 40),
+    shrinks=st.integers(0, 40),
+    ticks=st.sets(st.integers(0, 30)),
     is_mapped=st.booleans(),
 )
-@example(items=NANS, mode=Mode.UPSERT, key=("id",), learns=40, is_mapped=True)
+@example(items=NANS, mode=Mode.UPSERT, key=("id",), learns=40, shrinks=40, ticks={1}, is_mapped=True)
 @settings(deadline=None, max_examples=300)
 def test_both_ways_end_at_the_same(
-    items: list[Any], mode: Mode, key: tuple[str, ...], learns: int, *, is_mapped: bool
+    items: list[Any],
+    mode: Mode,
+    key: tuple[str, ...],
+    learns: int,
+    shrinks: int,
+    ticks: set[int],
+    *,
+    is_mapped: bool,
 ) -> None:
-    """Whatever comes, in whatever order; also when a column is found to be missing while it comes."""
+    """Whatever comes, in whatever order; also when a column is missing or chunks get smaller while it comes."""
     ends = []
     for is_short in (False, True):
         with tempfile.TemporaryDirectory() as folder:
@@ -108,6 +117,10 @@ def test_both_ways_end_at_the_same(
             for at, item in enumerate(items):
                 if at == learns:
                     way.schema.drop("t", "b")
+                if at == shrinks:
+                    way.chunker.max_rows = 2
+                if at in ticks:
+                    way.chunks += way.chunker.due()
                 way.process(item)
             ends.append(way.ends())
             way.spool.close()

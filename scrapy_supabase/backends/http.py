@@ -26,7 +26,6 @@ from scrapy_supabase.errors import TransientError
 
 _CONNECT_TIMEOUT = 15.0  # seconds; a server that takes longer to accept is as good as down
 _LONGEST_ANSWER = 64 * 1024 * 1024  # bytes; the OpenAPI document of a thousand tables is about 3 MB
-_NOTHING = memoryview(b"")
 _NO_HEADERS = http.client.HTTPMessage()
 _WOULD_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -86,8 +85,8 @@ class HttpPool:
         except OSError:
             connection.close()  # nothing was sent that a server could have acted on
             return None
-        whole = sent == len(start) + len(body)
-        return SentRequest(self, connection, _NOTHING if whole else memoryview(start + body)[sent:])
+        unsent = start + body if sent < len(start) + len(body) else b""
+        return SentRequest(self, connection, memoryview(unsent)[sent:])
 
     def _finish(
         self,
