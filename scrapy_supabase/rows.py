@@ -173,12 +173,9 @@ class RowBuilder:
 
     def _shape_of(self, spec: TableSpec, values: Mapping[str, Any]) -> _Shape:
         names = tuple(values)
-        columns: tuple[str, ...] = ()
-        unknown: tuple[str, ...] = ()
         odd = [name for name in names if not isinstance(name, str)]
-        if not odd:
-            columns, unknown = self._schema.split(spec.name, names)
-            odd = [column for column in columns if not is_storable(column)]
+        columns, unknown = self._schema.split(spec.name, () if odd else names)
+        odd = odd or [column for column in columns if not is_storable(column)]
         if odd:
             return _Shape((), (), error=("bad_field", f"field names must be text, and {odd[0]!r} is not"))
         if not columns:
