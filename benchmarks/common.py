@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
 from scrapy_supabase.local import LocalSupabase
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "benchmarks"
 TABLE = """
@@ -79,10 +80,13 @@ def item(number: int) -> dict[str, Any]:
     }
 
 
+def environment() -> dict[str, str]:
+    """That of a run. A package installed by pip is compiled once; an editable one must be allowed to be."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def child(job: Mapping[str, Any], module: str = "benchmarks.contestants", python: str = sys.executable) -> Any:
     """Run `python -m module` with `job` on its standard input; the JSON of its last line."""
-    # A package installed by pip is compiled once; an editable one must be allowed to be.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [python, "-m", module],
         input=json.dumps(job),
@@ -90,7 +94,7 @@ def child(job: Mapping[str, Any], module: str = "benchmarks.contestants", python
         text=True,
         check=False,
         cwd=ROOT,
-        env=environment,
+        env=environment(),
     )
     if done.returncode:
         raise RuntimeError(f"{job}: {done.stderr[-3000:]}")
@@ -98,10 +102,10 @@ def child(job: Mapping[str, Any], module: str = "benchmarks.contestants", python
 
 
 def interleaved(
-    runs: Mapping[str, Callable[[], float]], repeat: int, say: Callable[[str], object] = print
-) -> dict[str, list[float]]:
+    runs: Mapping[str, Callable[[], T]], repeat: int, say: Callable[[str], object] = print
+) -> dict[str, list[T]]:
     """Run each of `runs` once, then each a second time in the opposite order, and so on; the results of each."""
-    found: dict[str, list[float]] = {name: [] for name in runs}
+    found: dict[str, list[T]] = {name: [] for name in runs}
     for repetition in range(repeat):
         for name in list(runs) if repetition % 2 == 0 else reversed(list(runs)):
             found[name].append(runs[name]())

@@ -13,39 +13,50 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import json
 import multiprocessing
-import os
 import random
 import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.common import Server, arguments, item, machine, markdown, server, shown, work_folder, write
+from benchmarks.common import (
+    Server,
+    arguments,
+    environment,
+    interleaved,
+    item,
+    machine,
+    markdown,
+    ratios,
+    server,
+    shown,
+    work_folder,
+    write,
+)
 from benchmarks.delay import far_away
 
 ITEMS = """
 create table if not exists items (id bigint primary key, url text, title text, price numeric, stock int, about text);
 truncate items; grant all on items to service_role;
 """
+# Importing it would bring the crawl more than it needs.
+ITEM = "from typing import Any\n" + inspect.getsource(item)
 CRAWL = """
 import json, resource, sys, time
 import scrapy
 from scrapy.crawler import CrawlerProcess
 
 job = json.load(sys.stdin)
-
-
-def item(number):
-    return {"id": number, "url": f"https://example.com/p/{number}", "title": f"Product {number}", "price": 9.99,
-            "stock": number % 9, "about": "x" * 250}
 
 
 class Nothing:
@@ -177,11 +188,9 @@ def site() -> Iterator[str]:
 
 def start(kind: str, count: int, site: str, settings: dict[str, Any], before: str = "") -> subprocess.Popen[str]:
     """Start one crawl, after the code `before`."""
-    # A package installed by pip is compiled once; an editable one must be allowed to be.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, "-c", before + CRAWL]
+    command = [sys.executable, "-c", before + ITEM + CRAWL]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment())
     job = {"kind": kind, "count": count, "site": site, "settings": settings}
     assert process.stdin
     process.stdin.write(json.dumps(job))
@@ -296,17 +305,16 @@ def main() -> None:
                 "database": {**ours, "SUPABASE_DB_URL": to.db_url},
             }
             for kind in KINDS if options.kind == "all" else [options.kind]:
-                alone: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
-                in_turns: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
-                for repetition in range(options.repeat):
-                    for name in list(ways) if repetition % 2 else reversed(list(ways)):
-                        alone[name].append(crawls.alone(kind, ways[name]))
-                    for name, found in crawls.in_turns(kind, ways).items():
-                        in_turns[name].append(found)
+                runs = {name: partial(crawls.alone, kind, settings) for name, settings in ways.items()}
+                alone = interleaved(runs, options.repeat, lambda _: None)
+                turns = [crawls.in_turns(kind, ways) for _ in range(options.repeat)]
+                in_turns = {name: [turn[name] for turn in turns] for name in ways}
                 for name in list(ways)[1:]:
-                    cpu = _ratios(in_turns, "cpu", name)
-                    plot.setdefault(KINDS[kind], {})[name] = statistics.median(cpu)
-                    measures = (cpu, _ratios(alone, "cpu", name), _ratios(alone, "wall", name))
+                    measures = [
+                        ratios({way: [run[measure] for run in each] for way, each in found.items()}, name, "nothing")
+                        for found, measure in ((in_turns, "cpu"), (alone, "cpu"), (alone, "wall"))
+                    ]
+                    plot.setdefault(KINDS[kind], {})[name] = statistics.median(measures[0])
                     memory = statistics.median(run["memory"] for run in alone[name])
                     rows.append([f"{KINDS[kind]}, {name}", *(shown(each, ".3f") for each in measures), f"{memory:.0f}"])
                 for name, settings in ways.items():
@@ -327,10 +335,6 @@ def main() -> None:
             f"call of `process_item` that waits for nothing, and the longest gap of a 10 ms ticker.\n\n{second}"
         )
         write("crawl", "What it costs a crawl", text, plot, "CPU seconds, of those without the pipeline (median)")
-
-
-def _ratios(found: Mapping[str, Sequence[dict[str, Any]]], measure: str, name: str) -> list[float]:
-    return [a[measure] / b[measure] for a, b in zip(found[name], found["nothing"], strict=True)]
 
 
 if __name__ == "__main__":
