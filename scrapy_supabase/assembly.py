@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_TOGETHER = 400  # rows; what a larger chunk costs is small beside them
+
 
 def find_server(config: Config) -> tuple[Config, LocalSupabase | None]:
     """The config with the server's own URL, key and connection string. Blocks.
@@ -142,6 +144,7 @@ def assemble(
         recovered=recovered,
         most_bytes=config.spool_max_bytes,
         longest_outage=config.max_outage,
+        together=1 if blocks else _TOGETHER,
         blocks=blocks,
     )
 

@@ -54,6 +54,9 @@ class Delivery:
     meanwhile. `probe(table)` looks whether it is back; after `longest_outage` seconds (None: never) nothing is uploaded
     any more.
 
+    Full chunks are begun together once they hold `together` rows, or are as many as `pace` lets: what a busy crawl has
+    driven out of the processor's caches is fetched once for all of them. None waits longer than until the next tick.
+
     An owner that `blocks` has nothing else to do while it waits, and looks at `begun` meanwhile: threads are given only
     what takes more than that.
     """
@@ -73,10 +76,12 @@ class Delivery:
         recovered: Iterable[Stored] = (),
         most_bytes: float = float("inf"),
         longest_outage: float | None = None,
+        together: int = 1,
         blocks: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._upload = upload
+        self._together = together
         self._blocks = blocks
         self._begin = begin
         self._begun: list[BegunUpload] = []
@@ -100,6 +105,7 @@ class Delivery:
         self._queue: deque[Chunk] = deque()  # to be started, oldest first
         self._loading: list[Stored] = []
         self._backlog: deque[Chunk | Stored] = deque(recovered)  # oldest first
+        self._sealed: deque[Chunk] = deque()  # to be begun together, oldest first
         self._backlog_bytes = sum(stored.size for stored in self._backlog if isinstance(stored, Stored))
         self._most_bytes = most_bytes
         self._said_full = False
@@ -138,10 +144,13 @@ class Delivery:
         """Take a row. Returns None, or what the giver should wait for before it gives more."""
         sealed = self._chunker.add(row)
         if sealed:
-            for chunk in sealed:
-                self._enqueue(chunk)
-            if self._queue or self._idle is not None:
-                self.collect()  # else several answers at once, later: that is half the work
+            self._sealed.extend(sealed)
+            rows = sum(len(chunk.rows) for chunk in self._sealed)
+            enough = rows >= self._together or len(self._sealed) >= self.pace.uploads
+            if enough or self._halted or self._idle is not None:
+                self._enqueue_sealed()
+                if self._queue or self._idle is not None:
+                    self.collect()  # else several answers at once, later: that is half the work
         if not self._pressed:
             return None
         if self._waiting is None:
@@ -155,8 +164,7 @@ class Delivery:
 
     def tick(self) -> None:
         """Seal the chunks that are full, or have waited long enough for more rows. To be called once a second."""
-        for chunk in self._chunker.due():
-            self._enqueue(chunk)
+        self._enqueue_sealed(self._chunker.due())
         self.collect()
         for begun in self._begun_before:
             if begun in self._begun:
@@ -169,8 +177,7 @@ class Delivery:
 
     def flush(self) -> None:
         """Seal all open chunks."""
-        for chunk in self._chunker.seal_all():
-            self._enqueue(chunk)
+        self._enqueue_sealed(self._chunker.seal_all())
 
     def finish(self) -> Future[None]:
         """Seal all open chunks and return what is done when everything has been uploaded or given up."""
@@ -185,6 +192,7 @@ class Delivery:
     def halt(self) -> None:
         """Upload nothing any more: what is not uploaded stays in the spool, and what comes goes there."""
         self._halted = True
+        self._enqueue_sealed()
         self._advance()
 
     def abandon(self) -> None:
@@ -228,6 +236,11 @@ class Delivery:
                 self._hand_over(begun)
 
     # What happens to a chunk
+
+    def _enqueue_sealed(self, more: Iterable[Chunk] = ()) -> None:
+        self._sealed.extend(more)
+        while self._sealed:
+            self._enqueue(self._sealed.popleft())
 
     def _enqueue(self, chunk: Chunk) -> None:
         self._observer.sealed(chunk)

@@ -180,7 +180,7 @@ def test_versions_of_a_key_are_uploaded_in_order_and_one_at_a_time(arrivals: lis
             flying.difference_update(chunk.keys)
         return stored(chunk)
 
-    engine = Engine(upload)
+    engine = Engine(upload, together=1 + seed % 10)
     for number, (key, columns) in enumerate(arrivals):
         engine.delivery.add(row(key, columns, str(number)))
     engine.finish()
@@ -200,9 +200,10 @@ ANSWERS = st.lists(st.sampled_from(["yes", "reject one", "leave", "defer", "faul
     answers=ANSWERS,
     spooled=st.booleans(),
     seed=st.none() | st.integers(0, 99),
+    together=st.integers(1, 10),
 )
 def test_counts_add_up_whatever_the_answers(
-    tmp_path_factory: Any, keys: list[Any], answers: list[str], spooled: bool, seed: int | None
+    tmp_path_factory: Any, keys: list[Any], answers: list[str], spooled: bool, seed: int | None, together: int
 ) -> None:
     """Yes, no, later, broken code, stop: every row is counted once, and is where the counts say."""
     left = iter(answers)
@@ -231,7 +232,7 @@ def test_counts_add_up_whatever_the_answers(
     def begin(chunk: Chunk) -> BegunUpload | None:
         return None if seed is None else Begun(chunk, upload, random)
 
-    engine = Engine(upload, spool, begin=begin)
+    engine = Engine(upload, spool, begin=begin, together=together)
     for number, key in enumerate(keys):
         engine.delivery.add(row(key, text=str(number)))
         if number % 7 == 0:
@@ -263,6 +264,45 @@ def test_back_pressure() -> None:
     assert engine.wait(waits[2])
     engine.finish()
     engine.balance()
+
+
+def test_full_chunks_are_begun_together() -> None:
+    """So many at once, or what there is at a tick, a flush or the end; and never more than may be in flight."""
+    engine = Engine(stored, rows=1, together=3)
+    received: Callable[[], int] = lambda: engine.stats.totals["received"]  # noqa: E731
+    for number in range(5):
+        assert engine.delivery.add(row(str(number))) is None
+        assert received() == (3 if number >= 2 else 0)
+    engine.delivery.tick()
+    assert received() == 5
+    engine.delivery.add(row("5"))
+    engine.delivery.flush()
+    assert received() == 6
+    settle(engine)
+    engine.delivery.pace.uploads = 1  # the server is busy
+    engine.delivery.add(row("6"))
+    assert received() == 7
+    settle(engine)
+    engine.delivery.pace.uploads = 3
+    engine.delivery.add(row("7"))
+    engine.finish()
+    engine.balance()
+    assert engine.stats.totals["uploaded"] == 8
+
+
+def test_full_chunks_that_wait_are_left_when_nothing_more_is_uploaded(tmp_path: Path) -> None:
+    """The one that waits for others, and the one that comes after that."""
+    spool = DiskSpool(tmp_path, "run", Schema({"t": TableSpec("t")}), {})
+    engine = Engine(stored, spool, rows=1, together=3)
+    engine.delivery.add(row("0"))
+    engine.delivery.halt()
+    assert engine.stats.totals["spooled"] == 1
+    engine.delivery.add(row("1"))
+    assert engine.stats.totals["spooled"] == 2
+    engine.finish()
+    engine.balance()
+    spool.close()
+    assert len(list(tmp_path.glob("run/*.jsonl"))) == 2
 
 
 def parents_first(order: list[str]) -> Callable[[Chunk], Outcome]:

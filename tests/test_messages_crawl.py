@@ -58,7 +58,9 @@ def test_progress(crawl: Crawler, said: Said, table: Sql, site: Site) -> None:
     plan = {"pages": 15, "site": site(pages), "progress_every": 0.1}
     done = crawl(plan, DOWNLOAD_DELAY=0.1, RANDOMIZE_DOWNLOAD_DELAY=False, BATCH_CHUNK_SIZE=1)
     lines = [
-        re.sub(r"\d+ rows? uploaded", "<n> rows uploaded", line) for line in of_log(done.log) if "rows/min" in line
+        re.sub(r"\d+ (row|chunk)s? (uploaded|in flight)", r"<n> \1s \2", line)
+        for line in of_log(done.log)
+        if "rows/min" in line
     ]
     said("A crawl that takes longer than a minute", lines)
 
