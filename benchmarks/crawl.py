@@ -306,7 +306,7 @@ def main() -> None:
             }
             for kind in KINDS if options.kind == "all" else [options.kind]:
                 runs = {name: partial(crawls.alone, kind, settings) for name, settings in ways.items()}
-                alone = interleaved(runs, options.repeat, lambda _: None)
+                alone = interleaved(runs, options.repeat)
                 turns = [crawls.in_turns(kind, ways) for _ in range(options.repeat)]
                 in_turns = {name: [turn[name] for turn in turns] for name in ways}
                 for name in list(ways)[1:]:

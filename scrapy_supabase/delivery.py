@@ -39,7 +39,7 @@ class Delivery:
     """Delivers rows to `upload`, as many chunks at once as `pace` lets.
 
     Handing a chunk to a thread costs a busy owner more than sending it: so what needs no waiting the owner does itself.
-    `begin` sends a chunk as far as possible, or returns None; the answer is looked for when the next chunk is sealed.
+    `begin` sends a chunk as far as possible, or returns None; the answer is looked for when the next ones are begun.
     What goes wrong, or is waited for, goes to the threads.
 
     Chunks that share a key are uploaded in the order in which they were sealed, and so is a chunk after those of tables
@@ -148,7 +148,7 @@ class Delivery:
             rows = sum(len(chunk.rows) for chunk in self._sealed)
             enough = rows >= self._together or len(self._sealed) >= self.pace.uploads
             if enough or self._halted or self._idle is not None:
-                self._enqueue_sealed()
+                self._enqueue()
                 if self._queue or self._idle is not None:
                     self.collect()  # else several answers at once, later: that is half the work
         if not self._pressed:
@@ -164,7 +164,7 @@ class Delivery:
 
     def tick(self) -> None:
         """Seal the chunks that are full, or have waited long enough for more rows. To be called once a second."""
-        self._enqueue_sealed(self._chunker.due())
+        self._enqueue(self._chunker.due())
         self.collect()
         for begun in self._begun_before:
             if begun in self._begun:
@@ -177,7 +177,7 @@ class Delivery:
 
     def flush(self) -> None:
         """Seal all open chunks."""
-        self._enqueue_sealed(self._chunker.seal_all())
+        self._enqueue(self._chunker.seal_all())
 
     def finish(self) -> Future[None]:
         """Seal all open chunks and return what is done when everything has been uploaded or given up."""
@@ -192,8 +192,7 @@ class Delivery:
     def halt(self) -> None:
         """Upload nothing any more: what is not uploaded stays in the spool, and what comes goes there."""
         self._halted = True
-        self._enqueue_sealed()
-        self._advance()
+        self._enqueue()
 
     def abandon(self) -> None:
         """Leave what is not uploaded in the spool, whatever the threads do: the end of a close that took too long."""
@@ -237,18 +236,17 @@ class Delivery:
 
     # What happens to a chunk
 
-    def _enqueue_sealed(self, more: Iterable[Chunk] = ()) -> None:
+    def _enqueue(self, more: Iterable[Chunk] = ()) -> None:
+        """Line up what is sealed, and start what may start."""
         self._sealed.extend(more)
         while self._sealed:
-            self._enqueue(self._sealed.popleft())
-
-    def _enqueue(self, chunk: Chunk) -> None:
-        self._observer.sealed(chunk)
-        if (self._backlog or self._loading or self._circuit.is_open) and not self._halted:
-            self._put_off(chunk)
-        else:
-            self._queue.append(chunk)
-            self._held.add(chunk.number)
+            chunk = self._sealed.popleft()
+            self._observer.sealed(chunk)
+            if (self._backlog or self._loading or self._circuit.is_open) and not self._halted:
+                self._put_off(chunk)
+            else:
+                self._queue.append(chunk)
+                self._held.add(chunk.number)
         self._advance()
 
     def _put_off(self, chunk: Chunk) -> None:
