@@ -111,7 +111,7 @@ class SupabasePipeline:
         self._take: Callable[[Any], bool] = _takes_none
         self._build, self._add = self._rows.build, self._delivery.add
         self._opened = True
-        atexit.register(self._say_what_is_kept)
+        atexit.register(self._end_unclosed)
         self._last_progress = time.monotonic()
         self._ticker = create_looping_call(self._tick)
         self._ticker.start(1.0, now=False)
@@ -155,7 +155,7 @@ class SupabasePipeline:
         self._spool.close()
         self._stats.publish(self._delivery.pace)
         self._summarize()
-        atexit.unregister(self._say_what_is_kept)
+        atexit.unregister(self._end_unclosed)
 
     async def _end_run(self, reason: str) -> None:
         """Write report and ledger, when Scrapy knows why the crawl ended, and leave the server."""
@@ -284,9 +284,14 @@ class SupabasePipeline:
         if failed := totals["failed"] + totals["recovered_failed"]:
             logger.error("%s", rejected_rows(failed, self._stats.rejected_by_code, folder and folder / REJECTED))
 
-    def _say_what_is_kept(self) -> None:
+    def _end_unclosed(self) -> None:
         """The process ends before the crawl was closed: at a second Ctrl-C, Scrapy waits for nothing."""
-        if isinstance(self._spool, DiskSpool) and (rows := self._spool.rows_left()):
+        if not isinstance(self._spool, DiskSpool):  # then what is not uploaded goes to the log
+            self._delivery.halt()
+            self._delivery.flush()
+            self._delivery.abandon()
+            self._summarize()
+        elif rows := self._spool.rows_left():
             logger.error("%s", kept_rows(rows, self._spool.folder))
 
     def _described(self) -> str:

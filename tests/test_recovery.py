@@ -220,6 +220,39 @@ def test_every_way_to_stop_keeps_every_row(
     assert run_folders(again) == []
 
 
+@pytest.mark.parametrize("mode", ["asyncio", "select", "none"])
+def test_without_a_spool_a_second_control_c_leaves_every_row_in_the_log(
+    crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site, tmp_path: Path, mode: str
+) -> None:
+    """There is no other place for what is not stored; rows of a chunk that is not full are among them."""
+    pages = [[{"id": page * 10 + n} for n in range(10)] for page in range(3000)]
+    witness = tmp_path / "witness"
+    proxy.faults.extend([faults.passes] * 4)
+    proxy.always = faults.hangs
+    process = crawl.start(
+        {"pages": len(pages), "site": site(pages)},
+        mode=mode,
+        CONCURRENT_REQUESTS=4,
+        WITNESS=str(witness),
+        ITEM_PIPELINES={"scrapy_supabase.SupabasePipeline": 300, "tests.crawl.Witness": 350},
+        SUPABASE_URL=proxy.url,
+        SUPABASE_SPOOL_DIR="@none",
+        SUPABASE_CLOSE_TIMEOUT=60,
+    )
+    assert eventually(lambda: len(proxy.seen) > 5)
+    process.send_signal(signal.SIGINT)
+    assert eventually(lambda: "shutting down gracefully" in crawl.log_of(process))
+    process.send_signal(signal.SIGINT)
+    done = crawl.finish(process, balanced=False)
+    assert "forcing unclean shutdown" in done.log
+    seen = {int(line.split()[0]) for line in witness.read_text().splitlines()}
+    stored = {row[0] for row in table("select id from t")}
+    logged = {int(number) for number in re.findall(r"\(not_kept\).* The row: {\"id\":(\d+)}", done.log)}
+    assert len(logged) > 100, done.log
+    assert seen <= stored | logged, (sorted(seen - stored - logged)[:10], done.log)
+    assert f"Rejected: {len(logged)} rows: {len(logged)} x not_kept (t). The log above has each of them." in done.log
+
+
 def killed(crawl: Crawler, process: Any, after: float, *, uploading: bool = False) -> None:
     """`kill -9` the crawl after so many seconds, or when it is over; with `uploading`, from its first item on."""
     if uploading:
