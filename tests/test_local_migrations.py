@@ -41,25 +41,25 @@ def test_they_are_applied_once_and_in_order_of_their_numbers(database: Connectio
         _10_c="drop table b",
         _1_a="create table a (a int primary key)",
     )
-    assert apply_migrations(database, read_migrations(tmp_path)) == ["1_a.sql", "2_b.sql", "10_c.sql"]
-    assert apply_migrations(database, read_migrations(tmp_path)) == []
+    assert apply_migrations(database, read_migrations(tmp_path), tmp_path) == ["1_a.sql", "2_b.sql", "10_c.sql"]
+    assert apply_migrations(database, read_migrations(tmp_path), tmp_path) == []
     write(tmp_path, _11_d="create table d ()")
-    assert apply_migrations(database, read_migrations(tmp_path)) == ["11_d.sql"]
+    assert apply_migrations(database, read_migrations(tmp_path), tmp_path) == ["11_d.sql"]
 
 
 def test_a_changed_migration_is_named(database: Connection, tmp_path: Path) -> None:
     """What was applied may not be another thing now."""
-    apply_migrations(database, read_migrations(write(tmp_path, _001_a="create table a ()")))
+    apply_migrations(database, read_migrations(write(tmp_path, _001_a="create table a ()")), tmp_path)
     write(tmp_path, _001_a="create table a (b int)")
     with pytest.raises(LocalSupabaseError, match=r"001_a\.sql was changed after it was applied"):
-        apply_migrations(database, read_migrations(tmp_path))
+        apply_migrations(database, read_migrations(tmp_path), tmp_path)
 
 
 def test_a_failing_migration_leaves_nothing(database: Connection, tmp_path: Path) -> None:
     """The error names file, line and the server's words; those before it stay."""
     write(tmp_path, _001_a="create table a ()", _002_b="create table b ();\n\ninsert into nowhere values (1);")
     with pytest.raises(LocalSupabaseError, match=r'002_b\.sql, line 3: relation "nowhere" does not exist'):
-        apply_migrations(database, read_migrations(tmp_path))
+        apply_migrations(database, read_migrations(tmp_path), tmp_path)
     tables = database.execute("select tablename from pg_tables where schemaname = 'public'").fetchall()
     assert tables == [("a",)]
 
@@ -89,7 +89,7 @@ def test_names_of_the_supabase_command_line_are_taken(database: Connection, tmp_
     """`20260101120000_x.sql`, given as single files."""
     path = tmp_path / "20260101120000_x.sql"
     path.write_text("create table x ()")
-    assert apply_migrations(database, read_migrations([path])) == [path.name]
+    assert apply_migrations(database, read_migrations([path]), tmp_path) == [path.name]
 
 
 def test_the_stack_applies_them(open_folder: Path, tmp_path: Path) -> None:

@@ -168,11 +168,11 @@ def test_migrations(said: Said, tmp_path: Path, db: Connection) -> None:
     db.execute("drop schema if exists scrapy_supabase_local cascade; drop table if exists t")
     path = tmp_path / "001_t.sql"
     path.write_text("create table t (id int);\nselect titel from (select 1 as title) s;\n")
-    said("A migration with a fault", why(lambda: apply_migrations(db, read_migrations(tmp_path))))
+    said("A migration with a fault", why(lambda: apply_migrations(db, read_migrations(tmp_path), tmp_path)))
     path.write_text("create table t (id int)")
-    apply_migrations(db, read_migrations(tmp_path))
+    apply_migrations(db, read_migrations(tmp_path), tmp_path)
     path.write_text("create table t (id bigint)")
-    said("A migration that was changed", why(lambda: apply_migrations(db, read_migrations(tmp_path))))
+    said("A migration that was changed", why(lambda: apply_migrations(db, read_migrations(tmp_path), tmp_path)))
     db.execute("drop schema scrapy_supabase_local cascade; drop table t")
 
 

@@ -70,10 +70,10 @@ def read_migrations(source: Path | str | Iterable[Path | str]) -> tuple[Migratio
     return tuple(found)
 
 
-def apply_migrations(connection: psycopg.Connection, migrations: tuple[Migration, ...]) -> list[str]:
+def apply_migrations(connection: psycopg.Connection, migrations: tuple[Migration, ...], folder: Path) -> list[str]:
     """Apply those that are not yet; return their names. Raises `LocalSupabaseError` naming the file and the line.
 
-    `connection` must be in autocommit mode.
+    `connection` must be in autocommit mode. `folder` holds the server's data: errors name it.
     """
     applied_now: list[str] = []
     with connection.transaction():
@@ -91,7 +91,8 @@ def apply_migrations(connection: psycopg.Connection, migrations: tuple[Migration
             elif row[0] != migration.sha256:
                 raise LocalSupabaseError(
                     f"Migration {migration.name} was changed after it was applied. Put it back and write another with "
-                    "the next number, or start with an empty data folder."
+                    f"the next number, or stop what uses {folder} and remove that folder: then all start anew, "
+                    "without rows."
                 )
     return applied_now
 

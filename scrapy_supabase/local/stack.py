@@ -113,7 +113,7 @@ class LocalSupabase:
                 time.sleep(0.05)
             if migrations:
                 with self._connect() as connection:
-                    for name in apply_migrations(connection, migrations):
+                    for name in apply_migrations(connection, migrations, self._folder):
                         logger.info("Local Supabase: applied migration %s", name)
         except BaseException:
             self.stop()

@@ -65,7 +65,7 @@ class SessionStack:
         try:
             self.supabase.start()
             self._connection = self.connect()
-            apply_migrations(self._connection, self._migrations)
+            apply_migrations(self._connection, self._migrations, self._folder)
             self._connection.execute(_WATCH)
             self._connection.execute("set lock_timeout = '10s'; set client_min_messages = 'error'")
             self._can_be_emptied = not self._has_rows()
@@ -123,7 +123,7 @@ class SessionStack:
                 self._connection.execute(f"drop schema {schema} cascade".encode())
             self._connection.execute(_PUBLIC)
         try:
-            apply_migrations(self._connection, self._migrations)
+            apply_migrations(self._connection, self._migrations, self._folder)
         except LocalSupabaseError as error:
             raise LocalSupabaseError(
                 f"{error} It must be one that can be applied twice: where a test changes the schema, or migrations "
