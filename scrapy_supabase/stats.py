@@ -5,6 +5,7 @@ What is told is kept here until `publish`: Scrapy's collector takes 1.6 µs a ca
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from typing import Any, Protocol
 from scrapy_supabase.models import Chunk, Mode, Outcome, Stored
 from scrapy_supabase.pace import Pace
 from scrapy_supabase.spool import Loaded
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "supabase/"
 _SETTLED = ("uploaded", "superseded", "failed")  # what becomes of a row that does not wait any more
@@ -60,6 +63,7 @@ class Stats:
         self._times: dict[str, datetime] = {}  # since the last `publish`
         self._longest = 0.0  # seconds of a chunk, since then
         self._new: Counter[str] = Counter()  # what the collector has not been told yet
+        self._said_failed = False
         for name in ("received", "uploaded", "failed", "spooled"):  # a zero says more than a missing line
             collector.inc_value(f"{PREFIX}{name}_count", 0)
 
@@ -137,8 +141,18 @@ class Stats:
         self._count("slowdown")
 
     def publish(self, pace: Pace) -> None:
-        """Bring the collector up to date; `pace` is what is in force now. To be called about once a second."""
-        collector = self._collector
+        """Bring the collector up to date; `pace` is what is in force now. To be called about once a second.
+
+        A collector may be of the user's own: what it raises is said once, and stops nothing.
+        """
+        try:
+            self._tell(self._collector, pace)
+        except Exception:
+            if not self._said_failed:
+                logger.exception("The stats collector failed: the stats lack some of what was counted. Uploads go on.")
+            self._said_failed = True
+
+    def _tell(self, collector: Collector, pace: Pace) -> None:
         while self._new:  # what a collector fails at is not told it twice
             collector.inc_value(*self._new.popitem())
         while self._times:

@@ -20,6 +20,7 @@ import pydantic
 import scrapy
 from scrapy.http import Response
 from scrapy.http.response.text import TextResponse
+from scrapy.statscollectors import MemoryStatsCollector
 
 from scrapy_supabase import pipeline
 
@@ -127,6 +128,16 @@ class Witness:
         """Append the item's id, and its version."""
         os.write(self.file, f"{item['id']} {item.get('n', '')}\n".encode())
         return item
+
+
+class BrokenStats(MemoryStatsCollector):
+    """A collector that loses what it should send elsewhere."""
+
+    def inc_value(self, key: str, count: int = 1, start: int = 0) -> None:
+        """Fail at what the pipeline counts."""
+        if key.startswith("supabase/") and count:
+            raise ConnectionError("the server of the stats is gone")
+        super().inc_value(key, count, start)
 
 
 def main() -> None:

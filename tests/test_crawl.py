@@ -289,6 +289,20 @@ def test_another_pipelines_fault_does_not_matter(crawl: Crawler, table: Sql) -> 
     assert done.counts("uploaded") == (5,)
 
 
+def test_a_stats_collector_that_fails_stops_nothing(crawl: Crawler, table: Sql, site: Site) -> None:
+    """What is done every second goes on; the end is as ever, and the fault is said once."""
+    plan = {"pages": 4, "site": site([[{"id": page}] for page in range(4)])}
+    done = crawl.finish(
+        crawl.start(plan, STATS_CLASS="tests.crawl.BrokenStats", DOWNLOAD_DELAY=1, BATCH_FLUSH_INTERVAL=1),
+        balanced=False,
+    )
+    assert table("select count(*) from t") == [(4,)]
+    assert done.log.index("uploaded, 0 rejected") < done.log.index("Closing spider"), done.log
+    assert "4 rows received: 4 uploaded" in done.log
+    assert done.log.count("ConnectionError: the server of the stats is gone") == 1
+    assert done.log.count("The stats collector failed") == 1
+
+
 def test_back_pressure_holds_the_crawl_back(crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site) -> None:
     """A slow server: items wait, the time is counted, nothing is lost."""
     proxy.always = faults.delays(0.05)

@@ -158,6 +158,12 @@ def test_without_a_spool(crawl: Crawler, said: Said, table: Sql, proxy: FaultPro
     said("The server is gone, and there is no spool", of_log(done.log))
 
 
+def test_a_stats_collector_that_fails(crawl: Crawler, said: Said, table: Sql) -> None:
+    """One of the user's own: said once, and the summary is right."""
+    broken = crawl.start({"items": items(1)}, STATS_CLASS="tests.crawl.BrokenStats")
+    said("A stats collector that fails", of_log(crawl.finish(broken, balanced=False).log))
+
+
 def test_what_earlier_runs_left(crawl: Crawler, said: Said, sql: Sql, proxy: FaultProxy) -> None:
     """Rows without a key may be doubled; a table that is gone does not end the crawl."""
     sql(f"{TABLE}; create table t_log (line text); grant all on t_log to service_role")
