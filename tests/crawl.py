@@ -133,11 +133,11 @@ class Witness:
 class BrokenStats(MemoryStatsCollector):
     """A collector that loses what it should send elsewhere."""
 
-    def inc_value(self, key: str, count: int = 1, start: int = 0) -> None:
+    def inc_value(self, key: str, count: int = 1, start: int = 0, spider: scrapy.Spider | None = None) -> None:
         """Fail at what the pipeline counts."""
         if key.startswith("supabase/") and count:
             raise ConnectionError("the server of the stats is gone")
-        super().inc_value(key, count, start)
+        super().inc_value(key, count, start, spider)
 
 
 def main() -> None:
