@@ -155,6 +155,7 @@ class SupabasePipeline:
         self._spool.close()
         self._stats.publish(self._delivery.pace)
         self._summarize()
+        self._opened = False
         atexit.unregister(self._end_unclosed)
 
     async def _end_run(self, reason: str) -> None:
@@ -290,7 +291,8 @@ class SupabasePipeline:
             self._delivery.halt()
             self._delivery.flush()
             self._delivery.abandon()
-            self._summarize()
+            if self._opened:  # else the close, which had waited for that, has just come to its end
+                self._summarize()
         elif rows := self._spool.rows_left():
             logger.error("%s", kept_rows(rows, self._spool.folder))
 
