@@ -88,7 +88,9 @@ def test_data_folders(said: Said, folder: Path) -> None:
     said("A data folder that is a file", why(LocalSupabase(folder / "file").start))
     (folder / "old" / "postgres").mkdir(parents=True)
     (folder / "old" / "postgres" / "PG_VERSION").write_text("9\n")
-    message = why(LocalSupabase(folder / "old").start).replace(find_server().major, "<major>")
+    message = why(LocalSupabase(folder / "old").start).replace(
+        f"PostgreSQL {find_server().major}", "PostgreSQL <major>"
+    )
     said("A data folder of another version", message)
     (folder / "diary" / "postgres").mkdir(parents=True)
     said("A data folder of something else", why(LocalSupabase(folder / "diary").start))
