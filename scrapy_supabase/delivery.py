@@ -196,7 +196,8 @@ class Delivery:
 
     def abandon(self) -> None:
         """Leave what is not uploaded in the spool, whatever the threads do: the end of a close that took too long."""
-        self.halt()
+        self._halted = True
+        self.flush()
         with self._settling:
             self.collect()
             for begun in self._begun:

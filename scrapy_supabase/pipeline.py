@@ -288,8 +288,6 @@ class SupabasePipeline:
     def _end_unclosed(self) -> None:
         """The process ends before the crawl was closed: at a second Ctrl-C, Scrapy waits for nothing."""
         if not isinstance(self._spool, DiskSpool):  # then what is not uploaded goes to the log
-            self._delivery.halt()
-            self._delivery.flush()
             self._delivery.abandon()
             if self._opened:  # else the close, which had waited for that, has just come to its end
                 self._summarize()

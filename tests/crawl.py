@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -128,6 +129,10 @@ class Witness:
         """Append the item's id, and its version."""
         os.write(self.file, f"{item['id']} {item.get('n', '')}\n".encode())
         return item
+
+    def close_spider(self) -> None:
+        """Say that pipelines are being closed."""
+        logging.getLogger(__name__).info("The witness closes")
 
 
 class BrokenStats(MemoryStatsCollector):

@@ -176,6 +176,18 @@ STOPS: dict[str, dict[str, Any]] = {
 }
 
 
+def control_c_twice(crawl: Crawler, process: Any, said: str) -> None:
+    """Interrupt the crawl, and once more when it has said that."""
+    process.send_signal(signal.SIGINT)
+    assert eventually(lambda: said in crawl.log_of(process))
+    process.send_signal(signal.SIGINT)
+
+
+def seen_by(witness: Path) -> set[int]:
+    """The items that `tests.crawl.Witness` wrote down."""
+    return {int(line.split()[0]) for line in witness.read_text().splitlines()}
+
+
 @pytest.mark.parametrize("mode", ["asyncio", "none"])
 @pytest.mark.parametrize("stop", STOPS)
 def test_every_way_to_stop_keeps_every_row(
@@ -204,16 +216,14 @@ def test_every_way_to_stop_keeps_every_row(
     if stop == "SIGTERM":
         process.send_signal(signal.SIGTERM)
     elif stop == "second Ctrl-C":
-        process.send_signal(signal.SIGINT)
-        assert eventually(lambda: "shutting down gracefully" in crawl.log_of(process))
-        process.send_signal(signal.SIGINT)
+        control_c_twice(crawl, process, "shutting down gracefully")
     done = crawl.finish(process, balanced=False)
     assert process.returncode == 0 or stop == "second Ctrl-C", done.log
     assert ("forcing unclean shutdown" in done.log) == (stop == "second Ctrl-C")
     assert re.search(r"ERROR: Not uploaded: \d+ rows, kept in .* run: scrapy supabase replay", done.log), done.log
     proxy.always = faults.passes
     again = crawl({"items": []}, SUPABASE_URL=proxy.url)
-    seen = {int(line.split()[0]) for line in witness.read_text().splitlines()}
+    seen = seen_by(witness)
     stored = {row[0] for row in table("select id from t")}
     assert len(seen) > 100
     assert seen <= stored, (sorted(seen - stored)[:10], done.log, again.log)
@@ -241,14 +251,10 @@ def test_without_a_spool_a_second_control_c_leaves_every_row_in_the_log(
         SUPABASE_CLOSE_TIMEOUT=60,
     )
     assert eventually(lambda: len(proxy.seen) > 5)
-    process.send_signal(signal.SIGINT)
-    assert eventually(lambda: "shutting down gracefully" in crawl.log_of(process))
-    if is_closing:
-        time.sleep(1)  # the close waits for the uploads
-    process.send_signal(signal.SIGINT)
+    control_c_twice(crawl, process, "The witness closes" if is_closing else "shutting down gracefully")
     done = crawl.finish(process, balanced=False)
     assert "forcing unclean shutdown" in done.log
-    seen = {int(line.split()[0]) for line in witness.read_text().splitlines()}
+    seen = seen_by(witness)
     stored = {row[0] for row in table("select id from t")}
     logged = {int(number) for number in re.findall(r"\(not_kept\).* The row: {\"id\":(\d+)}", done.log)}
     assert len(logged) > 100, done.log
