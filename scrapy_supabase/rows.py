@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +14,7 @@ from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import Mode, Row, TableSpec
 from scrapy_supabase.remedies import lacks, unknown_columns
 from scrapy_supabase.schema import Schema
-from scrapy_supabase.values import CANNOT_ENCODE, NUL, SCALARS, encode_plain, encode_row, is_storable, text_of
+from scrapy_supabase.values import BACKSLASH, CANNOT_ENCODE, EXACT, NUL, encode_plain, encode_row, is_storable, text_of
 
 if TYPE_CHECKING:
     from scrapy_supabase.run import Run
@@ -24,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 Stamp = Callable[[Any, str], Any]  # item and table → value of a stamped column
 Routes = Mapping[type | None, TableSpec]  # class of item (None: any other) → its table
+
+_NOT_LIKE_IT = (KeyError, *CANNOT_ENCODE)
 
 
 class _Shape(msgspec.Struct, frozen=True):
@@ -91,8 +92,8 @@ class RowBuilder:
         """Return what takes items like this one, whose row has just been built and added, into `chunk`, or None.
 
         It returns False, with nothing done, for an item of any other kind, and where there is no room: that is to be
-        built and added. Nearly every item is a dict with the fields of the one before, and half of what it costs is
-        calls: so this makes none that it can do without.
+        built and added. Nearly every item is a dict with the fields of the one before. What it costs a crawl is mostly
+        the code that the processor has to fetch again for each of them: so this calls as little as it can.
         """
         recipe = self._recipes.get(type(item))
         if recipe is None or recipe.fields is not None or recipe.spec.columns or recipe.spec.stamps:
@@ -106,30 +107,27 @@ class RowBuilder:
         write, most_written = chunk.file.direct
         most_bytes = min(chunk.most_bytes, chunk.size + most_written)
         waiting = chunk.waiting
-        known_kinds: tuple[type, ...] = ()
-        floats: list[str] = []
+        count = len(names)
 
         def take(item: Any) -> bool:
-            nonlocal known_kinds, floats
-            if type(item) is not dict or tuple(item) != names:
+            if type(item) is not dict or len(item) != count:
                 return False
             if len(waiting) >= chunk.room or schema.version != version:
                 return False
-            kinds = tuple(map(type, item.values()))
-            if kinds != known_kinds:
-                if not SCALARS.issuperset(kinds):
-                    return False
-                known_kinds = kinds
-                floats = [name for name, kind in zip(names, kinds, strict=True) if kind is float]
-            for name in floats:
-                if not isfinite(item[name]):
-                    return False
             try:
+                for name in names:
+                    value = item[name]
+                    kind = type(value)
+                    if kind is float:
+                        if value - value != 0.0:  # not finite
+                            return False
+                    elif kind is not str and kind not in EXACT:
+                        return False
                 data = encode_plain(item)
-            except CANNOT_ENCODE:
+            except _NOT_LIKE_IT:
                 return False
             size = chunk.size + len(data) + 1
-            if (b"\\" in data and NUL in data) or size > most_bytes:
+            if (BACKSLASH in data and NUL in data) or size > most_bytes:
                 return False
             only = item[only_key] if only_key is not None else None
             text = str(only) if type(only) is int else _key_of(item, key)
