@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-import msgspec
-
 from scrapy_supabase.models import Chunk, Mode, Row
 
 # Items whose optional fields come and go make many column sets; each open chunk holds a file open.
@@ -35,24 +33,27 @@ class ChunkFile(Protocol):
         """No row follows. Files that are closed later come after this one."""
 
 
-class OpenChunk(msgspec.Struct):
+class OpenChunk:
     """A chunk that still takes rows.
 
     They line up in `waiting`, and are told apart by their keys later, all in one go. As long as there is `room` for so
     many that wait, and `size` does not exceed `most_bytes`, rows may be added without asking the chunker.
     """
 
-    table: str
-    columns: tuple[str, ...]
-    file: ChunkFile
-    opened: float
-    mode: Mode
-    most_bytes: int
-    room: int = 0
-    waiting: list[Row] = msgspec.field(default_factory=list)
-    rows: dict[Any, Row] = msgspec.field(default_factory=dict)  # by key, or by number where a row has none
-    size: int = 1  # of the request's body: brackets, and a comma a row
-    superseded: int = 0
+    def __init__(
+        self, table: str, columns: tuple[str, ...], file: ChunkFile, opened: float, mode: Mode, most_bytes: int
+    ) -> None:
+        self.table = table
+        self.columns = columns
+        self.file = file
+        self.opened = opened
+        self.mode = mode
+        self.most_bytes = most_bytes
+        self.room = 0
+        self.waiting: list[Row] = []
+        self.rows: dict[Any, Row] = {}  # by key, or by number where a row has none
+        self.size = 1  # of the request's body: brackets, and a comma a row
+        self.superseded = 0
 
     def add(self, row: Row) -> None:
         """Take a row of its table and columns."""

@@ -121,7 +121,7 @@ class RowBuilder:
                     if kind is float:
                         if value - value != 0.0:  # not finite
                             return False
-                    elif kind is not str and kind not in EXACT:
+                    elif kind is not str and kind is not int and kind not in EXACT:
                         return False
                 data = encode_plain(item)
             except _NOT_LIKE_IT:
