@@ -249,6 +249,7 @@ def test_without_a_spool_a_second_control_c_leaves_every_row_in_the_log(
         SUPABASE_URL=proxy.url,
         SUPABASE_SPOOL_DIR="@none",
         SUPABASE_CLOSE_TIMEOUT=60,
+        SUPABASE_CONCURRENT_UPLOADS=300,  # all there are: where items wait for the server, so does the close
     )
     assert eventually(lambda: len(proxy.seen) > 5)
     control_c_twice(crawl, process, "The witness closes" if is_closing else "shutting down gracefully")
