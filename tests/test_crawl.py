@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -269,12 +270,12 @@ def test_kill_9_leaves_what_was_not_confirmed_on_disk(
     pages = [[{"id": page * 10 + n} for n in range(10)] for page in range(30)]
     process = crawl.start({"pages": 30, "site": site(pages)}, SUPABASE_URL=proxy.url)
     spool = crawl.folder / "spool"
-    found: set[str] = set()
 
     def all_there() -> bool:
-        files = list(spool.glob("*/*.jsonl"))
-        found.update(line for path in files for line in path.read_text().splitlines()[1:] if line.endswith("}"))
-        return len(found) + int(table("select count(*) from t")[0][0]) >= 300
+        lines = [line for path in spool.glob("*/*.jsonl") for line in path.read_text().splitlines()[1:]]
+        kept = {json.loads(line)["id"] for line in lines if line.endswith("}")}
+        stored = {row[0] for row in table("select id from t")}
+        return len(stored) == 100 and len(kept | stored) == 300
 
     assert eventually(all_there)
     os.kill(process.pid, signal.SIGKILL)
