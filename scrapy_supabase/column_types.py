@@ -45,13 +45,15 @@ _KINDS = {
     "timestamp without time zone": "timestamp", "timestamp": "timestamp",
     "time without time zone": "time", "time with time zone": "time", "time": "time", "timetz": "time",
     "interval": "interval", "uuid": "uuid", "bytea": "bytea",
-    "json": "json", "jsonb": "json",
+    "json": "json", "jsonb": "json", "inet": "inet", "cidr": "cidr",
 }  # fmt: skip
 _FITS: dict[tuple[str, str], Fit] = {
     ("integer", "number"): Fit.GOOD,
     ("date", "timestamp"): Fit.GOOD,
     ("date", "timestamptz"): Fit.GOOD,
     ("timestamp", "timestamptz"): Fit.GOOD,
+    ("cidr", "inet"): Fit.GOOD,
+    ("inet", "cidr"): Fit.PERHAPS,  # an address with bits right of its mask is no network
     ("timestamptz", "timestamp"): Fit.PERHAPS,  # the offset is cut off
     ("timestamptz", "date"): Fit.PERHAPS,  # the time of day is
     ("timestamptz", "time"): Fit.PERHAPS,  # the day is
@@ -67,8 +69,9 @@ def fit(value_type: str, column_type: str) -> Fit:
         return Fit.GOOD
     if value.endswith("[]") and column.endswith("[]"):
         return fit(value[:-2], column[:-2])
-    # "12" is an integer, "twelve" is none; a bytea takes the letters of most texts, an interval a number of seconds.
-    if value == "text" or column in ("bytea", "interval") or (value == "json" and column.endswith("[]")):
+    # "12" is an integer, "twelve" is none; a bytea takes the letters of most texts, an interval a number of seconds, a
+    # cidr 10.0 for 10.0.0.0/16.
+    if value == "text" or column in ("bytea", "interval", "cidr") or (value == "json" and column.endswith("[]")):
         return Fit.PERHAPS
     return _FITS.get((value, column), Fit.NEVER)
 

@@ -45,7 +45,7 @@ class Inference:
         self.rows += 1
         for name, value in row.items():
             before = self._types.setdefault(name, None)
-            if value is not None and before != "jsonb":
+            if value is not None and value == value and before != "jsonb":  # NaN is stored as NULL
                 self._types[name] = _common(before, self._type_of(value))
 
     def add_all(self, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -22,6 +22,7 @@ import msgspec
 
 from scrapy_supabase.column_types import STAMP_TYPES
 from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.library_types import library_type
 from scrapy_supabase.models import TableSpec
 from scrapy_supabase.wording import sentence
 
@@ -142,6 +143,9 @@ def _described(hint: Any) -> _Described:
     for kind, sql_type in _SCALARS:
         if issubclass(hint, kind):
             return _Described(sql_type)
+    item_class: type = hint
+    if (known := library_type(item_class)) is not None:
+        return _Described(known.sql_type)
     from itemadapter import ItemAdapter
 
     return _Described("jsonb" if ItemAdapter.is_item_class(hint) else "")

@@ -14,7 +14,17 @@ from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import Mode, Row, TableSpec
 from scrapy_supabase.remedies import lacks, unknown_columns
 from scrapy_supabase.schema import Schema
-from scrapy_supabase.values import BACKSLASH, CANNOT_ENCODE, EXACT, NUL, encode_plain, encode_row, is_storable, text_of
+from scrapy_supabase.values import (
+    BACKSLASH,
+    CANNOT_ENCODE,
+    EXACT,
+    EXACT_IF,
+    NUL,
+    encode_plain,
+    encode_row,
+    is_storable,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from scrapy_supabase.run import Run
@@ -119,9 +129,11 @@ class RowBuilder:
                     value = item[name]
                     kind = type(value)
                     if kind is float:
-                        if value - value != 0.0:  # not finite
+                        if value - value != 0.0 and value == value:  # infinite
                             return False
-                    elif kind is not str and kind is not int and kind not in EXACT:
+                    elif kind is str or kind is int or kind in EXACT:
+                        continue
+                    elif kind not in EXACT_IF or not EXACT_IF[kind](value):
                         return False
                 data = encode_plain(item)
             except _NOT_LIKE_IT:
@@ -262,10 +274,13 @@ def _key_of(values: Mapping[str, Any], columns: tuple[str, ...]) -> str | None:
     """The text of the key's values; None where one is NULL, which equals nothing."""
     if len(columns) == 1:
         value = values[columns[0]]
-        if type(value) is int:
-            return str(value)
-        return None if value is None else text_of(value)
+        return str(value) if type(value) is int else text_of(value)
     if not columns:
         return None
-    parts = [values[column] for column in columns]
-    return None if None in parts else "\x1f".join(map(text_of, parts))
+    parts: list[str] = []
+    for column in columns:
+        text = text_of(values[column])
+        if text is None:
+            return None
+        parts.append(text)
+    return "\x1f".join(parts)

@@ -12,14 +12,18 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NewType
 
 import attrs
+import numpy as np
+import pandas as pd
 import psycopg
 import pydantic
 import pytest
 import scrapy
+import yarl
 from scrapy.settings import Settings
 
 from scrapy_supabase.column_types import Fit, fit
@@ -93,9 +97,39 @@ class TPage(scrapy.Item):
     title = scrapy.Field()
 
 
+@dataclasses.dataclass
+class TVisit:
+    """Types of other libraries."""
+
+    url: yarl.URL
+    page: pydantic.HttpUrl
+    file: Path
+    address: IPv4Address
+    network: IPv4Network
+    seen: pd.Timestamp
+    took: pd.Timedelta
+    at: np.datetime64
+    length: np.timedelta64
+    number: np.int64
+    large: np.uint64
+    ratio: np.float32
+    good: np.bool_
+    name: np.str_
+    vector: np.ndarray[Any, Any]
+    links: list[pydantic.HttpUrl]
+
+
 BOOK = TBookItem(
     "u", None, Price(Decimal("9.99")), State.USED, 1, ["a"], datetime(2026, 1, 1, tzinfo=UTC), date(2026, 1, 1),
     time(10), timedelta(hours=1), 1.5, 0.1, False, uuid.uuid4(), b"\x00\xff", "de", {"a": [1]}, {"b": 2},
+)  # fmt: skip
+
+PAGE = pydantic.TypeAdapter(pydantic.HttpUrl).validate_python("https://a.example/")
+VISIT = TVisit(
+    yarl.URL("https://a.example"), PAGE, Path("a"), IPv4Address("10.0.0.1"), IPv4Network("10.0.0.0/8"),
+    pd.Timestamp("2026-01-01", tz="UTC"), pd.Timedelta(minutes=-5), np.datetime64("2026-01-01T00:00"),
+    np.timedelta64(-5, "s"), np.int64(1), np.uint64(2**63), np.float32(0.5), np.bool_(True), np.str_("a"),
+    np.array([0.5, np.nan]), [PAGE],
 )  # fmt: skip
 
 
@@ -114,6 +148,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str, **settings: Any
         (TTag(1, "x"), []),
         (TPrice(shop="s", day=date(2026, 1, 1), amounts=[Decimal("1.10")]), []),
         (TPage(url="u", depth=1, title="t"), []),
+        (VISIT, ["--key", "url"]),
     ],
 )
 def test_a_table_takes_the_items_it_was_made_for(
@@ -164,6 +199,16 @@ def test_what_an_item_says_is_in_the_table(capsys: pytest.CaptureFixture[str]) -
         "grant select, insert, update on public.t_book to service_role;\n"
         "alter table public.t_book enable row level security;\n"
     )
+
+
+def test_types_of_other_libraries() -> None:
+    """What the crawl sends for their values is of these types."""
+    assert {one.name: one.sql_type for one in fields_of(TVisit) or ()} == {
+        "url": "text", "page": "text", "file": "text", "address": "inet", "network": "cidr",
+        "seen": "timestamp with time zone", "took": "interval", "at": "timestamp with time zone", "length": "interval",
+        "number": "bigint", "large": "numeric", "ratio": "double precision", "good": "boolean", "name": "text",
+        "vector": "jsonb", "links": "text[]",
+    }  # fmt: skip
 
 
 def test_the_settings_of_the_table_are_in_it(capsys: pytest.CaptureFixture[str], sql: Sql) -> None:
@@ -293,6 +338,7 @@ def test_a_table_without_a_key_takes_items_as_inserts(
         ([2**63 - 1], "bigint"),
         ([2**63], "numeric"),
         ([None], ""),
+        ([float("nan"), "a"], "text"),
     ],
 )
 def test_inferred_types(values: list[Any], expected: str) -> None:
@@ -370,6 +416,7 @@ VALUES: dict[str, Any] = {
     "timestamp with time zone": datetime(2026, 1, 1, 10, tzinfo=UTC), "date": date(2026, 1, 1),
     "time without time zone": time(10), "interval": timedelta(hours=1), "uuid": uuid.UUID(int=1), "bytea": b"\xff",
     "jsonb": {"a": 1}, "text[]": ["a"], "bigint[]": [1],
+    "inet": ip_address("10.0.0.1"), "cidr": ip_network("10.0.0.0/8"),
 }  # fmt: skip
 
 

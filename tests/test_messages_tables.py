@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+import numpy as np
 import pytest
+from parsel import Selector
+from scrapy.http import Response
 
 from scrapy_supabase.backends.postgres import PostgresBackend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
@@ -422,12 +425,32 @@ class Odd:
 ROUTES: dict[type | None, TableSpec] = {dict: TableSpec("t", columns={"name": "title"})}
 NESTED: list[Any] = []
 NESTED.append(NESTED)
+
+
+async def _title() -> str:
+    return "x"
+
+
+async def _titles() -> AsyncIterator[str]:
+    yield "x"
+
+
+LATER = _title()
+LATER.close()  # or Python says that it was never awaited
+LINK = Selector("<a>")
 ODD_ITEMS: Sequence[tuple[str, Any]] = (
     ("An item class without a table", Odd()),
     ("A field's name that is a number", {"id": 1, 5: "x"}),
     ("Two fields of an item for one column", {"id": 1, "name": "x", "title": "y"}),
     ("A value that cannot be stored", {"id": 1, "title": Odd()}),
     ("A value that contains itself", {"id": 1, "title": NESTED}),
+    ("A selector without .get()", {"id": 1, "title": LINK.css("a")}),
+    ("A response", {"id": 1, "title": Response("https://shop.example")}),
+    ("A generator", {"id": 1, "title": (title for title in "xy")}),
+    ("A generator that must be awaited", {"id": 1, "title": _titles()}),
+    ("A coroutine that was not awaited", {"id": 1, "title": LATER}),
+    ("A number of numpy with more digits than PostgreSQL takes", {"id": 1, "title": np.longdouble(1)}),
+    ("A duration of months", {"id": 1, "title": np.timedelta64(5, "M")}),
 )
 
 

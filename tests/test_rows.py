@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import datetime as dt
-import decimal
-import enum
 import json
 import math
 import uuid
@@ -13,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import scrapy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,72 +23,17 @@ from tests.fix_project import MakeLine
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 
-class Colour(enum.Enum):
-    """An enum."""
-
-    RED = "red"
-
-
-class Unit(float):
-    """A number that is more than a number."""
-
-
-@dataclasses.dataclass
-class Point:
-    """A nested item."""
-
-    x: int
-    data: bytes = b"\x01"
-
-
-class Thing(scrapy.Item):
-    """A Scrapy item."""
-
-    id = scrapy.Field()
-    where = scrapy.Field()
-
-
-VALUES: list[tuple[str, Any, Any]] = [
-    ("text", "é\U0001f600", "é\U0001f600"),
-    ("text", "a\x00b\ud800c", "abc"),
-    ("numeric", decimal.Decimal("1.10"), decimal.Decimal("1.10")),
-    ("numeric", 2**80, decimal.Decimal(2**80)),
-    ("double precision", math.nan, math.nan),
-    ("double precision", -math.inf, -math.inf),
-    ("double precision", Unit(1.5), 1.5),
-    ("date", dt.date(2026, 2, 3), dt.date(2026, 2, 3)),
-    ("time", dt.time(4, 5, 6), dt.time(4, 5, 6)),
-    ("interval", dt.timedelta(days=1, seconds=2.5), dt.timedelta(days=1, seconds=2.5)),
-    ("timestamp", dt.datetime(2026, 2, 3, 4, 5), dt.datetime(2026, 2, 3, 4, 5)),
-    ("uuid", uuid.UUID(int=5), uuid.UUID(int=5)),
-    ("text", Colour.RED, "red"),
-    ("bytea", b"\x00\xff", b"\x00\xff"),
-    ("boolean", True, True),
-    ("text[]", ("a", None), ["a", None]),
-    ("int[]", {7}, [7]),
-    ("jsonb", {"p": Point(1), 2: [math.inf, b"\x01"]}, {"p": {"x": 1, "data": "\\x01"}, "2": ["Infinity", "\\x01"]}),
-    ("jsonb", [Thing(id=1, where={"a": "\x00"})], [{"id": 1, "where": {"a": ""}}]),
-]
-
-
-@pytest.mark.parametrize(("kind", "value", "stored"), VALUES, ids=[f"{k}-{n}" for n, (k, _, _) in enumerate(VALUES)])
-def test_values_arrive_as_they_are(sql: Sql, line: MakeLine, kind: str, value: Any, stored: Any) -> None:
-    """Sent through the REST API and read back from the database."""
+@pytest.mark.parametrize(
+    ("kind", "value", "stored"),
+    [("text", "a\x00b\ud800c", "abc"), ("jsonb", [{"id": 1, "where": {"a": "\x00"}}], [{"id": 1, "where": {"a": ""}}])],
+)
+def test_what_cannot_be_stored_is_removed(sql: Sql, line: MakeLine, kind: str, value: Any, stored: Any) -> None:
+    """NUL and lone surrogates, and that is counted."""
     sql(f"create table t (id bigint primary key, v {kind}); grant all on t to service_role")
     made = line()
-    outcome = made.upload({"id": 1, "v": value})
-    assert outcome.rejections == ()
-    ((found,),) = sql("select v from t")
-    assert found == stored or (math.isnan(found) and math.isnan(stored))
-    assert made.cleaned == (["t"] if has_nul(value) else [])
-
-
-def has_nul(value: Any) -> bool:
-    """Whether a NUL is anywhere in the value."""
-    if isinstance(value, str):
-        return "\x00" in value
-    inner = value.values() if isinstance(value, (dict, Thing)) else value if isinstance(value, (list, tuple)) else ()
-    return any(map(has_nul, inner))
+    assert made.upload({"id": 1, "v": value}).rejections == ()
+    assert sql("select v from t") == [(stored,)]
+    assert made.cleaned == ["t"]
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
@@ -151,7 +91,7 @@ def test_items_that_cannot_become_rows(item: dict[Any, Any], code: str, field: s
 
 
 @pytest.mark.parametrize("odd", ["\ud800", "\x00"])
-@pytest.mark.parametrize(("value", "stored"), [(math.nan, "NaN"), (-math.inf, "-Infinity"), (b"\x01", "\\x01")])
+@pytest.mark.parametrize(("value", "stored"), [(math.nan, None), (-math.inf, "-Infinity"), (b"\x01", "\\x01")])
 def test_text_that_is_cleaned_changes_no_other_field(odd: str, value: Any, stored: str) -> None:
     """What PostgreSQL reads for a value does not depend on the text beside it."""
     data, cleaned = encode_row({"a": f"a{odd}b", "v": value, Name(f"c{odd}"): {Name(f"d{odd}"): 1}})
