@@ -144,14 +144,15 @@ class Effort(msgspec.Struct):
     seconds: float = 0.0
     errors: Counter[str] = msgspec.field(default_factory=Counter)
     overloads: int = 0  # answers that say that the server has too much to do
-    too_large: int = 0  # and those that fewer rows at once may help against
+    too_large: int = 0  # answers that refuse a request for its size
+    timeouts: int = 0  # a gateway gave up waiting: fewer rows at once may help
 
     def count(self, error: ServerError, rows: int) -> None:
         """An answer to a request with so many rows was no success."""
         self.errors[error.code] += 1
         if isinstance(error, TransientError):
             self.overloads += error.overload
-            self.too_large += error.splittable and rows > 1
+            self.timeouts += error.splittable and rows > 1
         elif isinstance(error, TooLargeError):
             self.too_large += 1
 

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from scrapy_supabase.limits import SizeLimit
 from scrapy_supabase.models import Outcome
 from scrapy_supabase.wording import counted
 
@@ -29,6 +30,8 @@ class Pace:
         self.rows = rows
         self._most_uploads = uploads
         self._most_rows = most_rows
+        self._rows_limit: SizeLimit | None = None
+        self._has_failed = False  # before, chunks double
         self._adapts_rows = most_rows > rows
         self._clock = clock
         self._slowed = self._shrunk = float("-inf")  # when that was
@@ -60,12 +63,28 @@ class Pace:
 
     def _fit_rows(self, outcome: Outcome, began: float, now: float) -> None:
         effort, number = outcome.effort, len(outcome.chunk.rows)
-        if effort.too_large:
+        if effort.too_large or effort.timeouts:
             if began >= self._shrunk:
-                self._shrunk = now
-                self.rows = self._most_rows = max(min(self.rows, number) // 2, 1)
+                self._shrink_rows(min(self.rows, number), refused=effort.too_large > 0)
+                self._shrunk, self._has_failed = now, True
                 logger.info(
                     "A chunk of %d rows was too much: %s a chunk from now on.", number, counted(self.rows, "row")
                 )
         elif number >= self.rows and outcome.uploaded == number and effort.requests == 1 and effort.seconds <= _QUICK:
-            self.rows = min(2 * self.rows, self._most_rows)
+            self._grow_rows(number)
+
+    def _shrink_rows(self, size: int, *, refused: bool) -> None:
+        if self._rows_limit is None:
+            self._rows_limit = SizeLimit.after(size, refused=refused)
+        else:
+            self._rows_limit.shrink(size, refused=refused)
+        self.rows = min(self.rows, self._rows_limit.largest)
+
+    def _grow_rows(self, stored: int) -> None:
+        if self._rows_limit is not None:
+            if not self._rows_limit.grow(stored):
+                self.rows = min(self._rows_limit.largest, self._most_rows)
+                return
+            self._rows_limit = None
+        more = max(self.rows // 8, 1) if self._has_failed else self.rows
+        self.rows = min(self.rows + more, self._most_rows)

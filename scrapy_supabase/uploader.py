@@ -27,6 +27,7 @@ from scrapy_supabase.errors import (
     fatal,
     is_policy_violation,
 )
+from scrapy_supabase.limits import RequestLimits
 from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, Row
 from scrapy_supabase.remedies import grant_sql, lacks, policy_sql, unique_index_sql, unknown_columns
 from scrapy_supabase.retry import Patience, Retrying
@@ -103,13 +104,13 @@ class Uploader:
         self._delay = delay
         self._patience = patience
         self._clock = clock
-        self._largest: dict[str, int] = {}  # table → bytes of rows that one request may carry
+        self._limits = RequestLimits()
         self._stored: set[str] = set()  # tables that have taken a row
         self._warned_of_doubles: set[str] = set()
 
     def begin(self, chunk: Chunk) -> BegunUpload | None:
         """Send the request for `chunk` as far as that needs no waiting; None where it does, or is no plain case."""
-        if chunk.table in self._largest:
+        if self._limits.most(chunk.rows) < len(chunk.rows):
             return None
         started = self._clock()
         try:
@@ -122,6 +123,7 @@ class Uploader:
     def stored(self, begun: BegunUpload) -> Outcome:
         """Return the outcome of a begun upload that was stored as it was."""
         self._stored.add(begun.chunk.table)
+        self._limits.stored(begun.rows)
         # The answer may have come a while before somebody looked.
         seconds = max(self._clock() - begun.started - begun.request.silence(), 0.0)
         effort = Effort(requests=1, request_bytes=len(begun.write.body), seconds=seconds)
@@ -130,8 +132,7 @@ class Uploader:
     def upload(self, chunk: Chunk, begun: BegunUpload | None = None) -> Outcome:
         """Upload `chunk`, or go on with what was `begun`; never raises for what a server says."""
         started = begun.started if begun else self._clock()
-        portions = [chunk.rows] if begun else self._portions(chunk)
-        work = Work(chunk, [Piece(rows) for rows in reversed(portions)], begun)
+        work = Work(chunk, [Piece(chunk.rows)], begun)
         while work.pieces:
             self._try(work, work.pieces.pop())
         if not work.uploaded and not work.fatal and work.rejections:
@@ -151,26 +152,14 @@ class Uploader:
         except ServerError:
             pass  # whatever it says of the table, it is there
 
-    def _portions(self, chunk: Chunk) -> list[tuple[Row, ...]]:
-        """Divide the rows of `chunk` by what was too large before."""
-        largest = self._largest.get(chunk.table)
-        if largest is None:
-            return [chunk.rows]
-        portions: list[list[Row]] = [[]]
-        size = 0
-        for row in chunk.rows:
-            if portions[-1] and size + len(row.data) > largest:
-                portions.append([])
-                size = 0
-            portions[-1].append(row)
-            size += len(row.data)
-        return [tuple(portion) for portion in portions]
-
     def _try(self, work: Work[BegunUpload], piece: Piece) -> None:
         rows = piece.rows
         if len(rows) > 1 and piece.refused_before == work.refused:
             work.split(rows, one_is_bad=True)
             return
+        if work.begun is None and (most := self._limits.most(rows)) < len(rows):
+            work.pieces.append(Piece(rows[most:]))
+            rows = rows[:most]
         try:
             self._store(work, rows)
         except _RefusedRowsError as refused:
@@ -187,12 +176,12 @@ class Uploader:
                 work.refuse(rows[0], error)
                 return
             if isinstance(error, TooLargeError):
-                self._remember_size(rows)
+                self._limits.too_large(rows, refused=True)
             # 21000: two rows are the same key to the server (1 and 1.0); each alone may be good.
             work.split(rows, one_is_bad=isinstance(error, BadRowsError) and error.code != "21000")
         except TransientError as error:
             if error.splittable and len(rows) > 1 and self._patience.allows(self._delay):
-                self._remember_size(rows)
+                self._limits.too_large(rows, refused=False)
                 self._count_retry(work, rows, error)
                 self._patience.sleep(max(self._delay, error.retry_after or 0.0))
                 work.split(rows, one_is_bad=False)
@@ -206,9 +195,7 @@ class Uploader:
         else:
             work.uploaded += len(rows)
             self._stored.add(work.chunk.table)
-
-    def _remember_size(self, rows: tuple[Row, ...]) -> None:
-        self._largest[rows[0].table] = sum(len(row.data) for row in rows) // 2
+            self._limits.stored(rows)
 
     def _store(self, work: Work[BegunUpload], rows: tuple[Row, ...]) -> None:
         """Store `rows` in one request, after as many as it takes to find out how. Raises what is about the rows."""

@@ -381,7 +381,7 @@ def test_a_chunk_too_large_is_halved_and_the_size_remembered(books: Sql, line: M
     proxy.always = at_most_two
     made = line(url=proxy.url)
     outcome = made.upload(*items(*range(10, 18)))
-    assert (outcome.uploaded, outcome.effort.errors["http_413"]) == (8, 3)
+    assert (outcome.uploaded, outcome.effort.errors["http_413"]) == (8, 2)
     again = made.upload(*items(*range(20, 28)))
     assert (again.uploaded, again.effort.errors, again.effort.requests) == (8, {}, 4)
 

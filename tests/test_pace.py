@@ -26,15 +26,18 @@ class World:
         self.pace = Pace(**{"uploads": 8, "rows": 100, "most_rows": 1000, **options}, clock=lambda: self.now)
 
     def ends(
-        self, rows: int = 100, seconds: float = 0.1, requests: int = 1, overloads: int = 0, too_large: int = 0
+        self,
+        rows: int = 100,
+        seconds: float = 0.1,
+        requests: int = 1,
+        overloads: int = 0,
+        too_large: int = 0,
+        timeouts: int = 0,
     ) -> bool:
         """A chunk that began `seconds` ago comes to an end now."""
         chunk = Chunk(1, (Row("t", ("id",), None, b"{}"),) * rows, "1.jsonl")
-        return self.pace.took(
-            Outcome(
-                chunk, rows, effort=Effort(requests=requests, overloads=overloads, too_large=too_large, seconds=seconds)
-            )
-        )
+        effort = Effort(requests=requests, overloads=overloads, too_large=too_large, timeouts=timeouts, seconds=seconds)
+        return self.pace.took(Outcome(chunk, rows, effort=effort))
 
 
 def test_a_busy_server_gets_half_as_much_at_once() -> None:
@@ -79,19 +82,51 @@ def test_others_tell_nothing_about_larger_chunks(chunk: dict[str, Any]) -> None:
     assert world.pace.rows == 100
 
 
-def test_chunks_that_are_too_much_are_halved_for_good() -> None:
-    """Once for all that were in flight."""
+@pytest.mark.parametrize(
+    ("failure", "chunks"), [({"timeouts": 1}, 4), ({"too_large": 1}, 64)], ids=["timed out", "refused"]
+)
+def test_chunks_that_are_too_much_are_halved_and_grow_again(failure: dict[str, int], chunks: int) -> None:
+    """Halved once for all that were in flight; by an eighth after a success, or sixteen where the server refused it."""
     world = World()
     for _ in range(3):
         world.ends(rows=world.pace.rows)
     assert world.pace.rows == 800
     world.now += 1
     for _ in range(3):
-        world.ends(rows=800, too_large=1, requests=3, seconds=0.5)
-    assert world.pace.rows == 400
-    for _ in range(3):
-        world.ends(rows=400)
-    assert world.pace.rows == 400
+        world.ends(rows=800, requests=3, seconds=0.5, **failure)
+    found = [world.pace.rows]
+    while world.pace.rows < 800:
+        world.ends(rows=world.pace.rows)
+        found.append(world.pace.rows)
+    assert sorted(set(found)) == [400, 500, 600, 700, 800]
+    assert len(found) - 1 == chunks
+
+
+def test_chunks_never_double_again_after_a_failure() -> None:
+    """The size that failed is stored, and larger ones are tried by small steps."""
+    world = World()
+    for _ in range(2):
+        world.ends(rows=world.pace.rows)
+    world.now += 1
+    world.ends(rows=400, timeouts=1)
+    found = []
+    while world.pace.rows < 1000:
+        world.ends(rows=world.pace.rows)
+        found.append(world.pace.rows)
+    assert found == [250, 300, 350, 400, 450, 506, 569, 640, 720, 810, 911, 1000]
+
+
+def test_chunks_that_a_server_never_takes_are_tried_ever_more_rarely() -> None:
+    """504 above 300 rows: of a thousand chunks, a handful."""
+    world = World()
+    failures = 0
+    for _ in range(1000):
+        world.now += 1
+        failed = world.pace.rows > 300
+        failures += failed
+        world.ends(rows=world.pace.rows, timeouts=int(failed))
+    assert failures <= 11
+    assert 250 <= world.pace.rows <= 350
 
 
 def test_a_number_means_that_number() -> None:
@@ -103,24 +138,24 @@ def test_a_number_means_that_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "overloads", "too_large"),
+    ("error", "overloads", "too_large", "timeouts"),
     [
-        (classify(429, b"<h1>slow down</h1>"), 1, 0),
-        (classify(503, b'{"code": "PGRST001", "message": "no database"}'), 1, 0),
-        (classify(504, b'{"code": "PGRST003", "message": "timed out acquiring connection"}'), 1, 0),
-        (classify_sql("53300", "too many connections"), 1, 0),
-        (classify(504, b"<h1>Gateway time-out</h1>"), 0, 1),
-        (classify(413, b""), 0, 1),
-        (classify_sql("57014", "canceling statement due to statement timeout"), 0, 1),
-        (classify_sql("40P01", "deadlock detected"), 0, 0),
-        (classify_sql("23505", "duplicate key"), 0, 0),
+        (classify(429, b"<h1>slow down</h1>"), 1, 0, 0),
+        (classify(503, b'{"code": "PGRST001", "message": "no database"}'), 1, 0, 0),
+        (classify(504, b'{"code": "PGRST003", "message": "timed out acquiring connection"}'), 1, 0, 0),
+        (classify_sql("53300", "too many connections"), 1, 0, 0),
+        (classify(504, b"<h1>Gateway time-out</h1>"), 0, 0, 1),
+        (classify(413, b""), 0, 1, 0),
+        (classify_sql("57014", "canceling statement due to statement timeout"), 0, 1, 0),
+        (classify_sql("40P01", "deadlock detected"), 0, 0, 0),
+        (classify_sql("23505", "duplicate key"), 0, 0, 0),
     ],
 )
-def test_which_answers_say_so(error: Any, overloads: int, too_large: int) -> None:
+def test_which_answers_say_so(error: Any, overloads: int, too_large: int, timeouts: int) -> None:
     """By status and code."""
     effort = Effort()
     effort.count(error, 100)
-    assert (effort.overloads, effort.too_large) == (overloads, too_large)
+    assert (effort.overloads, effort.too_large, effort.timeouts) == (overloads, too_large, timeouts)
 
 
 @pytest.fixture
