@@ -28,8 +28,18 @@ def rights(mode: Mode) -> str:
     return {Mode.UPSERT: "select, insert, update", Mode.IGNORE: "select, insert", Mode.INSERT: "insert"}[mode]
 
 
-def unique_index_sql(schema: Schema, table: str) -> str:
-    """The unique index that an upsert on the key needs."""
+def unique_index_sql(schema: Schema, table: str, error: ServerError | None = None) -> str:
+    """The unique index that an upsert on the key needs. `error` is what was said to an upsert.
+
+    A deferrable constraint is in the way even of another index for the same columns (measured); its name is the one
+    that PostgreSQL gives, as the answer does not tell it.
+    """
+    if error is not None and error.code == "55000":
+        key, info = schema.key(table), schema.info(table)
+        primary = info is not None and key == info.primary_key
+        constraint = f"{table}_pkey" if primary else f"{'_'.join((table, *key))}_key"
+        change = f"DROP CONSTRAINT {identifier(constraint)}, ADD {'PRIMARY KEY' if primary else 'UNIQUE'}"
+        return f"ALTER TABLE {qualified(schema, table)} {change} ({columns(key)});"
     return f"CREATE UNIQUE INDEX ON {qualified(schema, table)} ({columns(schema.key(table))});"
 
 

@@ -78,7 +78,7 @@ class SchemaCheck:
             for spec in self._schema.specs.values():
                 self.check(spec)
         except TransientError as error:
-            remedy = "Check that the project is up, and SUPABASE_URL or SUPABASE_DB_URL."
+            remedy = error.remedy or "Check that the project is up, and SUPABASE_URL or SUPABASE_DB_URL."
             raise fatal(error, "supabase_unavailable", remedy) from error
 
     def learn(self) -> None:
@@ -157,12 +157,12 @@ class SchemaCheck:
                 else:
                     self._say_unknown(table, (error.column,))
             except UpsertRefusedError as error:
-                self._fall_back(spec, error, "supabase_no_unique_index", unique_index_sql(schema, table))
+                self._fall_back(spec, error, "supabase_no_unique_index", unique_index_sql(schema, table, error))
             except FatalError as error:
-                if error.reason == "supabase_no_table" and not waited:
+                if error.stale_schema and not waited:
                     waited = True  # a table made a moment ago is not in the server's schema cache yet
                     self._patience.sleep(2 * self._delay)
-                elif error.code == "42501":
+                elif error.reason == "supabase_permission_denied":
                     remedy = grant_sql(schema, table, error)
                     if mode is Mode.INSERT or not self._may_insert(table, columns):
                         raise fatal(error, error.reason, f"Run: {remedy}") from error

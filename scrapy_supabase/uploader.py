@@ -187,7 +187,7 @@ class Uploader:
                 work.split(rows, one_is_bad=False)
             else:
                 logger.warning("%s: not uploaded yet: %s Its rows are kept.", work.chunk, error)
-                work.gone = None if error.internal else error
+                work.gone = None if error.is_there else error
                 work.give_up(rows)
         except FatalError as error:
             work.fatal = error
@@ -209,9 +209,10 @@ class Uploader:
             except SchemaDriftError as error:
                 self._drop(rows, write.columns, error)
             except UpsertRefusedError as error:
+                remedy = unique_index_sql(self._schema, table, error)
                 if mode is Mode.INSERT or not self._schema.insert_fallback:
-                    raise fatal(error, "supabase_no_unique_index", self._index_remedy(table)) from error
-                self._fall_back(work, error, self._index_remedy(table))
+                    raise fatal(error, "supabase_no_unique_index", remedy) from error
+                self._fall_back(work, error, remedy)
             except BadRowsError as error:
                 # A policy may let these rows in as an insert and not as an upsert. Only their insert can tell.
                 if mode is Mode.INSERT or not is_policy_violation(error.code, error.message):
@@ -221,7 +222,7 @@ class Uploader:
                 self._fall_back(work, error, policy_sql(self._schema, table, "select", "update"))
                 return
             except FatalError as error:
-                if error.code != "42501":
+                if error.reason != "supabase_permission_denied":
                     raise
                 remedy = grant_sql(self._schema, table, error)
                 # Rights to something else, such as a sequence, are asked for by rows only.
@@ -279,13 +280,13 @@ class Uploader:
         policy = Retrying(self._attempts, self._delay, self._patience, before_sleep)
         try:
             policy(attempt)
-        except FatalError as error:
-            # A table made a moment ago is not in the server's schema cache yet.
-            if error.reason != "supabase_no_table" or work.waited_for_schema:
+        except ServerError as error:
+            # A table or column made a moment ago is not in the server's schema cache yet.
+            if not error.stale_schema or work.waited_for_schema:
                 raise
             work.waited_for_schema = True
             logger.warning(
-                "%s: the server does not know the table (yet): %s Next try in %.1f s.",
+                "%s: the server may not know the table as it is now: %s Next try in %.1f s.",
                 *(work.chunk, error.answer, 2 * self._delay),
             )
             self._patience.sleep(2 * self._delay)
@@ -342,9 +343,6 @@ class Uploader:
         table = work.chunk.table
         if self._schema.fall_back(table):
             logger.warning(UPSERTS_REFUSED, table, error.answer, remedy)
-
-    def _index_remedy(self, table: str) -> str:
-        return unique_index_sql(self._schema, table)
 
     def _insert_instead(self, work: Work[BegunUpload], rows: tuple[Row, ...], write: Write) -> bool:
         """Store `rows` by a plain insert. False where that is refused, too."""

@@ -14,8 +14,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from scrapy_supabase.answers import classify_connection
 from scrapy_supabase.backends.postgres import PostgresBackend
-from scrapy_supabase.errors import FatalError, TransientError, classify_connection
+from scrapy_supabase.errors import FatalError, TransientError
 from scrapy_supabase.models import Mode, Outcome
 from tests.fix_crawl import Crawler
 from tests.fix_project import Line, MakeLine, Project

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from scrapy_supabase import errors, pytest_plugin, settings
+from scrapy_supabase.answers import classify
 from scrapy_supabase.commands import NAMES, module_of
 from scrapy_supabase.ddl import ledger_sql, snapshots_sql
 from scrapy_supabase.models import Chunk, Effort, Mode, Origin, Outcome, Rejection, Row
@@ -204,11 +205,11 @@ def test_answers_are_classified_as_the_page_says() -> None:
 def classified(code: str) -> errors.ServerError:
     """What becomes of an answer with that code, where `\u2026` is any end."""
     if code.startswith("http_"):
-        return errors.classify(int(code.removeprefix("http_")), b"")
+        return classify(int(code.removeprefix("http_")), b"")
     code = code.replace("\u2026", "").ljust(8 if code.startswith("PGRST") else 5, "0")
     names = {"PGRST204": "Could not find the 'a' column of 't'", "42703": 'column "a" does not exist'}
     body = {"code": code, "message": names.get(code, 'column "a"')}
-    return errors.classify(400, json.dumps(body).encode())
+    return classify(400, json.dumps(body).encode())
 
 
 @pytest.mark.parametrize(

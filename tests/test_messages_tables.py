@@ -28,6 +28,7 @@ from tests.fault_proxy import FaultProxy
 from tests.fix_project import Line, MakeLine, Project
 from tests.messages import Said, of_records
 from tests.polling import eventually
+from tests.refusing_server import RefusingServer
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens there
@@ -71,6 +72,10 @@ CASES = (
     Case("Conflict columns without a unique index", KEYED, options={"on_conflict": ("title",)}, mends=True),
     Case("Conflict columns without a unique index, and SUPABASE_INSERT_FALLBACK is False", KEYED,
          options={"on_conflict": ("title",), "fallback": False}, mends=True),
+    Case("Conflict columns with a deferrable constraint", "create table t (id bigint, title text unique deferrable); "
+         f"{ALL}", [{"id": 1, "title": "x"}], {"on_conflict": ("title",)}, mends=True),
+    Case("A primary key that is deferrable", f"create table t (id bigint primary key deferrable, title text); {ALL}",
+         [{"id": 1, "title": "x"}], mends=True),
     Case("Conflict columns that the table lacks", KEYED, options={"on_conflict": ("isbn",)}),
     Case("A table without a primary key", f"create table t (title text); {ALL}"),
     Case("A key that may not read the schema", KEYED, anon=True),
@@ -218,6 +223,9 @@ ANSWERS: Sequence[tuple[str, faults.Fault]] = (
     ("404 of something that is not the API", faults.answers(404, "<h1>Not found</h1>")),
     ("A redirect", faults.answers(301, None, Location="https://www.example.com/home?x=1")),
     ("540: the project is paused", faults.answers(540, "<h1>Project paused</h1>")),
+    ("414: the request line is too long", faults.answers(414, "<h1>Request-URI Too Large</h1>")),
+    ("A role that the server may not use", faults.answers(403, {
+        "code": "42501", "message": 'permission denied to set role "web"'})),
     ("An answer that nobody knows", faults.answers(418, {"message": "I'm a teapot"})),
     ("An answer without a word", faults.answers(418, "")),
     ("The schema is not exposed", faults.answers(406, {"code": "PGRST106", "message": "Invalid schema: shop",
@@ -347,8 +355,7 @@ def test_a_database_that_may_not_be_connected_to(said: Said, project: Project) -
         backend.describe()
     backend.close()
     assert "wr0ng-secret" not in str(raised.value)
-    text = re.sub(r'server at "[^"]*", port \d+', 'server at "<address>", port <port>', str(raised.value))
-    said("A wrong database password", f"{raised.value.reason}: {text}")
+    said("A wrong database password", f"{raised.value.reason}: {without_address(raised.value)}")
 
 
 @pytest.mark.usefixtures("snapshots")
@@ -461,3 +468,40 @@ def test_an_item_that_is_no_row(how: str, item: Any, said: Said, caplog: pytest.
     with pytest.raises(ItemError) as raised:
         builder.build(item)
     said(how, of_records(caplog), f"rejected {raised.value.code}: {raised.value}")
+
+
+REFUSALS = (
+    ("A pooler that does not know the project", "(ENOTFOUND) tenant/user postgres.abcdefgh not found"),
+    ("A connection that is not encrypted", "(ESSLREQUIRED) SSL connection is required for user: postgres"),
+    ("An address that is not allowed", "(EADDRNOTALLOWED) address not in tenant allow_list: {127, 0, 0, 1}"),
+    ("A project that is blocked", "(EBANNED) tenant is banned: abuse"),
+    ("A pooler that is full", "(EMAXCLIENTSESSION) max clients reached in session mode"),
+)
+
+
+@pytest.mark.parametrize(("how", "words"), REFUSALS, ids=[how for how, _ in REFUSALS])
+def test_a_connection_that_is_refused(how: str, words: str, said: Said) -> None:
+    """By Supavisor, in its own words."""
+    with RefusingServer(words) as server:
+        said(how, at_open(f"postgresql://postgres@127.0.0.1:{server.port}/postgres?sslmode=prefer"))
+
+
+def test_a_direct_host(said: Said) -> None:
+    """Its addresses are IPv6 addresses: the pooler is named."""
+    message = at_open("postgresql://postgres@db.nosuchprojectatall.supabase.co/postgres")
+    said("A direct host that cannot be reached", re.sub(r"08001: .* Copy", "08001: <words>. Copy", message))
+
+
+def at_open(url: str) -> str:
+    """What is said when the tables are checked over a database connection."""
+    backend = PostgresBackend(url)
+    schema = Schema({"t": TableSpec("t", Mode.UPSERT)})
+    with pytest.raises(FatalError) as raised:
+        SchemaCheck(backend, schema, {}, attempts=1, delay=0.01, patience=Patience()).run()
+    backend.close()
+    return f"{raised.value.reason}: {without_address(raised.value)}"
+
+
+def without_address(error: FatalError) -> str:
+    """Its words, the same on each machine."""
+    return re.sub(r'server at "[^"]*"( \([^)]*\))?, port \d+', 'server at "<address>", port <port>', str(error))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scrapy_supabase.errors import classify, classify_sql
+from scrapy_supabase.answers import classify, classify_sql
 from scrapy_supabase.models import Chunk, Effort, Outcome, Row
 from scrapy_supabase.pace import Pace
 from tests import fault_proxy as faults
@@ -141,7 +141,7 @@ def test_a_number_means_that_number() -> None:
     ("error", "overloads", "too_large", "timeouts"),
     [
         (classify(429, b"<h1>slow down</h1>"), 1, 0, 0),
-        (classify(503, b'{"code": "PGRST001", "message": "no database"}'), 1, 0, 0),
+        (classify(503, b'{"code": "PGRST001", "message": "no database"}'), 0, 0, 0),
         (classify(504, b'{"code": "PGRST003", "message": "timed out acquiring connection"}'), 1, 0, 0),
         (classify_sql("53300", "too many connections"), 1, 0, 0),
         (classify(504, b"<h1>Gateway time-out</h1>"), 0, 0, 1),

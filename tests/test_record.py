@@ -15,7 +15,8 @@ import msgspec
 import pytest
 from scrapy.settings import Settings
 
-from scrapy_supabase.errors import classify, fatal
+from scrapy_supabase.answers import classify
+from scrapy_supabase.errors import fatal
 from scrapy_supabase.histogram import Histogram
 from scrapy_supabase.last_run import (
     FILE,

@@ -75,7 +75,7 @@ class Backend(Protocol):
         """Send a write, as far as that needs no waiting; None where it does. Never raises for what a server does."""
 
     def write(self, write: Write) -> None:
-        """Store the rows, all or none. Raises `ServerError`, classified by `errors.classify`."""
+        """Store the rows, all or none. Raises `ServerError`, classified by `answers.classify`."""
 
     def describe(self) -> Mapping[str, TableInfo] | None:
         """Return what is known of every table this key may see, or None where the server does not tell."""

@@ -22,10 +22,11 @@ import msgspec
 import psycopg
 from psycopg import conninfo, pq
 
+from scrapy_supabase.answers import classify_connection, classify_sql
 from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, Write
 from scrapy_supabase.backends.catalog import CATALOG_SQL, CatalogTable
 from scrapy_supabase.backends.idle import IdleConnections, silence
-from scrapy_supabase.errors import ServerError, TransientError, classify_connection, classify_sql
+from scrapy_supabase.errors import ServerError, TransientError
 from scrapy_supabase.models import Mode
 from scrapy_supabase.sql import BulkInsert, array_literal, quote
 
@@ -84,7 +85,7 @@ class PostgresBackend:
             self._idle.put(link)
             return None
         try:
-            return _Sent(self._idle, link, self._timeout, sql, [write.body])
+            return _Sent(self._idle, link, self._timeout, sql, [write.body], table=write.table)
         except psycopg.Error:
             link.close()  # nothing was sent that a server could have acted on
             return None
@@ -97,9 +98,9 @@ class PostgresBackend:
             sql = self._statements[shape] = self._statement(write)
         link = self._idle.take() or self._connect()
         if link.direct and sql not in link.prepared:
-            self._prepare(link, sql)
+            self._prepare(link, sql, write.table)
             link = self._idle.take() or self._connect()
-        self._send(link, sql, [write.body]).finish()
+        self._send(link, sql, [write.body], table=write.table).finish()
 
     def describe(self) -> Mapping[str, TableInfo]:
         """Read the catalog."""
@@ -130,7 +131,8 @@ class PostgresBackend:
                 raise classify_connection(str(error).strip()) from error
             diag = error.diag
             raise classify_sql(
-                error.sqlstate, diag.message_primary or "", diag.message_detail, diag.message_hint
+                *(error.sqlstate, diag.message_primary or "", diag.message_detail, diag.message_hint),
+                table=write.table,
             ) from error
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
@@ -154,7 +156,7 @@ class PostgresBackend:
         table = self._tables.get(write.table) if self._tables else None
         table = table or self._read_catalog().get(write.table)
         if table is None:
-            raise classify_sql("42P01", f"Could not find the table '{self._schema}.{write.table}'")
+            raise classify_sql("42P01", f"Could not find the table '{self._schema}.{write.table}'", table=write.table)
         for column in write.columns:
             if column not in table.types:
                 raise classify_sql("42703", f"column {quote(column)} of relation {quote(write.table)} does not exist")
@@ -172,17 +174,19 @@ class PostgresBackend:
         sent.finish()
         return sent.value
 
-    def _send(self, link: _Link, sql: bytes, parameters: Sequence[bytes] = (), prepare: bytes | None = None) -> _Sent:
+    def _send(
+        self, link: _Link, sql: bytes, parameters: Sequence[bytes] = (), prepare: bytes | None = None, table: str = ""
+    ) -> _Sent:
         try:
-            return _Sent(self._idle, link, self._timeout, sql, parameters, prepare)
+            return _Sent(self._idle, link, self._timeout, sql, parameters, prepare, table)
         except psycopg.Error as error:
             link.close()
             raise _lost(error, ambiguous=False) from error
 
-    def _prepare(self, link: _Link, sql: bytes) -> None:
+    def _prepare(self, link: _Link, sql: bytes, table: str) -> None:
         name = f"scrapy_supabase_{len(link.prepared)}".encode()
         try:
-            self._send(link, sql, prepare=name).finish()
+            self._send(link, sql, prepare=name, table=table).finish()
         except TransientError as error:
             error.ambiguous = False  # no row was sent
             raise
@@ -203,7 +207,7 @@ class PostgresBackend:
 class _Sent:
     """A statement that is on its way. See `base.BegunWrite`. Raises `psycopg.Error` where it could not be sent.
 
-    With a name to `prepare` it by, it is only prepared.
+    With a name to `prepare` it by, it is only prepared. `table` is the one that it writes to.
     """
 
     def __init__(
@@ -214,7 +218,9 @@ class _Sent:
         sql: bytes,
         parameters: Sequence[bytes] = (),
         prepare: bytes | None = None,
+        table: str = "",
     ) -> None:
+        self._table = table
         self._idle = idle
         self._link = link
         self._pgconn = link.pgconn
@@ -259,7 +265,7 @@ class _Sent:
         elif keep:
             self._idle.put(self._link)
         if self._failed is not None:
-            raise _error(self._failed)
+            raise _error(self._failed, self._table)
         if self._lost is not None:
             raise _lost(self._lost, ambiguous=True) from self._lost
 
@@ -317,13 +323,13 @@ def _shape(write: Write) -> tuple[object, ...]:
     return write.table, write.columns, write.mode, write.on_conflict
 
 
-def _error(result: pq.abc.PGresult) -> ServerError:
+def _error(result: pq.abc.PGresult, table: str) -> ServerError:
     field = pq.DiagnosticField
     code, message, details, hint = (
         _text(value) if (value := result.error_field(each)) else None
         for each in (field.SQLSTATE, field.MESSAGE_PRIMARY, field.MESSAGE_DETAIL, field.MESSAGE_HINT)
     )
-    return classify_sql(code or "", message or "the answer has no message", details, hint)
+    return classify_sql(code or "", message or "the answer has no message", details, hint, table=table)
 
 
 def _lost(error: psycopg.Error, *, ambiguous: bool) -> TransientError:

@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from scrapy_supabase.answers import classify, parse_body
 from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, Write
 from scrapy_supabase.backends.http import Answer, HttpPool, SentRequest
-from scrapy_supabase.errors import FatalError, ServerError, TrialStoredError, classify, fatal
+from scrapy_supabase.errors import FatalError, ServerError, TrialStoredError, UnknownError, fatal
 from scrapy_supabase.models import Mode
 
 _RESOLUTION = {
@@ -74,21 +76,24 @@ class PostgrestBackend:
     def begin(self, write: Write) -> BegunWrite | None:
         """Send a write, as far as that needs no waiting; None where no connection is idle."""
         sent = self._http.send(self._head(write), write.body)
-        return _Begun(sent, self._judge) if sent else None
+        return _Begun(sent, partial(self._judge, write.table)) if sent else None
 
     def write(self, write: Write) -> None:
         """Store the rows, all or none. Raises `ServerError`."""
-        self._judge(self._http.request(self._head(write), write.body))
+        self._judge(write.table, self._http.request(self._head(write), write.body))
 
-    def _judge(self, answer: Answer) -> None:
+    def _judge(self, table: str, answer: Answer) -> None:
         if answer.status not in _STORED:
-            raise self._error(answer)
-        # `return=minimal` has no body; a page is that of a captive portal or a parked domain, and no yes.
+            raise self._error(answer, table)
+        # `return=minimal` has no body. An error raised as PT200 has one, and stored nothing; a page is that of a
+        # captive portal or a parked domain.
+        if "message" in parse_body(answer.body):
+            raise self._error(answer, table)
         if answer.body and answer.body.lstrip()[:1] not in (b"{", b"["):
             words = ServerError("what answers is no Supabase project, but a page", code=f"http_{answer.status}")
             raise fatal(words, "supabase_not_found", _WRONG_URL)
 
-    def _error(self, answer: Answer) -> ServerError:
+    def _error(self, answer: Answer, table: str = "") -> ServerError:
         """What an answer means. A server or proxy that repeats the key does not get it into a message."""
         if 300 <= answer.status < 400:
             to = urlsplit(answer.headers.get("Location", ""))
@@ -97,7 +102,7 @@ class PostgrestBackend:
             words = ServerError(f"the server redirects to {moved}", code=f"http_{answer.status}")
             return fatal(words, "supabase_not_found", _WRONG_URL)
         body = answer.body.replace(self._headers["apikey"].encode(), b"(the key)")
-        return classify(answer.status, body, answer.headers.get("Retry-After"))
+        return classify(answer.status, body, answer.headers.get("Retry-After"), table=table)
 
     def _head(self, write: Write) -> bytes:
         shape = (write.table, write.columns, write.mode, write.on_conflict)
@@ -151,8 +156,9 @@ class PostgrestBackend:
         answer = self._http.request(self._http.head("POST", self._target(write), headers), write.body)
         if answer.status in _STORED and "tx=rollback" not in answer.headers.get("Preference-Applied", ""):
             raise TrialStoredError("stored", code=f"http_{answer.status}")
-        error = self._error(answer)
-        if error.code != "PGRST116":
+        error = self._error(answer, write.table)
+        # PGRST116, or whatever a gateway makes of it. A schema that is not exposed is a 406 as well.
+        if answer.status != 406 or not isinstance(error, UnknownError):
             raise error
 
     def _openapi(self) -> Answer:

@@ -89,7 +89,7 @@ def no_server(config: Config, failed: ServerError) -> Finding:
     if isinstance(failed, TransientError):
         name = "SUPABASE_DB_URL" if config.db_url else "SUPABASE_URL"
         remedy = f"Check {name}, this machine's network, and in the dashboard that the project is up (not paused)."
-        return error("server", f"{config.host} does not answer as it should: {failed}", remedy)
+        return error("server", f"{config.host} does not answer as it should: {failed}", failed.remedy or remedy)
     remedy, subject = "", "server"
     if isinstance(failed, FatalError):
         remedy, subject = failed.remedy, "key" if failed.reason == "supabase_unauthorized" else "server"
