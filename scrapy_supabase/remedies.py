@@ -58,6 +58,12 @@ def add_column_sql(schema: Schema, table: str, types: Mapping[str, str]) -> str:
     return " ".join(f"ALTER TABLE {name} ADD COLUMN {identifier(column)} {kind};" for column, kind in types.items())
 
 
+def no_collector(schema: Schema, table: str) -> str:
+    """What is to be done where the column that is to take unknown fields cannot."""
+    sql = add_column_sql(schema, table, {schema.unknown.column: "jsonb"})
+    return f"SUPABASE_UNKNOWN_COLUMNS must be drop, reject or a jsonb column. To make it, run: {sql}"
+
+
 def snapshot_sql(schema: Schema, table: str) -> str:
     """The columns that tell one run's rows from another's, in the key. An upsert needs all of it unique."""
     name, key = qualified(schema, table), [c for c in schema.key(table) if c not in SNAPSHOT_STAMPS]

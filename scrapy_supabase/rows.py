@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from scrapy_supabase.chunks import OpenChunk
+from scrapy_supabase.column_types import kind_of
 from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import Mode, Row, TableSpec
 from scrapy_supabase.remedies import lacks, unknown_columns
@@ -22,6 +23,7 @@ from scrapy_supabase.values import (
     NUL,
     encode_plain,
     encode_row,
+    is_json_text,
     is_storable,
     text_of,
 )
@@ -40,12 +42,14 @@ _NOT_LIKE_IT = (KeyError, *CANNOT_ENCODE)
 class _Shape(msgspec.Struct, frozen=True):
     """What one set of columns means for its table: decided once, used for every row that has it.
 
-    `columns` are sent; `collect` go into the jsonb column; a row of the shape is refused with `error`.
+    `columns` are sent; `collect` go into the jsonb column; those of `json` hold JSON, and should not get it as text; a
+    row of the shape is refused with `error`.
     """
 
     columns: tuple[str, ...]
     key: tuple[str, ...]
     collect: frozenset[str] = frozenset()
+    json: tuple[str, ...] = ()
     error: tuple[str, str] | None = None
 
 
@@ -93,6 +97,8 @@ class RowBuilder:
             raise ItemError(*shape.error)
         if shape.collect:
             values = self._collected(values, shape)
+        if shape.json:
+            self._warn_of_json_texts(spec.name, shape.json, values)
         data, cleaned = encode_row(values)
         if cleaned:
             self._on_cleaned(spec.name)
@@ -188,7 +194,8 @@ class RowBuilder:
         odd = odd or [column for column in columns if not is_storable(column)]
         if odd:
             return _Shape((), (), error=("bad_field", f"field names must be text, and {odd[0]!r} is not"))
-        if not columns:
+        collects = bool(unknown) and self._schema.unknown.policy == "collect"
+        if not columns and not collects:
             have = ", ".join(names) or "none"
             message = f"no field of the item is a column of table {spec.name} (fields: {have})"
             return _Shape((), (), error=("no_column", message))
@@ -197,14 +204,16 @@ class RowBuilder:
             self._warn_of_unknown(spec.name, {name: values[name] for name in unknown})
             if self._schema.unknown.policy == "reject":
                 return _Shape((), (), error=("unknown_column", lacks(spec.name, unknown)))
-            if self._schema.unknown.policy == "collect":
+            if collects:
                 collect = frozenset(unknown)
                 columns = tuple(sorted({*columns, self._schema.unknown.column}))
         key = self._schema.key(spec.name)
         if not set(key) <= set(columns):
             self._warn_of_missing_key(spec, key)
             key = ()
-        return _Shape(columns, key, collect)
+        info = self._schema.info(spec.name)
+        json = tuple(column for column in columns if info and kind_of(info.columns.get(column, "")) == "json")
+        return _Shape(columns, key, collect, json)
 
     def _collected(self, values: Mapping[str, Any], shape: _Shape) -> dict[str, Any]:
         column = self._schema.unknown.column
@@ -221,6 +230,19 @@ class RowBuilder:
 
             types = {name: type_for(unknown[name]) for name in new}
             logger.warning("%s", unknown_columns(self._schema, table, types))
+
+    def _warn_of_json_texts(self, table: str, columns: tuple[str, ...], values: Mapping[str, Any]) -> None:
+        """Once per column. Not all rows are looked at (see `short_way`), but at least the first of each chunk."""
+        for column in columns:
+            value = values[column]
+            if type(value) is str and (table, column) not in self._warned and is_json_text(value):
+                self._warned.add((table, column))
+                logger.warning(
+                    "Table %s: column %r gets JSON as text. It is stored as one JSON string, in which queries find no "
+                    "field. To store what it holds, put the dict or list itself into the item, as json.loads(text) "
+                    "returns it.",
+                    *(table, column),
+                )
 
     def _warn_of_missing_key(self, spec: TableSpec, key: tuple[str, ...]) -> None:
         if spec.mode is Mode.INSERT or (spec.name, key) in self._warned:

@@ -22,7 +22,7 @@ from scrapy_supabase.errors import (
     fatal,
 )
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
-from scrapy_supabase.remedies import add_column_sql, grant_sql, lacks, snapshot_sql, unique_index_sql, unknown_columns
+from scrapy_supabase.remedies import grant_sql, lacks, no_collector, snapshot_sql, unique_index_sql, unknown_columns
 from scrapy_supabase.retry import Patience, Retrying, log_retry
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.uploader import MADE_BY_THE_DATABASE, UPSERTS_REFUSED
@@ -99,12 +99,8 @@ class SchemaCheck:
                 error = ServerError(lacks(table, missing[:1]), code="PGRST204")
                 raise self._bad_key(spec, missing[0], error)
             if schema.unknown.policy == "collect" and schema.unknown.column not in known.columns:
-                column = schema.unknown.column
-                message = ServerError(lacks(table, [column]), code="PGRST204")
-                remedy = (
-                    f"SUPABASE_UNKNOWN_COLUMNS must be drop, reject or a jsonb column. {self._jsonb(table, column)}"
-                )
-                raise fatal(message, "supabase_schema", remedy)
+                error = ServerError(lacks(table, [schema.unknown.column]), code="PGRST204")
+                raise fatal(error, "supabase_schema", no_collector(schema, table))
         self._probe(spec)
         if spec.snapshots:
             self._check_snapshots(spec)
@@ -137,9 +133,10 @@ class SchemaCheck:
     def _probe(self, spec: TableSpec) -> None:
         """Send no rows, with the columns that are known to be sent, until the answer is yes or fatal."""
         table, schema = spec.name, self._schema
+        collector = {schema.unknown.column} if schema.unknown.policy == "collect" else set()
         waited = False
         while True:
-            columns, _ = schema.split(table, {*schema.key(table), *self._fields.get(table, ())})
+            columns, _ = schema.split(table, {*schema.key(table), *self._fields.get(table, ()), *collector})
             mode = schema.mode(table)
             try:
                 self._policy(self._send, Write(table, columns, b"[]", mode, spec.on_conflict))
@@ -148,6 +145,8 @@ class SchemaCheck:
                 wanted = spec.on_conflict if error.code == "428C9" else schema.key(table)
                 if error.column in wanted or error.column not in columns:
                     raise self._bad_key(spec, error.column, error) from error
+                if error.column in collector:
+                    raise fatal(error, "supabase_schema", no_collector(schema, table)) from error
                 if not schema.drop(table, error.column):
                     continue
                 if error.code == "428C9":
@@ -228,6 +227,3 @@ class SchemaCheck:
             "SUPABASE_ON_CONFLICT to columns that make a row unique, with a unique index on them.",
             *(spec.name, what, mode),
         )
-
-    def _jsonb(self, table: str, column: str) -> str:
-        return "To make it, run: " + add_column_sql(self._schema, table, {column: "jsonb"})

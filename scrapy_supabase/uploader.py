@@ -29,7 +29,7 @@ from scrapy_supabase.errors import (
 )
 from scrapy_supabase.limits import RequestLimits
 from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, Row
-from scrapy_supabase.remedies import grant_sql, lacks, policy_sql, unique_index_sql, unknown_columns
+from scrapy_supabase.remedies import grant_sql, lacks, no_collector, policy_sql, unique_index_sql, unknown_columns
 from scrapy_supabase.retry import Patience, Retrying
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.work import Piece, Work, collected
@@ -327,6 +327,8 @@ class Uploader:
         if column not in sent:  # a trigger or a default of the table's own is at fault
             remedy = f"Mend table {table}: a trigger or a default of its own asks for a column that is not there."
             raise fatal(error, "supabase_schema", remedy) from error
+        if self._schema.unknown.policy == "collect" and column == self._schema.unknown.column:
+            raise fatal(error, "supabase_schema", no_collector(self._schema, table)) from error
         self._schema.drop(table, column)
         if not self._schema.first_mention(table, [column]):
             return

@@ -177,6 +177,17 @@ def _name(key: Any) -> str:
     return text
 
 
+def is_json_text(text: str) -> bool:
+    """Whether a text is a JSON object or array."""
+    if text[:100].lstrip()[:1] not in ("{", "["):
+        return False
+    try:
+        msgspec.json.decode(text)
+    except CANNOT_ENCODE:
+        return False
+    return True
+
+
 def is_storable(text: str) -> bool:
     """Whether PostgreSQL and JSON have a place for all its characters."""
     return not _UNSTORABLE.search(text)

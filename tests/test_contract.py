@@ -19,9 +19,10 @@ import psycopg
 import pytest
 
 from scrapy_supabase.backends.postgrest import PostgrestBackend
-from scrapy_supabase.errors import FatalError
-from scrapy_supabase.models import Mode
+from scrapy_supabase.errors import FatalError, ItemError
+from scrapy_supabase.models import Mode, TableSpec
 from scrapy_supabase.schema import UnknownColumns
+from scrapy_supabase.schema_check import SchemaCheck
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 from tests.fix_project import MakeLine, Project
@@ -271,6 +272,55 @@ def test_unknown_columns_can_go_into_a_jsonb_column(books: Sql, line: MakeLine, 
     made.upload({"id": 1, "colour": "red", "more": {"a": 1}})
     made.upload({"id": 2, "colour": "blue", "size": 3})
     assert books("select more from t order by id") == [({"a": 1, "colour": "red"},), ({"colour": "blue", "size": 3},)]
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("mode", [Mode.INSERT, Mode.UPSERT])
+def test_a_jsonb_column_can_take_whole_items(sql: Sql, line: MakeLine, mode: Mode, check: bool) -> None:
+    """No field is a column. An item without any field is still rejected."""
+    sql("create table t (id bigint generated always as identity primary key, more jsonb not null)")
+    sql("grant all on t to service_role")
+    made = line(mode=mode, check=check, unknown=UnknownColumns("collect", "more"))
+    for item in ({"name": "Lamp", "tags": ["a"]}, {"title": "Chair", "seller": {"name": "Shop"}}):
+        assert made.upload(item).rejections == ()
+        assert made.upload(item).rejections == ()
+    with pytest.raises(ItemError, match="no field of the item is a column"):
+        made.upload({})
+    stored = [({"name": "Lamp", "tags": ["a"]},)] * 2 + [({"title": "Chair", "seller": {"name": "Shop"}},)] * 2
+    assert sql("select more from t order by id") == stored
+
+
+def test_a_column_for_unknown_fields_is_missing(books: Sql, line: MakeLine) -> None:
+    """Also where the server does not tell its columns: found at open, or when it is first needed; no field is lost."""
+    unknown = UnknownColumns("collect", "more")
+    made = line(check=False, unknown=unknown)
+    outcome = made.upload({"id": 1, "colour": "red"})
+    assert outcome.fatal is not None
+    assert "ALTER TABLE public.t ADD COLUMN more jsonb;" in outcome.fatal.remedy
+    assert len(outcome.left) == 1
+    made.schema.specs["t"] = TableSpec("t")
+    check = SchemaCheck(made.backend, made.schema, {}, attempts=1, delay=0.01, patience=made.patience)
+    with pytest.raises(FatalError, match="SUPABASE_UNKNOWN_COLUMNS must be drop, reject or a jsonb column"):
+        check.check(TableSpec("t"))
+
+
+@pytest.mark.parametrize("kind", ["jsonb", "json"])
+def test_json_as_text_is_stored_as_it_is_and_warned_of(
+    sql: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """Once per column, when the first such text comes; not for texts that are no JSON, nor in a text column."""
+    sql(f"create table t (id bigint primary key, a {kind}, b {kind}, c text); grant all on t to service_role")
+    made = line()
+    harmless = [{"a": 1}, None, "a text", "[sic]", "{", '"a"', "5"]
+    texts = ['{"a": 1}', " [1, 2]", "[]"]
+    values = [*harmless, *texts]
+    assert made.upload(*({"id": n, "a": value, "c": value} for n, value in enumerate(values))).rejections == ()
+    (said,) = (r.getMessage() for r in caplog.records if "JSON as text" in r.getMessage())
+    assert said.startswith("Table t: column 'a' gets JSON as text. It is stored as one JSON string")
+    made.upload(*({"id": 20 + n, "b": value} for n, value in enumerate(texts)))
+    assert len([r for r in caplog.records if "column 'b' gets JSON as text" in r.getMessage()]) == 1
+    assert sql("select a from t where id < 20 order by id") == [(value,) for value in values]
+    assert sql("select b from t where id >= 20 order by id") == [(value,) for value in texts]
 
 
 def test_a_generated_column_is_not_sent(books: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture) -> None:
