@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from scrapy_supabase.backends.base import View
 from scrapy_supabase.errors import ServerError, denied
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.schema import Schema
@@ -41,6 +42,35 @@ def unique_index_sql(schema: Schema, table: str, error: ServerError | None = Non
         change = f"DROP CONSTRAINT {identifier(constraint)}, ADD {'PRIMARY KEY' if primary else 'UNIQUE'}"
         return f"ALTER TABLE {qualified(schema, table)} {change} ({columns(key)});"
     return f"CREATE UNIQUE INDEX ON {qualified(schema, table)} ({columns(schema.key(table))});"
+
+
+def for_upserts(schema: Schema, table: str, error: ServerError) -> str:
+    """What to do where the database has no unique index for an upsert: `error` is what it answered."""
+    info, key = schema.info(table), schema.key(table)
+    if (view := schema.view(table)) is not None:
+        return _for_upserts_to_view(view, key)
+    partial = [name for name, indexed in (info.partial_indexes if info else {}).items() if set(indexed) == set(key)]
+    if partial:
+        return (
+            f"Its unique index {partial[0]} is partial (it has a WHERE clause), which upserts cannot use. Replace it "
+            'by one of all rows, set SUPABASE_ON_CONFLICT to other columns, or set SUPABASE_MODE = "insert".'
+        )
+    return f"Run: {unique_index_sql(schema, table, error)}"
+
+
+def _for_upserts_to_view(view: View, key: Sequence[str]) -> str:
+    """A view has no index: its table has, and a trigger needs none."""
+    if view.has_trigger:
+        return 'It is a view whose INSTEAD OF trigger stores the rows: set SUPABASE_MODE = "insert".'
+    shown = [view.shows[column] for column in key if column in view.shows]
+    if shown and len(shown) == len(key):
+        schema, table, _ = shown[0]
+        names = columns(column for _, _, column in shown)
+        return f"Run: CREATE UNIQUE INDEX ON {identifier(schema)}.{identifier(table)} ({names});"
+    return (
+        "It is a view: make the unique index on the table that it shows, or, where an INSTEAD OF trigger stores the "
+        'rows, set SUPABASE_MODE = "insert".'
+    )
 
 
 def policy_sql(schema: Schema, table: str, *commands: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from scrapy_supabase.backends.base import TableInfo
+from scrapy_supabase.backends.base import TableInfo, View
 from scrapy_supabase.models import Mode, TableSpec
 
 
@@ -44,6 +44,7 @@ class Schema:
         self.role = role
         self.version = 0
         self._known: dict[str, TableInfo] = {}
+        self._views: dict[str, View] = {}
         self._dropped: dict[str, set[str]] = {}
         self._modes: dict[str, Mode] = {}
         self._references: dict[str, frozenset[str]] = {}
@@ -72,6 +73,15 @@ class Schema:
     def info(self, table: str) -> TableInfo | None:
         """What the server told of `table`, or None where it does not tell."""
         return self._known.get(table)
+
+    def learn_view(self, table: str, view: View) -> None:
+        """Remember that `table` is a view."""
+        with self._lock:
+            self._views[table] = view
+
+    def view(self, table: str) -> View | None:
+        """What was learnt of `table`, if it is a view."""
+        return self._views.get(table)
 
     def mode(self, table: str) -> Mode:
         """The mode in force: the user's, or a plain insert after a refused upsert."""

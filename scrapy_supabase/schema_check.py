@@ -22,7 +22,7 @@ from scrapy_supabase.errors import (
     fatal,
 )
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
-from scrapy_supabase.remedies import grant_sql, lacks, no_collector, snapshot_sql, unique_index_sql, unknown_columns
+from scrapy_supabase.remedies import for_upserts, grant_sql, lacks, no_collector, snapshot_sql, unknown_columns
 from scrapy_supabase.retry import Patience, Retrying, log_retry
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.uploader import MADE_BY_THE_DATABASE, UPSERTS_REFUSED
@@ -156,15 +156,17 @@ class SchemaCheck:
                 else:
                     self._say_unknown(table, (error.column,))
             except UpsertRefusedError as error:
-                self._fall_back(spec, error, "supabase_no_unique_index", unique_index_sql(schema, table, error))
+                if (view := self._policy(self._backend.view, table)) is not None:
+                    schema.learn_view(table, view)
+                self._fall_back(spec, error, "supabase_no_unique_index", for_upserts(schema, table, error))
             except FatalError as error:
                 if error.stale_schema and not waited:
                     waited = True  # a table made a moment ago is not in the server's schema cache yet
                     self._patience.sleep(2 * self._delay)
                 elif error.reason == "supabase_permission_denied":
-                    remedy = grant_sql(schema, table, error)
+                    remedy = f"Run: {grant_sql(schema, table, error)}"
                     if mode is Mode.INSERT or not self._may_insert(table, columns):
-                        raise fatal(error, error.reason, f"Run: {remedy}") from error
+                        raise fatal(error, error.reason, remedy) from error
                     self._fall_back(spec, error, error.reason, remedy)
                 else:
                     raise
@@ -182,7 +184,7 @@ class SchemaCheck:
 
     def _fall_back(self, spec: TableSpec, error: ServerError, reason: str, remedy: str) -> None:
         if not self._schema.insert_fallback or self._schema.mode(spec.name) is Mode.INSERT:
-            raise fatal(error, reason, f"Run: {remedy}") from error
+            raise fatal(error, reason, remedy) from error
         self._schema.fall_back(spec.name)
         self._logger.warning(UPSERTS_REFUSED, spec.name, error.answer, remedy)
 

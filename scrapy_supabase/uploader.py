@@ -29,7 +29,7 @@ from scrapy_supabase.errors import (
 )
 from scrapy_supabase.limits import RequestLimits
 from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, Row
-from scrapy_supabase.remedies import grant_sql, lacks, no_collector, policy_sql, unique_index_sql, unknown_columns
+from scrapy_supabase.remedies import for_upserts, grant_sql, lacks, no_collector, policy_sql, unknown_columns
 from scrapy_supabase.retry import Patience, Retrying
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.work import Piece, Work, collected
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 MADE_BY_THE_DATABASE = "Table %s makes column %r itself: it is not sent from now on."
 UPSERTS_REFUSED = (
     "Table %s refuses upserts: %s From now on its rows are inserted: those that are there already will be rejected, or "
-    "stored twice where no unique index forbids it. To mend it, run: %s"
+    "stored twice where no unique index forbids it. %s"
 )
 
 
@@ -209,7 +209,9 @@ class Uploader:
             except SchemaDriftError as error:
                 self._drop(rows, write.columns, error)
             except UpsertRefusedError as error:
-                remedy = unique_index_sql(self._schema, table, error)
+                if (view := self._backend.view(table)) is not None:
+                    self._schema.learn_view(table, view)
+                remedy = for_upserts(self._schema, table, error)
                 if mode is Mode.INSERT or not self._schema.insert_fallback:
                     raise fatal(error, "supabase_no_unique_index", remedy) from error
                 self._fall_back(work, error, remedy)
@@ -219,17 +221,17 @@ class Uploader:
                     raise
                 if not self._schema.insert_fallback or not self._insert_instead(work, rows, write):
                     raise
-                self._fall_back(work, error, policy_sql(self._schema, table, "select", "update"))
+                self._fall_back(work, error, f"Run: {policy_sql(self._schema, table, 'select', 'update')}")
                 return
             except FatalError as error:
                 if error.reason != "supabase_permission_denied":
                     raise
-                remedy = grant_sql(self._schema, table, error)
+                remedy = f"Run: {grant_sql(self._schema, table, error)}"
                 # Rights to something else, such as a sequence, are asked for by rows only.
                 of_table = denied(error.message) in (None, ("table", table))
                 may_insert = mode is not Mode.INSERT and self._schema.insert_fallback and of_table
                 if not may_insert or not self._may_insert(work, write):
-                    raise fatal(error, error.reason, f"Run: {remedy}") from error
+                    raise fatal(error, error.reason, remedy) from error
                 self._fall_back(work, error, remedy)
             else:
                 return

@@ -41,6 +41,10 @@ SECOND = """create table t (id bigint primary key); create table t_log (id bigin
 create or replace function t_copy() returns trigger language plpgsql as
 $$ begin insert into t_log (nowhere) values (new.id); return new; end $$;
 create trigger copy before insert on t for each row execute function t_copy();"""
+VIEW = f"""create table t_under (id bigint primary key, title text); create view t as table t_under; {ALL}
+grant all on t_under to service_role; create or replace function t_take() returns trigger language plpgsql as
+$$ begin insert into t_under values (new.id, new.title); return new; end $$;
+create trigger take instead of insert on t for each row execute function t_take()"""
 HTML = "<html><head><style>body { color: red }</style></head><body><h1>Bad gateway</h1>" + "<p>Sorry. </p>" * 500
 OPEN = {"check": False}
 
@@ -76,6 +80,7 @@ CASES = (
          f"{ALL}", [{"id": 1, "title": "x"}], {"on_conflict": ("title",)}, mends=True),
     Case("A primary key that is deferrable", f"create table t (id bigint primary key deferrable, title text); {ALL}",
          [{"id": 1, "title": "x"}], mends=True),
+    Case("A view with an INSTEAD OF trigger", VIEW, [{"id": 1, "title": "x"}]),
     Case("Conflict columns that the table lacks", KEYED, options={"on_conflict": ("isbn",)}),
     Case("A table without a primary key", f"create table t (title text); {ALL}"),
     Case("A key that may not read the schema", KEYED, anon=True),
@@ -348,6 +353,26 @@ def test_over_a_database_connection(
     finally:
         sql("rollback")
     said("No answer in time, over a database connection", of_records(caplog))
+
+
+@pytest.mark.parametrize("line", ["database"], indirect=True)
+@pytest.mark.parametrize(
+    ("how", "tables"),
+    [
+        ("A view with an INSTEAD OF trigger, over a database connection", VIEW),
+        ("A view, whose table has no unique index, over a database connection",
+         f"create table t_under (id int, title text); create view t as table t_under; {ALL}"),
+        ("A partial unique index, over a database connection",
+         f"create table t (id int, title text); create unique index t_some on t (id) where id > 0; {ALL}"),
+    ],
+)  # fmt: skip
+def test_no_index_for_upserts(
+    said: Said, line: MakeLine, sql: Sql, how: str, tables: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is advised is what can be made."""
+    sql(tables)
+    line(on_conflict=("id",))
+    said(how, of_records(caplog))
 
 
 def test_a_database_that_may_not_be_connected_to(said: Said, project: Project) -> None:

@@ -25,16 +25,29 @@ class Write(msgspec.Struct, frozen=True):
     on_conflict: tuple[str, ...] = ()
 
 
+class View(msgspec.Struct, frozen=True):
+    """What is known of a view: whether an INSTEAD OF trigger takes inserted rows, and which columns it shows.
+
+    `shows` maps a column to the database schema, table and column that it shows, where inserts into the view are
+    inserts into that one table.
+    """
+
+    has_trigger: bool = False
+    shows: Mapping[str, tuple[str, str, str]] = msgspec.field(default_factory=dict)
+
+
 class TableInfo(msgspec.Struct, frozen=True):
     """What the server tells of a table: column → type, the primary key, columns that need a value.
 
-    Those of `perhaps_required` may have a default that the server does not tell.
+    Those of `perhaps_required` may have a default that the server does not tell. `partial_indexes` are the unique ones
+    that have a WHERE clause: name → columns.
     """
 
     columns: Mapping[str, str]
     primary_key: tuple[str, ...]
     required: frozenset[str]
     perhaps_required: frozenset[str] = frozenset()
+    partial_indexes: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
 
 
 class ServerFacts(msgspec.Struct, frozen=True):
@@ -79,6 +92,9 @@ class Backend(Protocol):
 
     def describe(self) -> Mapping[str, TableInfo] | None:
         """Return what is known of every table this key may see, or None where the server does not tell."""
+
+    def view(self, table: str) -> View | None:
+        """Return what is known of a view; None for a table, and if the server does not tell. Raises `ServerError`."""
 
     def facts(self) -> ServerFacts:
         """Ask the server who it is. Raises `ServerError`."""

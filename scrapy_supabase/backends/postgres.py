@@ -23,7 +23,7 @@ import psycopg
 from psycopg import conninfo, pq
 
 from scrapy_supabase.answers import classify_connection, classify_sql
-from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, Write
+from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, View, Write
 from scrapy_supabase.backends.catalog import CATALOG_SQL, CatalogTable
 from scrapy_supabase.backends.idle import IdleConnections, silence
 from scrapy_supabase.errors import ServerError, TransientError
@@ -106,9 +106,19 @@ class PostgresBackend:
         """Read the catalog."""
         tables = self._read_catalog()
         return {
-            name: TableInfo(table.formats, tuple(table.primary_key), frozenset(table.required))
+            name: TableInfo(
+                table.formats,
+                tuple(table.primary_key),
+                frozenset(table.required),
+                partial_indexes=table.partial_indexes,
+            )
             for name, table in tables.items()
         }
+
+    def view(self, table: str) -> View | None:
+        """See the catalog."""
+        found = (self._tables or self._read_catalog()).get(table)
+        return found.view if found else None
 
     def facts(self) -> ServerFacts:
         """Ask for version, time and role."""

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from scrapy_supabase.answers import classify, parse_body
-from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, Write
+from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, View, Write
 from scrapy_supabase.backends.http import Answer, HttpPool, SentRequest
 from scrapy_supabase.errors import FatalError, ServerError, TrialStoredError, UnknownError, fatal
 from scrapy_supabase.models import Mode
@@ -128,6 +128,12 @@ class PostgrestBackend:
         if isinstance(error, FatalError) and answer.status in (401, 403, 404):
             return None
         raise error
+
+    def view(self, table: str) -> View | None:
+        """Ask for a column that every table has and no view. Which table it shows, and triggers, are not told."""
+        target = f"{self._prefix}{quote(table, safe='')}?select=tableoid&limit=0"
+        answer = self._http.request(self._http.head("GET", target, self._headers), None)
+        return View() if parse_body(answer.body).get("code") == "42703" else None
 
     def facts(self) -> ServerFacts:
         """What a request for the OpenAPI document tells, also where it is refused."""

@@ -43,12 +43,12 @@ class _Said(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.msg == UPSERTS_REFUSED and isinstance(record.args, tuple):  # which says what a crawl does now
-            _, answer, sql = record.args
+            _, answer, remedy = record.args
             text = (
                 f"refuses upserts: {answer} A crawl would insert its rows: those that are there already "
                 "would be rejected, or stored twice where no unique index forbids it."
             )
-            self.found.append((text, f"Run: {sql}"))
+            self.found.append((text, str(remedy)))
             return
         # What to do stands last, and begins with "To …".
         text, *remedy = re.split(r" (?=To [a-z ]+, (?:run|set)\b)", record.getMessage(), maxsplit=1)
