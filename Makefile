@@ -63,7 +63,7 @@ messages: $(VENV)/.installed .venv-oldest/.installed  ## write what is said now 
 	SUPABASE_WRITE_MESSAGES=1 $(BIN)/python -m pytest -q tests/test_messages_*.py $(ARGS)
 	@git --no-pager diff --stat tests/golden
 
-soak: $(VENV)/.installed  ## the tests that take minutes: 30 times kill -9, a server that is stopped for 20 seconds
+soak: $(VENV)/.installed  ## the tests that take minutes: 30 times kill -9, a server that is stopped for 20 seconds, one that fails 30 % of all requests
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
 $(VENV)/.package-tools: $(VENV)/.installed

@@ -131,6 +131,7 @@ def assemble(
         return Uploader(backend, schema, attempts=config.attempts, delay=config.delay, patience=patience)
 
     uploads = _Uploads(schema, new_uploader)
+    patience.on_wait = wake
     return Delivery(
         uploads.upload,
         begin=uploads.begin,
@@ -139,7 +140,12 @@ def assemble(
         spool=spool,
         observer=observer,
         references=schema.references,
-        pace=Pace(uploads=config.concurrent_uploads, rows=config.chunk_rows, most_rows=config.most_chunk_rows),
+        pace=Pace(
+            uploads=config.concurrent_uploads,
+            rows=config.chunk_rows,
+            most_rows=config.most_chunk_rows,
+            waiting=lambda: patience.waiting,
+        ),
         wake=wake,
         recovered=recovered,
         most_bytes=config.spool_max_bytes,

@@ -270,7 +270,7 @@ class Delivery:
             self._queue.clear()
             self._backlog = deque(one for one in self._backlog if isinstance(one, Stored))
         elif not self._circuit.is_open:
-            while len(self._deferred) > _MOST_DEFERRED and len(self._in_flight) < self.pace.uploads:
+            while len(self._deferred) > _MOST_DEFERRED and self.pace.has_room:
                 self._start(self._deferred.popleft())
             self._refill()
             self._start_eligible()
@@ -323,7 +323,7 @@ class Delivery:
         """Start chunks, oldest first, except those that must wait for another."""
         stay: list[Chunk] = []  # older ones that stay in the queue
         for chunk in list(self._queue):
-            if len(self._in_flight) >= self.pace.uploads:
+            if not self.pace.has_room:
                 return
             older = (*stay, *self._in_flight.values())
             if not self._left_keys.get(chunk.table, _NONE).isdisjoint(chunk.keys):
@@ -353,6 +353,7 @@ class Delivery:
     def _start(self, chunk: Chunk) -> None:
         self._held.discard(chunk.number)
         self._in_flight[chunk.number] = chunk
+        self.pace.started(chunk)
         begun = None if chunk.last_try or (self._idle is not None and not self._blocks) else self._begin(chunk)
         if begun is None:
             self._give(partial(self._run, chunk, partial(self._upload, chunk)))

@@ -47,8 +47,13 @@ class SizeLimit(msgspec.Struct):
             self.failed, self.wait = size, max(self.wait, _AFTER_REFUSAL)
         self.stored = self.successes = 0
 
-    def grow(self, size: int) -> bool:
-        """Learn that `size` was stored. Return whether the limit is unlearnt: as much as had failed was stored."""
+    def grow(self, size: int, *, alone: bool = False) -> bool:
+        """Learn that `size` was stored. Return whether the limit is unlearnt: as much as had failed was stored.
+
+        One row `alone` may be larger than the limit.
+        """
+        if size > self.largest and not alone:
+            return False  # sent before the limit was known
         if size >= self.failed:
             return True
         self.stored = max(self.stored, size)
@@ -89,7 +94,7 @@ class RequestLimits:
             return
         with self._lock:
             limit = self._limits.get(table)
-            if limit is not None and limit.grow(_size(rows)):
+            if limit is not None and limit.grow(_size(rows), alone=len(rows) == 1):
                 del self._limits[table]
 
     def most(self, rows: Sequence[Row]) -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from scrapy_supabase.limits import SizeLimit
-from scrapy_supabase.models import Outcome
+from scrapy_supabase.models import Chunk, Outcome
 from scrapy_supabase.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -19,13 +19,29 @@ logger = logging.getLogger(__name__)
 _QUICK = 1.0  # seconds; a chunk twice as large still is far from the statement timeouts of hosted Supabase (3 s, 8 s)
 
 
+_SLOW = 1.0  # seconds; most requests take hundredths
+_WAITING = 4  # chunks that wait for their next try, for each upload at once
+
+
 class Pace:
     """At most `uploads` in flight; chunks of `rows` rows, which grow to `most_rows` where that is more.
+
+    Chunks that wait for their next try do not count (`waiting` is how many do), up to four times `uploads`. While the
+    server is busy and `uploads` is lower than at first, neither do those that take longer than a second: one slow
+    answer does not hold up the others.
 
     Not thread-safe. `uploads` and `rows` are what is in force now. `clock` gives seconds and never goes back.
     """
 
-    def __init__(self, *, uploads: int, rows: int, most_rows: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        uploads: int,
+        rows: int,
+        most_rows: int,
+        waiting: Callable[[], int] = lambda: 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.uploads = uploads
         self.rows = rows
         self._most_uploads = uploads
@@ -36,11 +52,30 @@ class Pace:
         self._clock = clock
         self._slowed = self._shrunk = float("-inf")  # when that was
         self._successes = 0
+        self._waiting = waiting
+        self._started: dict[int, float] = {}  # number of a chunk in flight → when
+
+    def started(self, chunk: Chunk) -> None:
+        """An upload begins."""
+        self._started[chunk.number] = self._clock()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more upload may begin."""
+        number = len(self._started)
+        if number < self.uploads:
+            return True
+        number -= min(self._waiting(), _WAITING * self.uploads)
+        if number >= self._most_uploads:
+            return False
+        since = self._clock() - _SLOW
+        return min(sum(started > since for started in self._started.values()), number) < self.uploads
 
     def took(self, outcome: Outcome) -> bool:
         """Learn from what came of a chunk. True where fewer uploads are in flight from now on."""
         effort = outcome.effort
         now = self._clock()
+        self._started.pop(outcome.chunk.number, None)
         began = now - effort.seconds
         if self._adapts_rows:
             self._fit_rows(outcome, began, now)

@@ -26,9 +26,12 @@ class Patience:
     """How long waits may still be: for ever at first; until a deadline when the crawl closes; not at all at the end.
 
     One is shared by all upload threads and set by the owner's thread. `clock` gives seconds and never goes back.
+    `waiting` is how many threads wait now; `on_wait` is called when one begins to.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.waiting = 0
+        self.on_wait: Callable[[], None] = lambda: None
         self._clock = clock
         self._deadline: float | None = None
         self._over = threading.Event()
@@ -50,10 +53,16 @@ class Patience:
 
     def sleep(self, seconds: float) -> None:
         """Wait `seconds`, or less where that is no longer allowed."""
+        if not self.allows(seconds):
+            return
         until = self._clock() + seconds
+        with self._changed:
+            self.waiting += 1
+        self.on_wait()
         with self._changed:
             while (rest := until - self._clock()) > 0 and self.allows(rest):
                 self._changed.wait(rest)
+            self.waiting -= 1
 
 
 class Retrying:

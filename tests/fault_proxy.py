@@ -13,10 +13,11 @@ import ssl
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -123,6 +124,19 @@ def answers(status: int, body: object = None, *, stored: bool = False, **headers
         kind = "text/html" if isinstance(body, str) else "application/json"
         given = [("Content-Type", kind), *((name.replace("_", "-"), value) for name, value in headers.items())]
         exchange.reply(status, given, text)
+
+    return fault
+
+
+def at_random(share: float, weights: Mapping[Fault, float], seed: int) -> Fault:
+    """One of `weights`' faults for a `share` of the requests, the same ones for each `seed`; the others pass."""
+    random, lock = Random(seed), threading.Lock()
+    kinds = list(weights)
+
+    def fault(exchange: Exchange) -> None:
+        with lock:
+            (kind,) = random.choices(kinds, list(weights.values())) if random.random() < share else (passes,)
+        kind(exchange)
 
     return fault
 

@@ -111,12 +111,12 @@ def test_a_server_that_takes_more_again() -> None:
 
 
 def test_requests_that_were_on_their_way_teach_nothing_new() -> None:
-    """Four at once that time out are one lesson."""
-    one, four = RequestLimits(), RequestLimits()
-    one.too_large(ROWS, refused=False)
+    """Four at once that time out are one lesson; one of them that is stored does not undo it."""
+    limits = RequestLimits()
     for _ in range(4):
-        four.too_large(ROWS, refused=False)
-    assert one.largest("t") == four.largest("t") == 5000
+        limits.too_large(ROWS, refused=False)
+    limits.stored(ROWS)
+    assert largest(limits) == 50
 
 
 def test_small_requests_do_not_grow_a_limit() -> None:
@@ -137,9 +137,15 @@ def test_chunks_that_are_larger_than_what_failed() -> None:
     assert limits.most(ROWS) == 100
 
 
-def test_a_row_that_is_larger_than_the_limit_goes_alone() -> None:
-    """It cannot be divided."""
+def test_rows_that_are_larger_than_the_limit_go_alone() -> None:
+    """They cannot be divided. They are successes as well: the limit would stay below them."""
     limits = RequestLimits()
     limits.too_large(ROWS[:2], refused=True)
-    large = Row("t", ("id",), "large", b"x" * 10_000)
+    large = Row("t", ("id",), "large", b"x" * 150)
     assert limits.most((large, ROWS[0])) == limits.most((ROWS[0], large)) == 1
+    for _ in range(128):
+        limits.stored([large])
+    assert limits.most((large, large)) == 2
+    limits.too_large(ROWS[:2], refused=True)
+    limits.stored([Row("t", ("id",), "larger", b"x" * 10_000)])
+    assert limits.largest("t") is None

@@ -23,7 +23,17 @@ class World:
 
     def __init__(self, **options: int) -> None:
         self.now = 100.0
-        self.pace = Pace(**{"uploads": 8, "rows": 100, "most_rows": 1000, **options}, clock=lambda: self.now)
+        self.waiting = 0
+        given = {"uploads": 8, "rows": 100, "most_rows": 1000, **options}
+        self.pace = Pace(**given, waiting=lambda: self.waiting, clock=lambda: self.now)
+
+    def start_all(self, first: int = 1) -> int:
+        """Start uploads as long as there is room; how many."""
+        number = first
+        while self.pace.has_room:
+            self.pace.started(Chunk(number, (Row("t", ("id",), None, b"{}"),), f"{number}.jsonl"))
+            number += 1
+        return number - first
 
     def ends(
         self,
@@ -60,6 +70,38 @@ def test_it_grows_back_one_at_a_time() -> None:
         world.ends()
         found.append(world.pace.uploads)
     assert found == [2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4]
+
+
+def test_slow_answers_do_not_hold_up_a_crawl_that_goes_slowly() -> None:
+    """After a second others begin, as many as `uploads` again; never more than the setting."""
+    world = World(uploads=8)
+    for _ in range(2):
+        world.now += 1
+        world.ends(overloads=1)
+    assert world.pace.uploads == 2
+    started: list[int] = []
+    for _ in range(6):
+        started.append(world.start_all(100 + sum(started)))
+        world.now += 0.51
+    assert started == [2, 0, 2, 0, 2, 0]
+    world.now += 10
+    assert world.start_all(200) == 2
+    world.now += 10
+    assert world.start_all(300) == 0
+    world.ends(requests=2)
+
+
+def test_chunks_that_wait_for_their_next_try_hold_up_nobody() -> None:
+    """Up to four of them for each upload."""
+    world = World(uploads=2)
+    assert world.start_all() == 2
+    world.waiting = 2
+    assert world.start_all(10) == 2
+    world.waiting = 1000
+    assert world.start_all(20) == 6
+    world.waiting = 0
+    world.now += 10
+    assert world.start_all(30) == 0
 
 
 def test_chunks_grow_while_they_are_quick() -> None:
