@@ -18,8 +18,9 @@ _COUNT_OUT = f"set_config('pgrst.inserted', ({_COUNT} - 1)::text, true) <> '-1'"
 class BulkInsert:
     """What to insert: `columns` maps names to types; an empty `on_conflict` is a plain insert.
 
-    `defaults` (name → SQL expression) are filled in where a row lacks the key; `count_inserted` counts, in the setting
-    `pgrst.inserted`, the rows that were not there before; `single` says that the JSON is an object and not an array.
+    `defaults` (name → SQL expression; not None: the JSON is read as jsonb) are filled in where a row lacks the key;
+    `count_inserted` counts, in the setting `pgrst.inserted`, the rows that were not there before; `single` says that
+    the JSON is an object and not an array.
     """
 
     schema: str
@@ -31,12 +32,13 @@ class BulkInsert:
     count_inserted: bool = False
     single: bool = False
 
-    def sql(self, parameter: str = "$1") -> str:
-        """The statement, without RETURNING."""
+    def sql(self, parameter: str = "$1", conditions: Sequence[str] = ()) -> str:
+        """The statement, without RETURNING. `conditions` choose among the JSON's rows (`pgrst_body`)."""
         names = ", ".join(map(quote, self.columns))
         target = f"INSERT INTO {quote(self.schema)}.{quote(self.table)}"
         target += f"({names}) " if names else " "
-        where = f" WHERE {_COUNT_IN}" if self.count_inserted else ""
+        wanted = [*conditions, *([_COUNT_IN] if self.count_inserted else [])]
+        where = f" WHERE {' AND '.join(wanted)}" if wanted else ""
         return f"{target}{rows_from_json(self, parameter)}{where}{self._conflict()}"
 
     def _conflict(self) -> str:
@@ -54,7 +56,7 @@ def rows_from_json(insert: BulkInsert, parameter: str) -> str:
     listed = ", ".join(f"pgrst_body.{quote(name)}" for name in insert.columns)
     typed = ", ".join(f"{quote(name)} {kind}" for name, kind in insert.columns.items())
     source, function = f"{parameter}::json", "json_to_record" if insert.single else "json_to_recordset"
-    if insert.defaults and insert.columns:
+    if insert.defaults is not None and insert.columns:
         pairs = ", ".join(f"{literal(name)}, {expression}" for name, expression in insert.defaults.items())
         each = f"{parameter}::jsonb" if insert.single else "element"
         merged = f"jsonb_build_object({pairs}) || {each}"

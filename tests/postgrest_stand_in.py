@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 
+from scrapy_supabase.local.gateway.api import PREFIX, Api
 from scrapy_supabase.local.gateway.auth import Keys
 from scrapy_supabase.local.gateway.catalog import Catalog
 from scrapy_supabase.local.gateway.database import Database
 from scrapy_supabase.local.gateway.errors import Response
-from scrapy_supabase.local.gateway.server import PREFIX, Api, GatewayServer
+from scrapy_supabase.local.gateway.server import GatewayServer
 
 if __name__ == "__main__":
     schemas = tuple(os.environ["PGRST_DB_SCHEMAS"].split(","))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from postgrest.exceptions import APIError
 
 from scrapy_supabase.commands.sql import table
 from scrapy_supabase.local import LocalSupabase
+from tests.test_supabase_client import connected
 
 SCRAPY = [sys.executable, "-m", "scrapy", "supabase"]
 
@@ -53,6 +56,35 @@ def test_local_with_sql_prints_a_table_and_ends(open_folder: Path) -> None:
         "local", "--data-dir", str(open_folder / "command data"), "--sql", "select 'ä' as a, null as b", cwd=open_folder
     )
     assert (done.returncode, done.stdout) == (0, "a | b\n--+-----\nä | NULL\n(1 row)\n"), done.stderr
+
+
+def test_local_exposes_the_schemas_it_is_told(open_folder: Path, tmp_path: Path) -> None:
+    """`--schemas public,shop`: a table of either is asked for by its profile."""
+    (tmp_path / "1_shop.sql").write_text(
+        "create schema shop; create table shop.books (id int primary key); grant usage on schema shop to service_role; "
+        "grant all on shop.books to service_role; insert into shop.books values (7)"
+    )
+    command = [*SCRAPY, "local", "--data-dir", str(open_folder / "two"), "--port", "0", "--migrations", str(tmp_path)]
+    process = subprocess.Popen([*command, "--schemas", "public, shop"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(6)]
+    found = dict(shlex.split(line)[0].split("=", 1) for line in lines[:5])
+    try:
+        with connected(found["SUPABASE_URL"], found["SUPABASE_KEY"]) as client:
+            assert client.schema("shop").table("books").select("id").execute().data == [{"id": 7}]
+            with pytest.raises(APIError, match="Only the following schemas are exposed: public, shop"):
+                client.schema("auth").table("books").select("id").execute()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+def test_local_without_a_schema_says_so(open_folder: Path) -> None:
+    """One line, and exit code 1."""
+    done = run("local", "--data-dir", str(open_folder / "two"), "--port", "0", "--schemas", "public,", cwd=open_folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "names no schemas to expose" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_local_on_a_taken_port_says_so(open_folder: Path, local_stack: LocalSupabase) -> None:

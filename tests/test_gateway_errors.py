@@ -17,6 +17,7 @@ from tests.fix_local import Connection
 
 TABLES = """
 drop table if exists victims, "odd ""name; drop table victims;--";
+drop domain if exists "text/html" cascade;
 create table victims (id bigint primary key, name text, "odd "";--" text, meta jsonb);
 insert into victims values (1, 'safe', 'x', '{"a": 1}');
 create table "odd ""name; drop table victims;--" (a int);
@@ -24,6 +25,10 @@ grant all on victims, "odd ""name; drop table victims;--" to service_role;
 create or replace function twice(n int) returns int language sql as $$ select n * 2 $$;
 create or replace function teapot() returns void language plpgsql as
   $$ begin raise sqlstate 'PT418' using message = 'short and stout'; end $$;
+create or replace function own_status(status text default '', headers text default '') returns void language sql as
+  $$ select set_config('response.status', status, true), set_config('response.headers', headers, true) $$;
+create domain "text/html" as text;
+create or replace function page() returns "text/html" language sql as $$ select '<p>' $$;
 create or replace function own_answer() returns void language plpgsql as $$ begin
   raise sqlstate 'PGRST' using message = '{"code":"123","message":"Payment Required","details":"none","hint":"pay"}',
   detail = '{"status":402,"headers":{"X-Powered-By":"coins"}}'; end $$;
@@ -74,8 +79,18 @@ def rest(local_stack: LocalSupabase) -> Any:
         ("GET", "/rest/v1/victim", None, 404, "PGRST205"),
         ("BREW", "/rest/v1/victims", None, 405, "PGRST117"),
         ("PUT", "/rest/v1/rpc/twice", None, 405, "PGRST101"),
-        ("PUT", "/rest/v1/victims?id=eq.1", b'{"id": 1}', 501, "PGRST127"),
+        ("PUT", "/rest/v1/victims?name=eq.x", b'{"id": 1}', 405, "PGRST105"),
+        ("PUT", "/rest/v1/victims?id=eq.1&or=(id.eq.1)", b'{"id": 1}', 405, "PGRST105"),
+        ("POST", "/rest/v1/victims?columns=id)", b'[{"id": 9}]', 400, "PGRST100"),
+        ("POST", "/rest/v1/victims?columns=id,idd)", b'[{"id": 9}]', 400, "PGRST204"),
+        ("POST", "/rest/v1/victims?on_conflict=id)", b'[{"id": 9}]', 400, "PGRST100"),
+        ("PATCH", "/rest/v1/victims?name=is.nullish", b'{"name": "x"}', 400, "PGRST100"),
+        ("PATCH", "/rest/v1/victims?id=in.(1)x", b'{"name": "x"}', 400, "PGRST100"),
+        ("PATCH", "/rest/v1/victims?or=(id.eq.1)x", b'{"name": "x"}', 400, "PGRST100"),
         ("GET", "/rest/v1/victims?select=id,other(*)", None, 501, "PGRST127"),
+        ("GET", "/rest/v1/victims?other.order=id", None, 400, "PGRST108"),
+        ("GET", "/rest/v1/victims?order=other(id)", None, 400, "PGRST108"),
+        ("GET", "/rest/v1/victims?or=" + "(or" * 500 + "(id.eq.1)" + ")" * 500, None, 400, "PGRST100"),
         ("GET", "/rest/v1/victims?select=count()", None, 400, "PGRST123"),
         ("GET", "/rest/v1/victims?select=id,", None, 400, "PGRST100"),
         ("GET", "/rest/v1/victims?id=eq", None, 400, "PGRST100"),
@@ -91,6 +106,9 @@ def rest(local_stack: LocalSupabase) -> Any:
         ("POST", "/rest/v1/rpc/twice", b'{"m": 1}', 404, "PGRST202"),
         ("POST", "/rest/v1/rpc/teapot", b"{}", 418, "PT418"),
         ("POST", "/rest/v1/rpc/own_answer", b"{}", 402, "123"),
+        ("POST", "/rest/v1/rpc/own_status", b'{"status": "teapot"}', 500, "PGRST112"),
+        ("POST", "/rest/v1/rpc/own_status", b'{"headers": "[1]"}', 500, "PGRST111"),
+        ("GET", "/rest/v1/rpc/page", None, 501, "PGRST127"),
     ],
 )
 def test_bad_requests(rest: Any, method: str, path: str, body: bytes | None, status: int, code: str) -> None:

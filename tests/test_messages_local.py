@@ -192,5 +192,5 @@ def test_the_gateway(said: Said, local_stack: LocalSupabase) -> None:
             found: dict[str, Any] = json.loads(error.read())
             return found
 
-    refused = answer("PUT", "/t?id=eq.1")
+    refused = answer("PATCH", "/t?select=id,author(name)")
     said("A route that the gateway does not have", f"{refused['code']}: {refused['message']} {refused['hint']}")

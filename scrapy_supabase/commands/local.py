@@ -27,6 +27,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--port", type=_port, default=54321, help="port of the REST API (default: 54321; 0: a free one)"
     )
     parser.add_argument("--migrations", metavar="DIR", help="a folder of numbered .sql files to apply first")
+    parser.add_argument(
+        "--schemas",
+        metavar="NAMES",
+        default="public",
+        help="schemas that the REST API exposes, separated by commas, the first by default (default: public)",
+    )
     parser.add_argument("--sql", metavar="QUERY", help="run a query on it, print the table and end")
 
 
@@ -44,7 +50,8 @@ def run(settings: Any, opts: argparse.Namespace) -> int:  # noqa: ARG001
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
-    with LocalSupabase(folder, migrations=migrations, port=opts.port) as stack:
+    schemas = [name.strip() for name in opts.schemas.split(",")]
+    with LocalSupabase(folder, migrations=migrations, port=opts.port, schemas=schemas) as stack:
         for name, value in {
             "SUPABASE_URL": stack.url,
             "SUPABASE_KEY": stack.service_role_key,

@@ -7,11 +7,9 @@ import fcntl
 import json
 import logging
 import os
-import pwd
 import select
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterable
@@ -19,9 +17,10 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from scrapy_supabase.local.binaries import find_postgrest, find_server
-from scrapy_supabase.local.cluster import Cluster, environment
+from scrapy_supabase.local.cluster import Cluster
 from scrapy_supabase.local.errors import LocalSupabaseError
 from scrapy_supabase.local.keys import Keys, load_keys, write_private
+from scrapy_supabase.local.launch import start_supervisor
 from scrapy_supabase.local.migrations import apply_migrations, read_migrations
 from scrapy_supabase.wording import reason, sentence
 
@@ -35,9 +34,10 @@ _left_running: list[subprocess.Popen[bytes]] = []  # supervisors that others sti
 class LocalSupabase:
     """A Supabase on this machine, below `data_dir`; a context manager.
 
-    `migrations` is a folder of numbered SQL files, or the files; `port` is the REST API's (0: a free one). A data
-    folder has one holder: a second is refused, unless it says `join=True`; then it shares what runs (its `port` is not
-    used), and the last one to leave stops it. Raises `LocalSupabaseError`.
+    `migrations` is a folder of numbered SQL files, or the files; `port` is the REST API's (0: a free one); `schemas`
+    are those it exposes, the first by default. A data folder has one holder: a second is refused, unless it says
+    `join=True`; then it shares what runs (its `port` and `schemas` are not used), and the last one to leave stops it.
+    Raises `LocalSupabaseError`.
     """
 
     def __init__(
@@ -46,11 +46,15 @@ class LocalSupabase:
         *,
         migrations: str | Path | Iterable[str | Path] = (),
         port: int = 0,
+        schemas: Iterable[str] = ("public",),
         join: bool = False,
     ) -> None:
         self._folder = Path(data_dir).absolute()
         self._migrations = migrations
         self._port = port
+        self._schemas = schemas.split(",") if isinstance(schemas, str) else list(schemas)
+        if not all(self._schemas) or not self._schemas:
+            raise LocalSupabaseError(f"{schemas!r} names no schemas to expose: write them as in public,shop.")
         self._join = join
         self._lease: int | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
@@ -209,39 +213,15 @@ class LocalSupabase:
         cluster.prepare(self._secrets().postgres_password)
         port = _free_port()
         self._state = {"db_port": port, "owner": os.getpid()}
-        user = pwd.getpwnam(server.user) if server.user else None
-        package = str(Path(__file__).parents[2])
-        orders = {
-            "folder": str(self._folder),
-            "data": str(cluster.data),
-            "postgres": cluster.command(port),
-            "environment": environment(),
-            "user": [user.pw_uid, user.pw_gid] if user else None,
-            "gateway": [sys.executable, "-m", "scrapy_supabase.local.gateway"],
-            "gateway_environment": {
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-            },
-            "gateway_orders": {
-                "db_url": self._db_url("authenticator", self._secrets().authenticator_password),
-                "host": _HOST,
-                "port": self._port,
-                "jwt_secret": self._secrets().jwt_secret,
-                "schemas": ["public"],
-                "postgrest": find_postgrest(),
-            },
+        gateway = {
+            "db_url": self._db_url("authenticator", self._secrets().authenticator_password),
+            "host": _HOST,
+            "port": self._port,
+            "jwt_secret": self._secrets().jwt_secret,
+            "schemas": self._schemas,
+            "postgrest": find_postgrest(),
         }
-        self._supervisor = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(lock,),
-            start_new_session=True,
-        )
-        assert self._supervisor.stdin is not None  # noqa: S101 (for the type checker)
-        self._supervisor.stdin.write(json.dumps(orders).encode() + b"\n")
-        self._supervisor.stdin.flush()
+        self._supervisor = start_supervisor(self._folder, cluster, port, gateway, lock)
         self._wait_for_postgres(cluster, port)
         self._make_roles()
         _, rest_port, name = self._said(self._supervisor.stdout).split(maxsplit=2)

@@ -17,7 +17,9 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders = json.loads(sys.stdin.buffer.readline())
     from scrapy_supabase.local.gateway.serve import serve
+    from scrapy_supabase.local.gateway.server import end_process
 
+    threading.excepthook = lambda args: end_process(f"The thread {args.thread}", args.exc_value)
     try:
         server, name = serve(orders)
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any
 from scrapy_supabase.local.gateway.errors import JSON, ApiError, Response
 
 ANON = "anon"
+_NO_KEY_FITS = "No suitable key was found to decode the JWT"
 _LEEWAY = 30  # seconds of clock skew, as PostgREST allows
 
 
@@ -22,6 +23,7 @@ class Caller:
     anonymous: bool
 
 
+ANYBODY = Caller(ANON, json.dumps({"role": ANON}), anonymous=True)
 NO_KEY = Response(
     401,
     json.dumps(
@@ -51,13 +53,25 @@ class Keys:
         known = self._known.get(token)
         if known is not None and (known[1] is None or now < known[1]):
             return known[0]
-        caller, expires = self._verify(token)
+        caller, expires = self._verify(token, now)
         if len(self._known) > 1000:
             self._known.clear()
         self._known[token] = (caller, expires)
         return caller
 
-    def _verify(self, token: str) -> tuple[Caller, float | None]:
+    def _verify(self, token: str, now: float) -> tuple[Caller, float | None]:
+        claims = self._claims(token)
+        expires = _checked_times(claims, now)
+        role = claims.get("role", ANON)
+        if not isinstance(role, str):
+            role = json.dumps(role)
+        if "\0" in role:
+            raise _refused("PGRST303", "Parsing claims failed")
+        caller = Caller(role, json.dumps({**claims, "role": role}), anonymous=role == ANON)
+        return caller, expires
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        """The claims of a token that is signed with our secret."""
         if not token:
             raise _refused("PGRST301", "Empty JWT is sent in Authorization header")
         parts = token.count(".") + 1
@@ -65,29 +79,54 @@ class Keys:
             raise _refused("PGRST301", f"Expected 3 parts in JWT; got {parts}")
         import jwt  # 0.1 s: not before the first key comes
 
-        options: Any = {"verify_aud": False, "verify_iat": False, "verify_sub": False, "verify_jti": False}
+        unsuitable = "No suitable key or wrong key type"
         try:
-            claims = jwt.decode(token, self.secret, algorithms=["HS256"], leeway=_LEEWAY, options=options)
-        except jwt.ExpiredSignatureError:
-            raise _refused("PGRST303", "JWT expired") from None
-        except jwt.ImmatureSignatureError:
-            raise _refused("PGRST303", "JWT not yet valid") from None
+            header = jwt.get_unverified_header(token)
+            payload = jwt.api_jws.PyJWS().decode(token, self.secret, algorithms=["HS256"])
         except jwt.InvalidSignatureError:
-            message = "No suitable key or wrong key type"
-            raise _refused("PGRST301", message, "None of the keys was able to decode the JWT") from None
+            raise _refused("PGRST301", unsuitable, "None of the keys was able to decode the JWT") from None
         except jwt.InvalidAlgorithmError:
-            raise _refused("PGRST301", "Wrong or unsupported encoding algorithm") from None
-        except jwt.DecodeError:
-            raise _refused("PGRST301", "JWT cryptographic operation failed") from None
+            if header.get("alg") == "none":
+                details = "JWT is unsecured but expected 'alg' was not 'none'"
+                raise _refused("PGRST301", "Wrong or unsupported encoding algorithm", details) from None
+            raise _refused("PGRST301", unsuitable, _NO_KEY_FITS) from None
         except (jwt.InvalidTokenError, ValueError, TypeError):
-            raise _refused("PGRST303", "Parsing claims failed") from None
-        expires = claims.get("exp")
-        role = claims.get("role", ANON)
-        if not isinstance(role, str) or "\0" in role:
+            raise _refused("PGRST301", "JWT couldn't be decoded") from None
+        if header.get("kid") is not None:  # our one key has no name
+            raise _refused("PGRST301", unsuitable, _NO_KEY_FITS)
+        try:
+            claims = json.loads(payload)
+        except (ValueError, RecursionError):
+            claims = None
+        if not isinstance(claims, dict):
             raise _refused("PGRST303", "Parsing claims failed")
-        claims.setdefault("role", role)
-        caller = Caller(role, json.dumps(claims), anonymous=role == ANON)
-        return caller, float(expires) + _LEEWAY if isinstance(expires, (int, float)) else None
+        return claims
+
+
+def _checked_times(claims: dict[str, Any], now: float) -> float | None:
+    """When the token expires. Raises `ApiError` for one that is not valid now."""
+    expires, begins, issued = (_seconds(claims, name) for name in ("exp", "nbf", "iat"))
+    if expires is not None and expires < now - _LEEWAY:
+        raise _refused("PGRST303", "JWT expired")
+    if begins is not None and begins > now + _LEEWAY:
+        raise _refused("PGRST303", "JWT not yet valid")
+    if issued is not None and issued > now + _LEEWAY:
+        raise _refused("PGRST303", "JWT issued at future")
+    audience = claims.get("aud")
+    several = isinstance(audience, list) and all(isinstance(each, str) for each in audience)
+    if audience is not None and not isinstance(audience, str) and not several:
+        raise _refused("PGRST303", "The JWT 'aud' claim must be a string or an array of strings")
+    return None if expires is None else expires + _LEEWAY
+
+
+def _seconds(claims: dict[str, Any], name: str) -> float | None:
+    """A claim that is a time. PostgREST takes a fraction for 0."""
+    at = claims.get(name)
+    if at is None:
+        return None
+    if isinstance(at, bool) or not isinstance(at, (int, float)):
+        raise _refused("PGRST303", f"The JWT '{name}' claim must be a number")
+    return float(at) if abs(at) < 2**63 and at == int(at) else 0.0
 
 
 def _bearer(header: str | None) -> str | None:

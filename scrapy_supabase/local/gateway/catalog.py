@@ -7,6 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from scrapy_supabase.local.gateway import catalog_sql
+
+Name = tuple[str, str]  # schema, name
+_INSERT, _UPDATE, _DELETE = 8, 4, 16  # bits of pg_relation_is_updatable
+_WHOLE_BODY = ("json", "jsonb", "text", "xml", "bytea")  # types of a single parameter without a name
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -20,36 +26,47 @@ class Column:
     comment: str | None
     max_length: int | None
     enum: tuple[str, ...]
-    generated: bool
-    identity: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """Columns that refer to those of a table."""
+
+    columns: tuple[str, ...]
+    table: Name
+    theirs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table or view. `foreign_keys` are (columns, table, columns of that table)."""
+    """A table or view. `represented`: a column's domain has casts that PostgREST formats and parses it with."""
 
     schema: str
     name: str
     comment: str | None
     columns: Mapping[str, Column]
-    primary_key: tuple[str, ...]
-    foreign_keys: tuple[tuple[tuple[str, ...], str, tuple[str, ...]], ...]
     insertable: bool
+    updatable: bool
+    deletable: bool
+    represented: bool
+    primary_key: tuple[str, ...] = ()
+    foreign_keys: tuple[ForeignKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A function's parameter; its name is empty where it has none."""
+    """A function's parameter; its name is empty where it has none. An argument is cast to `cast`."""
 
     name: str
     type: str
+    cast: str
     required: bool
     variadic: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function. `returns` is scalar, composite or void; `volatile` says that it may write."""
+    """A function. `returns` is scalar, composite, void or media; `row` is the table whose rows it returns."""
 
     schema: str
     name: str
@@ -57,6 +74,14 @@ class Function:
     returns: str
     returns_set: bool
     volatile: bool
+    row: Name
+    settings: tuple[tuple[str, str], ...]
+
+    @property
+    def callable(self) -> bool:
+        """Whether PostgREST can pass arguments: by name, or one of a type that takes the whole body."""
+        unnamed = [parameter for parameter in self.parameters if not parameter.name]
+        return not unnamed or (len(unnamed) == 1 and self.parameters[0].type in _WHOLE_BODY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,71 +91,10 @@ class Snapshot:
     `deferrable` says that there is a constraint that may be checked at the end of a transaction only.
     """
 
-    tables: Mapping[tuple[str, str], Table]
-    functions: Mapping[tuple[str, str], tuple[Function, ...]]
+    tables: Mapping[Name, Table]
+    functions: Mapping[Name, tuple[Function, ...]]
     settings: Mapping[str, tuple[tuple[str, str], ...]]
     deferrable: bool
-
-
-_TABLES = """
-select n.nspname, c.relname, obj_description(c.oid, 'pg_class'),
-  coalesce((select jsonb_agg(jsonb_build_array(a.attname, format_type(a.atttypid, a.atttypmod),
-      format_type(a.atttypid, null), not (a.attnotnull or t.typnotnull), pg_get_expr(d.adbin, d.adrelid),
-      col_description(c.oid, a.attnum),
-      case when a.atttypid in ('varchar'::regtype, 'bpchar'::regtype) and a.atttypmod > 4 then a.atttypmod - 4 end,
-      (select jsonb_agg(e.enumlabel order by e.enumsortorder) from pg_enum e where e.enumtypid = a.atttypid),
-      a.attgenerated <> '', a.attidentity <> '') order by a.attnum)
-    from pg_attribute a join pg_type t on t.oid = a.atttypid
-    left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '[]'),
-  coalesce((select jsonb_agg(a.attname order by k.place) from pg_constraint p
-    cross join unnest(p.conkey) with ordinality k(attnum, place)
-    join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
-    where p.conrelid = c.oid and p.contype = 'p'), '[]'),
-  coalesce((select jsonb_agg(jsonb_build_array(
-      (select jsonb_agg(a.attname order by k.place) from unnest(f.conkey) with ordinality k(attnum, place)
-        join pg_attribute a on a.attrelid = f.conrelid and a.attnum = k.attnum),
-      r.relname,
-      (select jsonb_agg(a.attname order by k.place) from unnest(f.confkey) with ordinality k(attnum, place)
-        join pg_attribute a on a.attrelid = f.confrelid and a.attnum = k.attnum)) order by f.conname)
-    from pg_constraint f join pg_class r on r.oid = f.confrelid where f.conrelid = c.oid and f.contype = 'f'), '[]'),
-  pg_relation_is_updatable(c.oid, true) & 8 = 8
-from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where c.relkind in ('r', 'v', 'm', 'f', 'p') and n.nspname = any($1) and not c.relispartition
-order by n.nspname, c.relname
-"""
-
-# Which column of which table a view's column is: PostgreSQL notes it in the view's rewritten query.
-_VIEWS = """
-select n.nspname, c.relname, v.attname, s.nspname, t.relname, a.attname
-from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_rewrite r on r.ev_class = c.oid
-cross join regexp_matches(r.ev_action::text,
-  ':resno (\\d+) :resname (\\S+) :ressortgroupref \\d+ :resorigtbl (\\d+) :resorigcol (\\d+)', 'g') m
-join pg_attribute v on v.attrelid = c.oid and v.attnum = m[1]::int and v.attname = m[2]
-join pg_class t on t.oid = m[3]::oid join pg_namespace s on s.oid = t.relnamespace
-join pg_attribute a on a.attrelid = t.oid and a.attnum = m[4]::int
-where c.relkind in ('v', 'm') and r.rulename = '_RETURN' and n.nspname = any($1)
-order by v.attnum
-"""
-
-_FUNCTIONS = """
-select n.nspname, p.proname, coalesce(p.proargnames, '{}'), coalesce(p.proargmodes::text[], '{}'),
-  (select coalesce(array_agg(format_type(o, null) order by i), '{}')
-    from unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) with ordinality x(o, i)),
-  p.pronargdefaults, p.provariadic <> 0, p.proretset, p.provolatile = 'v',
-  case when p.prorettype = 'void'::regtype then 'void'
-    when t.typtype = 'c' or p.prorettype = 'record'::regtype
-      or t.typtype = 'd' and b.typtype = 'c' then 'composite' else 'scalar' end
-from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_type t on t.oid = p.prorettype
-left join pg_type b on b.oid = t.typbasetype
-where p.prokind = 'f' and n.nspname = any($1) and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
-order by n.nspname, p.proname, p.oid
-"""
-
-_SETTINGS = """
-select r.rolname, s.setting from pg_db_role_setting d join pg_roles r on r.oid = d.setrole
-cross join unnest(d.setconfig) s(setting) where d.setdatabase = 0
-"""
 
 
 class Catalog:
@@ -141,6 +105,7 @@ class Catalog:
         self._connect = connect
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
+        self._timezones: frozenset[str] | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -158,91 +123,109 @@ class Catalog:
         before = self._snapshot
         return self.reload() != before
 
+    def timezones(self) -> frozenset[str]:
+        """The names of time zones; read when the first request names one: that takes 0.1 s."""
+        if self._timezones is None:
+            with self._connect() as connection:
+                self._timezones = frozenset(name for (name,) in connection.execute(catalog_sql.TIMEZONES))
+        return self._timezones
+
 
 def _read(connection: Any, schemas: list[str]) -> Snapshot:
-    tables = {}
-    for schema, name, comment, columns, key, foreign, insertable in connection.execute(_TABLES, [schemas]):
-        known = {c[0]: _column(*c) for c in columns}
-        foreign_keys = tuple((tuple(own), table, tuple(theirs)) for own, table, theirs in foreign)
-        tables[schema, name] = Table(schema, name, comment, known, tuple(key), foreign_keys, insertable)
-    sources: dict[tuple[str, str], dict[tuple[str, str], dict[str, str]]] = {}
-    for schema, name, column, of_schema, of_table, of_column in connection.execute(_VIEWS, [schemas]):
-        of = sources.setdefault((schema, name), {}).setdefault((of_schema, of_table), {})
-        of.setdefault(of_column, column)
-    for view, of_tables in sources.items():
-        tables[view] = _with_keys(tables[view], of_tables, tables)
-    functions: dict[tuple[str, str], tuple[Function, ...]] = {}
-    for row in connection.execute(_FUNCTIONS, [schemas]):
-        function = _function(*row)
-        functions[row[0], row[1]] = (*functions.get((row[0], row[1]), ()), function)
-    settings: dict[str, tuple[tuple[str, str], ...]] = {}
-    for role, setting in connection.execute(_SETTINGS):
-        name, _, value = setting.partition("=")
-        settings[role] = (*settings.get(role, ()), (name, value))
-    deferrable = connection.execute("select exists (select from pg_trigger where tgdeferrable)").fetchone()[0]
+    """Read all of it in one transaction: what is made or dropped meanwhile is in all queries or in none."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        connection.execute("SET LOCAL search_path TO ''")
+        tables = {(row[0], row[1]): _table(*row) for row in connection.execute(catalog_sql.TABLES, [schemas])}
+        keys: dict[Name, tuple[str, ...]] = {}
+        foreign: dict[Name, tuple[ForeignKey, ...]] = {}
+        for schema, name, kind, own, their_schema, their_name, theirs in connection.execute(catalog_sql.KEYS):
+            place = (schema, name)
+            if kind == "p":
+                keys[place] = tuple(own)
+            else:
+                found = ForeignKey(tuple(own), (their_schema, their_name), tuple(theirs))
+                foreign[place] = (*foreign.get(place, ()), found)
+        for place in tables:
+            tables[place] = replace(tables[place], primary_key=keys.get(place, ()), foreign_keys=foreign.get(place, ()))
+        shown: dict[Name, dict[Name, dict[str, str]]] = {}
+        for schema, name, column, of_schema, of_table, of_column in connection.execute(catalog_sql.VIEWS, [schemas]):
+            shown.setdefault((schema, name), {}).setdefault((of_schema, of_table), {}).setdefault(of_column, column)
+        for place, sources in shown.items():
+            if place in tables:
+                tables[place] = _with_keys(tables[place], sources, keys, foreign)
+        functions: dict[Name, tuple[Function, ...]] = {}
+        for row in connection.execute(catalog_sql.FUNCTIONS, [schemas]):
+            function = _function(*row)
+            if function.callable:
+                functions[row[0], row[1]] = (*functions.get((row[0], row[1]), ()), function)
+        settings: dict[str, tuple[tuple[str, str], ...]] = {}
+        for role, name, value in connection.execute(catalog_sql.SETTINGS):
+            settings[role] = (*settings.get(role, ()), (name, value))
+        deferrable = connection.execute(catalog_sql.DEFERRABLE).fetchone()[0]
     return Snapshot(tables, functions, settings, deferrable)
 
 
 def _with_keys(
-    view: Table, sources: Mapping[tuple[str, str], Mapping[str, str]], tables: Mapping[tuple[str, str], Table]
+    view: Table,
+    sources: Mapping[Name, Mapping[str, str]],
+    keys: Mapping[Name, tuple[str, ...]],
+    foreign: Mapping[Name, tuple[ForeignKey, ...]],
 ) -> Table:
     """A view has the keys of its tables, as far as it shows their columns."""
     key: list[str] = []
-    foreign: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = []
+    refers: list[ForeignKey] = []
     for place, shown in sources.items():
-        source = tables.get(place)
-        if source is None:
-            continue
-        if source.primary_key and all(column in shown for column in source.primary_key):
-            key.extend(shown[column] for column in source.primary_key)
-        foreign.extend(
-            (tuple(shown[column] for column in own), other, theirs)
-            for own, other, theirs in source.foreign_keys
-            if all(column in shown for column in own)
+        own = keys.get(place, ())
+        if all(column in shown for column in own):
+            key.extend(shown[column] for column in own)
+        refers.extend(
+            replace(each, columns=tuple(shown[column] for column in each.columns))
+            for each in foreign.get(place, ())
+            if all(column in shown for column in each.columns)
         )
-    return replace(view, primary_key=tuple(key), foreign_keys=tuple(foreign))
+    return replace(view, primary_key=tuple(key), foreign_keys=tuple(refers))
+
+
+def _table(
+    schema: str, name: str, comment: str | None, columns: list[list[Any]], updatable: int, represented: bool
+) -> Table:
+    known = {each[0]: _column(*each) for each in columns}
+    return Table(
+        schema,
+        name,
+        comment,
+        known,
+        bool(updatable & _INSERT),
+        bool(updatable & _UPDATE),
+        bool(updatable & _DELETE),
+        represented,
+    )
 
 
 def _column(
     name: str,
     kind: str,
-    bare_kind: str,
+    form: str,
     nullable: bool,
     default: str | None,
     comment: str | None,
     max_length: int | None,
     enum: list[str] | None,
-    generated: bool,
-    identity: bool,
 ) -> Column:
-    labels = tuple(enum or ())
-    return Column(name, kind, bare_kind, nullable, default, comment, max_length, labels, generated, identity)
+    return Column(name, kind, form, nullable, default, comment, max_length, tuple(enum or ()))
 
 
 def _function(
     schema: str,
     name: str,
-    names: list[str],
-    modes: list[str],
-    types: list[str],
-    defaults: int,
-    variadic: bool,
+    parameters: list[list[Any]],
     returns_set: bool,
     volatile: bool,
     returns: str,
+    row_schema: str,
+    row_name: str,
+    settings: dict[str, str],
 ) -> Function:
-    taken = [i for i in range(len(types)) if not modes or modes[i] in ("i", "b", "v")]
-    required = len(taken) - defaults
-    parameters = tuple(
-        Parameter(
-            names[i] if i < len(names) else "",
-            types[i],
-            place < required and not (variadic and place == len(taken) - 1),
-            variadic and place == len(taken) - 1,
-        )
-        for place, i in enumerate(taken)
-    )
-    # OUT parameters make a scalar function return a row.
-    outs = sum(mode in ("o", "b", "t") for mode in modes)
-    kind = "composite" if outs > 1 else returns
-    return Function(schema, name, parameters, kind, returns_set, volatile)
+    made = tuple(Parameter(*each) for each in parameters)
+    return Function(schema, name, made, returns, returns_set, volatile, (row_schema, row_name), tuple(settings.items()))

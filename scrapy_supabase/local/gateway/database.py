@@ -21,6 +21,8 @@ from scrapy_supabase.local.gateway.errors import ApiError, from_database
 _POOL_SIZE = 10
 _POOL_TIMEOUT = 10.0  # seconds, as PostgREST
 _START_TIMEOUT = 10.0  # seconds that the database may still be starting
+_TRIES = 10  # of a transaction that another one is in the way of,
+_RETRY_TIME = 5.0  # the last begun before this many seconds are over
 
 Row = tuple[Any, ...]
 
@@ -47,8 +49,25 @@ class Context:
     method: str
     path: str
     headers: str  # JSON
+    cookies: str  # JSON
     role_settings: Sequence[tuple[str, str]] = ()
+    timezone: str = ""
     deferrable: bool = False
+
+    def settings(self) -> list[tuple[str, str]]:
+        """The settings of its transaction; the role comes after those that the login role makes for it."""
+        schema = '"' + self.schema.replace('"', '""') + '"'
+        return [
+            ("search_path", f'{schema}, "public", "extensions"'),
+            *self.role_settings,
+            ("role", self.caller.role),
+            ("request.jwt.claims", self.caller.claims),
+            ("request.method", self.method),
+            ("request.path", self.path),
+            ("request.headers", self.headers),
+            ("request.cookies", self.cookies),
+            *([("timezone", self.timezone)] if self.timezone else []),
+        ]
 
 
 @dataclass(slots=True)
@@ -60,6 +79,7 @@ class Plan:
     read_only: bool = False
     check: Callable[[Row], None] | None = None
     explain: tuple[str, Sequence[Any]] | None = None  # a query whose estimated number of rows is wanted
+    settings: Sequence[tuple[str, str]] = ()
     estimate: int | None = field(default=None)
 
 
@@ -103,7 +123,7 @@ class Database:
                 break
             except psycopg.OperationalError as error:
                 if time.monotonic() > self._starting_until:
-                    message = "Database connection error. Retrying the connection."
+                    message = "Database connection error."
                     raise ApiError(503, "PGRST000", message, details=str(error).strip()) from error
                 time.sleep(0.01)
         self._starting_until = 0.0
@@ -113,38 +133,40 @@ class Database:
     def run(self, context: Context, plan: Plan) -> Row:
         """Run a plan as its caller, in one transaction and one round trip where nothing has to be decided in between.
 
-        Raises `ApiError`.
+        What another transaction was in the way of is tried again, as PostgREST 14 does, but not for ever: a trigger may
+        raise 40001 each time. Raises `ApiError`.
         """
+        until = time.monotonic() + _RETRY_TIME
         with self.connection() as connection:
-            try:
-                return self._transaction(connection, context, plan)
-            except psycopg.DataError as error:
-                _clean_up(connection)
-                if error.sqlstate is None:  # refused by psycopg: NUL in a text
-                    raise ApiError(400, "22021", 'invalid byte sequence for encoding "UTF8": 0x00') from error
-                raise from_database(error, anonymous=context.caller.anonymous) from error
-            except psycopg.Error as error:
-                _clean_up(connection)
-                raise from_database(error, anonymous=context.caller.anonymous) from error
-            except BaseException:
-                _clean_up(connection)
-                raise
+            for left in reversed(range(_TRIES)):
+                try:
+                    return self._transaction(connection, context, plan)
+                except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected) as error:
+                    _clean_up(connection)
+                    if left == 0 or time.monotonic() > until:
+                        raise from_database(error, anonymous=context.caller.anonymous) from error
+                except psycopg.Error as error:
+                    _clean_up(connection)
+                    if error.sqlstate is None and isinstance(error, psycopg.DataError):  # psycopg's: NUL in a text
+                        raise ApiError(400, "22021", 'invalid byte sequence for encoding "UTF8": 0x00') from error
+                    raise from_database(error, anonymous=context.caller.anonymous) from error
+                except BaseException:
+                    _clean_up(connection)
+                    raise
+        raise AssertionError("unreachable")
 
     def _transaction(self, connection: psycopg.Connection[Any], context: Context, plan: Plan) -> Row:
-        local = [*_settings(context), *context.role_settings]
+        local = [*context.settings(), *plan.settings]
         if plan.read_only:
             local.append(("transaction_read_only", "on"))
-        names, values = [name for name, _ in local], [value for _, value in local]
-        numbers = range(1, len(names) + 1)
-        setup = "SELECT " + ", ".join(
-            f"set_config('{name}', ${n}, true)" for name, n in zip(names, numbers, strict=True)
-        )
+        calls = (f"set_config(${n}, ${n + 1}, true)" for n in range(1, 2 * len(local), 2))
+        values = [value for pair in local for value in pair]
         explained = None
         with connection.pipeline():
             # All that a pipeline sends is one transaction; BEGIN is needed only to decide how it ends.
             if plan.check is not None:
                 connection.execute("BEGIN")
-            connection.execute(setup, values)
+            connection.execute(f"SELECT {', '.join(calls)}", values)
             if plan.explain is not None:
                 explained = connection.execute(f"EXPLAIN (FORMAT JSON) {plan.explain[0]}", plan.explain[1])
             cursor = connection.execute(plan.sql, plan.parameters)
@@ -161,17 +183,6 @@ class Database:
             plan.check(row)
             connection.execute("COMMIT")
         return row
-
-
-def _settings(context: Context) -> list[tuple[str, str]]:
-    return [
-        ("role", context.caller.role),
-        ("search_path", '"' + context.schema.replace('"', '""') + '", "extensions"'),
-        ("request.jwt.claims", context.caller.claims),
-        ("request.method", context.method),
-        ("request.path", context.path),
-        ("request.headers", context.headers),
-    ]
 
 
 def _clean_up(connection: psycopg.Connection[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import psycopg
@@ -48,12 +48,15 @@ class ApiError(Exception):
         body = {"code": self.code, "details": self.details, "hint": self.hint, "message": self.message}
         encoded = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         headers = {"content-type": JSON, "proxy-status": f"PostgREST; error={self.code}", **self.headers}
+        if self.status == 503:
+            headers.setdefault("retry-after", "0")  # the database is asked again at once
         return Response(self.status, encoded, headers)
 
 
-def bad_query(what: str, name: str, text: str, details: str) -> ApiError:
+def bad_query(what: str, given: str, details: str, line: int = 1, column: int = 1) -> ApiError:
     """PGRST100: a query parameter that does not parse."""
-    return ApiError(400, "PGRST100", f'"failed to parse {what} ({text})" (line 1, column 1)', details=details or name)
+    message = f'"failed to parse {what} ({given})" (line {line}, column {column})'
+    return ApiError(400, "PGRST100", message, details=details)
 
 
 def not_built(what: str) -> ApiError:
@@ -82,7 +85,7 @@ def from_database(error: psycopg.Error, *, anonymous: bool) -> ApiError:
     if state == "PGRST":
         return _raised(message, diag.message_detail)
     status = next((_STATUS[state[:n]] for n in (5, 2) if state[:n] in _STATUS), 400)
-    if state.startswith("PT") and state[2:].isdigit() and 100 <= int(state[2:]) < 600:
+    if state.startswith("PT") and state[2:].isdigit() and int(state[2:]) >= 100:
         status = int(state[2:])
     elif state.startswith("PT"):
         status = 500
@@ -100,21 +103,29 @@ def from_database(error: psycopg.Error, *, anonymous: bool) -> ApiError:
 def _raised(message: str, detail: str | None) -> ApiError:
     """`RAISE SQLSTATE 'PGRST'`: the function says what to answer, in JSON."""
     fault = "Could not parse JSON in the \"RAISE SQLSTATE 'PGRST'\" error"
-    try:
-        said = json.loads(message)
-        code, text = str(said["code"]), str(said["message"])
-    except (ValueError, KeyError, TypeError):
+    said = _object(message, {"code": str, "message": str}, {"details": str, "hint": str})
+    if said is None:
         hint = "MESSAGE must be a JSON object with obligatory keys: 'code', 'message' "
         hint += "and optional keys: 'details', 'hint'."
         return ApiError(500, "PGRST121", fault, details=f"Invalid JSON value for MESSAGE: '{message}'", hint=hint)
     hint = "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and optional key: 'status_text'."
     if detail is None:
         return ApiError(500, "PGRST121", fault, details="DETAIL is missing in the RAISE statement", hint=hint)
-    try:
-        how = json.loads(detail)
-        status, headers = int(how["status"]), dict(how["headers"])
-    except (ValueError, KeyError, TypeError):
+    how = _object(detail, {"status": int, "headers": dict}, {"status_text": str})
+    if how is None or not all(isinstance(value, str) for value in how["headers"].values()):
         return ApiError(500, "PGRST121", fault, details=f"Invalid JSON value for DETAIL: '{detail}'", hint=hint)
-    error = ApiError(status, code, text, details=said.get("details"), hint=said.get("hint"))
-    error.headers |= {str(name).lower(): str(value) for name, value in headers.items()}
+    error = ApiError(how["status"], said["code"], said["message"], details=said.get("details"), hint=said.get("hint"))
+    error.headers |= {name.lower(): value for name, value in how["headers"].items()}
     return error
+
+
+def _object(text: str, required: dict[str, type], optional: dict[str, type]) -> dict[str, Any] | None:
+    """A JSON object whose values have these types; None for anything else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in required.items()):
+        return None
+    given = {name: found[name] for name in optional if found.get(name) is not None}
+    return found if all(isinstance(value, optional[name]) for name, value in given.items()) else None

@@ -13,9 +13,9 @@ import threading
 import time
 from typing import Any
 
+from scrapy_supabase.local.gateway.api import PREFIX
 from scrapy_supabase.local.gateway.auth import NO_KEY
 from scrapy_supabase.local.gateway.errors import ApiError, Response
-from scrapy_supabase.local.gateway.server import PREFIX
 
 _START_TIMEOUT = 20.0  # seconds
 _PR_SET_PDEATHSIG = 1

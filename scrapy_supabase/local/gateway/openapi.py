@@ -8,10 +8,11 @@ from typing import Any
 from scrapy_supabase.local.gateway.catalog import Column, Snapshot, Table
 from scrapy_supabase.local.gateway.database import Context, Database, Plan
 from scrapy_supabase.local.gateway.errors import ApiError, Response
-from scrapy_supabase.local.gateway.request import OPENAPI, Request
+from scrapy_supabase.local.gateway.media import choose_form
+from scrapy_supabase.local.gateway.request import Request
 from scrapy_supabase.local.gateway.statement import qualified
 
-VERSION = "14.14"
+VERSION = "14.17"
 _TYPES = {
     "character varying": "string", "character": "string", "text": "string", "boolean": "boolean",
     "smallint": "integer", "integer": "integer", "bigint": "integer", "numeric": "number", "real": "number",
@@ -22,6 +23,7 @@ _FORMATS = {"smallint": "int32", "integer": "int32", "bigint": "int64"}
 
 def openapi(database: Database, snapshot: Snapshot, context: Context, request: Request) -> Response:
     """Answer with the OpenAPI document. Hosted Supabase gives it to secret keys only."""
+    form = choose_form(request.headers.get("accept", "*/*"), root=True)
     if context.caller.role != "service_role":
         message = "Access to the OpenAPI document is restricted to secret keys"
         raise ApiError(403, "42501", message, hint="Use a secret key, or read the schema another way.")
@@ -45,7 +47,7 @@ def openapi(database: Database, snapshot: Snapshot, context: Context, request: R
         "definitions": {table.name: _definition(table, snapshot) for table in tables},
     }
     body = b"" if request.method == "HEAD" else json.dumps(document).encode()
-    return Response(200, body, {"content-type": f"{OPENAPI}; charset=utf-8"})
+    return Response(200, body, form.content_type)
 
 
 def _visible(database: Database, context: Context, tables: list[Table]) -> set[str]:
@@ -65,7 +67,8 @@ def _path(*methods: str) -> dict[str, Any]:
 
 
 def _writing(table: Table) -> tuple[str, ...]:
-    return ("post", "patch", "delete") if table.insertable else ()
+    changes = table.insertable or table.updatable or table.deletable
+    return ("post", "patch", "delete") if changes else ()
 
 
 def _definition(table: Table, snapshot: Snapshot) -> dict[str, Any]:
@@ -82,9 +85,11 @@ def _property(table: Table, column: Column, snapshot: Snapshot) -> dict[str, Any
     notes = []
     if column.name in table.primary_key:
         notes.append("This is a Primary Key.<pk/>")
-    for own, other, theirs in table.foreign_keys:
-        if own == (column.name,) and (table.schema, other) in snapshot.tables:
-            notes.append(f"This is a Foreign Key to `{other}.{theirs[0]}`.<fk table='{other}' column='{theirs[0]}'/>")
+    for key in table.foreign_keys:
+        schema, other = key.table
+        if key.columns == (column.name,) and schema == table.schema and key.table in snapshot.tables:
+            theirs = key.theirs[0]
+            notes.append(f"This is a Foreign Key to `{other}.{theirs}`.<fk table='{other}' column='{theirs}'/>")
             break
     note = "\n".join(["Note:", *notes]) if notes else None
     description = "\n\n".join(text for text in (column.comment, note) if text)
@@ -113,7 +118,7 @@ def _items(name: str) -> dict[str, str]:
 def _default(column: Column) -> Any:
     """The default, where its SQL can be read as a JSON value."""
     text = column.default
-    if text is None or column.generated:
+    if text is None:
         return None
     kind = _type(column.format)
     if kind == "string":

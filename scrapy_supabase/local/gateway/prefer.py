@@ -3,66 +3,80 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from scrapy_supabase.local.gateway.errors import ApiError
 
+# In the order in which `preference-applied` names them.
 _KNOWN = {
     "resolution": ("merge-duplicates", "ignore-duplicates"),
     "missing": ("default", "null"),
     "return": ("representation", "minimal", "headers-only"),
     "count": ("exact", "planned", "estimated"),
-    "tx": ("commit", "rollback"),
     "handling": ("strict", "lenient"),
 }
-_APPLIED = ("resolution", "missing", "return", "count", "handling", "timezone", "max-affected")
+_NOT_HEARD = ("tx=commit", "tx=rollback")  # `db-tx-end` is `commit` on Supabase
+_ALWAYS = ("count", "handling", "timezone")
 
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """What was asked for, by name; the first of a name counts."""
+    """What was asked for, by name; the first of a name counts. `invalid` are those that nobody knows."""
 
     values: dict[str, str]
+    invalid: tuple[str, ...] = ()
 
-    def get(self, name: str, default: str = "") -> str:
+    def get(self, name: str) -> str:
         """The value of a preference."""
-        return self.values.get(name, default)
+        return self.values.get(name, "")
+
+    @property
+    def strict(self) -> bool:
+        """Whether what cannot be heard is an error."""
+        return self.get("handling") == "strict"
 
     @property
     def max_affected(self) -> int | None:
         """The most rows a change may touch; it is heard with `handling=strict` only."""
-        if self.get("handling") != "strict" or "max-affected" not in self.values:
-            return None
-        return int(self.values["max-affected"])
+        return int(self.values["max-affected"]) if self.strict and "max-affected" in self.values else None
+
+    @property
+    def counts(self) -> bool:
+        """Whether rows that were written or returned by a function are counted."""
+        return self.get("count") in ("exact", "estimated")
+
+    def check(self) -> None:
+        """Raise `ApiError` PGRST122 for what is not known, with `handling=strict`."""
+        if self.invalid and self.strict:
+            details = f"Invalid preferences: {', '.join(self.invalid)}"
+            raise ApiError(400, "PGRST122", "Invalid preferences given with handling=strict", details=details)
 
     def applied(self, *names: str) -> dict[str, str]:
-        """The `preference-applied` header for those of `names` that were given."""
-        given = [
-            f"{name}={self.values[name]}"
-            for name in _APPLIED
-            if name in self.values and name in {*names, "handling", "timezone", "max-affected"}
-        ]
-        if self.get("handling") != "strict":
-            given = [text for text in given if not text.startswith("max-affected")]
+        """The `preference-applied` header for those of `names` that were given, and those that hold always."""
+        heard = {*names, *_ALWAYS} - (set() if self.strict else {"max-affected"})
+        order = (*_KNOWN, "timezone", "max-affected")
+        given = [f"{name}={self.values[name]}" for name in order if name in heard and name in self.values]
         return {"preference-applied": ", ".join(given)} if given else {}
 
 
-def parse_prefer(header: str | None) -> Preferences:
-    """Parse the header. Raises `ApiError` PGRST122 for what is not known, with `handling=strict`."""
+def parse_prefer(header: str | None, timezones: Callable[[], Collection[str]]) -> Preferences:
+    """Parse the header. `timezones` tells which names the database knows."""
     found: dict[str, str] = {}
     invalid: list[str] = []
-    for part in (header or "").split(","):
-        text = part.strip()
-        name, _, value = (piece.strip() for piece in text.partition("="))
-        if not text:
-            continue
-        known = value in _KNOWN.get(name, ()) or (name == "max-affected" and re.fullmatch(r"\d{1,18}", value))
-        if known or (name == "timezone" and value):
+    for text in map(str.strip, header.split(",") if header else ()):
+        name, _, value = text.partition("=")
+        if name == "timezone":
+            # The first one counts, and makes the others valid.
+            if found.setdefault(name, value) not in timezones():
+                invalid.append(text)
+        elif name == "max-affected":
+            if re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
+                found.setdefault(name, value.strip())
+        elif value in _KNOWN.get(name, ()):
             found.setdefault(name, value)
-        else:
+        elif text not in _NOT_HEARD:
             invalid.append(text)
-    if invalid and found.get("handling") == "strict":
-        details = f"Invalid preferences: {', '.join(invalid)}"
-        raise ApiError(400, "PGRST122", "Invalid preferences given with handling=strict", details=details)
-    found.pop("tx", None)  # `db-tx-end` is `commit` on Supabase: it is not heard
-    return Preferences(found)
+    if found.get("timezone", "") not in (timezones() if "timezone" in found else ("",)):
+        del found["timezone"]
+    return Preferences(found, tuple(invalid))

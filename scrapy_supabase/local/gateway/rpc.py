@@ -3,159 +3,136 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterable
 
-from scrapy_supabase.local.gateway.catalog import Function, Snapshot
+from scrapy_supabase.local.gateway.answer import Outcome, body_sql, outcome_sql, ranged
+from scrapy_supabase.local.gateway.catalog import Function, Parameter, Snapshot
 from scrapy_supabase.local.gateway.database import Context, Database, JsonBody, Plan, Row
-from scrapy_supabase.local.gateway.errors import ApiError, Response
-from scrapy_supabase.local.gateway.read import ranged, window_of
-from scrapy_supabase.local.gateway.request import JSON, Request, body_sql, check_singular, nearest, parse_json
+from scrapy_supabase.local.gateway.errors import ApiError, Response, not_built
+from scrapy_supabase.local.gateway.functions import choose_function
+from scrapy_supabase.local.gateway.media import choose_form
+from scrapy_supabase.local.gateway.read import limited
+from scrapy_supabase.local.gateway.request import Request, check_affected, check_singular
 from scrapy_supabase.local.gateway.statement import Statement
+from scrapy_supabase.local.gateway.terms import Filter, Logic
 from scrapy_supabase.sql import quote
+
+Pairs = Iterable[tuple[str, str]]
 
 
 def call(database: Database, snapshot: Snapshot, context: Context, request: Request) -> Response:
-    """Call the function that the arguments' names fit. GET and HEAD may not write."""
-    name = request.target
+    """Call the function that the arguments' names fit. GET, HEAD, and what is not volatile may not write."""
     posted = request.method == "POST"
-    arguments = _arguments(request)
-    function, whole_body = _choose(snapshot, request, name, tuple(arguments), posted=posted)
-    statement = Statement()
-    called = (
-        f"{quote(function.schema)}.{quote(function.name)}({_pass(statement, function, arguments, request, whole_body)})"
-    )
+    keys = request.payload.keys if posted else tuple(sorted({name for name, _ in request.query.arguments}))
+    function = choose_function(snapshot, request, keys, posted=posted)
+    if function.returns == "media":
+        raise not_built("functions that return a media type of their own")
+    form = choose_form(request.headers.get("accept", "*/*"))
+    request.prefer.check()
+    single, scalar, void = not function.returns_set, function.returns != "composite", function.returns == "void"
+    if single and request.prefer.max_affected is not None:
+        message = "Function must return SETOF or TABLE when max-affected preference is used with handling=strict"
+        raise ApiError(400, "PGRST128", message)
     query = request.query
-    window = window_of(request)
-    if function.returns == "composite":
-        source = (
-            f"SELECT {statement.columns('pgrst_call', query.select)} FROM {called} pgrst_call"
-            f"{statement.where('pgrst_call', query.where)}{statement.order('pgrst_call', query.order)}"
-        )
-    else:
-        source = f"SELECT pgrst_call.pgrst_scalar FROM {called} pgrst_call(pgrst_scalar)"
-    if function.returns_set:
-        source += window.sql(statement)
-    single = not function.returns_set
-    counting = request.prefer.get("count")
-    scalar = "" if function.returns == "composite" else "pgrst_scalar"
-    body = f"coalesce((json_agg(_rows{'.' + scalar if scalar else ''})->0)::text, 'null')"
-    if not single:
-        body = body_sql(request, scalar=scalar)
-    total_sql = "count(_rows)" if counting else "null::bigint"
-    if function.returns == "void":
-        source, body = f"SELECT 1 AS pgrst_scalar FROM {called} pgrst_call", "''"
+    name = function.row[1] if not scalar else function.name
+    table = snapshot.tables.get((function.schema, name))
+    statement = Statement(table.columns if table else None)
+    source = _source(statement, function, request, frozenset(keys))
+    alias = quote(name)
+    found = f"FROM pgrst_source AS {alias}{statement.where(alias, query.where)}"
+    rows = (
+        f"SELECT {statement.columns(alias, query.select)} {found}{statement.order(alias, query.order)}"
+        f"{limited(statement, request.rows)}"
+    )
+    total = "null::bigint"
+    if request.prefer.counts:
+        counted = f"FROM pgrst_source AS {alias}{statement.where(alias, query.where)}"
+        total = f"(SELECT count(*) FROM (SELECT 1 {counted}) counted)"
+    head = request.method == "HEAD"
+    body = "''" if head or void else body_sql(form, scalar=scalar, single=single)
 
     def check(row: Row) -> None:
-        if not single:
-            check_singular(request, row[1])
+        check_singular(form, row[1])
+        check_affected(request.prefer, row[1])
 
     plan = Plan(
-        f"WITH pgrst_source AS ({source}) SELECT {total_sql}, count(_rows), {body} "
-        "FROM (SELECT * FROM pgrst_source) _rows",
+        outcome_sql(source, rows, body=body, total=total, count="1" if single else "count(_rows)"),
         statement.parameters,
-        read_only=not posted,
-        check=check if request.singular else None,
+        read_only=not (posted and function.volatile),
+        check=check if form.singular or request.prefer.max_affected is not None else None,
+        settings=function.settings,
     )
-    total, rows, text = database.run(context, plan)
-    headers = request.content_type | request.prefer.applied("count")
-    if function.returns == "void":
-        return Response(204, b"", request.prefer.applied("count") | {"content-range": "0-0/*"})
-    return ranged(request, window, rows, total, text, headers)
+    outcome = Outcome(*database.run(context, plan))
+    headers = form.content_type | request.prefer.applied("max-affected")
+    return ranged(outcome, request.rows, headers, head=head, void=void)
 
 
-def _arguments(request: Request) -> dict[str, Any]:
-    if request.method != "POST":
-        found: dict[str, Any] = {}
-        for name, value in request.query.arguments:
-            found[name] = [*found[name], value] if isinstance(found.get(name), list) else value
-        return found
-    if not request.body.strip():
-        return {}
-    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
-    if kind not in (JSON, ""):
-        raise ApiError(400, "PGRST102", f"Content-Type not acceptable: {kind}")
-    body = parse_json(request.body)
-    if isinstance(body, list) and body and isinstance(body[0], dict):
-        body = body[0]
-    return body if isinstance(body, dict) else {}
+def _source(statement: Statement, function: Function, request: Request, keys: frozenset[str]) -> str:
+    """The call: a SELECT of the columns that are shown or filtered by, or of the one scalar."""
+    called, before = _call(statement, function, request, keys)
+    if function.returns != "composite":
+        return f"SELECT pgrst_call.pgrst_scalar FROM {before}(SELECT {called} pgrst_scalar) pgrst_call"
+    names = {field.path.column for field in request.query.select} | _filtered(request.query.where)
+    shown = "pgrst_call.*" if "*" in names else ", ".join(f"pgrst_call.{quote(name)}" for name in sorted(names))
+    return f"SELECT {shown} FROM {before}{called} pgrst_call"
 
 
-def _choose(
-    snapshot: Snapshot, request: Request, name: str, given: tuple[str, ...], *, posted: bool
-) -> tuple[Function, bool]:
-    """The function to call, and whether it takes the whole body as one unnamed json parameter."""
-    candidates = snapshot.functions.get((request.schema, name), ())
-    fitting = [f for f in candidates if _fits(f, given)]
-    if len(fitting) > 1:
-        shown = ", ".join(
-            f"{f.schema}.{f.name}({', '.join(f'{p.name} => {p.type}' for p in f.parameters)})" for f in fitting
-        )
-        hint = (
-            "Try renaming the parameters or the function itself in the database so function overloading can be resolved"
-        )
-        message = f"Could not choose the best candidate function between: {shown}"
-        raise ApiError(300, "PGRST203", message, hint=hint)
-    if fitting:
-        return fitting[0], False
-    unnamed = [f for f in candidates if [(p.name, p.type) for p in f.parameters] in ([("", "json")], [("", "jsonb")])]
-    if posted and unnamed:
-        return unnamed[0], True
-    raise _not_found(snapshot, request.schema, name, given, candidates, posted=posted)
+def _filtered(parts: Iterable[Filter | Logic]) -> set[str]:
+    names: set[str] = set()
+    for part in parts:
+        names |= _filtered(part.parts) if isinstance(part, Logic) else {part.path.column}
+    return names
 
 
-def _fits(function: Function, given: tuple[str, ...]) -> bool:
-    names = {parameter.name for parameter in function.parameters}
-    required = {parameter.name for parameter in function.parameters if parameter.required}
-    return "" not in names and set(given) <= names and required <= set(given)
+def _call(statement: Statement, function: Function, request: Request, keys: frozenset[str]) -> tuple[str, str]:
+    """The call's SQL, and what has to come before it in the FROM clause."""
+    name = f"{quote(function.schema)}.{quote(function.name)}"
+    payload = request.payload
+    pairs = payload.pairs if request.method == "POST" else request.query.arguments
+    if [parameter.name for parameter in function.parameters] == [""]:
+        body = payload.body if pairs is None else json.dumps(dict(pairs)).encode()
+        return f"{name}({_whole(statement, function.parameters[0], body)})", ""
+    passed = [parameter for parameter in function.parameters if parameter.name in keys]
+    if not passed:
+        return f"{name}()", ""
+    if pairs is not None:
+        return f"{name}({_named(passed, _values(statement, passed, pairs))})", ""
+    # The body's first row, cast by PostgreSQL: no number goes through a float.
+    record = "json_to_record" if payload.single else "json_to_recordset"
+    typed = ", ".join(f"{quote(parameter.name)} {parameter.cast}" for parameter in passed)
+    rows = f"SELECT * FROM {record}({statement.value(JsonBody(payload.body))}::json) AS _({typed}) LIMIT 1"
+    values = {parameter.name: f"pgrst_body.{quote(parameter.name)}" for parameter in passed}
+    return f"{name}({_named(passed, values)})", f"({rows}) pgrst_body, LATERAL "
 
 
-def _not_found(
-    snapshot: Snapshot,
-    schema: str,
-    name: str,
-    given: tuple[str, ...],
-    candidates: tuple[Function, ...],
-    *,
-    posted: bool,
-) -> ApiError:
-    listed = ", ".join(sorted(given))
-    shown = f"({listed})" if given else " without parameters"
-    details = f" with parameter{'s' if len(given) > 1 else ''} {listed}" if given else " without parameters"
-    if posted:
-        details += " or with a single unnamed json/jsonb parameter"
-    if candidates:
-        signatures = [f"({', '.join(sorted(p.name for p in f.parameters))})" for f in candidates]
-        close = nearest(f"({listed})", signatures, 0.33)
-        close = name + close if close else None
-    else:
-        close = nearest(name, [other for where, other in snapshot.functions if where == schema], 0.75)
-    return ApiError(
-        404,
-        "PGRST202",
-        f"Could not find the function {schema}.{name}{shown} in the schema cache",
-        details=f"Searched for the function {schema}.{name}{details}, but no matches were found in the schema cache.",
-        hint=f"Perhaps you meant to call the function {schema}.{close}" if close else None,
-    )
+def _whole(statement: Statement, parameter: Parameter, body: bytes) -> str:
+    """The body as the one argument."""
+    if parameter.type == "bytea":
+        return statement.value(body)
+    if parameter.type in ("json", "jsonb"):
+        return f"{statement.value(JsonBody(body))}::{parameter.type}"
+    try:
+        return f"{statement.value(body.decode())}::{parameter.type}"
+    except UnicodeDecodeError as error:
+        message = f'invalid byte sequence for encoding "UTF8": 0x{error.object[error.start]:02x}'
+        raise ApiError(400, "22021", message) from None
 
 
-def _pass(
-    statement: Statement, function: Function, arguments: dict[str, Any], request: Request, whole_body: bool
-) -> str:
-    """The argument list: each value cast to its parameter's type, from JSON where it came as JSON."""
-    if whole_body:
-        return f"{statement.value(JsonBody(request.body or b'null'))}::{function.parameters[0].type}"
-    if not arguments:
-        return ""
-    types = {parameter.name: parameter for parameter in function.parameters}
-    if request.method == "POST":
-        body = statement.value(JsonBody(json.dumps(arguments).encode()))
-        typed = {
-            name: f"(SELECT v FROM json_to_record({body}::json) AS r({quote(name)} {types[name].type}) CROSS JOIN "
-            f"LATERAL (SELECT r.{quote(name)} AS v) one)"
-            for name in arguments
-        }
-    else:
-        typed = {name: f"{statement.value(str(value))}::{types[name].type}" for name, value in arguments.items()}
+def _values(statement: Statement, passed: list[Parameter], pairs: Pairs) -> dict[str, str]:
+    """The SQL of arguments that came as text: the last of a name counts, of a variadic one all do."""
+    given: dict[str, list[str]] = {}
+    for name, value in pairs:
+        given.setdefault(name, []).append(value)
+    return {
+        parameter.name: f"{statement.value(given[parameter.name])}::text[]::{parameter.cast}"
+        if parameter.variadic
+        else f"{statement.value(given[parameter.name][-1])}::{parameter.cast}"
+        for parameter in passed
+    }
+
+
+def _named(passed: list[Parameter], values: dict[str, str]) -> str:
     return ", ".join(
-        f"{'VARIADIC ' if types[name].variadic else ''}{quote(name)} => {sql}" for name, sql in typed.items()
+        f"{'VARIADIC ' if parameter.variadic else ''}{quote(parameter.name)} => {values[parameter.name]}"
+        for parameter in passed
     )

@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from typing import Any
 
+import psycopg
+
+from scrapy_supabase.local.gateway.api import Api
 from scrapy_supabase.local.gateway.auth import Keys
 from scrapy_supabase.local.gateway.catalog import Catalog
 from scrapy_supabase.local.gateway.database import Database
 from scrapy_supabase.local.gateway.errors import ApiError
 from scrapy_supabase.local.gateway.forward import Forward
-from scrapy_supabase.local.gateway.server import Api, GatewayServer
+from scrapy_supabase.local.gateway.server import GatewayServer
 
 logger = logging.getLogger(__name__)
+
+_RECONNECT = 0.5  # seconds
 
 
 def serve(orders: dict[str, Any]) -> tuple[GatewayServer, str]:
@@ -28,8 +34,8 @@ def serve(orders: dict[str, Any]) -> tuple[GatewayServer, str]:
     database, schemas = Database(orders["db_url"]), tuple(orders["schemas"])
     catalog = Catalog(schemas, database.connection)
     server = GatewayServer(address, Api(database, catalog, Keys(orders["jwt_secret"]), schemas).answer)
-    threading.Thread(target=_listen, args=(database, catalog), daemon=True).start()
-    threading.Thread(target=_warm_up, args=(catalog,), daemon=True).start()
+    threading.Thread(target=_listen, args=(database, catalog), name="schema listener", daemon=True).start()
+    threading.Thread(target=_warm_up, args=(catalog,), name="warm-up", daemon=True).start()
     return server, "scrapy-supabase gateway"
 
 
@@ -37,21 +43,29 @@ def _warm_up(catalog: Catalog) -> None:
     """Do what the first request would have to wait for."""
     import jwt  # noqa: F401
 
-    with contextlib.suppress(ApiError):
+    with contextlib.suppress(ApiError, psycopg.Error):
         _ = catalog.snapshot
 
 
 def _listen(database: Database, catalog: Catalog) -> None:
-    """Reload the catalog when the database says so (`NOTIFY pgrst, 'reload schema'`)."""
-    import psycopg
+    """Reload the catalog when the database says so (`NOTIFY pgrst, 'reload schema'`).
 
+    After a failure nobody knows what was missed: it is read again as soon as the connection is back.
+    """
+    missed = False
     while True:
         try:
             with database.connect() as connection:
                 connection.execute("LISTEN pgrst")
+                if missed:
+                    catalog.reload()
+                    missed = False
                 for notice in connection.notifies():
                     if notice.payload in ("", "reload schema"):
+                        missed = True
                         catalog.reload()
+                        missed = False
         except (psycopg.Error, ApiError) as error:
-            logger.warning("the database is not there: %s", error)
-            threading.Event().wait(0.5)
+            logger.warning("The schema cannot be read, trying again: %s", error)
+            missed = True
+            time.sleep(_RECONNECT)

@@ -1,132 +1,29 @@
-"""HTTP in, `Response` out: connections, routes, and the promise that no caller ever sees a traceback."""
+"""HTTP in, `Response` out: connections, bodies, and the promise that no caller ever sees a traceback."""
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import socket
-import time
+import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-import psycopg
-
-from scrapy_supabase.local.gateway.auth import NO_KEY, Caller, Keys
-from scrapy_supabase.local.gateway.catalog import Catalog, Snapshot
-from scrapy_supabase.local.gateway.database import Context, Database
-from scrapy_supabase.local.gateway.errors import ApiError, Response, from_database, not_built
-from scrapy_supabase.local.gateway.openapi import openapi
-from scrapy_supabase.local.gateway.parse import parse_query
-from scrapy_supabase.local.gateway.prefer import parse_prefer
-from scrapy_supabase.local.gateway.read import read
-from scrapy_supabase.local.gateway.request import CSV, JSON, OBJECT, OPENAPI, Request, choose_form
-from scrapy_supabase.local.gateway.rpc import call
-from scrapy_supabase.local.gateway.write import delete, insert, update
+from scrapy_supabase.local.gateway.errors import ApiError, Response
 
 logger = logging.getLogger(__name__)
 
-PREFIX = "/rest/v1"
 MOST_BYTES = 64 * 1024 * 1024  # of a body; hosted Supabase refuses far less
 _TOO_LARGE = f"The body is larger than {MOST_BYTES} bytes: send fewer rows at once."
-_ALLOW = "OPTIONS,GET,HEAD,POST,PUT,PATCH,DELETE"
-# What a catalog that is behind the database looks like: read it again and try once more.
-_STALE = frozenset({"PGRST202", "PGRST204", "PGRST205", "42P01", "42703", "42883", "42804", "42846", "42704", "0A000"})
-
-Handler = Callable[[Database, Snapshot, Context, Request], Response]
+_SOFTWARE = 70  # exit code: an internal error
 
 
-class Api:
-    """Answers requests. Thread-safe."""
-
-    def __init__(self, database: Database, catalog: Catalog, keys: Keys, schemas: tuple[str, ...]) -> None:
-        self._database = database
-        self._catalog = catalog
-        self._keys = keys
-        self._schemas = schemas
-
-    def answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Response:
-        """Answer any request; what goes wrong is an answer, too."""
-        try:
-            return self._answer(method, target, headers, body)
-        except ApiError as error:
-            return error.response()
-        except psycopg.Error as error:  # of the catalog: a lock, a statement timeout
-            return from_database(error, anonymous=False).response()
-        except Exception:
-            logger.exception("%s %s", method, target.partition("?")[0])
-            return ApiError(500, "PGRSTX00", "The local gateway failed: see gateway.log in its data folder.").response()
-
-    def _answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Response:
-        parts = urlsplit(target)
-        if not (parts.path + "/").startswith(PREFIX + "/"):
-            raise ApiError(404, "PGRST125", "Invalid path specified in request URL")
-        if method == "OPTIONS":
-            return Response(200, b"", {"allow": _ALLOW, "access-control-allow-origin": "*"})
-        caller = self._keys.caller(headers, time.time())
-        if caller is None:
-            return NO_KEY
-        path = [unquote(part, errors="replace") for part in parts.path[len(PREFIX) :].split("/")[1:]]
-        for attempt in (1, 2):
-            try:
-                return self._route(method, path, parts.query, headers, body, caller)
-            except ApiError as error:
-                if attempt == 2 or error.code not in _STALE or not self._catalog.changed():
-                    raise
-        raise AssertionError("unreachable")
-
-    def _route(
-        self, method: str, path: list[str], query: str, headers: dict[str, str], body: bytes, caller: Caller
-    ) -> Response:
-        handler, name, offered = _find(method, path)
-        profile = headers.get("accept-profile" if method in ("GET", "HEAD") else "content-profile")
-        schema = profile or self._schemas[0]
-        if schema not in self._schemas:
-            hint = f"Only the following schemas are exposed: {', '.join(self._schemas)}"
-            raise ApiError(406, "PGRST106", f"Invalid schema: {schema}", hint=hint)
-        form, strip = choose_form(headers.get("accept", "*/*"), offered)
-        pairs = parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=1000)
-        request = Request(
-            method,
-            schema,
-            name,
-            parse_query([p for p in pairs if p[0] != "apikey"], function=handler is call),
-            parse_prefer(headers.get("prefer")),
-            headers,
-            body,
-            form,
-            strip,
-        )
-        # Nothing in the document could be missed, so it could not be told that the catalog is behind: read it again.
-        snapshot = self._catalog.reload() if handler is openapi else self._catalog.snapshot
-        shown = {n: v for n, v in headers.items() if n not in ("authorization", "apikey")}
-        settings = snapshot.settings.get(caller.role, ())
-        where = "/" + "/".join(path)
-        context = Context(caller, schema, method, where, json.dumps(shown), settings, snapshot.deferrable)
-        return handler(self._database, snapshot, context, request)
-
-
-_ROWS = (JSON, OBJECT, CSV)
-_TABLE: dict[str, Handler] = {"GET": read, "HEAD": read, "POST": insert, "PATCH": update, "DELETE": delete}
-
-
-def _find(method: str, path: list[str]) -> tuple[Handler, str, tuple[str, ...]]:
-    if method not in _ALLOW.split(","):
-        raise ApiError(405, "PGRST117", f"Unsupported HTTP method: {method}")
-    if path in ([], [""]):
-        if method not in ("GET", "HEAD"):
-            raise ApiError(405, "PGRST117", f"Unsupported HTTP method: {method}")
-        return openapi, "", (OPENAPI, JSON)
-    if path[0] == "rpc" and len(path) == 2:
-        if method not in ("GET", "HEAD", "POST"):
-            raise ApiError(405, "PGRST101", f"Cannot use the {method} method on RPC")
-        return call, path[1], _ROWS
-    if len(path) != 1:
-        raise ApiError(404, "PGRST125", "Invalid path specified in request URL")
-    if method == "PUT":
-        raise not_built("PUT: use POST with `Prefer: resolution=merge-duplicates`")
-    return _TABLE[method], path[0], _ROWS
+def end_process(what: str, error: BaseException | None) -> None:
+    """Log the exception of a thread and end the gateway: without that thread it would answer wrongly, or not at all."""
+    logger.critical("%s failed: the gateway ends.", what, exc_info=error)
+    logging.shutdown()
+    os._exit(_SOFTWARE)
 
 
 class GatewayServer(ThreadingHTTPServer):
@@ -140,7 +37,10 @@ class GatewayServer(ThreadingHTTPServer):
         super().__init__(address, _Connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """A client that hangs up is none of our business."""
+        """A client that hangs up is none of our business; anything else is."""
+        error = sys.exception()
+        if not isinstance(error, (OSError, ValueError)):  # ValueError: of a closed file
+            end_process("The thread of a connection", error)
         logger.debug("connection from %s ended", client_address, exc_info=True)
 
 
@@ -168,7 +68,11 @@ class _Connection(BaseHTTPRequestHandler):
         body = self._read_body()
         if body is None:
             return
-        headers = {name.lower(): value for name, value in self.headers.items()}
+        headers: dict[str, str] = {}
+        for name, value in self.headers.items():
+            known = headers.setdefault(name.lower(), value)
+            if known is not value and name.lower() == "prefer":
+                headers["prefer"] = f"{known}, {value}"
         self._send(self.server.answer(self.command, self.path, headers, body))
 
     def _read_body(self) -> bytes | None:
@@ -212,7 +116,8 @@ class _Connection(BaseHTTPRequestHandler):
     def _send(self, response: Response) -> None:
         self.send_response(response.status)
         for name, value in response.headers.items():
-            self.send_header(name, value.encode("latin-1", "replace").decode("latin-1").replace("\n", " "))
+            line = value.replace("\r", " ").replace("\n", " ")
+            self.send_header(name, line.encode("utf-8", "replace").decode("latin-1"))
         if response.status != 204:
             self.send_header("content-length", str(len(response.body)))
         if self.close_connection:

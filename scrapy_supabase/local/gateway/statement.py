@@ -2,56 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from scrapy_supabase.local.gateway.catalog import Table
-from scrapy_supabase.local.gateway.parse import OPERATORS, Field, Filter, Logic, Order, Path
+from scrapy_supabase.local.gateway.catalog import Column, Table
+from scrapy_supabase.local.gateway.grammar import FULL_TEXT, QUANTIFIED, SIMPLE
+from scrapy_supabase.local.gateway.terms import Field, Filter, Logic, Order, Path
 from scrapy_supabase.sql import array_literal, quote
 
-_STAR = "*"
+_NULLS = {"nullsfirst": " NULLS FIRST", "nullslast": " NULLS LAST", "": ""}
+_LIKES = ("like", "ilike")
 
 
 class Statement:
-    """A statement under construction: text refers to `parameters` by `$1`, `$2`, …"""
+    """A statement under construction: text refers to `parameters` by `$1`, `$2`, …
 
-    def __init__(self) -> None:
+    `columns` are those of the table that paths are of, where it is known.
+    """
+
+    def __init__(self, columns: Mapping[str, Column] | None = None) -> None:
         self.parameters: list[Any] = []
+        self._columns = columns or {}
 
     def value(self, value: Any) -> str:
         """Add a parameter; PostgreSQL finds its type from where it stands. Returns `$n`."""
         self.parameters.append(value)
         return f"${len(self.parameters)}"
 
-    def path(self, relation: str, path: Path, *, as_text: bool = False) -> str:
-        """A column or json place. A filter compares text: its last `->` gives a json, and casts to text by itself."""
+    def path(self, relation: str, path: Path) -> str:
+        """A column, or a place in a json column; any other type is turned into jsonb first."""
         sql = f"{relation}.{quote(path.column)}"
-        if path.steps:
+        if path.steps and self._type(path.column) not in ("json", "jsonb"):
             sql = f"to_jsonb({sql})"
-        for number, (arrow, key) in enumerate(path.steps):
-            arrow = "->>" if as_text and number == len(path.steps) - 1 and arrow == "->>" else arrow
-            index = key.lstrip("-").isascii() and key.lstrip("-").isdigit() and len(key) < 10
-            sql += f"{arrow}{int(key)}" if index else f"{arrow}{self.value(key)}::text"
+        for arrow, key in path.steps:
+            sql += f"{arrow}'{key}'::int" if isinstance(key, int) else f"{arrow}{self.value(key)}"
         return sql
 
     def columns(self, relation: str, fields: Iterable[Field]) -> str:
         """The list of a SELECT."""
         return ", ".join(self._column(relation, field) for field in fields)
 
+    def where(self, relation: str, parts: Iterable[Filter | Logic]) -> str:
+        """A WHERE clause, or nothing."""
+        conditions = self.conditions(relation, parts)
+        return " WHERE " + " AND ".join(conditions) if conditions else ""
+
+    def conditions(self, relation: str, parts: Iterable[Filter | Logic]) -> list[str]:
+        """One condition a part."""
+        return [self._condition(relation, part) for part in parts]
+
+    def order(self, relation: str, terms: Iterable[Order]) -> str:
+        """An ORDER BY clause, or nothing."""
+        sql = [
+            f"{self.path(relation, term.path)} {term.direction.upper()}{_NULLS[term.nulls]}".strip() for term in terms
+        ]
+        return " ORDER BY " + ", ".join(sql) if sql else ""
+
+    def _type(self, column: str) -> str:
+        known = self._columns.get(column)
+        return known.format if known else ""
+
     def _column(self, relation: str, field: Field) -> str:
-        if field.path.column == _STAR:
+        if field.path.column == "*":
             return f"{relation}.*"
         sql = self.path(relation, field.path)
         if field.cast:
-            sql = f"CAST({sql} AS {_type(field.cast)})"
-        keys = [key for _, key in field.path.steps if not key.lstrip("-").isdigit()]
-        name = field.alias or (keys[-1] if keys else field.path.column if field.path.steps or field.cast else "")
+            sql = f"CAST({sql} AS {field.cast})"  # letters, digits, blanks, _ and $: the grammar allows no more
+        name = field.alias
+        if not name and field.path.steps:
+            keys = [key for _, key in field.path.steps if isinstance(key, str)]
+            name = keys[-1] if keys else field.path.column
         return f"{sql} AS {quote(name)}" if name else sql
-
-    def where(self, relation: str, parts: Iterable[Filter | Logic]) -> str:
-        """A WHERE clause, or nothing."""
-        conditions = [self._condition(relation, part) for part in parts]
-        return " WHERE " + " AND ".join(conditions) if conditions else ""
 
     def _condition(self, relation: str, part: Filter | Logic) -> str:
         if isinstance(part, Logic):
@@ -61,39 +82,26 @@ class Statement:
         return f"NOT ({sql})" if part.negated else sql
 
     def _comparison(self, relation: str, part: Filter) -> str:
-        left = self.path(relation, part.path, as_text=True)
+        left = self.path(relation, part.path)
         if part.operator == "in":
-            return f"{left} = ANY ({self.value(array_literal(part.values))})"
+            values = () if part.values == ("",) else part.values
+            return f"{left} = ANY ({self.value(array_literal(values))})"
         if part.operator == "is":
-            return f"{left} IS {part.value.replace('_', ' ').upper()}"
-        if part.operator not in OPERATORS:  # full text
+            return f"{left} IS {part.value}"
+        if part.operator == "isdistinct":
+            return f"{left} IS DISTINCT FROM {self.value(part.value)}"
+        if part.operator in FULL_TEXT:
             language = f"{self.value(part.language)}, " if part.language else ""
-            return f"{left} @@ {part.operator}({language}{self.value(part.value)})"
-        likes = part.operator in ("like", "ilike")
-        operator = OPERATORS[part.operator]
-        if part.quantifier:
-            values = tuple(value.replace("*", "%") if likes else value for value in part.values)
-            return f"{left} {operator} {part.quantifier} ({self.value(array_literal(values))})"
-        return f"{left} {operator} {self.value(part.value.replace('*', '%') if likes else part.value)}"
-
-    def order(self, relation: str, terms: Iterable[Order]) -> str:
-        """An ORDER BY clause, or nothing."""
-        nulls = {"nullsfirst": " NULLS FIRST", "nullslast": " NULLS LAST", "": ""}
-        sql = [
-            f"{self.path(relation, term.path)} {term.direction.upper()}{nulls[term.nulls]}".strip() for term in terms
-        ]
-        return " ORDER BY " + ", ".join(sql) if sql else ""
+            if self._type(part.path.column) != "tsvector":
+                left = f"to_tsvector({language}{left})"
+            return f"{left} @@ {FULL_TEXT[part.operator]}({language}{self.value(part.value)})"
+        if part.operator in SIMPLE:
+            return f"{left} {SIMPLE[part.operator]} {self.value(part.value)}"
+        value = self.value(part.value.replace("*", "%") if part.operator in _LIKES else part.value)
+        quantified = f"{part.quantifier} ({value})" if part.quantifier else value
+        return f"{left} {QUANTIFIED[part.operator]} {quantified}"
 
 
 def qualified(table: Table) -> str:
     """A table's name as SQL."""
     return f"{quote(table.schema)}.{quote(table.name)}"
-
-
-def _type(cast: str) -> str:
-    """The type of a cast: letters, digits, `(10,2)` and `[]` only (the parser saw to it), quoted where it is a name."""
-    base, _, rest = cast.strip().partition("(")
-    array = "[]" * cast.count("[]")
-    base = base.replace("[]", "").strip()
-    modifier = f"({rest.split(')')[0]})" if rest else ""
-    return f"{base if ' ' in base or base.islower() else quote(base)}{modifier}{array}"

@@ -1,0 +1,26 @@
+"""OPTIONS: what a table, a function or the root can be asked."""
+
+from __future__ import annotations
+
+from scrapy_supabase.local.gateway.catalog import Snapshot
+from scrapy_supabase.local.gateway.errors import Response
+from scrapy_supabase.local.gateway.functions import choose_function
+from scrapy_supabase.local.gateway.request import Request, find_table
+
+
+def info(snapshot: Snapshot, request: Request, resource: str) -> Response:
+    """Answer with the methods that are allowed."""
+    methods = "OPTIONS,GET,HEAD"
+    if resource == "function":
+        function = choose_function(snapshot, request, (), posted=False)
+        methods = "OPTIONS,POST" if function.volatile else "OPTIONS,GET,HEAD,POST"
+    elif resource == "table":
+        table = find_table(snapshot, request.schema, request.target)
+        more = {
+            "POST": table.insertable,
+            "PUT": table.insertable and table.updatable and bool(table.primary_key),
+            "PATCH": table.updatable,
+            "DELETE": table.deletable,
+        }
+        methods = ",".join([methods, *(name for name, allowed in more.items() if allowed)])
+    return Response(200, b"", {"access-control-allow-origin": "*", "allow": methods})

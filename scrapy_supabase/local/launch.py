@@ -1,0 +1,46 @@
+"""Starts the supervisor, with its orders: the two processes it runs, and how."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from scrapy_supabase.local.cluster import Cluster, environment
+
+
+def start_supervisor(
+    folder: Path, cluster: Cluster, port: int, gateway: dict[str, Any], lock: int
+) -> subprocess.Popen[bytes]:
+    """Start it, for PostgreSQL on `port` and a gateway with these orders; it inherits the lock of the data folder."""
+    user = pwd.getpwnam(cluster.server.user) if cluster.server.user else None
+    package = str(Path(__file__).parents[2])
+    orders = {
+        "folder": str(folder),
+        "data": str(cluster.data),
+        "postgres": cluster.command(port),
+        "environment": environment(),
+        "user": [user.pw_uid, user.pw_gid] if user else None,
+        "gateway": [sys.executable, "-m", "scrapy_supabase.local.gateway"],
+        "gateway_environment": {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+        },
+        "gateway_orders": gateway,
+    }
+    supervisor = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(lock,),
+        start_new_session=True,
+    )
+    assert supervisor.stdin is not None  # noqa: S101 (for the type checker)
+    supervisor.stdin.write(json.dumps(orders).encode() + b"\n")
+    supervisor.stdin.flush()
+    return supervisor
