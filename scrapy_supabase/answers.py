@@ -148,6 +148,8 @@ def classify_connection(message: str) -> ServerError:
     error = _made(kind, code, code, message)
     if isinstance(error, TransientError | FatalError):
         error.remedy = remedy
+    if isinstance(error, TransientError):
+        error.unanswered = True
     return error
 
 

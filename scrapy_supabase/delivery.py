@@ -377,7 +377,9 @@ class Delivery:
         if outcome.deferred:
             self._deferred.append(chunk.again(outcome.deferred, last_try=True))
         if outcome.left:
-            tries = chunk.tries + 1
+            # A lock on the table ends some time: that does not count.
+            is_locked = outcome.gone is not None and outcome.gone.is_there and not outcome.gone.about_rows
+            tries = chunk.tries if is_locked else chunk.tries + 1
             rest = chunk.again(outcome.left, tries=tries)
             if outcome.gone is None or self._halted or tries >= _MOST_TRIES:
                 is_kept = self._leave(rest)
@@ -388,7 +390,8 @@ class Delivery:
                         f"stay in {self._spool.folder} for the next run" if is_kept else "are in the log above",
                     )
             else:
-                if not self._circuit.is_open and self._last_success <= now - outcome.effort.seconds:
+                is_silent = not outcome.gone.is_there and self._last_success <= now - outcome.effort.seconds
+                if is_silent and not self._circuit.is_open:
                     self._cut_off(chunk.table, outcome.gone)
                 if self._circuit.is_open:
                     self._put_off(rest)

@@ -97,17 +97,19 @@ class ServerError(SupabaseError):
 class TransientError(ServerError):
     """May work later.
 
-    `ambiguous`: the rows may have been stored. `splittable`: fewer rows may work. `retry_after`: seconds the server
-    asked for. `tries`: the number of tries allowed, where that is lower than the setting. `is_there`: the server did
-    work on the request, so this is no outage: other requests may work, and these rows may be at fault. `overload`: the
-    server has too much to do. `remedy`: what to do if it does not go away.
+    `unanswered`: the connection failed. `ambiguous`: the rows may have been stored. `splittable`: fewer rows may work.
+    `retry_after`: seconds the server asked for. `tries`: the number of tries allowed, where that is lower than the
+    setting. `is_there`: the server did work on the request, so this is no outage. `about_rows`: the same request
+    without its rows passed. `overload`: the server has too much to do. `remedy`: what to do if it does not go away.
     """
 
+    unanswered: bool = False
     ambiguous: bool = False
     splittable: bool = False
     retry_after: float | None = None
     tries: int | None = None
     is_there: bool = False
+    about_rows: bool = False
     overload: bool = False
     remedy: str = ""
 

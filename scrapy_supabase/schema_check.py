@@ -25,7 +25,7 @@ from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
 from scrapy_supabase.remedies import for_upserts, grant_sql, lacks, no_collector, snapshot_sql, unknown_columns
 from scrapy_supabase.retry import Patience, Retrying, log_retry
 from scrapy_supabase.schema import Schema
-from scrapy_supabase.uploader import MADE_BY_THE_DATABASE, UPSERTS_REFUSED
+from scrapy_supabase.table_writer import MADE_BY_THE_DATABASE, UPSERTS_REFUSED
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,19 @@ from typing import Generic, TypeVar
 import msgspec
 
 from scrapy_supabase.errors import FatalError, ServerError, TransientError
+from scrapy_supabase.isolate import joined
 from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, Row
+from scrapy_supabase.wording import sentence
 
 Begun = TypeVar("Begun")
+
+
+Words = tuple[str, str, str | None]
+
+
+def words_of(error: ServerError) -> Words:
+    """Return what tells one refusal from another."""
+    return error.code, error.message, error.details
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -17,10 +27,18 @@ class Piece(msgspec.Struct, frozen=True):
 
     `refused_before` is set where one of these rows or of their left sibling's must be bad: how many rows had been
     refused before the sibling was sent. If that has not changed, the sibling was good and these need no trial.
+
+    `blamed` is set for a row that the server's words named. Where they name no other (`is_sure`), storing some of the
+    others, beyond the `stored_before` rows of that time, proves it, unless the server says the same without that row.
+    `isolating` is set where the request for these and other rows failed each time, though the server is there.
     """
 
     rows: tuple[Row, ...]
     refused_before: int | None = None
+    blamed: ServerError | None = None
+    is_sure: bool = False
+    stored_before: int = 0
+    isolating: bool = False
 
 
 class Work(msgspec.Struct, Generic[Begun]):
@@ -36,23 +54,43 @@ class Work(msgspec.Struct, Generic[Begun]):
     effort: Effort = msgspec.field(default_factory=Effort)
     fatal: FatalError | None = None
     gone: TransientError | None = None
-    waited_for_schema: bool = False
+    blamed: set[Words] = msgspec.field(default_factory=set)  # words whose suspects were set aside
+    unproven: set[Words] = msgspec.field(default_factory=set)  # those of them that came again without the suspects
+    false_suspects: int = 0  # rows that the server's words named and that it took alone
+    passed_without_rows: set[str] = msgspec.field(default_factory=set)  # codes that turned out to be about rows
+    suspicion: FatalError | None = None  # what the chunk met, if no row of it can be stored
 
     @property
     def refused(self) -> int:
         """How many rows of it are not acceptable, as far as is known."""
         return len(self.rejections) + len(self.deferred)
 
-    def split(self, rows: tuple[Row, ...], *, one_is_bad: bool) -> None:
+    def split(self, rows: tuple[Row, ...], *, one_is_bad: bool, isolating: bool = False) -> None:
         """Send the halves of `rows` next."""
         half = len(rows) // 2
-        self.pieces.append(Piece(rows[half:], self.refused if one_is_bad else None))
-        self.pieces.append(Piece(rows[:half]))
+        self.pieces.append(Piece(rows[half:], self.refused if one_is_bad else None, isolating=isolating))
+        self.pieces.append(Piece(rows[:half], isolating=isolating))
         self.effort.splits += 1
 
-    def refuse(self, row: Row, error: ServerError) -> None:
-        """Reject `row` with the server's words."""
-        why = (error.code, error.message, error.details, error.hint)
+    def set_aside(self, suspects: tuple[Row, ...], rows: tuple[Row, ...], error: ServerError, *, sure: bool) -> None:
+        """Send the `rows` that are no suspects next, then each of the suspects, unless the others prove it at fault."""
+        self.blamed.add(words_of(error))
+        aside = frozenset(map(id, suspects))
+        for row in reversed(suspects):
+            self.pieces.append(Piece((row,), blamed=error, is_sure=sure, stored_before=self.uploaded))
+        self.pieces.append(Piece(tuple(row for row in rows if id(row) not in aside)))
+        self.effort.splits += 1
+
+    def has_proven(self, piece: Piece) -> bool:
+        """Whether the row of a piece is at fault, as others were stored without it."""
+        blamed = piece.blamed is not None and words_of(piece.blamed) not in self.unproven
+        return blamed and piece.is_sure and self.uploaded > piece.stored_before
+
+    def refuse(self, row: Row, error: ServerError, columns: tuple[str, ...] = ()) -> None:
+        """Reject `row` with the server's words, and the columns that it did not name."""
+        named = f"In column {joined(columns)}." if columns else ""
+        details = " ".join(filter(None, (error.details and sentence(error.details), named))) if named else error.details
+        why = (error.code, error.message, details, error.hint)
         self.rejections.append(Rejection(row.table, row.data, *why, columns=row.columns))
 
     def give_up(self, rows: tuple[Row, ...]) -> None:

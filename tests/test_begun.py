@@ -137,7 +137,7 @@ def test_bad_rows_unknown_columns_and_a_fatal_answer(made: Line, proxy: FaultPro
     sql("alter table t drop column title; notify pgrst, 'reload schema'")
     outcome = ended(begin(made, made.chunk(items(20, 10))))
     assert outcome.uploaded == 10
-    proxy.faults.append(faults.answers(540, {"message": "paused"}))
+    proxy.faults.extend([faults.answers(540, {"message": "paused"})] * 2)
     outcome = ended(begin(made, made.chunk(items(40, 10))))
     assert len(outcome.left) == 10
     assert outcome.fatal is not None

@@ -136,7 +136,7 @@ class HttpPool:
         through = f" by proxy {self._proxy.hostname}" if self._proxy else ""
         said = f"{text} ({self._host}{through})"
         made = TransientError(in_time if isinstance(error, TimeoutError) else said, code=type(error).__name__)
-        made.ambiguous = ambiguous
+        made.unanswered, made.ambiguous = True, ambiguous
         raise made from error
 
     def _new(self) -> http.client.HTTPConnection:

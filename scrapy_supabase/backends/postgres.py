@@ -344,7 +344,7 @@ def _error(result: pq.abc.PGresult, table: str) -> ServerError:
 
 def _lost(error: psycopg.Error, *, ambiguous: bool) -> TransientError:
     made = TransientError(" ".join(str(error).split()) or "the connection was lost", code="08006")
-    made.ambiguous = ambiguous
+    made.unanswered, made.ambiguous = True, ambiguous
     return made
 
 

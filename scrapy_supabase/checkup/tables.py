@@ -19,7 +19,7 @@ from scrapy_supabase.retry import Patience
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.schema_check import SchemaCheck
 from scrapy_supabase.settings import Config
-from scrapy_supabase.uploader import UPSERTS_REFUSED
+from scrapy_supabase.table_writer import UPSERTS_REFUSED
 
 _ABOVE_POLICIES = ("service_role", "postgres")
 
