@@ -183,14 +183,14 @@ class _Uploads:
                 table,
             )
         outcome = self._of(table, chunk.origin.mode, chunk.origin.on_conflict).upload(chunk)
-        if outcome.fatal is None or table in self._schema.specs or outcome.fatal.reason not in _OF_A_TABLE:
+        if outcome.fatal is None or outcome.fatal.reason in _OF_THE_PROJECT:
             return outcome
         if self._is_first(f"fatal {table}"):
             logger.error(
                 "Rows that an earlier run left for table %s cannot be uploaded and stay in the spool: %s",
                 *(table, outcome.fatal),
             )
-        return msgspec.structs.replace(outcome, fatal=None)  # this run has other tables
+        return msgspec.structs.replace(outcome, fatal=None)  # what an earlier run left cannot close this one
 
     def probe(self, table: str) -> None:
         """See `delivery.Delivery`."""
@@ -214,8 +214,17 @@ class _Uploads:
             return first
 
 
-_OF_A_TABLE = frozenset(
-    {"supabase_no_table", "supabase_permission_denied", "supabase_schema", "supabase_no_unique_index"}
+# What this run's own rows would meet, too.
+_OF_THE_PROJECT = frozenset(
+    {
+        "supabase_unauthorized",
+        "supabase_payment_required",
+        "supabase_paused",
+        "supabase_not_found",
+        "supabase_schema_not_exposed",
+        "supabase_read_only",
+        "supabase_unavailable",
+    }
 )
 
 

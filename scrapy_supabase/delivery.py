@@ -409,7 +409,7 @@ class Delivery:
             self._observer.left(kept, self._spool.count(kept))
             return True
         self._held.discard(kept.number)
-        if not self._halted:
+        if not self._halted and kept.origin is None:  # newer rows are stored; older ones of another run can wait
             self._left_keys.setdefault(kept.table, set()).update(kept.keys)
         if lost := self._spool.leave(kept):
             self._observer.settled(Outcome(kept, 0, lost))

@@ -251,7 +251,7 @@ def test_unknown_columns_cost_few_requests_where_the_server_does_not_tell(
     """Without the document the server names one at a time; later chunks know them all. One is for a stale cache."""
     made = line(check=False)
     outcome = made.upload({"id": 1, "colour": "red", "size": 2})
-    # A column is left out for the rest of the crawl: so one wait for the schema cache, and a request without rows, decide.
+    # A column is left out for the rest of the crawl: a wait for the schema cache, or a request without rows, decides.
     assert (outcome.uploaded, outcome.effort.requests) == (1, 4 if isinstance(made.backend, PostgrestBackend) else 5)
     assert "ADD COLUMN colour text;" in caplog.text
     assert "ADD COLUMN size numeric;" in caplog.text

@@ -96,6 +96,34 @@ def test_rows_for_a_table_that_is_gone_do_not_end_the_crawl(crawl: Crawler, sql:
     assert "Rows that an earlier run left for table t_b cannot be uploaded and stay in the spool: PGRST205" in done.log
 
 
+def test_what_an_earlier_run_left_cannot_close_this_one(crawl: Crawler, sql: Sql, proxy: FaultProxy) -> None:
+    """Its conflict column is gone from this run's own table: an ERROR, its rows stay; this run's newer rows land."""
+    sql("create table t (id bigint primary key, n int unique); grant all on t to service_role")
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = DOWN
+    options = {"SUPABASE_URL": proxy.url, "SUPABASE_CLOSE_TIMEOUT": 0.2}
+    crawl({"items": [{"id": 1, "n": 1}]}, SUPABASE_ON_CONFLICT="n", **options)
+    sql("alter table t drop column n; notify pgrst, 'reload schema'")
+    proxy.always = faults.passes
+    done = crawl({"items": [{"id": 1}, {"id": 2}]}, SUPABASE_URL=proxy.url)
+    assert done.stats["finish_reason"] == "finished", done.log
+    assert done.counts("uploaded", "recovered_spooled") == (2, 1)
+    assert done.log.count("Rows that an earlier run left for table t cannot be uploaded and stay in the spool") == 1
+
+
+def test_a_code_that_only_one_row_meets_is_not_left_to_the_next_run(crawl: Crawler, sql: Sql) -> None:
+    """A trigger that raises 40001 for it, for ever: rejected in this run; nothing is recovered by the next."""
+    sql("""create table t (id bigint primary key); grant all on t to service_role;
+        create or replace function t_guard() returns trigger language plpgsql as $$ begin
+        if new.id = 3 then raise exception 'again' using errcode = '40001'; end if; return new;
+        end $$; create trigger guard before insert on t for each row execute function t_guard()""")
+    done = crawl({"items": [{"id": n} for n in range(10)]})
+    assert done.counts("uploaded", "failed", "spooled", "outage") == (9, 1, 0, 0)
+    assert [line["code"] for line in done.rejected] == ["40001"]
+    again = crawl({"items": [{"id": n} for n in range(10, 20)]})
+    assert again.counts("uploaded", "recovered", "recovered_failed") == (10, 0, 0)
+
+
 def test_rejects_of_an_earlier_run_keep_its_name(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
     """The reject file says which run and spider scraped the row, and how it was to be sent."""
     proxy.faults.extend([faults.passes] * 4)
