@@ -41,6 +41,10 @@ UPSERTS_REFUSED = (
 )
 
 
+# The first is about the request's line; a deferrable constraint (55000) is found with the first row only.
+_OF_THE_TABLE = ("PGRST204", "55000")
+
+
 class RefusedRowsError(Exception):
     """All rows of a piece are refused for one reason, without a trial of each."""
 
@@ -93,7 +97,7 @@ class TableWriter:
         """
         if error.code in work.passed_without_rows:
             raise self._about_rows(work, error)
-        if error.code != "PGRST204":
+        if error.code not in _OF_THE_TABLE or not isinstance(error, SchemaDriftError | UpsertRefusedError):
             refusal = self._sender.refusal_without_rows(work, write)
             if refusal is None or isinstance(refusal, BadRowsError):
                 work.passed_without_rows.add(error.code)

@@ -229,6 +229,7 @@ class Uploader:
             self._refuse(work, rows, error)
         elif len(rows) == 1:  # somebody may hold a lock on it
             error.is_there = error.about_rows = True
+            logger.debug("%s: a row is tried again later: %s", work.chunk, error)
             work.gone = work.gone or error
             work.left.extend(rows)
         else:
