@@ -206,6 +206,7 @@ def _made(
         error.parent = found["table"] if found else ""
     elif isinstance(error, SchemaDriftError):
         error.column = _column_of(error)
+        error.is_made = code == "428C9"
     elif isinstance(error, FatalError):
         wanted = "http_401" if _is_role_refused(code, message, status) else decisive
         for pattern, reason, remedy in _REASONS:

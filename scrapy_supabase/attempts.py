@@ -125,7 +125,8 @@ class Sender:
         table = work.chunk.table
         if not error.ambiguous:
             return
-        keyless = [row for row in rows if row.key is None or self._schema.mode(table) is Mode.INSERT]
+        inserts, has_keys = self._schema.mode(table) is Mode.INSERT, self._schema.makes_key(table)
+        keyless = [row for row in rows if inserts or (row.key is None and not has_keys)]
         work.effort.ambiguous_retries += len(keyless)
         if keyless and table not in self._warned_of_doubles:
             self._warned_of_doubles.add(table)

@@ -127,9 +127,10 @@ class UpsertRefusedError(ServerError):
 
 
 class SchemaDriftError(ServerError):
-    """The table lacks `column`, or it may not be written (generated, identity)."""
+    """The table lacks `column`, or the database makes it (`is_made`: a generated or identity column)."""
 
     column: str = ""
+    is_made: bool = False
 
 
 class BadRowsError(ServerError):

@@ -9,6 +9,8 @@ from scrapy_supabase.errors import ServerError, denied
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.schema import Schema
 
+MADE_BY_THE_DATABASE = "Table %s makes column %r itself: what items have for it is not sent."
+
 
 def grant_sql(schema: Schema, table: str, error: ServerError) -> str:
     """What the role needs for the mode in force (new tables on hosted Supabase have no grants since 2026-10-30).
@@ -32,13 +34,14 @@ def rights(mode: Mode) -> str:
 def unique_index_sql(schema: Schema, table: str, error: ServerError | None = None) -> str:
     """The unique index that an upsert on the key needs. `error` is what was said to an upsert.
 
-    A deferrable constraint is in the way even of another index for the same columns (measured); its name is the one
-    that PostgreSQL gives, as the answer does not tell it.
+    A deferrable constraint is in the way even of another index for the same columns (measured); where the server does
+    not tell its name, it is the one that PostgreSQL gives.
     """
     if error is not None and error.code == "55000":
         key, info = schema.key(table), schema.info(table)
         primary = info is not None and key == info.primary_key
-        constraint = f"{table}_pkey" if primary else f"{'_'.join((table, *key))}_key"
+        usual = f"{table}_pkey" if primary else f"{'_'.join((table, *key))}_key"
+        constraint = deferrable_constraint(schema, table) or usual
         change = f"DROP CONSTRAINT {identifier(constraint)}, ADD {'PRIMARY KEY' if primary else 'UNIQUE'}"
         return f"ALTER TABLE {qualified(schema, table)} {change} ({columns(key)});"
     return f"CREATE UNIQUE INDEX ON {qualified(schema, table)} ({columns(schema.key(table))});"
@@ -71,6 +74,12 @@ def _for_upserts_to_view(view: View, key: Sequence[str]) -> str:
         "It is a view: make the unique index on the table that it shows, or, where an INSTEAD OF trigger stores the "
         'rows, set SUPABASE_MODE = "insert".'
     )
+
+
+def deferrable_constraint(schema: Schema, table: str) -> str | None:
+    """The constraint that stands in the way of upserts on the key, as far as the server tells it."""
+    info, key = schema.info(table), set(schema.key(table))
+    return next((name for name, on in info.deferrable.items() if set(on) == key), None) if info and key else None
 
 
 def policy_sql(schema: Schema, table: str, *commands: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from scrapy_supabase.chunks import OpenChunk
 from scrapy_supabase.column_types import kind_of
 from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import Mode, Row, TableSpec
-from scrapy_supabase.remedies import lacks, unknown_columns
+from scrapy_supabase.remedies import MADE_BY_THE_DATABASE, lacks, unknown_columns
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.values import (
     BACKSLASH,
@@ -191,6 +191,7 @@ class RowBuilder:
         names = tuple(values)
         odd = [name for name in names if not isinstance(name, str)]
         columns, unknown = self._schema.split(spec.name, () if odd else names)
+        self._warn_of_made(spec.name, names)
         odd = odd or [column for column in columns if not is_storable(column)]
         if odd:
             return _Shape((), (), error=("bad_field", f"field names must be text, and {odd[0]!r} is not"))
@@ -231,6 +232,10 @@ class RowBuilder:
             types = {name: type_for(unknown[name]) for name in new}
             logger.warning("%s", unknown_columns(self._schema, table, types))
 
+    def _warn_of_made(self, table: str, names: Sequence[str]) -> None:
+        for column in self._schema.first_mention(table, self._schema.made(table).keys() & names):
+            logger.warning(MADE_BY_THE_DATABASE, table, column)
+
     def _warn_of_json_texts(self, table: str, columns: tuple[str, ...], values: Mapping[str, Any]) -> None:
         """Once per column. Not all rows are looked at (see `short_way`), but at least the first of each chunk."""
         for column in columns:
@@ -245,7 +250,7 @@ class RowBuilder:
                 )
 
     def _warn_of_missing_key(self, spec: TableSpec, key: tuple[str, ...]) -> None:
-        if spec.mode is Mode.INSERT or (spec.name, key) in self._warned:
+        if spec.mode is Mode.INSERT or (spec.name, key) in self._warned or self._schema.makes_key(spec.name):
             return
         self._warned.add((spec.name, key))
         logger.warning(

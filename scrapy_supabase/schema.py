@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from scrapy_supabase.backends.base import TableInfo, View
+from scrapy_supabase.column_types import kind_of
+from scrapy_supabase.errors import SchemaDriftError
 from scrapy_supabase.models import Mode, TableSpec
 
 
@@ -46,6 +48,7 @@ class Schema:
         self._known: dict[str, TableInfo] = {}
         self._views: dict[str, View] = {}
         self._dropped: dict[str, set[str]] = {}
+        self._made: dict[str, dict[str, str]] = {}
         self._modes: dict[str, Mode] = {}
         self._references: dict[str, frozenset[str]] = {}
         self._mentioned: set[tuple[str, str]] = set()
@@ -68,6 +71,7 @@ class Schema:
         """Remember what the server told of a table."""
         with self._lock:
             self._known[table] = info
+            self._made.setdefault(table, {}).update(info.made)
             self.version += 1
 
     def info(self, table: str) -> TableInfo | None:
@@ -121,6 +125,29 @@ class Schema:
             self.version += 1
             return True
 
+    def learn_made(self, table: str, error: SchemaDriftError) -> bool:
+        """Remember that the database makes a column itself, as `error` says. True the first time."""
+        info, column = self._known.get(table), error.column
+        # Where the server leaves out the details, the type must tell: an identity column is an integer.
+        is_integer = info is not None and kind_of(info.columns.get(column, "")) == "integer"
+        identity = "identity" in error.details if error.details else is_integer
+        with self._lock:
+            made = self._made.setdefault(table, {})
+            if column in made:
+                return False
+            made[column] = "identity" if identity else "generated"
+            self.version += 1
+            return True
+
+    def made(self, table: str) -> Mapping[str, str]:
+        """The columns that the database makes itself, as far as is known, with their kind. They may not be sent."""
+        return self._made.get(table, {})
+
+    def makes_key(self, table: str) -> bool:
+        """Whether the database makes a conflict column from what is sent: rows have keys that are not known here."""
+        made = self.made(table)
+        return any(made.get(column) == "generated" for column in self.key(table))
+
     def first_mention(self, table: str, columns: Iterable[str]) -> list[str]:
         """Those of `columns` that no warning has named yet; they are named now."""
         with self._lock:
@@ -129,11 +156,16 @@ class Schema:
             return new
 
     def split(self, table: str, columns: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Split `columns` into those that can be stored and those that cannot, as far as is known. Both sorted."""
-        info, dropped = self._known.get(table), self._dropped.get(table, ())
+        """Split `columns` into those that can be stored and those that the table lacks, as far as is known.
+
+        Both are sorted. Columns that the database makes itself are in neither.
+        """
+        info, dropped, made = self._known.get(table), self._dropped.get(table, ()), self.made(table)
         can: list[str] = []
         cannot: list[str] = []
         for column in sorted(columns):
+            if column in made:
+                continue
             known = column not in dropped and (info is None or column in info.columns)
             (can if known else cannot).append(column)
         return tuple(can), tuple(cannot)

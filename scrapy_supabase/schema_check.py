@@ -22,10 +22,19 @@ from scrapy_supabase.errors import (
     fatal,
 )
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
-from scrapy_supabase.remedies import for_upserts, grant_sql, lacks, no_collector, snapshot_sql, unknown_columns
+from scrapy_supabase.remedies import (
+    MADE_BY_THE_DATABASE,
+    deferrable_constraint,
+    for_upserts,
+    grant_sql,
+    lacks,
+    no_collector,
+    snapshot_sql,
+    unknown_columns,
+)
 from scrapy_supabase.retry import Patience, Retrying, log_retry
 from scrapy_supabase.schema import Schema
-from scrapy_supabase.table_writer import MADE_BY_THE_DATABASE, UPSERTS_REFUSED
+from scrapy_supabase.table_writer import UPSERTS_REFUSED
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +78,7 @@ class SchemaCheck:
         self._delay = delay
         self._patience = patience
         self._logger = log
+        self._looked_again = False
         self._policy = Retrying(attempts, delay, patience, log_retry("Checking the tables"))
 
     def run(self) -> None:
@@ -101,10 +111,16 @@ class SchemaCheck:
             if schema.unknown.policy == "collect" and schema.unknown.column not in known.columns:
                 error = ServerError(lacks(table, [schema.unknown.column]), code="PGRST204")
                 raise fatal(error, "supabase_schema", no_collector(schema, table))
+        fields = tuple(self._fields.get(table, ()))
+        _, unknown = schema.split(table, fields)
+        if unknown and known:
+            self._look_again(table, unknown)
+            known = schema.info(table)
         self._probe(spec)
+        self._check_made(spec, fields)
+        self._check_deferrable(spec)
         if spec.snapshots:
             self._check_snapshots(spec)
-        fields = tuple(self._fields.get(table, ()))
         _, unknown = schema.split(table, fields)
         if unknown and known:
             self._say_unknown(table, tuple(column for column in unknown if column not in known.columns))
@@ -140,29 +156,16 @@ class SchemaCheck:
             mode = schema.mode(table)
             try:
                 self._policy(self._send, Write(table, columns, b"[]", mode, spec.on_conflict))
-            except SchemaDriftError as error:
-                # A primary key that the database makes is no key for items; one that was asked for must be right.
-                wanted = spec.on_conflict if error.code == "428C9" else schema.key(table)
-                if error.column in wanted or error.column not in columns:
-                    raise self._bad_key(spec, error.column, error) from error
-                if error.column in collector:
-                    raise fatal(error, "supabase_schema", no_collector(schema, table)) from error
-                if not schema.drop(table, error.column):
-                    continue
-                if error.code == "428C9":
-                    fields = set(self._fields.get(table, ()))
-                    if schema.first_mention(table, fields & {error.column}):
-                        self._logger.warning(MADE_BY_THE_DATABASE, table, error.column)
-                else:
-                    self._say_unknown(table, (error.column,))
             except UpsertRefusedError as error:
                 if (view := self._policy(self._backend.view, table)) is not None:
                     schema.learn_view(table, view)
                 self._fall_back(spec, error, "supabase_no_unique_index", for_upserts(schema, table, error))
-            except FatalError as error:
+            except (SchemaDriftError, FatalError) as error:
                 if error.stale_schema and not waited:
-                    waited = True  # a table made a moment ago is not in the server's schema cache yet
+                    waited = True  # a table or column made a moment ago is not in the server's schema cache yet
                     self._patience.sleep(2 * self._delay)
+                elif isinstance(error, SchemaDriftError):
+                    self._leave_out(spec, columns, error)
                 elif error.reason == "supabase_permission_denied":
                     remedy = f"Run: {grant_sql(schema, table, error)}"
                     if mode is Mode.INSERT or not self._may_insert(table, columns):
@@ -172,6 +175,50 @@ class SchemaCheck:
                     raise
             else:
                 return
+
+    def _leave_out(self, spec: TableSpec, sent: tuple[str, ...], error: SchemaDriftError) -> None:
+        """Do not send the column that `error` names; raise `FatalError` where it must be sent."""
+        table, column, schema = spec.name, error.column, self._schema
+        if column not in sent or (column in schema.key(table) and not error.is_made):
+            raise self._bad_key(spec, column, error) from error
+        if schema.unknown.policy == "collect" and column == schema.unknown.column:
+            raise fatal(error, "supabase_schema", no_collector(schema, table)) from error
+        if error.is_made:
+            schema.learn_made(table, error)  # and said by `_check_made`
+        elif schema.drop(table, column):
+            self._say_unknown(table, (column,))
+
+    def _check_made(self, spec: TableSpec, fields: Collection[str]) -> None:
+        """Columns that the database makes itself are not sent; as a key, only a generated one is of use."""
+        table, made = spec.name, self._schema.made(spec.name)
+        identity = next((column for column in spec.on_conflict if made.get(column) == "identity"), None)
+        if identity is not None and self._schema.mode(table) is not Mode.INSERT:
+            error = ServerError(f"column {identity!r} of table {table} has another value for each row", code="428C9")
+            remedy = "SUPABASE_ON_CONFLICT must name columns that the items have, or that are generated from those."
+            raise fatal(error, "supabase_schema", remedy)
+        for column in self._schema.first_mention(table, made.keys() & fields):
+            self._logger.warning(MADE_BY_THE_DATABASE, table, column)
+
+    def _check_deferrable(self, spec: TableSpec) -> None:
+        """A request without rows passes here (measured); where the server tells its constraints, they are looked at."""
+        if self._schema.mode(spec.name) is Mode.INSERT or not deferrable_constraint(self._schema, spec.name):
+            return
+        error = UpsertRefusedError("the unique constraint of its conflict columns is deferrable.", code="55000")
+        remedy = for_upserts(self._schema, spec.name, error)
+        self._fall_back(spec, error, "supabase_no_unique_index", remedy)
+
+    def _look_again(self, table: str, unknown: tuple[str, ...]) -> None:
+        """Columns made a moment ago are in the database, and not in the server's schema cache yet."""
+        try:
+            self._policy(self._send, Write(table, unknown, b"[]", Mode.INSERT))
+        except TransientError:
+            raise
+        except ServerError as error:
+            if not error.stale_schema or self._looked_again:
+                return
+            self._looked_again = True
+            self._patience.sleep(2 * self._delay)
+        self.learn()
 
     def _send(self, write: Write) -> None:
         """Send no rows. What is only about rows is not known before there are some."""
@@ -211,6 +258,11 @@ class SchemaCheck:
             types = {column: declared.get(column) or "text" for column in new}
             self._logger.warning("%s", unknown_columns(self._schema, table, types))
 
+    def _is_sent(self, table: str, key: tuple[str, ...], fields: Collection[str]) -> bool:
+        """Whether rows of these fields have values for the whole key."""
+        made = self._schema.made(table)
+        return all(made[column] == "generated" if column in made else column in fields for column in key)
+
     def _say_key(self, spec: TableSpec, fields: tuple[str, ...]) -> None:
         """An upsert without a key silently is an insert (measured): say so before it happens."""
         mode, key = self._schema.mode(spec.name), self._schema.key(spec.name)
@@ -220,7 +272,7 @@ class SchemaCheck:
             what = "has no primary key:"
         elif not key:
             what = "does not tell this key what its primary key is: unless the items have its columns,"
-        elif fields and spec.name not in self._partly and not set(key) <= set(fields):
+        elif fields and spec.name not in self._partly and not self._is_sent(spec.name, key, fields):
             what = f"gets no value for its key ({', '.join(key)}) from the items:"
         else:
             return

@@ -26,7 +26,15 @@ from scrapy_supabase.errors import (
     is_policy_violation,
 )
 from scrapy_supabase.models import Mode, Row
-from scrapy_supabase.remedies import for_upserts, grant_sql, lacks, no_collector, policy_sql, unknown_columns
+from scrapy_supabase.remedies import (
+    MADE_BY_THE_DATABASE,
+    for_upserts,
+    grant_sql,
+    lacks,
+    no_collector,
+    policy_sql,
+    unknown_columns,
+)
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.work import Work, collected
 
@@ -34,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=ServerError)
 
-MADE_BY_THE_DATABASE = "Table %s makes column %r itself: it is not sent from now on."
 UPSERTS_REFUSED = (
     "Table %s refuses upserts: %s From now on its rows are inserted: those that are there already will be rejected, or "
     "stored twice where no unique index forbids it. %s"
@@ -180,20 +187,21 @@ class TableWriter:
 
     def _drop(self, rows: Sequence[Row], sent: tuple[str, ...], error: SchemaDriftError) -> None:
         table, column = rows[0].table, error.column
-        if column in self._schema.key(table):
+        if column in self._schema.key(table) and not error.is_made:
             remedy = f"SUPABASE_ON_CONFLICT must name columns of {table}."
             raise fatal(error, "supabase_schema", remedy) from error
         if column not in sent:  # a trigger or a default of the table's own is at fault
             remedy = f"Mend table {table}: a trigger or a default of its own asks for a column that is not there."
             raise fatal(error, "supabase_schema", remedy) from error
+        if error.is_made:
+            self._schema.learn_made(table, error)
+            if self._schema.first_mention(table, [column]):
+                logger.warning(MADE_BY_THE_DATABASE, table, column)
+            return
         if self._schema.unknown.policy == "collect" and column == self._schema.unknown.column:
             raise fatal(error, "supabase_schema", no_collector(self._schema, table)) from error
         self._schema.drop(table, column)
-        if not self._schema.first_mention(table, [column]):
-            return
-        if error.code == "428C9":
-            logger.warning(MADE_BY_THE_DATABASE, table, column)
-        else:
+        if self._schema.first_mention(table, [column]):
             from scrapy_supabase.item_fields import type_for  # few crawls need it
 
             types = {column: type_for(_value(rows[0], column))}

@@ -106,6 +106,10 @@ CASES = (
     Case("Rows that the table's rules refuse", KEYED, [{"id": 1, "n": -1}, {"id": "x", "n": 1}, {"id": 3, "n": 1}]),
     Case("A column that the database makes", f"{KEYED} alter table t add column twice int generated always as (n * 2) "
          "stored", [{"id": 1, "twice": 4}]),
+    Case("A key that the database makes, a new one for each row", "create table t (id bigint generated always as "
+         f"identity primary key, title text); {ALL}", options={"on_conflict": ("id",)}),
+    Case("An identity column that was scraped", "create table t (id bigint generated always as identity primary key, "
+         f"title text); {ALL}", [{"id": 9, "title": "x"}]),
     Case("A trigger that asks for a column", TRIGGER, [{"id": 1}]),
     Case("A trigger that writes to a column that is not there", SECOND + ALL, [{"id": 1}]),
     Case("A trigger that writes to a table without grants", SECOND.replace("nowhere", "id") + ALL, [{"id": 1}]),
@@ -329,6 +333,22 @@ def test_a_fault_on_the_way(
     proxy.faults.extend(given)
     made.upload({"n": 1}, {"n": 2}) if "id" not in table else made.upload({"id": 1}, {"id": 2})
     said(how, of_records(caplog))
+
+
+@pytest.mark.parametrize("line", ["database"], indirect=True)
+def test_a_deferrable_constraint_over_a_database_connection(
+    said: Said, line: MakeLine, sql: Sql, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Found at open, with its name; the SQL that is printed makes upserts possible."""
+    sql(f"create table t (id bigint, title text, constraint odd unique (title) deferrable); {ALL}")
+    with pytest.raises(FatalError) as raised:
+        line(on_conflict=("title",), fallback=False)
+    line(on_conflict=("title",))
+    said("A deferrable constraint, over a database connection", of_records(caplog), str(raised.value))
+    sql(raised.value.remedy.removeprefix("Run: "))
+    made = line(on_conflict=("title",))
+    assert [made.upload({"id": n, "title": "x"}).uploaded for n in (1, 2)] == [1, 1]
+    assert sql("select id from t") == [(2,)]
 
 
 @pytest.mark.parametrize("line", ["database"], indirect=True)

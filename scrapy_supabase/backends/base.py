@@ -40,7 +40,8 @@ class TableInfo(msgspec.Struct, frozen=True):
     """What the server tells of a table: column → type, the primary key, columns that need a value.
 
     Those of `perhaps_required` may have a default that the server does not tell. `partial_indexes` are the unique ones
-    that have a WHERE clause: name → columns.
+    that have a WHERE clause: name → columns. `made` are columns that the database makes itself, with their kind:
+    "generated" or "identity". `deferrable` are the unique constraints that an upsert cannot use, with their columns.
     """
 
     columns: Mapping[str, str]
@@ -48,6 +49,8 @@ class TableInfo(msgspec.Struct, frozen=True):
     required: frozenset[str]
     perhaps_required: frozenset[str] = frozenset()
     partial_indexes: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    made: Mapping[str, str] = msgspec.field(default_factory=dict)
+    deferrable: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
 
 
 class ServerFacts(msgspec.Struct, frozen=True):

@@ -17,6 +17,8 @@ class CatalogTable(msgspec.Struct):
     required: list[str]
     partial_indexes: dict[str, tuple[str, ...]]
     view: View | None
+    made: dict[str, str]  # "generated" or "identity" (ALWAYS)
+    deferrable: dict[str, tuple[str, ...]]  # unique constraint → columns
 
 
 CATALOG_SQL = (
@@ -52,7 +54,14 @@ SELECT coalesce(json_object_agg(c.relname, json_build_object(
       JOIN pg_attribute v ON v.attrelid = c.oid AND v.attnum = s.view_column
       JOIN pg_class t ON t.oid = s.table_id AND t.relkind IN ('r', 'p') JOIN pg_namespace tn ON tn.oid = t.relnamespace
       JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = s.table_column
-      WHERE s.view_id = c.oid), '{}') ELSE '{}' END) END
+      WHERE s.view_id = c.oid), '{}') ELSE '{}' END) END,
+  'made', coalesce((SELECT json_object_agg(a.attname, CASE a.attgenerated WHEN '' THEN 'identity' ELSE 'generated' END)
+    FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      AND (a.attgenerated <> '' OR a.attidentity = 'a')), '{}'),
+  'deferrable', coalesce((SELECT json_object_agg(p.conname, (SELECT json_agg(a.attname ORDER BY k.place)
+      FROM unnest(p.conkey) WITH ORDINALITY k(attnum, place)
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum))
+    FROM pg_constraint p WHERE p.conrelid = c.oid AND p.contype IN ('p', 'u') AND p.condeferrable), '{}')
 )), '{}')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p') AND n.nspname = $1 AND NOT c.relispartition

@@ -13,9 +13,10 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -85,7 +86,7 @@ class PostgresBackend:
             self._idle.put(link)
             return None
         try:
-            return _Sent(self._idle, link, self._timeout, sql, [write.body], table=write.table)
+            return _Sent(self._idle, link, self._timeout, sql, [write.body], judge=partial(self._judge, write.table))
         except psycopg.Error:
             link.close()  # nothing was sent that a server could have acted on
             return None
@@ -111,6 +112,8 @@ class PostgresBackend:
                 tuple(table.primary_key),
                 frozenset(table.required),
                 partial_indexes=table.partial_indexes,
+                made=table.made,
+                deferrable=table.deferrable,
             )
             for name, table in tables.items()
         }
@@ -167,6 +170,8 @@ class PostgresBackend:
         table = table or self._read_catalog().get(write.table)
         if table is None:
             raise classify_sql("42P01", f"Could not find the table '{self._schema}.{write.table}'", table=write.table)
+        if any(column not in table.types for column in write.columns):  # one that is new may be in the catalog by now
+            table = self._read_catalog().get(write.table, table)
         for column in write.columns:
             if column not in table.types:
                 raise classify_sql("42703", f"column {quote(column)} of relation {quote(write.table)} does not exist")
@@ -179,6 +184,14 @@ class PostgresBackend:
         )
         return insert.sql().encode()
 
+    def _judge(self, table: str, result: pq.abc.PGresult) -> ServerError:
+        """What an answer to a statement for `table` means."""
+        error = _error(result, table)
+        if error.stale_schema:  # of the table as it was when its statements were made
+            self._tables = None
+            self._statements.clear()
+        return error
+
     def _ask(self, sql: bytes, parameters: Sequence[bytes] = ()) -> bytes | None:
         sent = self._send(self._idle.take() or self._connect(), sql, parameters)
         sent.finish()
@@ -188,7 +201,7 @@ class PostgresBackend:
         self, link: _Link, sql: bytes, parameters: Sequence[bytes] = (), prepare: bytes | None = None, table: str = ""
     ) -> _Sent:
         try:
-            return _Sent(self._idle, link, self._timeout, sql, parameters, prepare, table)
+            return _Sent(self._idle, link, self._timeout, sql, parameters, prepare, judge=partial(self._judge, table))
         except psycopg.Error as error:
             link.close()
             raise _lost(error, ambiguous=False) from error
@@ -217,7 +230,7 @@ class PostgresBackend:
 class _Sent:
     """A statement that is on its way. See `base.BegunWrite`. Raises `psycopg.Error` where it could not be sent.
 
-    With a name to `prepare` it by, it is only prepared. `table` is the one that it writes to.
+    With a name to `prepare` it by, it is only prepared. `judge` tells what an error means.
     """
 
     def __init__(
@@ -228,9 +241,10 @@ class _Sent:
         sql: bytes,
         parameters: Sequence[bytes] = (),
         prepare: bytes | None = None,
-        table: str = "",
+        *,
+        judge: Callable[[pq.abc.PGresult], ServerError],
     ) -> None:
-        self._table = table
+        self._judge = judge
         self._idle = idle
         self._link = link
         self._pgconn = link.pgconn
@@ -275,7 +289,7 @@ class _Sent:
         elif keep:
             self._idle.put(self._link)
         if self._failed is not None:
-            raise _error(self._failed, self._table)
+            raise self._judge(self._failed)
         if self._lost is not None:
             raise _lost(self._lost, ambiguous=True) from self._lost
 

@@ -16,10 +16,12 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from scrapy_supabase.answers import classify, parse_body
 from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, View, Write
 from scrapy_supabase.backends.http import Answer, HttpPool, SentRequest
+from scrapy_supabase.backends.wide import LONGEST_TARGET, only, parts
 from scrapy_supabase.errors import FatalError, ServerError, TrialStoredError, UnknownError, fatal
 from scrapy_supabase.models import Mode
 
@@ -68,6 +70,7 @@ class PostgrestBackend:
             for mode, prefer in _RESOLUTION.items()
         }
         self._heads: dict[tuple[object, ...], bytes] = {}
+        self._wide: set[tuple[object, ...]] = set()
         self._http = HttpPool(url, timeout=timeout, size=connections, proxy=proxy)
 
     def __repr__(self) -> str:
@@ -75,12 +78,19 @@ class PostgrestBackend:
 
     def begin(self, write: Write) -> BegunWrite | None:
         """Send a write, as far as that needs no waiting; None where no connection is idle."""
-        sent = self._http.send(self._head(write), write.body)
+        head = self._head(write)
+        sent = self._http.send(head, self._body(write))
         return _Begun(sent, partial(self._judge, write.table)) if sent else None
 
     def write(self, write: Write) -> None:
         """Store the rows, all or none. Raises `ServerError`."""
-        self._judge(write.table, self._http.request(self._head(write), write.body))
+        head = self._head(write)
+        if write.body == b"[]" and _shape(write) in self._wide:  # only their names can be judged: all of them
+            for columns in parts(write.columns, lambda some: self._fits(replace(write, columns=some))):
+                part = replace(write, columns=columns)
+                self._judge(write.table, self._http.request(self._head(part), part.body))
+            return
+        self._judge(write.table, self._http.request(head, self._body(write)))
 
     def _judge(self, table: str, answer: Answer) -> None:
         if answer.status not in _STORED:
@@ -105,12 +115,22 @@ class PostgrestBackend:
         return classify(answer.status, body, answer.headers.get("Retry-After"), table=table)
 
     def _head(self, write: Write) -> bytes:
-        shape = (write.table, write.columns, write.mode, write.on_conflict)
+        shape = _shape(write)
         head = self._heads.get(shape)
         if head is None:
             headers = self._write_headers[write.mode]
+            if not self._fits(write):
+                self._wide.add(shape)
+                write = replace(write, columns=())  # those of the first object then: all rows have the same
             head = self._heads[shape] = self._http.head("POST", self._target(write), headers)
         return head
+
+    def _fits(self, write: Write) -> bool:
+        return len(self._target(write)) <= LONGEST_TARGET
+
+    def _body(self, write: Write) -> bytes:
+        """The body, after `_head` was made."""
+        return only(write.columns, write.body) if self._wide and _shape(write) in self._wide else write.body
 
     def _target(self, write: Write) -> str:
         query = "columns=" + _quoted(write.columns) if write.columns else ""
@@ -183,6 +203,10 @@ class PostgrestBackend:
     def close(self) -> None:
         """Close idle connections."""
         self._http.close()
+
+
+def _shape(write: Write) -> tuple[object, ...]:
+    return write.table, write.columns, write.mode, write.on_conflict
 
 
 def _quoted(names: tuple[str, ...]) -> str:

@@ -142,7 +142,8 @@ class TableCheck:
     def _made_by_the_database(self, spec: TableSpec, subject: str, kind: ItemKind, column: str) -> Finding:
         """A generated or identity column: what the items have for it is not stored."""
         text = f"column {column!r} is made by the database: what {kind.name} has for it is not stored"
-        if column not in self._schema.key(spec.name) or self._schema.mode(spec.name) is Mode.INSERT:
+        is_key = column in self._schema.key(spec.name) and not self._schema.makes_key(spec.name)
+        if not is_key or self._schema.mode(spec.name) is Mode.INSERT:
             return warning(subject, text, "Take the field away, or make the column an ordinary one.")
         return error(
             subject,
@@ -153,11 +154,9 @@ class TableCheck:
     def _unknown(
         self, spec: TableSpec, subject: str, kind: ItemKind, sent: Mapping[str, ItemField], unknown: Sequence[str]
     ) -> Iterator[Finding]:
+        for column in sorted(self._schema.made(spec.name).keys() & sent):
+            yield self._made_by_the_database(spec, subject, kind, column)
         for column in unknown:
-            info = self._schema.info(spec.name)
-            if info is not None and column in info.columns:
-                yield self._made_by_the_database(spec, subject, kind, column)
-                continue
             policy = self._schema.unknown.policy
             what = {"drop": "the field is left out", "reject": "rows with the field are rejected"}.get(policy)
             text = f"no column {column!r}, which {kind.name} has"
@@ -192,7 +191,7 @@ class TableCheck:
     ) -> Iterator[Finding]:
         """Columns that must have a value and get none."""
         for column in sorted((info.required | info.perhaps_required) - set(sent)):
-            if self._is_made_by_the_database(spec.name, column):
+            if column in self._schema.made(spec.name) or self._is_made_by_the_database(spec.name, column):
                 continue
             text = f"column {column!r} ({shown(info.columns[column])}) must have a value, and {kind.name} has none"
             add = "Add the field" if column in info.required else "If it makes none, add the field"

@@ -1,0 +1,33 @@
+"""Requests for tables with so many columns that `columns=` would make a URL longer than servers on the way accept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+LONGEST_TARGET = 6000  # bytes of path and query; nginx takes request lines of 8 KiB
+
+_Objects = list[dict[str, msgspec.Raw]]
+
+
+def only(columns: tuple[str, ...], body: bytes) -> bytes:
+    """The objects of `body` without keys that are not among `columns`: without `columns=` all of them are stored.
+
+    Rows are encoded before the server refuses a column: their bytes may have it still.
+    """
+    rows = msgspec.json.decode(body, type=_Objects)
+    wanted = set(columns)
+    if all(row.keys() <= wanted for row in rows):
+        return body
+    return msgspec.json.encode([{name: value for name, value in row.items() if name in wanted} for row in rows])
+
+
+def parts(columns: tuple[str, ...], fits: Callable[[tuple[str, ...]], bool]) -> Iterator[tuple[str, ...]]:
+    """Divide `columns` into parts that fit, for requests without rows."""
+    if fits(columns) or len(columns) == 1:
+        yield columns
+        return
+    half = len(columns) // 2
+    yield from parts(columns[:half], fits)
+    yield from parts(columns[half:], fits)
