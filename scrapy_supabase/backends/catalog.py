@@ -21,21 +21,33 @@ class CatalogTable(msgspec.Struct):
     deferrable: dict[str, tuple[str, ...]]  # unique constraint → columns
 
 
+# What is known of views is gathered once for all of them: asked for each, 300 views took minutes and not a second.
 CATALOG_SQL = (
     f"WITH RECURSIVE {VIEW_COLUMNS}"
-    """
+    """, key_columns AS (
+  SELECT s.view_id, p.oid AS key_id, k.place, min(s.view_column) AS view_column, cardinality(p.conkey) AS size
+  FROM pg_constraint p CROSS JOIN unnest(p.conkey) WITH ORDINALITY k(attnum, place)
+  JOIN view_columns s ON s.table_id = p.conrelid AND s.table_column = k.attnum
+  WHERE p.contype = 'p' GROUP BY s.view_id, p.oid, k.place
+), view_keys AS MATERIALIZED (
+  SELECT k.view_id, json_agg(a.attname ORDER BY k.key_id, k.place) AS names
+  FROM (SELECT *, count(*) OVER (PARTITION BY view_id, key_id) AS shown FROM key_columns) k
+  JOIN pg_attribute a ON a.attrelid = k.view_id AND a.attnum = k.view_column
+  WHERE k.shown = k.size GROUP BY k.view_id
+), view_shows AS MATERIALIZED (
+  SELECT s.view_id, json_object_agg(v.attname, json_build_array(n.nspname, t.relname, a.attname)) AS columns
+  FROM view_columns s JOIN pg_attribute v ON v.attrelid = s.view_id AND v.attnum = s.view_column
+  JOIN pg_class t ON t.oid = s.table_id AND t.relkind IN ('r', 'p') JOIN pg_namespace n ON n.oid = t.relnamespace
+  JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = s.table_column
+  GROUP BY s.view_id
+)
 SELECT coalesce(json_object_agg(c.relname, json_build_object(
   'types', coalesce((SELECT json_object_agg(a.attname, format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum)
     FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
   'formats', coalesce((SELECT json_object_agg(a.attname, format_type(a.atttypid, NULL) ORDER BY a.attnum)
     FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
-  'primary_key', CASE WHEN c.relkind IN ('v', 'm') THEN coalesce((
-    SELECT json_agg(a.attname ORDER BY p.oid, k.place) FROM pg_constraint p
-    CROSS JOIN unnest(p.conkey) WITH ORDINALITY k(attnum, place)
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = (SELECT min(s.view_column) FROM view_columns s
-      WHERE s.view_id = c.oid AND s.table_id = p.conrelid AND s.table_column = k.attnum)
-    WHERE p.contype = 'p' AND p.conkey <@ (SELECT array_agg(s.table_column::int2) FROM view_columns s
-      WHERE s.view_id = c.oid AND s.table_id = p.conrelid)), '[]')
+  'primary_key', CASE WHEN c.relkind IN ('v', 'm')
+  THEN coalesce((SELECT names FROM view_keys k WHERE k.view_id = c.oid), '[]')
   ELSE coalesce((SELECT json_agg(a.attname ORDER BY k.place) FROM pg_constraint p
     CROSS JOIN unnest(p.conkey) WITH ORDINALITY k(attnum, place)
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
@@ -49,12 +61,8 @@ SELECT coalesce(json_object_agg(c.relname, json_build_object(
     FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indpred IS NOT NULL AND i.indexprs IS NULL), '{}'),
   'view', CASE WHEN c.relkind IN ('v', 'm') THEN json_build_object(
     'has_trigger', EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgtype & 68 = 68),
-    'shows', CASE WHEN pg_relation_is_updatable(c.oid, false) & 8 = 8 THEN coalesce((
-      SELECT json_object_agg(v.attname, json_build_array(tn.nspname, t.relname, a.attname)) FROM view_columns s
-      JOIN pg_attribute v ON v.attrelid = c.oid AND v.attnum = s.view_column
-      JOIN pg_class t ON t.oid = s.table_id AND t.relkind IN ('r', 'p') JOIN pg_namespace tn ON tn.oid = t.relnamespace
-      JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = s.table_column
-      WHERE s.view_id = c.oid), '{}') ELSE '{}' END) END,
+    'shows', coalesce((SELECT columns FROM view_shows s WHERE s.view_id = c.oid
+      AND pg_relation_is_updatable(c.oid, false) & 8 = 8), '{}')) END,
   'made', coalesce((SELECT json_object_agg(a.attname, CASE a.attgenerated WHEN '' THEN 'identity' ELSE 'generated' END)
     FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
       AND (a.attgenerated <> '' OR a.attidentity = 'a')), '{}'),
