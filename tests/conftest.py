@@ -7,4 +7,5 @@ pytest_plugins = [
     "tests.fix_crawl",
     "tests.fix_browser",
     "tests.fix_messages",
+    "tests.fix_golden",
 ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from scrapy_supabase.local import LocalSupabase
+from tests.fix_golden import TwoSchemas
 from tests.fix_local import Connection
 from tests.golden_exchanges import DATA, Exchange, differences, exchanges, left_behind, send
 
@@ -48,17 +48,6 @@ def golden(local_stack: LocalSupabase) -> Iterator[LocalSupabase]:
         connection.execute("grant usage on schema public to public, anon, authenticated, service_role")
 
 
-@pytest.fixture(scope="module")
-def second(open_folder: Path) -> Iterator[tuple[LocalSupabase, Connection]]:
-    """A stack of its own, with two schemas and the second recording's tables."""
-    with (
-        LocalSupabase(open_folder / "two schemas", schemas=("public", "second")) as stack,
-        psycopg.connect(stack.db_url, autocommit=True) as connection,
-    ):
-        connection.execute((DATA / "schema2.sql").read_bytes())
-        yield stack, connection
-
-
 def judge(stack: LocalSupabase, db: Connection, exchange: Exchange) -> None:
     """Compare, but for what may differ: that has to differ as said."""
     name = exchange["name"]
@@ -79,17 +68,17 @@ def test_the_answer_is_the_recorded_one(golden: LocalSupabase, db: Connection, e
 
 
 @pytest.mark.parametrize("exchange", NEWER, ids=[e["name"] for e in NEWER])
-def test_the_answer_is_that_of_14_17(second: tuple[LocalSupabase, Connection], exchange: Exchange) -> None:
+def test_the_answer_is_that_of_14_17(two_schemas: TwoSchemas, exchange: Exchange) -> None:
     """Status, body, headers and rows are those of PostgREST 14.17, also in a second schema."""
-    stack, db = second
+    stack, db = two_schemas
     db.execute((DATA / "fixture2.sql").read_bytes())
     judge(stack, db, exchange)
 
 
 @pytest.mark.parametrize("exchange", EMBEDDING, ids=[e["name"] for e in EMBEDDING])
-def test_embedding_is_refused_with_a_sentence(second: tuple[LocalSupabase, Connection], exchange: Exchange) -> None:
+def test_embedding_is_refused_with_a_sentence(two_schemas: TwoSchemas, exchange: Exchange) -> None:
     """What the gateway cannot do is a 501 that says so, never a wrong success; or the answer is PostgREST's."""
-    stack, db = second
+    stack, db = two_schemas
     db.execute((DATA / "fixture2.sql").read_bytes())
     status, _, body = send(stack, exchange["request"])
     if status != 501:
