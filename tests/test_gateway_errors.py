@@ -69,6 +69,9 @@ def rest(local_stack: LocalSupabase) -> Any:
         ("POST", "/rest/v1/victims", b"\xff\xfe", 400, "PGRST102"),
         ("POST", "/rest/v1/victims", b'[{"id": NaN}]', 400, "PGRST102"),
         ("POST", "/rest/v1/victims", b"[1, 2]", 400, "PGRST102"),
+        ("POST", "/rest/v1/victims", b"[1, oops]", 400, "PGRST102"),
+        ("POST", "/rest/v1/victims", b'[{"meta": ' + b"[" * 20000 + b"]" * 20000 + b"}]", 500, "54001"),
+        ("POST", "/rest/v1/victims", b'[{"meta": ' + b"[" * 20000 + b"]" * 19999 + b"}]", 400, "PGRST102"),
         ("POST", "/rest/v1/victims?columns=id", b'[{"id":', 400, "22P02"),
         ("POST", "/rest/v1/victims?columns=id", b'[{"id": 1}]\x00', 400, "22021"),
         ("POST", "/rest/v1/victims?columns=id", b'"text"', 400, "22023"),
@@ -149,6 +152,12 @@ def test_an_offset_beyond_the_end(rest: Any) -> None:
     assert (status, body["details"]) == (416, "An offset of 5 was requested, but there are only 1 rows.")
     status, headers, body = rest("GET", "/rest/v1/victims?offset=5")
     assert (status, headers["content-range"], body) == (200, "*/*", [])
+
+
+def test_no_row_of_a_function_that_returns_nothing(rest: Any) -> None:
+    """`limit=0` leaves nothing to count or to aggregate."""
+    status, headers, _ = rest("POST", "/rest/v1/rpc/own_status?limit=0", b"{}")
+    assert (status, headers["content-range"]) == (204, "*/0")
 
 
 def test_too_many_rows_affected_changes_none(rest: Any, db: Connection) -> None:

@@ -72,7 +72,10 @@ class Context:
 
 @dataclass(slots=True)
 class Plan:
-    """A statement that returns one row. `check(row)` may raise `ApiError`, which rolls everything back."""
+    """A statement that returns one row. `check(row)` may raise `ApiError`, which rolls everything back.
+
+    `absent` stands for the row of a statement that may return none.
+    """
 
     sql: str
     parameters: Sequence[Any]
@@ -80,6 +83,7 @@ class Plan:
     check: Callable[[Row], None] | None = None
     explain: tuple[str, Sequence[Any]] | None = None  # a query whose estimated number of rows is wanted
     settings: Sequence[tuple[str, str]] = ()
+    absent: Row | None = None
     estimate: int | None = field(default=None)
 
 
@@ -173,7 +177,7 @@ class Database:
             if context.deferrable and plan.check is None and not plan.read_only:
                 # They speak up now: an error of the commit itself would be psycopg's undoing.
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        row: Row | None = cursor.fetchone()
+        row: Row | None = cursor.fetchone() or plan.absent
         if row is None:
             raise ApiError(500, "PGRSTX00", "The statement returned no row.")
         if explained is not None:

@@ -142,8 +142,14 @@ def csv_rows(body: bytes) -> list[dict[str, str | None]]:
             at += 1
         end = _CSV_END.match(text, at)
         if end is None and at < len(text):
-            raise ApiError(400, "PGRST102", f"parse error (endOfInput) at {shown(text[at:])}")
+            raise ApiError(400, "PGRST102", f"parse error (endOfInput) at {_rest(text[at:])}")
         lines.append(fields)
         at = end.end() if end else at
     names, rows = lines[0], [line for line in lines[1:] if line != [""]]
     return [{n: None if v == "NULL" else v for n, v in zip(names, line, strict=False)} for line in rows]
+
+
+def _rest(text: str) -> str:
+    """The text that could not be read, as PostgREST's CSV parser shows it."""
+    raw = text.encode().decode("latin-1")
+    return shown(raw) if len(raw) <= 100 else f"{shown(raw[:100])} (truncated)"

@@ -61,6 +61,7 @@ def call(database: Database, snapshot: Snapshot, context: Context, request: Requ
         read_only=not (posted and function.volatile),
         check=check if form.singular or request.prefer.max_affected is not None else None,
         settings=function.settings,
+        absent=Outcome(0, 0, "", None, None, None, None),
     )
     outcome = Outcome(*database.run(context, plan))
     headers = form.content_type | request.prefer.applied("max-affected")
