@@ -195,6 +195,39 @@ def test_a_missing_unique_index(sql: Sql, look: Look) -> None:
     assert errors(look(SUPABASE_ON_CONFLICT="title")) == []
 
 
+@pytest.mark.parametrize("over", ["rest", "database"])
+def test_a_deferrable_constraint(sql: Sql, look: Look, project: Project, over: str) -> None:
+    """No request without rows meets it: the catalog tells it, or the rows of the trial of row-level security."""
+    sql(
+        "create table t (id bigint, title text, price numeric, constraint t_title_key unique (title) deferrable)"
+        f"{OPEN} create policy p on t for all to anon using (true); grant all on t to service_role"
+    )
+    where = {"SUPABASE_DB_URL": project.db_url} if over == "database" else {"SUPABASE_KEY": project.anon_key}
+    ((subject, text, remedy),) = errors(look(**where, SUPABASE_ON_CONFLICT="title"))
+    assert subject == "table t"
+    assert text.startswith("refuses upserts: 55000")
+    assert remedy == "Run: ALTER TABLE public.t DROP CONSTRAINT t_title_key, ADD UNIQUE (title);"
+    assert sql("select * from t") == []
+    sql(remedy.removeprefix("Run: "))
+    assert errors(look(**where, SUPABASE_ON_CONFLICT="title")) == []
+
+
+def test_a_generated_column_as_key(sql: Sql, look: Look, project: Project) -> None:
+    """All is well with it; an identity column is no key for items."""
+    sql(
+        "create table t (id bigint, title text, price numeric, made text generated always as (md5(title)) stored "
+        "unique, number bigint generated always as identity unique); grant all on t to service_role; "
+        "notify pgrst, 'reload schema'"
+    )
+    for where in ({}, {"SUPABASE_DB_URL": project.db_url}):
+        found = look(**where, SUPABASE_ON_CONFLICT="made")
+        assert errors(found) == []
+        assert not [text for _, text in warnings(found) if "key" in text]
+        ((_, text, remedy),) = errors(look(**where, SUPABASE_ON_CONFLICT="number"))
+        assert "'number' of table t has another value for each row" in text
+        assert remedy.startswith("SUPABASE_ON_CONFLICT must name columns that the items have")
+
+
 def test_columns_that_are_missing_or_of_another_type(sql: Sql, look: Look) -> None:
     """By name and type; the SQL that is printed mends it."""
     sql(TABLE)

@@ -10,11 +10,12 @@ from scrapy_supabase.errors import (
     ServerError,
     TransientError,
     TrialStoredError,
+    UpsertRefusedError,
     is_past_policies,
     is_policy_violation,
 )
 from scrapy_supabase.models import Mode, TableSpec
-from scrapy_supabase.remedies import policy_sql
+from scrapy_supabase.remedies import for_upserts, policy_sql
 from scrapy_supabase.schema import Schema
 
 
@@ -49,6 +50,9 @@ def check_policies(
             "Delete that row.",
         )
         return
+    except UpsertRefusedError as failed:  # of a deferrable constraint, which the rows meet first
+        yield error(subject, upserts_refused(failed.answer), for_upserts(schema, spec.name, failed))
+        return
     except TransientError:
         raise
     except ServerError as failed:
@@ -58,6 +62,14 @@ def check_policies(
     more = {Mode.UPSERT: "insert, select and update", Mode.IGNORE: "insert and select"}.get(spec.mode)
     untried = f"; rows that are there already were not tried: policies for {more} are needed" if more else ""
     yield ok(subject, f"row-level security lets new rows of {role} in (tried; none was stored){untried}")
+
+
+def upserts_refused(answer: str) -> str:
+    """What is wrong with a table that answers so to an upsert."""
+    return (
+        f"refuses upserts: {answer} A crawl would insert its rows: those that are there already would be rejected, or "
+        "stored twice where no unique index forbids it."
+    )
 
 
 def _refused(backend: Backend, spec: TableSpec, column: str, mode: Mode) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from scrapy_supabase.backends.base import Backend, ServerFacts, TableInfo, Write
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
-from scrapy_supabase.checkup.policies import check_policies
+from scrapy_supabase.checkup.policies import check_policies, upserts_refused
 from scrapy_supabase.column_types import Fit, fit, kind_of, shown
 from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError
 from scrapy_supabase.item_fields import ItemField, columns_sent
@@ -44,11 +44,7 @@ class _Said(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.msg == UPSERTS_REFUSED and isinstance(record.args, tuple):  # which says what a crawl does now
             _, answer, remedy = record.args
-            text = (
-                f"refuses upserts: {answer} A crawl would insert its rows: those that are there already "
-                "would be rejected, or stored twice where no unique index forbids it."
-            )
-            self.found.append((text, str(remedy)))
+            self.found.append((upserts_refused(str(answer)), str(remedy)))
             return
         # What to do stands last, and begins with "To …".
         text, *remedy = re.split(r" (?=To [a-z ]+, (?:run|set)\b)", record.getMessage(), maxsplit=1)
