@@ -140,6 +140,7 @@ def assemble(
         spool=spool,
         observer=observer,
         references=schema.references,
+        in_turn=schema.has_unknown_key,
         pace=Pace(
             uploads=config.concurrent_uploads,
             rows=config.chunk_rows,

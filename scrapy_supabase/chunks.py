@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, Protocol
 
+from scrapy_supabase.keys import ANY, Key, Unsure, may_meet, near_of
 from scrapy_supabase.models import Chunk, Mode, Row
 
 # Items whose optional fields come and go make many column sets; each open chunk holds a file open.
@@ -52,6 +54,7 @@ class OpenChunk:
         self.room = 0
         self.waiting: list[Row] = []
         self.rows: dict[Any, Row] = {}  # by key, or by number where a row has none
+        self.near: set[str] = set()  # what `rows` whose keys may equal others have in common with those
         self.size = 1  # of the request's body: brackets, and a comma a row
         self.superseded = 0
 
@@ -64,9 +67,19 @@ class OpenChunk:
     def sort_out(self) -> None:
         """Let one row of each key stay."""
         dropped = _keep_one_each(self.rows, self.waiting, self.mode)
+        if self.mode is not Mode.INSERT:
+            self.near.update(key.near for row in self.waiting if type(key := row.key) is Unsure)
         self.superseded += len(dropped)
         self.size -= sum(len(row.data) + 1 for row in dropped)
         self.waiting.clear()
+
+    def may_hold(self, key: Key | None) -> bool:
+        """Whether a row that was sorted out may have this key."""
+        if key is None or not self.rows:
+            return False
+        if type(key) is str and not self.near:
+            return key in self.rows
+        return near_of(key) in self.rows or near_of(key) == ANY or may_meet({near_of(key)}, self.near)
 
 
 class Chunker:
@@ -135,7 +148,7 @@ class Chunker:
             if (only := self._only) is not None:
                 only.sort_out()  # where several are open, none has rows that wait
             # An older row of this key with other columns must be sent before this one.
-            for other in [p for p, o in self._open.items() if p[0] == row.table and p != place and row.key in o.rows]:
+            for other in [p for p, o in self._open.items() if p[0] == row.table and p != place and o.may_hold(row.key)]:
                 sealed.extend(self._seal(other))
         chunk = self._open.get(place)
         if chunk is not None and not self._has_bytes_for(chunk, row):
@@ -198,15 +211,22 @@ class Chunker:
         chunk.file.close()
         self._last_number += 1
         number, rows, file, superseded = self._last_number, chunk.rows, chunk.file.name, chunk.superseded
-        if chunk.mode is Mode.INSERT or None in [row.key for row in rows.values()]:
+        if set(map(type, rows)) != {str}:
             return [*first, Chunk(number, in_key_order(rows.values()), file, superseded)]
         ordered = tuple([rows[key] for key in sorted(rows)])
         return [*first, Chunk(number, ordered, file, superseded, keys=frozenset(rows))]
 
 
 def in_key_order(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """Rows as they are sent: two writers of the same keys lock them in the same order and cannot deadlock."""
-    return tuple(sorted(rows, key=_sort_key))
+    """Rows as they are sent: two writers of the same keys lock them in the same order and cannot deadlock.
+
+    Rows that may be equal keep the order in which they came; then a deadlock costs one of the writers a retry.
+    """
+    rows = list(rows)
+    near = [near_of(row.key) if row.key is not None else "" for row in rows]
+    if ANY in near:
+        return tuple(rows)
+    return tuple([row for _, row in sorted(zip(near, rows, strict=True), key=itemgetter(0))])
 
 
 def one_version_each(rows: Sequence[Row], mode: Mode) -> tuple[Row, ...]:
@@ -237,9 +257,6 @@ def _keep_one_each(kept: dict[Any, Row], rows: Sequence[Row], mode: Mode) -> lis
             dropped.append(row)
         else:
             dropped.append(old)
+            del kept[key]  # so that it comes last
             kept[key] = row
     return dropped
-
-
-def _sort_key(row: Row) -> str:
-    return row.key or ""

@@ -18,7 +18,8 @@ from functools import partial
 from scrapy_supabase.chunks import Chunker, OpenChunk
 from scrapy_supabase.circuit import Circuit
 from scrapy_supabase.errors import FatalError, TransientError, fatal
-from scrapy_supabase.models import Chunk, Outcome, Row, Stored
+from scrapy_supabase.keys import may_meet
+from scrapy_supabase.models import Chunk, Mode, Outcome, Row, Stored
 from scrapy_supabase.observer import BegunUpload, Observer
 from scrapy_supabase.pace import Pace
 from scrapy_supabase.spool import Loaded, Spool
@@ -42,8 +43,9 @@ class Delivery:
     `begin` sends a chunk as far as possible, or returns None; the answer is looked for when the next ones are begun.
     What goes wrong, or is waited for, goes to the threads.
 
-    Chunks that share a key are uploaded in the order in which they were sealed, and so is a chunk after those of tables
-    that its rows may refer to (`references(table)`); all others in any order.
+    Chunks that may share a key are uploaded in the order in which they were sealed, and so are those of a table whose
+    key is not known (`in_turn(table)`), and a chunk after those of tables that its rows may refer to
+    (`references(table)`); all others in any order.
 
     Deferred rows refer to others that may come later. They are tried a last time when the rows come to an end, when a
     newer version of one of them waits, or when more than 32 chunks are deferred.
@@ -71,6 +73,7 @@ class Delivery:
         spool: Spool,
         observer: Observer,
         references: Callable[[str], frozenset[str]],
+        in_turn: Callable[[str], bool] = lambda _: False,
         pace: Pace,
         wake: Callable[[], None],
         recovered: Iterable[Stored] = (),
@@ -96,6 +99,7 @@ class Delivery:
         self._spool = spool
         self._observer = observer
         self._references = references
+        self._in_turn = in_turn
         self.pace = pace
         self._wake = wake
         self._clock = clock
@@ -326,7 +330,7 @@ class Delivery:
             if not self.pace.has_room:
                 return
             older = (*stay, *self._in_flight.values())
-            if not self._left_keys.get(chunk.table, _NONE).isdisjoint(chunk.keys):
+            if may_meet(self._left_keys.get(chunk.table, _NONE), chunk.keys):
                 self._queue.remove(chunk)
                 self._leave(chunk)
             elif any(self._must_wait(chunk, one) for one in older) or any(_share_key(chunk, d) for d in self._deferred):
@@ -347,8 +351,10 @@ class Delivery:
         """Whether `chunk` may only be uploaded after `older`."""
         if _share_key(chunk, older) or older.table in self._references(chunk.table):
             return True
+        if chunk.table != older.table:
+            return False
         # Another run may have had another key.
-        return older.origin is not None and chunk.origin is None and chunk.table == older.table
+        return self._in_turn(chunk.table) or (older.origin is not None and _target(chunk) != _target(older))
 
     def _start(self, chunk: Chunk) -> None:
         self._held.discard(chunk.number)
@@ -547,5 +553,10 @@ def _insert(waiting: deque[Chunk] | deque[Chunk | Stored], one: Chunk | Stored) 
     waiting.insert(at, one)  # type: ignore[arg-type]
 
 
+def _target(chunk: Chunk) -> tuple[Mode, tuple[str, ...]] | None:
+    """Mode and key of an earlier run's rows; None for those of this run."""
+    return (chunk.origin.mode, chunk.origin.on_conflict) if chunk.origin else None
+
+
 def _share_key(chunk: Chunk, other: Chunk) -> bool:
-    return chunk.table == other.table and not chunk.keys.isdisjoint(other.keys)
+    return chunk.table == other.table and may_meet(chunk.keys, other.keys)

@@ -9,6 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from scrapy_supabase.errors import FatalError, ServerError, TooLargeError, TransientError
+from scrapy_supabase.keys import Key, Unsure, near_of
 from scrapy_supabase.wording import counted
 
 
@@ -28,12 +29,12 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """One scraped item, encoded. A `msgspec.Struct` because one is made per item: 0.15 µs instead of 0.7.
 
     `columns` is sorted and names what of `data` is sent; `data` (a JSON object) may hold more keys than that.
-    `key` is the text of the conflict columns' values; None where the row has none, so that it equals no other.
+    `key` stands for the conflict columns' values; None where the row has none, so that it equals no other.
     """
 
     table: str
     columns: tuple[str, ...]
-    key: str | None
+    key: Key | None
     data: bytes
 
 
@@ -63,6 +64,7 @@ _OF_THE_ROWS: frozenset[str] = frozenset({""})  # told from others by its identi
 class Chunk(msgspec.Struct, frozen=True, eq=False):
     """Rows of one table and one column set that travel in one request, sorted by key, each key once.
 
+    Rows whose keys may be equal are in the order in which they came; `keys` is what rows with equal keys share.
     The lower `number` is the older chunk; `file` names its file in the spool. Where rows of the chunk were deferred, it
     comes a second time with those rows only: its `last_try`. `tries` says how often it was given up for a while;
     `origin` is None for the rows of this run.
@@ -79,13 +81,18 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
 
     def __post_init__(self) -> None:
         if self.keys is _OF_THE_ROWS:
-            keys = frozenset([row.key for row in self.rows if row.key is not None])
+            keys = frozenset([near_of(row.key) for row in self.rows if row.key is not None])
             msgspec.structs.force_setattr(self, "keys", keys)
 
     def again(self, rows: tuple[Row, ...], *, last_try: bool = False, tries: int | None = None) -> Chunk:
         """Some of its rows, to be tried once more."""
         tries = self.tries if tries is None else tries
         return Chunk(self.number, rows, self.file, last_try=last_try, tries=tries, origin=self.origin)
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether rows of it may be equal, so that they must be stored in their order."""
+        return any(type(row.key) is Unsure for row in self.rows)
 
     @property
     def table(self) -> str:

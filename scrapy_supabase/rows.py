@@ -12,6 +12,7 @@ import msgspec
 from scrapy_supabase.chunks import OpenChunk
 from scrapy_supabase.column_types import kind_of
 from scrapy_supabase.errors import ItemError
+from scrapy_supabase.keys import NO_KEY, KeyForm
 from scrapy_supabase.models import Mode, Row, TableSpec
 from scrapy_supabase.remedies import MADE_BY_THE_DATABASE, lacks, unknown_columns
 from scrapy_supabase.schema import Schema
@@ -25,7 +26,6 @@ from scrapy_supabase.values import (
     encode_row,
     is_json_text,
     is_storable,
-    text_of,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class _Shape(msgspec.Struct, frozen=True):
     """
 
     columns: tuple[str, ...]
-    key: tuple[str, ...]
+    key: KeyForm = NO_KEY
     collect: frozenset[str] = frozenset()
     json: tuple[str, ...] = ()
     error: tuple[str, str] | None = None
@@ -102,7 +102,7 @@ class RowBuilder:
         data, cleaned = encode_row(values)
         if cleaned:
             self._on_cleaned(spec.name)
-        return Row(spec.name, shape.columns, _key_of(values, shape.key), data)
+        return Row(spec.name, shape.columns, shape.key.of(values), data)
 
     def short_way(self, item: Any, chunk: OpenChunk) -> Callable[[Any], bool] | None:
         """Return what takes items like this one, whose row has just been built and added, into `chunk`, or None.
@@ -118,8 +118,8 @@ class RowBuilder:
         shape = recipe.shapes.get(names)
         if shape is None or shape.collect or shape.columns is not chunk.columns or recipe.spec.name != chunk.table:
             return None
-        table, columns, key = recipe.spec.name, shape.columns, shape.key
-        only_key = key[0] if len(key) == 1 else None
+        table, columns, key_of = recipe.spec.name, shape.columns, shape.key.of
+        int_key = shape.key.columns[0] if shape.key.plain_ints else None
         write, most_written = chunk.file.direct
         most_bytes = min(chunk.most_bytes, chunk.size + most_written)
         waiting = chunk.waiting
@@ -147,10 +147,10 @@ class RowBuilder:
             size = chunk.size + len(data) + 1
             if (BACKSLASH in data and NUL in data) or size > most_bytes:
                 return False
-            only = item[only_key] if only_key is not None else None
-            text = str(only) if type(only) is int else _key_of(item, key)
+            only = item[int_key] if int_key is not None else None
+            key = str(only) if type(only) is int else key_of(item)
             write(data + b"\n")
-            waiting.append(Row(table, columns, text, data))
+            waiting.append(Row(table, columns, key, data))
             chunk.size = size
             return True
 
@@ -194,17 +194,17 @@ class RowBuilder:
         self._warn_of_made(spec.name, names)
         odd = odd or [column for column in columns if not is_storable(column)]
         if odd:
-            return _Shape((), (), error=("bad_field", f"field names must be text, and {odd[0]!r} is not"))
+            return _Shape((), error=("bad_field", f"field names must be text, and {odd[0]!r} is not"))
         collects = bool(unknown) and self._schema.unknown.policy == "collect"
         if not columns and not collects:
             have = ", ".join(names) or "none"
             message = f"no field of the item is a column of table {spec.name} (fields: {have})"
-            return _Shape((), (), error=("no_column", message))
+            return _Shape((), error=("no_column", message))
         collect: frozenset[str] = frozenset()
         if unknown:
             self._warn_of_unknown(spec.name, {name: values[name] for name in unknown})
             if self._schema.unknown.policy == "reject":
-                return _Shape((), (), error=("unknown_column", lacks(spec.name, unknown)))
+                return _Shape((), error=("unknown_column", lacks(spec.name, unknown)))
             if collects:
                 collect = frozenset(unknown)
                 columns = tuple(sorted({*columns, self._schema.unknown.column}))
@@ -214,7 +214,8 @@ class RowBuilder:
             key = ()
         info = self._schema.info(spec.name)
         json = tuple(column for column in columns if info and kind_of(info.columns.get(column, "")) == "json")
-        return _Shape(columns, key, collect, json)
+        form = self._schema.key_form(spec.name, key, self._schema.mode(spec.name))
+        return _Shape(columns, form, collect, json)
 
     def _collected(self, values: Mapping[str, Any], shape: _Shape) -> dict[str, Any]:
         column = self._schema.unknown.column
@@ -295,19 +296,3 @@ def _fields_of() -> Callable[[Any], dict[str, Any]]:
     from itemadapter import ItemAdapter  # it imports pydantic: 0.1 s that a crawl of dicts need not spend
 
     return lambda item: dict(ItemAdapter(item))
-
-
-def _key_of(values: Mapping[str, Any], columns: tuple[str, ...]) -> str | None:
-    """The text of the key's values; None where one is NULL, which equals nothing."""
-    if len(columns) == 1:
-        value = values[columns[0]]
-        return str(value) if type(value) is int else text_of(value)
-    if not columns:
-        return None
-    parts: list[str] = []
-    for column in columns:
-        text = text_of(values[column])
-        if text is None:
-            return None
-        parts.append(text)
-    return "\x1f".join(parts)

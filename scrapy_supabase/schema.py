@@ -10,6 +10,7 @@ import msgspec
 from scrapy_supabase.backends.base import TableInfo, View
 from scrapy_supabase.column_types import kind_of
 from scrapy_supabase.errors import SchemaDriftError
+from scrapy_supabase.keys import KeyForm
 from scrapy_supabase.models import Mode, TableSpec
 
 
@@ -47,6 +48,7 @@ class Schema:
         self.version = 0
         self._known: dict[str, TableInfo] = {}
         self._views: dict[str, View] = {}
+        self._key_types: dict[str, Mapping[str, str]] = {}
         self._dropped: dict[str, set[str]] = {}
         self._made: dict[str, dict[str, str]] = {}
         self._modes: dict[str, Mode] = {}
@@ -73,6 +75,19 @@ class Schema:
             self._known[table] = info
             self._made.setdefault(table, {}).update(info.made)
             self.version += 1
+
+    def learn_key_types(self, table: str, types: Mapping[str, str]) -> None:
+        """Remember the types of key columns of a table of which the server tells nothing else."""
+        with self._lock:
+            self._key_types[table] = types
+            self.version += 1
+
+    def key_form(self, table: str, columns: tuple[str, ...], mode: Mode) -> KeyForm:
+        """How keys of these columns are compared. Where each row is an insert, versions of a row have no order."""
+        if mode is Mode.INSERT:
+            return KeyForm(columns)
+        info = self._known.get(table)
+        return KeyForm(columns, {**info.columns, **info.key_types} if info else self._key_types.get(table, {}))
 
     def info(self, table: str) -> TableInfo | None:
         """What the server told of `table`, or None where it does not tell."""
@@ -105,6 +120,13 @@ class Schema:
             return spec.on_conflict
         info = self._known.get(table)
         return info.primary_key if info else ()
+
+    def has_unknown_key(self, table: str) -> bool:
+        """Whether rows replace each other by a key that the server does not tell, or makes itself."""
+        spec = self.specs.get(table)
+        if spec is None or self.mode(table) is Mode.INSERT:
+            return False
+        return self.makes_key(table) or not (self.key(table) or self._known.get(table))
 
     def learn_reference(self, table: str, parent: str) -> None:
         """Remember that rows of `table` refer to rows of `parent` (a foreign key), which must be stored first."""

@@ -119,6 +119,9 @@ class SchemaCheck:
         self._probe(spec)
         self._check_made(spec, fields)
         self._check_deferrable(spec)
+        if not known and schema.mode(table) is not Mode.INSERT:
+            ask = self._backend.type_of
+            schema.learn_key_types(table, {column: self._policy(ask, table, column) for column in schema.key(table)})
         if spec.snapshots:
             self._check_snapshots(spec)
         _, unknown = schema.split(table, fields)

@@ -264,9 +264,10 @@ class DiskSpool:
         if header is None:
             path.unlink(missing_ok=True)
             return Loaded(None, torn)
+        form = self._schema.key_form(header.table, header.key, header.mode)
         for line in lines:
             try:
-                rows.append(row_of(header, line))
+                rows.append(row_of(header, line, form))
             except ValueError as error:
                 text = msgspec.json.encode(line.decode("utf-8", "replace"))
                 damaged.append(Rejection(header.table, text, "damaged", f"a line of {stored.file}: {error}"))

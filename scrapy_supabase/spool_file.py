@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from scrapy_supabase.errors import SupabaseError
+from scrapy_supabase.keys import Key, KeyForm
 from scrapy_supabase.models import Mode, Rejection, Row
 from scrapy_supabase.values import text_of_json
 from scrapy_supabase.wording import reason, sentence
@@ -252,19 +253,18 @@ def count_rows(path: Path) -> int:
     return max(lines - 1, 0)
 
 
-def row_of(header: Header, data: bytes) -> Row:
+def row_of(header: Header, data: bytes, form: KeyForm) -> Row:
     """The row of a line. Raises `ValueError` where it is no JSON object."""
-    return Row(header.table, header.columns, key_of_json(data, header.key), data)
+    return Row(header.table, header.columns, key_of_json(data, form), data)
 
 
-def key_of_json(data: bytes, columns: tuple[str, ...]) -> str | None:
-    """The text of a row's key, the same that `rows.py` makes of the item. Raises `ValueError` for no JSON object."""
+def key_of_json(data: bytes, form: KeyForm) -> Key | None:
+    """A row's key, the same that `rows.py` makes of the item. Raises `ValueError` for no JSON object."""
     try:
         values = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-        parts = [text_of_json(values.get(column, _NULL)) for column in columns]
+        return form.of_texts([text_of_json(values.get(column, _NULL)) for column in form.columns])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from error
-    return None if not parts or None in parts else "\x1f".join(part for part in parts if part is not None)
 
 
 def reject_line(rejection: Rejection, facts: Mapping[str, str], header: Mapping[str, Any]) -> bytes:

@@ -186,7 +186,7 @@ class Uploader:
         # Which rows lack what they refer to is not worth a search: it may be under way.
         if error.parent:
             self._schema.learn_reference(work.chunk.table, error.parent)
-        work.deferred.extend(piece.rows)
+        work.defer(piece.rows)
 
     def _on_bad_rows(self, work: Work[BegunUpload], piece: Piece, error: ServerError) -> None:
         rows = piece.rows
@@ -231,7 +231,7 @@ class Uploader:
             error.is_there = error.about_rows = True
             logger.debug("%s: a row is tried again later: %s", work.chunk, error)
             work.gone = work.gone or error
-            work.left.extend(rows)
+            work.leave(rows)
         else:
             work.split(rows, one_is_bad=False, isolating=True)
 

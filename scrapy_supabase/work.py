@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Generic, TypeVar
 
 import msgspec
@@ -73,12 +74,22 @@ class Work(msgspec.Struct, Generic[Begun]):
         self.effort.splits += 1
 
     def set_aside(self, suspects: tuple[Row, ...], rows: tuple[Row, ...], error: ServerError, *, sure: bool) -> None:
-        """Send the `rows` that are no suspects next, then each of the suspects, unless the others prove it at fault."""
+        """Send the `rows` that are no suspects next, then each of the suspects, unless the others prove it at fault.
+
+        Where rows may be equal, each keeps its place: those before a suspect are sent before it, the others after it.
+        """
         self.blamed.add(words_of(error))
         aside = frozenset(map(id, suspects))
-        for row in reversed(suspects):
-            self.pieces.append(Piece((row,), blamed=error, is_sure=sure, stored_before=self.uploaded))
-        self.pieces.append(Piece(tuple(row for row in rows if id(row) not in aside)))
+        parts = [[row for row in rows if id(row) not in aside], *([row] for row in suspects)]
+        if self.chunk.is_ordered:
+            parts = [list(part) for _, part in groupby(rows, lambda row: id(row) in aside and id(row))]
+        pieces = [
+            Piece((part[0],), blamed=error, is_sure=sure, stored_before=self.uploaded)
+            if id(part[0]) in aside
+            else Piece(tuple(part))
+            for part in parts
+        ]
+        self.pieces.extend(reversed(pieces))
         self.effort.splits += 1
 
     def has_proven(self, piece: Piece) -> bool:
@@ -93,11 +104,27 @@ class Work(msgspec.Struct, Generic[Begun]):
         why = (error.code, error.message, details, error.hint)
         self.rejections.append(Rejection(row.table, row.data, *why, columns=row.columns))
 
+    def defer(self, rows: tuple[Row, ...]) -> None:
+        """Try `rows` a last time when what they refer to may be there, and with them what may be newer versions."""
+        self.deferred.extend(rows)
+        if self.chunk.is_ordered:
+            self.deferred.extend(self._not_sent())
+
+    def leave(self, rows: tuple[Row, ...]) -> None:
+        """Leave `rows`, and with them what may be newer versions of them."""
+        self.left.extend(rows)
+        if self.chunk.is_ordered:
+            self.left.extend(self._not_sent())
+
     def give_up(self, rows: tuple[Row, ...]) -> None:
         """Leave `rows` and all that was still to be sent."""
         self.left.extend(rows)
-        while self.pieces:
-            self.left.extend(self.pieces.pop().rows)
+        self.left.extend(self._not_sent())
+
+    def _not_sent(self) -> list[Row]:
+        rows = [row for piece in reversed(self.pieces) for row in piece.rows]
+        self.pieces.clear()
+        return rows
 
     def outcome(self) -> Outcome:
         """What came of it."""

@@ -61,7 +61,9 @@ class Server:
 
 def spool(folder: Path, run: str = "run") -> DiskSpool:
     """A run's spool."""
-    return DiskSpool(folder, run, Schema({"t": TableSpec("t", on_conflict=("id",))}), {"run": run, "project": "p"})
+    schema = Schema({"t": TableSpec("t", on_conflict=("id",))})
+    schema.learn_key_types("t", {"id": "text"})
+    return DiskSpool(folder, run, schema, {"run": run, "project": "p"})
 
 
 def tick(engine: Engine, server: Server, seconds: float) -> None:

@@ -159,4 +159,4 @@ def test_keys_of_several_columns() -> None:
     keys = [
         made.build(item).key for item in ({"id": 1, "v": "a"}, {"id": "1", "v": "a"}, {"id": 1, "v": None}, {"id": 1})
     ]
-    assert keys == ["1\x1fa", "1\x1fa", None, None]
+    assert keys == ["1\0a", "1\0a", None, None]

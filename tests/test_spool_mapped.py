@@ -23,7 +23,9 @@ from scrapy_supabase.spool_mapped import can_map
 
 def spool(folder: Path, run: str = "run", *, fsync: bool = False) -> DiskSpool:
     """A run's spool; its files are mapped, whatever disk the tests run on, unless `fsync` is asked for."""
-    made = DiskSpool(folder, run, Schema({"t": TableSpec("t", on_conflict=("id",))}), {"run": run}, fsync=fsync)
+    schema = Schema({"t": TableSpec("t", on_conflict=("id",))})
+    schema.learn_key_types("t", {"id": "text"})
+    made = DiskSpool(folder, run, schema, {"run": run}, fsync=fsync)
     assert not fsync or made._mapped is None
     made._mapped = None if fsync else made._mapped_files()
     return made

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from scrapy_supabase.errors import FatalError, TransientError
+from scrapy_supabase.keys import Key
 from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, Row, TableSpec
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.spool import DiskSpool
@@ -48,7 +49,7 @@ class Runs(RuleBasedStateMachine):
         self.now = 0.0
         self.answer = "ok"
         self.accepted: list[tuple[str | None, int]] = []
-        self.stored: dict[str, int] = {}  # key → version
+        self.stored: dict[Key, int] = {}  # key → version
         self.ever: set[int] = set()  # versions that were stored
         self.refused: set[int] = set()
         self.faults: list[str] = []
@@ -60,6 +61,7 @@ class Runs(RuleBasedStateMachine):
         self.number += 1
         self.jobs: deque[Callable[[], None]] = deque()
         schema = Schema({"t": TableSpec("t", on_conflict=("id",))})
+        schema.learn_key_types("t", {"id": "text"})
         self.spool = DiskSpool(self.folder, f"run{self.number:04}", schema, {"project": "p", "run": str(self.number)})
         self.spool._mapped = self.spool._mapped_files() if self.number % 2 else None  # whatever disk this is
         self.engine = Engine(

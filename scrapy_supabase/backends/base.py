@@ -42,6 +42,8 @@ class TableInfo(msgspec.Struct, frozen=True):
     Those of `perhaps_required` may have a default that the server does not tell. `partial_indexes` are the unique ones
     that have a WHERE clause: name → columns. `made` are columns that the database makes itself, with their kind:
     "generated" or "identity". `deferrable` are the unique constraints that an upsert cannot use, with their columns.
+    `key_types` are the types by which keys are compared, where these are others: of a domain its base type, "enum" for
+    any enum, nothing where the collation is nondeterministic.
     """
 
     columns: Mapping[str, str]
@@ -51,6 +53,7 @@ class TableInfo(msgspec.Struct, frozen=True):
     partial_indexes: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     made: Mapping[str, str] = msgspec.field(default_factory=dict)
     deferrable: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    key_types: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class ServerFacts(msgspec.Struct, frozen=True):
@@ -98,6 +101,9 @@ class Backend(Protocol):
 
     def view(self, table: str) -> View | None:
         """Return what is known of a view; None for a table, and if the server does not tell. Raises `ServerError`."""
+
+    def type_of(self, table: str, column: str) -> str:
+        """The type of a column by which keys are compared; empty if the server does not tell. Raises `ServerError`."""
 
     def facts(self) -> ServerFacts:
         """Ask the server who it is. Raises `ServerError`."""

@@ -13,6 +13,7 @@ class CatalogTable(msgspec.Struct):
 
     types: dict[str, str]  # what JSON is cast to: numeric(10,2)
     formats: dict[str, str]  # as the REST API tells it: numeric
+    key_types: dict[str, str]  # of a domain, its base type; "enum"; empty where equal values are not known
     primary_key: list[str]
     required: list[str]
     partial_indexes: dict[str, tuple[str, ...]]
@@ -40,12 +41,29 @@ CATALOG_SQL = (
   JOIN pg_class t ON t.oid = s.table_id AND t.relkind IN ('r', 'p') JOIN pg_namespace n ON n.oid = t.relnamespace
   JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = s.table_column
   GROUP BY s.view_id
+), domains AS (
+  SELECT oid AS domain_id, typbasetype AS type_id FROM pg_type WHERE typtype = 'd'
+  UNION ALL SELECT d.domain_id, t.typbasetype FROM domains d JOIN pg_type t ON t.oid = d.type_id WHERE t.typtype = 'd'
+), bases AS MATERIALIZED (
+  SELECT d.domain_id, d.type_id FROM domains d JOIN pg_type t ON t.oid = d.type_id WHERE t.typtype <> 'd'
+), loose AS MATERIALIZED (
+  SELECT oid FROM pg_collation WHERE NOT collisdeterministic
 )
 SELECT coalesce(json_object_agg(c.relname, json_build_object(
   'types', coalesce((SELECT json_object_agg(a.attname, format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum)
     FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
   'formats', coalesce((SELECT json_object_agg(a.attname, format_type(a.atttypid, NULL) ORDER BY a.attnum)
     FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
+  'key_types', coalesce((SELECT json_object_agg(a.attname, CASE
+      WHEN a.attcollation IN (SELECT oid FROM loose) OR EXISTS (SELECT FROM loose l, pg_index i,
+        unnest(i.indkey, i.indcollation) k(attnum, rule)
+        WHERE i.indrelid = c.oid AND i.indisunique AND k.attnum = a.attnum AND k.rule = l.oid) THEN ''
+      WHEN t.typtype = 'e' THEN 'enum'
+      WHEN t.typname = 'citext' AND lower('I' COLLATE "default") <> 'i' THEN ''
+      ELSE format_type(t.oid, NULL) END)
+    FROM pg_attribute a LEFT JOIN bases b ON b.domain_id = a.atttypid
+    JOIN pg_type t ON t.oid = coalesce(b.type_id, a.atttypid)
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
   'primary_key', CASE WHEN c.relkind IN ('v', 'm')
   THEN coalesce((SELECT names FROM view_keys k WHERE k.view_id = c.oid), '[]')
   ELSE coalesce((SELECT json_agg(a.attname ORDER BY k.place) FROM pg_constraint p

@@ -114,6 +114,7 @@ class PostgresBackend:
                 partial_indexes=table.partial_indexes,
                 made=table.made,
                 deferrable=table.deferrable,
+                key_types=table.key_types,
             )
             for name, table in tables.items()
         }
@@ -122,6 +123,11 @@ class PostgresBackend:
         """See the catalog."""
         found = (self._tables or self._read_catalog()).get(table)
         return found.view if found else None
+
+    def type_of(self, table: str, column: str) -> str:
+        """See the catalog."""
+        found = (self._tables or {}).get(table) or self._read_catalog().get(table)
+        return found.key_types.get(column, "") if found else ""
 
     def facts(self) -> ServerFacts:
         """Ask for version, time and role."""

@@ -8,6 +8,7 @@ the script API do.)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
@@ -22,7 +23,7 @@ from scrapy_supabase.answers import classify, parse_body
 from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, View, Write
 from scrapy_supabase.backends.http import Answer, HttpPool, SentRequest
 from scrapy_supabase.backends.wide import LONGEST_TARGET, only, parts
-from scrapy_supabase.errors import FatalError, ServerError, TrialStoredError, UnknownError, fatal
+from scrapy_supabase.errors import FatalError, ServerError, TransientError, TrialStoredError, UnknownError, fatal
 from scrapy_supabase.models import Mode
 
 _RESOLUTION = {
@@ -155,6 +156,19 @@ class PostgrestBackend:
         answer = self._http.request(self._http.head("GET", target, self._headers), None)
         return View() if parse_body(answer.body).get("code") == "42703" else None
 
+    def type_of(self, table: str, column: str) -> str:
+        """Ask for what no type has but a few: the refusal names the type. It is judged before rights and rows are."""
+        name = _quoted((column,))
+        target = f"{self._prefix}{quote(table, safe='')}?select={name}&{name}=cs.x&limit=0"
+        answer = self._http.request(self._http.head("GET", target, self._headers), None)
+        if answer.status < 300:
+            return ""
+        error = self._error(answer)
+        if isinstance(error, TransientError):
+            raise error
+        found = _NO_OPERATOR.search(error.message) if error.code == "42883" else None
+        return found[1].strip() if found else ""
+
     def facts(self) -> ServerFacts:
         """What a request for the OpenAPI document tells, also where it is refused."""
         answer = self._openapi()
@@ -240,6 +254,7 @@ class _Begun:
 
 
 _PRIMARY_KEY = "<pk/>"
+_NO_OPERATOR = re.compile(r"([^:]+?) @> unknown")  # "operator does not exist: text @> unknown"
 
 
 def _tables(document: bytes) -> Mapping[str, TableInfo] | None:
@@ -256,6 +271,7 @@ def _table_info(table: _Definition) -> TableInfo:
     told = frozenset(column for column, p in without_default.items() if p.type == "string")
     return TableInfo(
         columns={column: p.format or p.type or "" for column, p in table.properties.items()},
+        key_types={column: "enum" for column, p in table.properties.items() if p.enum},
         primary_key=tuple(c for c, p in table.properties.items() if _PRIMARY_KEY in (p.description or "")),
         required=told,
         perhaps_required=frozenset(without_default) - told,
@@ -266,6 +282,7 @@ class _Property(msgspec.Struct):
     format: str | None = None
     type: str | None = None
     description: str | None = None
+    enum: list[Any] = []
     default: Any = msgspec.UNSET
 
 

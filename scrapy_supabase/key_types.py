@@ -1,0 +1,184 @@
+"""Key types: which texts a column's type holds to be equal.
+
+Each function returns one text for all spellings of a value, or None for a spelling that it does not know: only the
+database can tell what such a value equals. PostgreSQL docs: 8.1 numbers, 8.3 characters, 8.4 bytea, 8.5 dates and
+times, 8.6 booleans, 8.9 network addresses, 8.12 uuid, F.9 citext.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+
+import msgspec
+
+
+class KeyType(msgspec.Struct, frozen=True):
+    """How values of a type are compared.
+
+    `canonical` returns the same text only for values that are surely equal. Where `is_exact`, values of different texts
+    surely differ; elsewhere they may be equal, as two timestamps are that the column rounds to the same second.
+    `plain_ints`: the canonical text of a Python int is that of the number.
+    """
+
+    canonical: Callable[[str], str | None]
+    is_exact: bool = True
+    plain_ints: bool = False
+
+
+def key_type(name: str) -> KeyType:
+    """Return the `KeyType` of a type, named as `format_type` does, without modifiers."""
+    if name.endswith(".citext"):  # the schema is that of the extension
+        name = "citext"
+    return _KEY_TYPES.get(name, UNKNOWN)
+
+
+def _same(text: str) -> str | None:
+    return text
+
+
+def _varchar(text: str) -> str | None:
+    # `varchar(2)` silently cuts blanks that are too many, and the REST API does not tell the limit of every column.
+    return None if text.endswith(" ") else text
+
+
+def _char(text: str) -> str | None:
+    return text.rstrip(" ")
+
+
+def _citext(text: str) -> str | None:
+    # What `lower` makes of other letters depends on the database's locale.
+    return text.lower() if text.isascii() else None
+
+
+_INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]{1,400})[ \t\n\v\f\r]*")
+
+
+def _integer(text: str) -> str | None:
+    found = _INTEGER.fullmatch(text)
+    return str(int(found[1])) if found else None
+
+
+_NUMBER = re.compile(
+    r"[ \t\n\v\f\r]*([+-]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,3})?)[ \t\n\v\f\r]*"
+)
+
+
+def _numeric(text: str) -> str | None:
+    # What becomes of a fraction depends on the column's scale, which the REST API does not tell.
+    found = _NUMBER.fullmatch(text)
+    number = Decimal(found[1]) if found else None
+    return str(int(number)) if number is not None and number == int(number) else None
+
+
+def _float8(text: str) -> str | None:
+    found = _NUMBER.fullmatch(text)
+    number = float(found[1]) if found else None
+    return None if number is None or number - number else repr(number + 0.0)  # -0.0 equals 0.0
+
+
+_BOOLEANS = {
+    word[:length]: value  # they may be shortened
+    for value, words in (("true", ("true", "yes", "on", "1")), ("false", ("false", "no", "off", "0")))
+    for word in words
+    for length in range(1, len(word) + 1)
+    if word[:length] != "o"
+}
+
+
+def _boolean(text: str) -> str | None:
+    return _BOOLEANS.get(text.strip(" \t\n\v\f\r").lower())
+
+
+_UUID = re.compile(r"(\{)?[0-9a-f]{4}(?:-?[0-9a-f]{4}){7}(?(1)\})", re.IGNORECASE)
+
+
+def _uuid(text: str) -> str | None:
+    return text.strip("{}").replace("-", "").lower() if _UUID.fullmatch(text) else None
+
+
+_BYTEA = re.compile(r"\\x(?:[0-9a-f]{2})*", re.IGNORECASE)
+
+
+def _bytea(text: str) -> str | None:
+    return text.lower() if _BYTEA.fullmatch(text) else None
+
+
+def _inet(text: str) -> str | None:
+    try:
+        return str(ipaddress.ip_interface(text))
+    except ValueError:
+        return None
+
+
+_MOMENT = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,15}))?)?(?:(Z)|([+-])(\d\d):?(\d\d)?)?)?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def _moment(text: str) -> tuple[datetime, timezone | None] | None:
+    """The date and time of an ISO 8601 text, rounded to microseconds as PostgreSQL does, and its offset."""
+    found = _MOMENT.fullmatch(text)
+    if not found:
+        return None
+    day, hour, minute, second, fraction, utc, sign, hours, minutes = found.groups()
+    try:
+        moment = datetime.fromisoformat(f"{day}T{hour or '00'}:{minute or '00'}:{second or '00'}")
+        moment += timedelta(microseconds=round(float(f"0.{fraction or 0}") * 1_000_000))
+        if not sign:
+            return moment, UTC if utc else None
+        away = timedelta(hours=int(hours), minutes=int(minutes or 0))
+        return moment, timezone(-away if sign == "-" else away)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _date(text: str) -> str | None:
+    found = _moment(text)
+    return text[:10] if found else None
+
+
+def _timestamp(text: str) -> str | None:
+    found = _moment(text)
+    return found[0].isoformat() if found else None  # an offset is ignored
+
+
+def _timestamptz(text: str) -> str | None:
+    found = _moment(text)
+    if not found or found[1] is None:  # in the time zone of the session
+        return None
+    try:
+        return found[0].replace(tzinfo=found[1]).astimezone(UTC).isoformat()
+    except OverflowError:
+        return None
+
+
+UNKNOWN = KeyType(_same, is_exact=False)
+TEXT = KeyType(_same, plain_ints=True)
+_INTEGERS = KeyType(_integer, plain_ints=True)
+_KEY_TYPES = {
+    "text": TEXT,
+    "enum": TEXT,  # what backends call any enum
+    "character varying": KeyType(_varchar, plain_ints=True),
+    "character": KeyType(_char, plain_ints=True),
+    "citext": KeyType(_citext, plain_ints=True),
+    "smallint": _INTEGERS,
+    "integer": _INTEGERS,
+    "bigint": _INTEGERS,
+    "int32": _INTEGERS,  # PostgREST's names of integer and bigint
+    "int64": _INTEGERS,
+    "numeric": KeyType(_numeric, plain_ints=True),
+    "double precision": KeyType(_float8),
+    "boolean": KeyType(_boolean),
+    "uuid": KeyType(_uuid),
+    "bytea": KeyType(_bytea),
+    "inet": KeyType(_inet),
+    "date": KeyType(_date),
+    # How many digits of a second are kept, the REST API does not tell.
+    "timestamp without time zone": KeyType(_timestamp, is_exact=False),
+    "timestamp with time zone": KeyType(_timestamptz, is_exact=False),
+}
