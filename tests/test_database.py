@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -305,6 +306,40 @@ def test_nothing_stays_in_the_session_of_a_pooler(
         backend.close()
     # The probe of the check, and the upload; the first has all columns that are known to be sent.
     assert json.loads(found or b"") == [2 * prepared, 0, 0]
+
+
+def memory_of(process: int) -> int:
+    """Kilobytes that are the process's own; 1 where it is on another machine."""
+    status = Path(f"/proc/{process}/status")
+    found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) if found else 1
+
+
+def test_items_of_many_shapes_do_not_fill_the_servers_memory(sql: Sql, line: MakeLine) -> None:
+    """Ten optional fields make 1024 column sets: of their statements only some stay prepared, in server and client."""
+    fields = [f"c{n}" for n in range(10)]
+    sql(
+        f"create table t (id bigint primary key, {', '.join(f'{name} text' for name in fields)});"
+        "grant all on t to service_role"
+    )
+    made = line(check=False)
+    backend = made.backend
+    assert isinstance(backend, PostgresBackend)
+    prepared, memory = [], []
+    for number in range(300):
+        some = {name: "x" for at, name in enumerate(fields) if number >> at & 1}
+        for again in range(2):
+            assert made.upload({"id": 2 * number + again, **some}).uploaded == 1
+        if number >= 60:
+            found = backend._ask(
+                b"select json_build_array((select count(*) from pg_prepared_statements), pg_backend_pid())"
+            )
+            statements, process = json.loads(found or b"")
+            prepared.append(statements)
+            memory.append(memory_of(process))
+    assert 0 < max(prepared) <= 50
+    assert max(memory[120:]) < 1.2 * max(memory[:120])
+    assert sql("select count(*) from t") == [(600,)]
 
 
 def test_a_column_dropped_under_a_prepared_statement(table: Sql, line: MakeLine) -> None:

@@ -3,9 +3,9 @@
 Connections are made by psycopg; rows go through its `pq` (libpq itself), because only so the owner's thread can send a
 chunk without waiting, and a server that does not answer can be given up. A statement is one transaction. Where the
 server process that answers is the one that was connected to, it is prepared (a third of the time of 100 rows is
-planning); behind a pooler it is not, and nothing is left behind in a session that may be another's with the next
-statement. No `psycopg_pool`: it tells a wrong password only as a timeout (measured), and a connection for each upload
-is all there is to pool.
+planning), and all are dropped when there are many; behind a pooler none is prepared, and nothing is left behind in a
+session that may be another's with the next statement. No `psycopg_pool`: it tells a wrong password only as a timeout
+(measured), and a connection for each upload is all there is to pool.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from scrapy_supabase.answers import classify_connection, classify_sql
 from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, View, Write
 from scrapy_supabase.backends.catalog import CATALOG_SQL, CatalogTable
 from scrapy_supabase.backends.idle import IdleConnections, silence
+from scrapy_supabase.bounded_cache import BoundedCache
 from scrapy_supabase.errors import ServerError, TransientError
 from scrapy_supabase.models import Mode
 from scrapy_supabase.sql import BulkInsert, array_literal, quote
@@ -40,6 +41,8 @@ _DEFAULTS: dict[str, Any] = {
     "keepalives_count": 3,
 }
 _CANCEL_TIMEOUT = 2.0  # seconds
+# Each takes the server some 40 KB in each of its processes, and items with 30 optional fields make thousands.
+_MOST_PREPARED = 50
 _GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 
 
@@ -71,7 +74,7 @@ class PostgresBackend:
         self._timeout = timeout
         self._idle = IdleConnections[_Link](connections, lambda link: link.pgconn.socket)
         self._tables: dict[str, CatalogTable] | None = None
-        self._statements: dict[tuple[object, ...], bytes] = {}
+        self._statements = BoundedCache[tuple[object, ...], bytes]()
 
     def __repr__(self) -> str:
         return f"<PostgresBackend {self._where}>"
@@ -213,8 +216,11 @@ class PostgresBackend:
             raise _lost(error, ambiguous=False) from error
 
     def _prepare(self, link: _Link, sql: bytes, table: str) -> None:
-        name = f"scrapy_supabase_{len(link.prepared)}".encode()
         try:
+            if len(link.prepared) >= _MOST_PREPARED:
+                self._send(link, b"DEALLOCATE ALL").finish(keep=False)
+                link.prepared.clear()
+            name = f"scrapy_supabase_{len(link.prepared)}".encode()
             self._send(link, sql, prepare=name, table=table).finish()
         except TransientError as error:
             error.ambiguous = False  # no row was sent
@@ -262,9 +268,9 @@ class _Sent:
         if prepare is not None:
             self._pgconn.send_prepare(prepare, sql)
         elif (name := link.prepared.get(sql)) is not None:
-            self._pgconn.send_query_prepared(name, parameters)
+            self._pgconn.send_query_prepared(name, list(parameters))
         else:
-            self._pgconn.send_query_params(sql, parameters)
+            self._pgconn.send_query_params(sql, list(parameters))
         self._unsent = self._pgconn.flush() == 1
 
     def stored(self) -> bool | None:

@@ -23,6 +23,7 @@ from scrapy_supabase.answers import classify, parse_body
 from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, View, Write
 from scrapy_supabase.backends.http import Answer, HttpPool, SentRequest
 from scrapy_supabase.backends.wide import LONGEST_TARGET, only, parts
+from scrapy_supabase.bounded_cache import BoundedCache
 from scrapy_supabase.errors import FatalError, ServerError, TransientError, TrialStoredError, UnknownError, fatal
 from scrapy_supabase.models import Mode
 
@@ -70,7 +71,7 @@ class PostgrestBackend:
             }
             for mode, prefer in _RESOLUTION.items()
         }
-        self._heads: dict[tuple[object, ...], bytes] = {}
+        self._heads = BoundedCache[tuple[object, ...], bytes]()
         self._wide: set[tuple[object, ...]] = set()
         self._http = HttpPool(url, timeout=timeout, size=connections, proxy=proxy)
 

@@ -1,0 +1,19 @@
+"""A cache that cannot grow without end, for what is cheap to make again."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_MOST = 1000  # entries, of some kilobytes at most
+
+
+class BoundedCache(dict[K, V]):
+    """A dictionary that is emptied when it is full. Thread-safe: no entry is ever read while others are moved."""
+
+    def __setitem__(self, key: K, value: V) -> None:
+        if len(self) >= _MOST:
+            self.clear()
+        super().__setitem__(key, value)
