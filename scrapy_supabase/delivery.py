@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 
 from scrapy_supabase.chunks import Chunker, OpenChunk
 from scrapy_supabase.circuit import Circuit
@@ -119,6 +120,7 @@ class Delivery:
         self._done: deque[Callable[[], None]] = deque()  # by any thread
         self._settling = threading.Lock()  # a thread settles its chunk, or the owner abandons it: never both
         self._pressed = False
+        self._released = False
         self._waiting: Future[None] | None = None
         self._waiting_since = 0.0
         self._idle: Future[None] | None = None
@@ -182,6 +184,18 @@ class Delivery:
     def flush(self) -> None:
         """Seal all open chunks."""
         self._enqueue(self._chunker.seal_all())
+
+    def release(self) -> bool:
+        """Have nobody wait any more, now or later: the crawl is being closed. Chunks line up on disk instead.
+
+        Return whether somebody waited.
+        """
+        waited = self._waiting is not None
+        if not self._released:
+            self._released = True
+            self._put_queue_off()
+            self._advance()
+        return waited
 
     def finish(self) -> Future[None]:
         """Seal all open chunks and return what is done when everything has been uploaded or given up."""
@@ -247,7 +261,8 @@ class Delivery:
         while self._sealed:
             chunk = self._sealed.popleft()
             self._observer.sealed(chunk)
-            if (self._backlog or self._loading or self._circuit.is_open) and not self._halted:
+            in_line = self._backlog or self._loading or self._circuit.is_open or (self._released and self._queue)
+            if in_line and not self._halted:
                 self._put_off(chunk)
             else:
                 self._queue.append(chunk)
@@ -292,7 +307,7 @@ class Delivery:
             )
         # Around the limit it is said once.
         self._said_full = full or (self._said_full and 2 * self._backlog_bytes > self._most_bytes)
-        self._pressed = not self._halted and (full or bool(self._held))
+        self._pressed = not (self._halted or self._released) and (full or bool(self._held))
         if self._pressed:
             self._chunker.close_room()
         if self._waiting is not None and not self._pressed:
@@ -388,12 +403,12 @@ class Delivery:
             tries = chunk.tries if is_locked else chunk.tries + 1
             rest = chunk.again(outcome.left, tries=tries)
             if outcome.gone is None or self._halted or tries >= _MOST_TRIES:
-                is_kept = self._leave(rest)
+                logged = self._leave(rest)
                 if outcome.fatal is None and not self._halted:
                     logger.error(
                         "%s: not uploaded, and not tried again in this run. Its rows %s.",
                         rest,
-                        f"stay in {self._spool.folder} for the next run" if is_kept else "are in the log above",
+                        _where_they_are(len(rest.rows), logged, self._spool.folder),
                     )
             else:
                 is_silent = not outcome.gone.is_there and self._last_success <= now - outcome.effort.seconds
@@ -406,22 +421,23 @@ class Delivery:
         if outcome.fatal is not None and not self._halted:
             self._fail(outcome.fatal)
 
-    def _leave(self, kept: Chunk | Stored) -> bool:
+    def _leave(self, kept: Chunk | Stored) -> int:
         """Leave rows to the next run, and with them all that share a key with them and are newer.
 
-        False where there is no place for them: then they are rejected.
+        Return the number of rows for which there is no place: they are in the log, and rejected.
         """
         if isinstance(kept, Stored):
             self._observer.left(kept, self._spool.count(kept))
-            return True
+            return 0
         self._held.discard(kept.number)
         if not self._halted and kept.origin is None:  # newer rows are stored; older ones of another run can wait
             self._left_keys.setdefault(kept.table, set()).update(kept.keys)
-        if lost := self._spool.leave(kept):
+        lost = self._spool.leave(kept)
+        if lost:
             self._observer.settled(Outcome(kept, 0, lost))
-        else:
-            self._observer.left(kept, len(kept.rows))
-        return not lost
+        if len(lost) < len(kept.rows):
+            self._observer.left(kept, len(kept.rows) - len(lost))
+        return len(lost)
 
     def _fail(self, error: FatalError) -> None:
         self.halt()
@@ -542,6 +558,14 @@ class Delivery:
 
 _NONE: set[str] = set()
 _FAULT = "fault of scrapy-supabase itself: please report it with the lines below."
+
+
+def _where_they_are(rows: int, logged: int, folder: Path | None) -> str:
+    """Say where rows that were not uploaded are, `logged` of them in the log."""
+    if logged == rows:
+        return "are in the log above"
+    kept = f"stay in {folder} for the next run"
+    return f"{kept}, except the {logged} in the log above" if logged else kept
 
 
 def _insert(waiting: deque[Chunk] | deque[Chunk | Stored], one: Chunk | Stored) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from scrapy.utils.asyncio import CallLaterResult, call_later, is_asyncio_available
@@ -44,8 +45,11 @@ class EventLoop:
             timer.cancel()
         return future.done()
 
-    async def run_in_thread(self, func: Callable[[], T]) -> T:
-        """Run `func` in a thread of its own; never in the shared pool, which also resolves names for the crawl."""
+    async def run_in_thread(self, func: Callable[[], T], timeout: float | None = None) -> T:
+        """Run `func` in a thread of its own; never in the shared pool, which also resolves names for the crawl.
+
+        Raises `TimeoutError` if it takes longer than `timeout` seconds; the thread goes on.
+        """
         future: Future[T] = Future()
 
         def finish(result: T | None, error: BaseException | None) -> None:
@@ -55,15 +59,17 @@ class EventLoop:
                 future.set_result(result)  # type: ignore[arg-type]
 
         def run() -> None:
+            result, failed = None, None
             try:
                 result = func()
             except BaseException as error:  # noqa: BLE001 (handed over to the crawl's thread)
-                self.call_soon_threadsafe(finish, None, error)
-            else:
-                self.call_soon_threadsafe(finish, result, None)
+                failed = error
+            with suppress(RuntimeError):  # after a timeout, the loop may be closed
+                self.call_soon_threadsafe(finish, result, failed)
 
         threading.Thread(target=run, name="supabase-open", daemon=True).start()
-        await self.wait(future)
+        if not await self.wait(future, timeout):
+            raise TimeoutError
         return future.result()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Self
 
 from scrapy import signals
@@ -16,6 +18,7 @@ from scrapy.utils.asyncio import create_looping_call
 
 from scrapy_supabase.accounts import Accounts
 from scrapy_supabase.assembly import assemble, begin, find_server, new_backend, new_schema, new_spool
+from scrapy_supabase.crawl_state import is_closing, is_crawl
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError, SupabaseError
 from scrapy_supabase.eventloop import EventLoop, start
 from scrapy_supabase.last_run import LastRunFile
@@ -23,7 +26,7 @@ from scrapy_supabase.models import Rejection
 from scrapy_supabase.record import Record
 from scrapy_supabase.retry import Patience
 from scrapy_supabase.rows import RowBuilder, Stamp, stamps_of
-from scrapy_supabase.run import Run
+from scrapy_supabase.run import Run, log_no_end
 from scrapy_supabase.settings import Config, uses_url_stamp
 from scrapy_supabase.settings_shown import in_force
 from scrapy_supabase.spool import DiskSpool, Spool
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PROGRESS_EVERY = 60.0  # seconds
+_LEDGER_TAKES = 2.0  # seconds, which it is given after `SUPABASE_CLOSE_TIMEOUT`
 
 
 class SupabasePipeline:
@@ -53,31 +57,56 @@ class SupabasePipeline:
         self._crawler = crawler
         self._config = config
         self._stats = Stats(crawler.stats)
+        self._take: Callable[[Any], bool] = _takes_none
         self._local: LocalSupabase | None = None
         self._fatal: FatalError | None = None
         self._opened = False
+        self._opening: Future[None] | None = None
+        self._loop: EventLoop
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Read the settings. Raises `ConfigurationError`, or `NotConfigured` where the pipeline is switched off."""
+        """Read the settings. Raises `ConfigurationError`, or `NotConfigured` where the pipeline is switched off.
+
+        `NotConfigured` also for wrong settings where this is no crawl: Scrapy says why, and `scrapy shell` goes on.
+        """
         if not crawler.settings.getbool("SUPABASE_ENABLED", True):
             raise NotConfigured("SUPABASE_ENABLED is False")
         try:
             return cls(crawler, Config.from_settings(crawler.settings))
         except ConfigurationError as error:
+            if not is_crawl(crawler):
+                raise NotConfigured(str(error)) from error
             logger.error("%s", error)  # noqa: TRY400 (plainly: Scrapy prints what is raised below a long traceback)
             raise
 
     async def open_spider(self) -> None:
-        """Check the tables. What no upload can survive closes the crawl before a page is fetched."""
-        try:
-            await self._open()
-        except SupabaseError as error:
-            logger.error("%s", error)  # noqa: TRY400 (as above)
-            raise
+        """Check the tables. What no upload can survive closes the crawl before a page is fetched.
 
-    async def _open(self) -> None:
-        self._loop = EventLoop()
+        Where this is no crawl, nothing is done before there is an item: `scrapy shell` needs no server.
+        """
+        if is_crawl(self._crawler):
+            await self._wait_until_open()
+
+    async def _wait_until_open(self) -> None:
+        """Open, for the first who asks; the others wait, and go on in the order in which they came."""
+        if self._opening is None:
+            self._opening, self._loop = Future(), EventLoop()
+            start(self._open(self._opening))
+        await self._loop.wait(self._opening)
+        self._opening.result()
+
+    async def _open(self, opening: Future[None]) -> None:
+        try:
+            await self._open_all()
+        except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
+            if isinstance(error, SupabaseError):
+                logger.error("%s", error)  # noqa: TRY400 (as above)
+            opening.set_exception(error)
+        else:
+            opening.set_result(None)
+
+    async def _open_all(self) -> None:
         self._run = Run(self._crawler.spider.name if self._crawler.spider else "")
         self._patience = Patience()
         run, config = self._run, self._config
@@ -108,9 +137,9 @@ class SupabasePipeline:
         listen(self._close_if_fatal, signals.spider_opened)
         listen(self._flush, signals.spider_idle)
         listen(self._end_run, signals.spider_closed)
-        self._take: Callable[[Any], bool] = _takes_none
         self._build, self._add = self._rows.build, self._delivery.add
         self._opened = True
+        self._process = os.getpid()
         atexit.register(self._end_unclosed)
         self._last_progress = time.monotonic()
         self._ticker = create_looping_call(self._tick)
@@ -121,6 +150,8 @@ class SupabasePipeline:
         try:
             if self._take(item):
                 return item
+            if not self._opened:
+                return self._open_first(item)
             waiting = self._add(self._build(item))
             self._take = self._short_way(item)
         except ItemError as error:
@@ -128,12 +159,23 @@ class SupabasePipeline:
             return item
         return item if waiting is None else self._return_later(item, waiting)
 
+    async def _open_first(self, item: Any) -> Any:
+        await self._wait_until_open()
+        if not self._opened:
+            raise RuntimeError("The spider was closed before this item came.")
+        start(self._close_if_fatal())
+        taken = self.process_item(item)
+        return await taken if isawaitable(taken) else taken
+
     async def close_spider(self) -> None:
         """Upload the rest within `SUPABASE_CLOSE_TIMEOUT`; what is not uploaded by then stays in the spool."""
-        if not self._opened:  # it failed while it opened, and that was said
+        if self._opening is not None:  # `scrapy parse` does not wait for its items
+            await self._loop.wait(self._opening)
+        if not self._opened:  # there was no item; or it failed while it opened, and that was said
             if self._local is not None:
                 await self._loop.run_in_thread(self._local.stop)
             return
+        self._close_by = time.monotonic() + self._config.close_timeout
         self._patience.limit(self._config.close_timeout)
         done = self._delivery.finish()
         if self._delivery.is_cut_off:
@@ -165,7 +207,11 @@ class SupabasePipeline:
             table = self._config.runs_table
             if table is not None and self._run.begun:
                 end = partial(self._run.end, self._backend, table, reason, self._stats.totals, dict(stats))
-                await self._loop.run_in_thread(end)
+                rest = max(self._close_by - time.monotonic(), _LEDGER_TAKES)
+                try:
+                    await self._loop.run_in_thread(end, rest)
+                except TimeoutError:
+                    log_no_end(table, f"no answer for {rest:.0f} s")
             await self._loop.run_in_thread(partial(self._kept.end, self._recorded(reason)))
         finally:
             self._backend.close()
@@ -234,6 +280,14 @@ class SupabasePipeline:
 
     def _tick(self) -> None:
         self._delivery.tick()
+        if is_closing(self._crawler) and self._delivery.release():
+            timeout, folder = self._config.close_timeout, self._spool.folder
+            logger.warning(
+                "The crawl is being closed, so items do not wait for uploads any more. Rows that are not uploaded "
+                "within %g s after the last item (SUPABASE_CLOSE_TIMEOUT) %s.",
+                timeout,
+                f"stay in {folder}, or go to this log if they cannot be written there" if folder else "go to this log",
+            )
         if self._kept.is_wanted and self._record.is_due():
             start(self._loop.run_in_thread(partial(self._kept.write, self._recorded())))
         now = time.monotonic()
@@ -287,12 +341,12 @@ class SupabasePipeline:
 
     def _end_unclosed(self) -> None:
         """The process ends before the crawl was closed: at a second Ctrl-C, Scrapy waits for nothing."""
-        if not isinstance(self._spool, DiskSpool):  # then what is not uploaded goes to the log
-            self._delivery.abandon()
-            if self._opened:  # else the close, which had waited for that, has just come to its end
-                self._summarize()
-        elif rows := self._spool.rows_left():
-            logger.error("%s", kept_rows(rows, self._spool.folder))
+        if os.getpid() != self._process:  # a fork of the crawl's process must not touch its files
+            return
+        self._delivery.abandon()  # rows that are in no file go to the log
+        if self._opened:  # else the close, which had waited for that, has just come to its end
+            self._spool.close()
+            self._summarize()
 
     def _described(self) -> str:
         def one(table: str) -> str:

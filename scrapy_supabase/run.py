@@ -16,6 +16,7 @@ from scrapy_supabase.models import Mode
 from scrapy_supabase.retry import Patience, Retrying, log_retry
 from scrapy_supabase.settings import SNAPSHOT_VERSION, Config
 from scrapy_supabase.values import encode_row
+from scrapy_supabase.wording import sentence
 
 logger = logging.getLogger(__name__)
 
@@ -97,12 +98,17 @@ class Run:
         try:
             backend.write(self._row(table, values))
         except SupabaseError as error:
-            logger.warning(
-                "The end of the run is not in table %s (SUPABASE_RUNS_TABLE); the items' rows are not affected: %s",
-                *(table, error.answer if isinstance(error, ServerError) else error),
-            )
+            log_no_end(table, error.answer if isinstance(error, ServerError) else error)
 
     def _row(self, table: str, more: Mapping[str, Any]) -> Write:
         values = {"run_id": self.id, "spider": self.spider, "started_at": self.started, **more}
         data, _ = encode_row(values)
         return Write(table, tuple(values), b"[" + data + b"]", Mode.UPSERT, ("run_id",))
+
+
+def log_no_end(table: str, why: object) -> None:
+    """Warn that the ledger's row was not completed."""
+    logger.warning(
+        "The end of the run is not in table %s (SUPABASE_RUNS_TABLE); the items' rows are not affected: %s",
+        *(table, sentence(why)),
+    )

@@ -194,16 +194,16 @@ def _spool_dir(reader: Reader) -> Path | None:
         return None
     if not isinstance(value, (str, Path)) or not str(value):
         return reader.wrong("SUPABASE_SPOOL_DIR", value, "a folder, or None for no spool", None)
-    return Path(value)
+    return Path(value).absolute()  # the process may change its folder in mid-crawl
 
 
 def _project_data(name: str) -> Path:
     """A folder of the project's data: `.scrapy/<name>`."""
     try:
-        return Path(data_path(name))
+        return Path(data_path(name)).absolute()
     except NotConfigured:
         # A project without a scrapy.cfg, as Scrapyd has it. Scrapy would take this for "switch the pipeline off".
-        return Path(".scrapy", name)
+        return Path(".scrapy", name).absolute()
 
 
 def _report(reader: Reader) -> Path | None:
@@ -212,7 +212,7 @@ def _report(reader: Reader) -> Path | None:
         return None
     if not isinstance(value, (str, Path)) or not str(value).strip() or "\0" in str(value) or Path(value).is_dir():
         return reader.wrong("SUPABASE_REPORT", value, 'the path of a file, such as "report.html", or None', None)
-    return Path(value).expanduser()
+    return Path(value).expanduser().absolute()
 
 
 def _max_outage(reader: Reader) -> float | None:
@@ -227,7 +227,7 @@ def _folder(reader: Reader, name: str) -> Path | None:
         return None
     if not isinstance(value, (str, Path)) or not Path(value).is_dir():
         return reader.wrong(name, value, "a folder that exists", None)
-    return Path(value)
+    return Path(value).absolute()
 
 
 def _warn_of_misspelt(reader: Reader) -> None:

@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from scrapy_supabase.bounded_cache import BoundedCache
 from scrapy_supabase.chunks import ChunkFile, one_version_each
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.models import Chunk, Mode, Origin, Outcome, Rejection, Row, Stored
@@ -39,6 +40,7 @@ from scrapy_supabase.spool_file import (
     cannot_read,
     count_rows,
     first_line,
+    lines_in,
     now,
     read_chunk,
     read_header,
@@ -47,7 +49,7 @@ from scrapy_supabase.spool_file import (
     sync_folder,
 )
 from scrapy_supabase.spool_mapped import MappedFiles, can_map
-from scrapy_supabase.wording import reason, sentence
+from scrapy_supabase.wording import NOT_KEPT, reason, sentence
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ class Spool(Protocol):
         """Keep what is rejected, then forget what is done with; rows left over or deferred stay."""
 
     def leave(self, chunk: Chunk) -> tuple[Rejection, ...]:
-        """Keep a chunk for the next run; the rows for which that cannot be done are returned, and rejected."""
+        """Keep a chunk for the next run. Rows that cannot be kept are reported in full, and returned."""
 
     def store(self, chunk: Chunk) -> Stored | None:
         """What `load` makes the chunk of again; None where it is not on disk as a whole."""
@@ -113,13 +115,14 @@ class DiskSpool:
         self._fsync = fsync
         self._base = str(folder)  # a path object costs more than the call it is for
         self._run = run
-        self._headers: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[bytes]] = {}
+        self._headers = BoundedCache[tuple[str, tuple[str, ...], tuple[str, ...]], list[bytes]]()
         self._opened = 0
         self._open_numbers: dict[int, None] = {}  # ascending
         self._renamed = 0
         self._recovered: list[RunFolder] = []
         self._mode: Mode | None = None
         self._incomplete: set[str] = set()  # files that lack rows because the disk was full
+        self._said_unwritten = False
         self._noted: dict[str, float] = {}  # table → when it was last written down that rows for it came
         try:
             self._own = RunFolder.make(folder, run)
@@ -156,10 +159,15 @@ class DiskSpool:
 
     def open(self, row: Row) -> ChunkFile:
         """Start the file of a chunk whose first row is `row`."""
-        table, columns, key = row.table, row.columns, self._schema.key(row.table)
+        table = row.table
         if time.monotonic() >= self._noted.get(table, -_NOTED_EVERY) + _NOTED_EVERY:
             with suppress(OSError):  # the next chunk tries again
                 self._note(table)
+        return self._open(self._header(row))
+
+    def _header(self, row: Row) -> bytes:
+        """The header of a chunk's file that starts with `row`."""
+        table, columns, key = row.table, row.columns, self._schema.key(row.table)
         header = self._headers.get((table, columns, key))
         if header is None:
             spec = self._schema.specs[table]
@@ -168,7 +176,7 @@ class DiskSpool:
                 {"format": FORMAT, "table": table, "columns": columns, "opened": "", **told, **self._facts}, Header
             )
             header = self._headers[table, columns, key] = msgspec.json.encode(made).split(b'"opened":"', 1)
-        return self._open(b'"opened":"'.join((header[0], now().encode() + header[1])))
+        return b'"opened":"'.join((header[0], now().encode() + header[1]))
 
     def open_file(self, header: Header) -> ChunkFile:
         """Start a file in the folder of this run."""
@@ -230,14 +238,19 @@ class DiskSpool:
             )
 
     def leave(self, chunk: Chunk) -> tuple[Rejection, ...]:
-        """Leave the chunk's file as it is; write it anew where it lacks rows."""
+        """Leave the chunk's file as it is. Write it again if it lacks rows; if that fails, log the rows it lacks."""
         self._cut(chunk.file)
-        if chunk.file not in self._incomplete:
+        path = self.folder / chunk.file
+        if chunk.file not in self._incomplete and path.exists():
             return ()
+        if self._mapped is not None:
+            self._mapped.close()  # files that are not full hold room that is needed now
         try:
             self._rewrite(chunk.file, chunk.rows)
         except OSError as error:
-            lost = _not_kept(chunk, f"the disk does not take it: {reason(error)}")
+            there = lines_in(path)
+            rows = [row for row in chunk.rows if row.data not in there]
+            lost = _not_kept(rows, f"the disk does not take it: {reason(error)}")
             _log_rows(lost)
             return lost
         return ()
@@ -294,12 +307,6 @@ class DiskSpool:
         except OSError:
             return 0
 
-    def rows_left(self) -> int:
-        """How many rows the folder of this run holds now."""
-        with suppress(OSError):  # it is being emptied
-            return sum(count_rows(path) for path in chunk_files(self._own.path))
-        return 0
-
     def close(self) -> None:
         """Let go of the folders; remove those in which nothing is left."""
         with suppress(OSError):
@@ -352,10 +359,16 @@ class DiskSpool:
     def _rewrite(self, name: str, rows: tuple[Row, ...]) -> None:
         self._cut(name)
         path = self.folder / name
-        header = first_line(path)
+        header = first_line(path) if path.exists() or path.parent != self._own.path else b""
+        if not header.endswith(b"\n"):  # the disk was full when the file was started
+            header = self._header(rows[0]) + b"\n"
         shorter = path.with_suffix(".new")
         shorter.unlink(missing_ok=True)
-        append(shorter, header + b"".join(row.data + b"\n" for row in rows), fsync=self._fsync)
+        try:
+            append(shorter, header + b"".join(row.data + b"\n" for row in rows), fsync=self._fsync)
+        except OSError:
+            shorter.unlink(missing_ok=True)  # others need the room
+            raise
         shorter.replace(path)
         if self._fsync:
             sync_folder(path.parent)
@@ -377,7 +390,8 @@ class DiskSpool:
         return header is not None and wanted(path, header)
 
     def _not_written(self, name: str, error: OSError) -> None:
-        if not self._incomplete:
+        if not self._said_unwritten:
+            self._said_unwritten = True
             logger.error(
                 "The spool in %s cannot be written: %s. Uploading goes on from memory; until this is mended, rows that "
                 "are not uploaded are lost if this process is killed.",
@@ -413,7 +427,7 @@ class NoSpool:
 
     def leave(self, chunk: Chunk) -> tuple[Rejection, ...]:
         """Report the rows: there is no place for them."""
-        lost = _not_kept(chunk, "there is no spool to keep it for the next run (SUPABASE_SPOOL_DIR)")
+        lost = _not_kept(chunk.rows, "there is no spool to keep it for the next run (SUPABASE_SPOOL_DIR)")
         self._report(lost)
         return lost
 
@@ -433,9 +447,9 @@ class NoSpool:
         """Nothing to do."""
 
 
-def _not_kept(chunk: Chunk, why: str) -> tuple[Rejection, ...]:
+def _not_kept(rows: Iterable[Row], why: str) -> tuple[Rejection, ...]:
     text = f"the row was not uploaded, and {why}"
-    return tuple(Rejection(row.table, row.data, "not_kept", text, columns=row.columns) for row in chunk.rows)
+    return tuple(Rejection(row.table, row.data, NOT_KEPT, text, columns=row.columns) for row in rows)
 
 
 def _log_rows(rejections: tuple[Rejection, ...]) -> None:

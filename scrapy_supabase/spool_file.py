@@ -139,13 +139,21 @@ def append(path: Path, data: bytes, *, fsync: bool) -> None:
 
 
 def append_shared(path: Path, data: bytes, *, fsync: bool) -> None:
-    """Add `data` to a file that another process may be about to take away (`take`). Raises `OSError`."""
+    """Add `data` to a file that another process may be about to take away (`take`): all of it, or nothing.
+
+    Raises `OSError`.
+    """
     while True:
         fd = os.open(path, _flags(fsync=fsync), 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             if same_file(fd, path):
-                _write_all(fd, data)
+                size = os.fstat(fd).st_size
+                try:
+                    _write_all(fd, data)
+                except OSError:  # a torn line would spoil the next one as well
+                    os.ftruncate(fd, size)
+                    raise
                 return
         finally:
             os.close(fd)
@@ -212,6 +220,14 @@ def read_chunk(path: Path) -> tuple[Header | None, list[bytes], bool]:
         return None, [], False
     lines = [line.lstrip(b"\0") for line in lines[begins[-1] if begins else 0 :]]
     return (_header(path, lines[0] + b"\n"), lines[1:], torn) if lines else (None, [], torn)
+
+
+def lines_in(path: Path) -> frozenset[bytes]:
+    """The rows of a chunk's file that a later run will read: none where it cannot read the file."""
+    with suppress(UnreadableError, OSError):
+        header, lines, _ = read_chunk(path)
+        return frozenset(lines) if header else frozenset()
+    return frozenset()
 
 
 @contextmanager

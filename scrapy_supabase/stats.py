@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -63,9 +63,10 @@ class Stats:
         self._times: dict[str, datetime] = {}  # since the last `publish`
         self._longest = 0.0  # seconds of a chunk, since then
         self._new: Counter[str] = Counter()  # what the collector has not been told yet
-        self._said_failed = False
+        self._refused: dict[str, Exception] = {}  # key → what the collector raised, since the last `publish`
+        self._said_refused: set[str] = set()
         for name in ("received", "uploaded", "failed", "spooled"):  # a zero says more than a missing line
-            collector.inc_value(f"{PREFIX}{name}_count", 0)
+            self._offer(collector.inc_value, f"{PREFIX}{name}_count", 0)
 
     def sealed(self, chunk: Chunk) -> None:
         """A chunk is complete: its rows have been received."""
@@ -143,26 +144,38 @@ class Stats:
     def publish(self, pace: Pace) -> None:
         """Bring the collector up to date; `pace` is what is in force now. To be called about once a second.
 
-        A collector may be of the user's own: what it raises is said once, and stops nothing.
+        A collector may be of the user's own, and refuse a value, or all: that is said once for each key, the value is
+        not offered again, and the other keys arrive.
         """
-        try:
-            self._tell(self._collector, pace)
-        except Exception:
-            if not self._said_failed:
-                logger.exception("The stats collector failed: the stats lack some of what was counted. Uploads go on.")
-            self._said_failed = True
-
-    def _tell(self, collector: Collector, pace: Pace) -> None:
-        while self._new:  # what a collector fails at is not told it twice
-            collector.inc_value(*self._new.popitem())
+        collector = self._collector
+        while self._new:
+            self._offer(collector.inc_value, *self._new.popitem())
         while self._times:
             name, value = self._times.popitem()
-            collector.set_value(PREFIX + name, value)
-        collector.set_value(PREFIX + "chunk_size", pace.rows)
-        collector.set_value(PREFIX + "concurrency", pace.uploads)
+            self._offer(collector.set_value, PREFIX + name, value)
+        self._offer(collector.set_value, PREFIX + "chunk_size", pace.rows)
+        self._offer(collector.set_value, PREFIX + "concurrency", pace.uploads)
         if self._longest:
-            collector.max_value(PREFIX + "upload_seconds_max", self._longest)
+            self._offer(collector.max_value, PREFIX + "upload_seconds_max", self._longest)
             self._longest = 0.0
+        self._say_what_was_refused()
+
+    def _offer(self, tell: Callable[[str, Any], None], key: str, value: Any) -> None:
+        try:
+            tell(key, value)
+        except Exception as error:  # noqa: BLE001 (of somebody else's; it is logged)
+            self._refused.setdefault(key, error)
+
+    def _say_what_was_refused(self) -> None:
+        if new := {key: error for key, error in self._refused.items() if key not in self._said_refused}:
+            keys, first = ", ".join(sorted(new)), next(iter(new.values()))
+            logger.error(
+                "The stats collector refused %s. The values are missing in its stats. Other stats and uploads go on.",
+                keys,
+                exc_info=None if self._said_refused else first,
+            )
+            self._said_refused.update(new)
+        self._refused.clear()
 
     def _waiting(self) -> int:
         """Received rows of which nobody knows yet what becomes of them."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+NOT_KEPT = "not_kept"
+"""The code of rows that were neither uploaded nor kept in a file: the log has them."""
+
 
 def counted(number: float, noun: str) -> str:
     """`1 row`, `2 rows`, `0 rows`."""
@@ -31,13 +34,15 @@ def kept_rows(number: int, folder: Path) -> str:
 
 
 def rejected_rows(number: int, counts: Counter[tuple[str, str]], file: Path | None) -> str:
-    """Say where rejected rows are (None: in the log), and how often which reason (table and code) was given."""
+    """Say where rejected rows are (`file`, or None: in the log), and the count of each reason (table and code)."""
     reasons = ", ".join(f"{each} x {code} ({table.strip('()')})" for (table, code), each in counts.most_common())
     what = f"Rejected: {counted(number, 'row')}: {reasons}."
-    if file is None:
+    logged = sum(each for (_, code), each in counts.items() if code == NOT_KEPT)
+    if file is None or logged == number:
         return f"{what} The log above has each of them."
+    each = f"The log above has the {NOT_KEPT} rows. Each of the others" if logged else "Each"
     again = replay_command(file.parent, "--rejected")
-    return f"{what} Each is in {file} with its reason. When the table or the rows are mended, run: {again}"
+    return f"{what} {each} is in {file} with its reason. When the table or the rows are mended, run: {again}"
 
 
 def replay_command(folder: Path, *options: str) -> str:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import os
+import resource
 import sys
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
@@ -145,20 +146,44 @@ class BrokenStats(MemoryStatsCollector):
         super().inc_value(key, count, start, spider)
 
 
+class WholeNumbers(MemoryStatsCollector):
+    """A collector that takes whole numbers only, as that of scrapy-redis does."""
+
+    def inc_value(self, key: str, count: int = 1, start: int = 0, spider: scrapy.Spider | None = None) -> None:
+        """Refuse fractions."""
+        if not isinstance(count, int):
+            raise ValueError("value is not an integer or out of range")  # noqa: TRY004 (as Redis has it)
+        super().inc_value(key, count, start, spider)
+
+
+class Wanderer(TestSpider):
+    """Changes the folder of the process before its first item."""
+
+    async def start(self) -> AsyncIterator[Any]:
+        """Leave."""
+        os.chdir(self.plan["to"])
+        async for each in super().start():
+            yield each
+
+
 def main() -> None:
     """Crawl."""
     from scrapy.crawler import AsyncCrawlerProcess, CrawlerProcess
 
     job = json.load(sys.stdin)
+    os.chdir(job.get("cwd") or ".")
     settings = {"TELNETCONSOLE_ENABLED": False, "LOG_LEVEL": "DEBUG", **job["settings"]}
     if job["mode"] == "select":
         settings["TWISTED_REACTOR"] = "twisted.internet.selectreactor.SelectReactor"
     if job["mode"] == "none":
         settings["TWISTED_REACTOR_ENABLED"] = False
+    if job.get("file_size"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_size"], job["file_size"]))
     process = AsyncCrawlerProcess(settings) if job["mode"] == "none" else CrawlerProcess(settings)
     crawlers = []
     for number, plan in enumerate(job["spiders"]):
-        spider = type(f"Spider{number}", (TestSpider,), {"plan": plan, "name": plan.get("name", f"test{number}")})
+        base = Wanderer if "to" in plan else TestSpider
+        spider = type(f"Spider{number}", (base,), {"plan": plan, "name": plan.get("name", f"test{number}")})
         crawler = process.create_crawler(spider)
         crawlers.append(crawler)
         process.crawl(crawler)

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ class Crawler:
 
     folder: Path
     project: Project
+    copiers: dict[int, threading.Thread] = field(default_factory=dict)
 
     def start(
         self,
@@ -67,9 +68,14 @@ class Crawler:
         mode: str = "asyncio",
         python: str = sys.executable,
         addon: bool = False,
+        file_size: int | None = None,
+        cwd: Path | None = None,
         **settings: Any,
     ) -> subprocess.Popen[str]:
-        """Start a crawl. Settings that are None are left out; those that are "@none" are None."""
+        """Start a crawl. Settings that are None are left out; those that are "@none" are None.
+
+        Its files cannot become longer than `file_size` bytes, except its log. Its folder at the start is `cwd`.
+        """
         enabled = (
             {"ADDONS": {"scrapy_supabase.Addon": 300}}
             if addon
@@ -89,20 +95,28 @@ class Crawler:
             "spiders": list(spiders),
             "mode": mode,
             "stats": str(self.folder / "stats.json"),
+            "file_size": file_size,
+            "cwd": str(cwd) if cwd else None,
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SUPABASE_")}
         # A file: a pipe that nobody reads yet would hold the crawl up.
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`finish` closes it)
+        reader, writer = os.pipe() if file_size else (None, None)
         process = subprocess.Popen(
             [python, "-W", "error::DeprecationWarning:scrapy_supabase", "-m", "tests.crawl"],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
-            stdout=log,
+            stdout=log if writer is None else writer,
             stderr=subprocess.STDOUT,
             text=True,
         )
         process.stdout = log
+        if reader is not None and writer is not None:
+            os.close(writer)
+            copier = threading.Thread(target=_copy, args=(reader, log.fileno()), daemon=True)
+            copier.start()
+            self.copiers[process.pid] = copier
         assert process.stdin is not None
         process.stdin.write(json.dumps(job))
         process.stdin.close()
@@ -116,6 +130,8 @@ class Crawler:
     def finish(self, process: subprocess.Popen[str], *, balanced: bool = True) -> Crawl:
         """Wait for a crawl; its counts must add up."""
         process.wait()
+        if copier := self.copiers.pop(process.pid, None):
+            copier.join()
         assert process.stdout is not None
         process.stdout.seek(0)
         log = process.stdout.read()
@@ -133,6 +149,12 @@ class Crawler:
     def __call__(self, *spiders: dict[str, Any], **options: Any) -> Crawl:
         """Run a crawl to its end."""
         return self.finish(self.start(*spiders, **options))
+
+
+def _copy(reader: int, to: int) -> None:
+    while data := os.read(reader, 1 << 16):
+        os.pwrite(to, data, os.fstat(to).st_size)
+    os.close(reader)
 
 
 def check_balance(stats: dict[str, Any], log: str = "") -> None:

@@ -291,7 +291,7 @@ def test_another_pipelines_fault_does_not_matter(crawl: Crawler, table: Sql) -> 
 
 
 def test_a_stats_collector_that_fails_stops_nothing(crawl: Crawler, table: Sql, site: Site) -> None:
-    """What is done every second goes on; the end is as ever, and the fault is said once."""
+    """What is done every second goes on; the end is as ever, and the fault is said once, with each key."""
     plan = {"pages": 4, "site": site([[{"id": page}] for page in range(4)])}
     done = crawl.finish(
         crawl.start(plan, STATS_CLASS="tests.crawl.BrokenStats", DOWNLOAD_DELAY=1, BATCH_FLUSH_INTERVAL=1),
@@ -301,7 +301,19 @@ def test_a_stats_collector_that_fails_stops_nothing(crawl: Crawler, table: Sql, 
     assert done.log.index("uploaded, 0 rejected") < done.log.index("Closing spider"), done.log
     assert "4 rows received: 4 uploaded" in done.log
     assert done.log.count("ConnectionError: the server of the stats is gone") == 1
-    assert done.log.count("The stats collector failed") == 1
+    assert done.log.count("supabase/uploaded_count/t") == 1
+
+
+@pytest.mark.parametrize("mode", ["asyncio", "select"])
+def test_a_stats_collector_that_takes_whole_numbers_only(crawl: Crawler, table: Sql, site: Site, mode: str) -> None:
+    """What it refuses is named once; the other keys arrive."""
+    plan = {"pages": 3, "site": site([[{"id": page}] for page in range(3)])}
+    done = crawl(plan, mode=mode, STATS_CLASS="tests.crawl.WholeNumbers", DOWNLOAD_DELAY=1, BATCH_FLUSH_INTERVAL=1)
+    assert done.counts("received", "uploaded", "failed", "spooled") == (3, 3, 0, 0), done.log
+    assert done.stats["supabase/uploaded_count/t"] == 3
+    assert done.stats["supabase/last_upload_time"]
+    assert done.log.count("The stats collector refused supabase/upload_seconds. ") == 1, done.log
+    assert done.log.count("ValueError: value is not an integer or out of range") == 1
 
 
 def test_back_pressure_holds_the_crawl_back(crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site) -> None:

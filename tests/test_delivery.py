@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import threading
 import time
@@ -461,8 +462,9 @@ def test_a_full_disk_is_said_once_and_uploads_go_on(tmp_path: Path, caplog: pyte
 
 
 def test_a_full_disk_and_a_dead_server_lose_no_row_silently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither place takes them: each row is in the log, and counted as failed."""
-    spool = DiskSpool(tmp_path, "run", Schema({"t": TableSpec("t")}), {})
+    """Each row is in the spool, where the first one had room, or in the log, and not in both; the counts say so."""
+    schema = Schema({"t": TableSpec("t", on_conflict=("id",))})
+    spool = DiskSpool(tmp_path, "run", schema, {})
     engine = Engine(lambda chunk: Outcome(chunk, 0, left=chunk.rows), spool, rows=10)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
@@ -472,9 +474,60 @@ def test_a_full_disk_and_a_dead_server_lose_no_row_silently(tmp_path: Path, capl
         engine.finish()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (engine.stats.totals["failed"], engine.stats.totals["spooled"]) == (10, 0)
-    assert all(f'"id":"{number}"' in caplog.text for number in range(10))
+    assert (engine.stats.totals["failed"], engine.stats.totals["spooled"]) == (9, 1)
+    assert [f'"id":"{number}"' in caplog.text for number in range(10)] == [False] + 9 * [True]
+    assert f"stay in {tmp_path} for the next run, except the 9 in the log above." in caplog.text
     engine.balance()
+    spool.close()
+    again = DiskSpool(tmp_path, "later", schema, {})
+    loaded = again.load(again.recover()[0])
+    assert loaded.chunk is not None
+    assert [json.loads(each.data)["id"] for each in loaded.chunk.rows] == ["0"]
+    again.close()
+
+
+def test_a_file_that_was_never_started_is_written_when_there_is_room_again(tmp_path: Path) -> None:
+    """Its header was lost with it, and is made again; so is the file of a chunk that somebody deleted."""
+    schema = Schema({"t": TableSpec("t", on_conflict=("id",))})
+    spool = DiskSpool(tmp_path, "run", schema, {})
+    engine = Engine(lambda chunk: Outcome(chunk, 0, left=chunk.rows), spool, rows=2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (0, 20):  # not a byte of the header; a part of it
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            engine.delivery.add(row(f"a{limit}"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        engine.delivery.add(row(f"b{limit}"))
+    engine.delivery.add(row("c"))
+    for path in tmp_path.glob("run/00000003.jsonl"):
+        path.unlink()
+    engine.finish()
+    assert (engine.stats.totals["failed"], engine.stats.totals["spooled"]) == (0, 5)
+    spool.close()
+    again = DiskSpool(tmp_path, "later", schema, {})
+    loaded = [again.load(stored).chunk for stored in again.recover()]
+    found = [[json.loads(each.data)["id"] for each in chunk.rows] for chunk in loaded if chunk]
+    assert found == [["a0", "b0"], ["a20", "b20"], ["c"]]
+    again.close()
+
+
+def test_a_reject_file_that_is_full_has_no_half_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It would spoil the next row that is rejected."""
+    spool = DiskSpool(tmp_path, "run", Schema({"t": TableSpec("t")}), {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    rejection = Rejection("t", b'{"id":1}', "23514", "no")
+    spool.reject((rejection,))
+    size = (tmp_path / "rejected.jsonl").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))
+    try:
+        spool.reject((rejection,))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert 'Not in table t (23514): no. The row: {"id":1}' in caplog.text
+    spool.reject((rejection,))
+    assert (tmp_path / "rejected.jsonl").stat().st_size == 2 * size
+    spool.close()
 
 
 def test_a_spool_that_cannot_be_written_is_an_error_at_open(tmp_path: Path) -> None:

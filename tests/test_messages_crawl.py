@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import Crawl, Crawler
 from tests.fix_project import Project
 from tests.messages import Said, of_log
+from tests.polling import eventually
+from tests.test_snapshots import LEDGER
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Site = Callable[[list[list[dict[str, Any]]]], str]
@@ -158,10 +161,52 @@ def test_without_a_spool(crawl: Crawler, said: Said, table: Sql, proxy: FaultPro
     said("The server is gone, and there is no spool", of_log(done.log))
 
 
+@pytest.mark.parametrize("spool", ["@none", None])
+def test_control_c_while_items_wait(
+    crawl: Crawler, said: Said, table: Sql, proxy: FaultProxy, site: Site, spool: str | None
+) -> None:
+    """What becomes of the rows, and within what time."""
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = DOWN
+    process = crawl.start(
+        {
+            "pages": 9,
+            "site": site([[{"id": 10 * page + n, "title": "x" * 99} for n in range(10)] for page in range(9)]),
+        },
+        SUPABASE_URL=proxy.url,
+        SUPABASE_SPOOL_DIR=spool or str(crawl.folder / "spool"),
+        SUPABASE_SPOOL_MAX_BYTES=1024,
+        SUPABASE_CLOSE_TIMEOUT=0.5,
+        BATCH_CHUNK_SIZE=1,
+        SUPABASE_CONCURRENT_UPLOADS=1,
+    )
+    waits = "Nothing goes on until it is back" if spool else "(SUPABASE_SPOOL_MAX_BYTES)"
+    assert eventually(lambda: waits in crawl.log_of(process), 30)
+    process.send_signal(signal.SIGINT)
+    lines = [line for line in of_log(crawl.finish(process).log) if "is being closed" in line]
+    if spool:
+        said("Ctrl-C while items wait, and there is no spool", lines)
+    else:
+        said("Ctrl-C while items wait", lines)
+
+
+def test_a_ledger_that_does_not_answer(crawl: Crawler, said: Said, sql: Sql, proxy: FaultProxy) -> None:
+    """It gets two seconds, or what is left of the time for the close."""
+    sql(f"{TABLE}; {LEDGER}")
+
+    def silent_at_the_end(exchange: faults.Exchange) -> None:
+        (faults.hangs if b"finished_at" in exchange.body else faults.passes)(exchange)
+
+    proxy.always = silent_at_the_end
+    settings = {"SUPABASE_URL": proxy.url, "SUPABASE_RUNS_TABLE": "t_runs", "SUPABASE_CLOSE_TIMEOUT": 0.5}
+    done = crawl({"items": items(1)}, **settings)
+    said("A ledger that does not answer when the crawl closes", [line for line in of_log(done.log) if "WARN" in line])
+
+
 def test_a_stats_collector_that_fails(crawl: Crawler, said: Said, table: Sql) -> None:
-    """One of the user's own: said once, and the summary is right."""
-    broken = crawl.start({"items": items(1)}, STATS_CLASS="tests.crawl.BrokenStats")
-    said("A stats collector that fails", of_log(crawl.finish(broken, balanced=False).log))
+    """One of the user's own: said once for each key, and the summary is right."""
+    done = crawl({"items": items(1)}, STATS_CLASS="tests.crawl.WholeNumbers")
+    said("A stats collector that refuses fractions", of_log(done.log))
 
 
 def test_what_earlier_runs_left(crawl: Crawler, said: Said, sql: Sql, proxy: FaultProxy) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import scrapy
 
-from scrapy_supabase.last_run import FILE, Fatal, LastRunFile, Rows
+from scrapy_supabase.last_run import FILE, Fatal, LastRunFile, Rejects, Rows
 from scrapy_supabase.report.verdict import findings
 from tests.messages import Said, of_records
 from tests.test_messages_commands import Command, command
@@ -143,6 +143,17 @@ RUNS: Sequence[tuple[str, dict[str, Any]]] = (
     ("A run with rejected rows", {"tables": {"t": Rows(2000, 1998, rejected=2)}}),
     ("A run with one rejected row, which was all", {"tables": {"t": Rows(1, rejected=1)}}),
     ("A run with rejected rows, and no spool", {"tables": {"t": Rows(2, 1, rejected=1)}, "spool": None}),
+    (
+        "A run of which the log alone has rows, though there is a spool",
+        {"tables": {"t": Rows(2, 1, rejected=1)}, "rejects": [Rejects("t", "not_kept", 1)]},
+    ),
+    (
+        "A run with rejected rows, and others that the log alone has",
+        {
+            "tables": {"t": Rows(5, 2, rejected=3)},
+            "rejects": [Rejects("t", "not_kept", 2), Rejects("t", "23514", 1)],
+        },
+    ),
     ("A run that left rows", {"tables": {"t": Rows(3, 1, left=2)}, "spool": "my spool"}),
     ("A run that left one row", {"tables": {"t": Rows(1, left=1)}}),
     ("A run that was killed", {"ended": None, "reason": None}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, TableSpec
 from scrapy_supabase.pace import Pace
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.spool import DiskSpool
+from scrapy_supabase.spool_file import REJECTED
+from scrapy_supabase.wording import rejected_rows
 from tests.messages import Said, of_records
 from tests.polling import eventually
 from tests.test_delivery import Engine, row, stored
@@ -59,7 +62,23 @@ def test_a_full_disk(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Pat
         disk.reject((Rejection("t", b'{"id":9}', "23502", "null value in column", columns=("id",)),) * 1)
         disk.reject((Rejection("t", b'{"id":9,"v":"%b"}' % (b"x" * 300), "23502", "null value", columns=("id",)),))
     said("A full disk, and a server that takes nothing", [m.replace("x" * 100, "") for m in of_records(caplog)])
+    caplog.clear()
+    engine = Engine(lambda chunk: Outcome(chunk, 0, left=chunk.rows), disk, rows=3)
+    with a_small_disk():
+        for number in range(3):
+            engine.delivery.add(row(str(number), text="x" * 200 * number))
+        engine.finish()
+    said(
+        "A disk that was full after the first row, and a server that takes nothing",
+        [m.replace("x" * 100, "") for m in of_records(caplog)],
+    )
     disk.close()
+
+
+def test_rows_in_two_places(said: Said, tmp_path: Path) -> None:
+    """Of rejected rows, some had no room on the disk: the last line of a crawl says where which are."""
+    codes = Counter({("t", "not_kept"): 2, ("t", "23514"): 1})
+    said("Rejected rows, and others that the log alone has", f"ERROR: {rejected_rows(3, codes, tmp_path / REJECTED)}")
 
 
 def test_files_in_the_way(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

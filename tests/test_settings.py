@@ -28,7 +28,7 @@ def test_defaults() -> None:
     """Those of the reference page."""
     found = config()
     assert (found.chunk_rows, found.attempts, found.delay, found.concurrent_uploads) == (100, 3, 1.0, 4)
-    assert found.spool_dir == Path(".scrapy/supabase")
+    assert found.spool_dir == Path(".scrapy/supabase").absolute()
     assert found.tables == {"t": TableSpec("t")}
     assert found.warnings == ()
 
@@ -37,7 +37,7 @@ def test_a_project_without_a_scrapy_cfg_has_a_spool(tmp_path: Path, monkeypatch:
     """As Scrapyd runs it. Scrapy's NotConfigured must not get out: it would switch the pipeline off, with a warning."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCRAPY_SETTINGS_MODULE", "tests.crawl")
-    assert config().spool_dir == Path(".scrapy/supabase")
+    assert config().spool_dir == Path(".scrapy/supabase").absolute()
     assert config(SUPABASE_URL="local").local_dir.name.startswith(("supabase-local", *"0123456789abcdef"))
 
 

@@ -59,7 +59,7 @@ def _spool(settings: Any, named: str | None) -> Path:
     if named is not None:
         if not Path(named).is_dir():
             raise ConfigurationError(f"{named} is no folder. Name a spool with --spool (default: .scrapy/supabase).")
-        return Path(named)
+        return Path(named).absolute()
     config = Config.from_settings(settings, {"SUPABASE_URL": "local", "SUPABASE_KEY": "-"}, tables=False)
     if config.spool_dir is None:
         raise ConfigurationError(

@@ -10,6 +10,7 @@ from shlex import quote
 from scrapy_supabase.last_run import LastRun
 from scrapy_supabase.report.words import counted, moment
 from scrapy_supabase.spool_file import REJECTED
+from scrapy_supabase.wording import NOT_KEPT
 
 GOOD, ATTENTION, BAD = "good", "attention", "bad"
 
@@ -140,8 +141,14 @@ def _rejected(run: LastRun) -> list[Finding]:
     rest = f"; the other {number_of(others)} in the tables." if others else "."
     if not run.spool:
         return [Finding(ATTENTION, title + rest, (f"There is no spool: {it} in the crawl's log, with the reasons.",))]
+    logged = sum(kind.rows for kind in run.rejects if kind.code == NOT_KEPT)
+    if logged == rejected:
+        text = f"The spool could not be written, and the server did not answer: {it} in the crawl's log."
+        return [Finding(ATTENTION, title + rest, (text,))]
+    if logged:
+        it = f"The log has {logged} that could not be written to the spool; the others are"
     text = (
-        f"{it.capitalize()} in {Path(run.spool) / REJECTED}, with the reasons, which are below. When "
+        f"{it[0].upper()}{it[1:]} in {Path(run.spool) / REJECTED}, with the reasons, which are below. When "
         "the table, or the rows in the file, are mended:"
     )
     return [Finding(ATTENTION, title + rest, (text, Command(f"scrapy supabase replay --rejected {quote(run.spool)}")))]
