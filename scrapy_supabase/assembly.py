@@ -46,7 +46,8 @@ def find_server(config: Config) -> tuple[Config, LocalSupabase | None]:
         return config, None
     from scrapy_supabase.local import LocalSupabase
 
-    stack = LocalSupabase(config.local_dir, migrations=config.migrations or (), join=True)
+    schemas = dict.fromkeys(("public", config.schema))
+    stack = LocalSupabase(config.local_dir, migrations=config.migrations or (), schemas=schemas, join=True)
     stack.start()
     db_url = stack.db_url if config.db_url == LOCAL else config.db_url
     return replace(config, url=stack.url, key=stack.service_role_key, db_url=db_url), stack

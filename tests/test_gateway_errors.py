@@ -135,6 +135,8 @@ def test_errors_raised_for_the_client(rest: Any) -> None:
         ({"accept": "application/vnd.pgrst.object+json"}, 200, None),
         ({"accept_profile": "secret"}, 406, "PGRST106"),
         ({"prefer": "handling=strict, nonsense"}, 400, "PGRST122"),
+        ({"prefer": "handling=strict, timezone=UTC, count = exact"}, 400, "PGRST122"),
+        ({"accept": "text/html, */*;q=0.1"}, 200, None),
         ({"prefer": "nonsense"}, 200, None),
         ({"range": "5-1"}, 416, "PGRST103"),
     ],
@@ -220,6 +222,20 @@ def test_chunked_bodies_and_kept_connections(local_stack: LocalSupabase, rest: A
     assert connection.getresponse().status == 201
     connection.close()
     assert db.execute("delete from victims where id = 30").rowcount == 1
+
+
+def test_what_is_not_ascii_is_utf8(local_stack: LocalSupabase) -> None:
+    """In the request line and in headers, escaped or not; several `Prefer` headers are one."""
+    parts = urlsplit(local_stack.url)
+    lines = [
+        "GET /rest/v1/größe HTTP/1.1",
+        f"Host: x\r\napikey: {local_stack.service_role_key}\r\nConnection: close",
+        "Prefer: handling=strict\r\nPrefer: größe=1",
+    ]
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10) as client:
+        client.sendall("\r\n".join([*lines, "", ""]).encode())
+        answer = b"".join(iter(lambda: client.recv(10_000), b"")).decode()
+    assert "Could not find the table 'public.größe' in the schema cache" in answer
 
 
 def test_hostile_names_are_names(rest: Any, db: Connection) -> None:

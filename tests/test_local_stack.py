@@ -19,9 +19,11 @@ import psutil
 import psycopg
 import pytest
 
+from scrapy_supabase.assembly import find_server as server_of
 from scrapy_supabase.local import LocalSupabase, LocalSupabaseError
 from scrapy_supabase.local.binaries import find_server
 from scrapy_supabase.local.cluster import identity
+from scrapy_supabase.settings import Config
 from tests.polling import eventually
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +93,24 @@ def test_it_answers_and_leaves_nothing_running(folder: Path) -> None:
     assert not processes(folder)
     with LocalSupabase(folder) as stack, psycopg.connect(stack.db_url) as connection:
         assert connection.execute("select a from kept").fetchall() == [(7,)]
+
+
+def test_the_schema_of_a_crawl_is_exposed(folder: Path) -> None:
+    """`SUPABASE_URL = "local"` with `SUPABASE_SCHEMA`: its tables are there, and those of `public` are the default."""
+    found, stack = server_of(Config("local", "", {}, schema="shop", local_dir=folder))
+    assert stack is not None
+    try:
+        headers = {"apikey": found.key, "Accept-Profile": "shop"}
+        with psycopg.connect(stack.db_url, autocommit=True) as connection:
+            connection.execute("create schema shop; grant usage on schema shop to service_role")
+            connection.execute("create table shop.books (id int); grant all on shop.books to service_role")
+            connection.execute("create table films (id int); grant all on films to service_role")
+        for name, sent in (("books", headers), ("films", {"apikey": found.key})):
+            request = urllib.request.Request(f"{found.url}/rest/v1/{name}", headers=sent)
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                assert json.loads(answer.read()) == []
+    finally:
+        stack.stop()
 
 
 def test_secrets_are_private(folder: Path) -> None:

@@ -26,8 +26,8 @@ Pairs = list[tuple[str, str]]
 class Query:
     """All parameters of a request.
 
-    `arguments` are those of a function, `filtered` the names that filters were written with; `cut` is what of
-    `columns` could not be read: PostgREST stores what it understood, the gateway refuses it.
+    `arguments` are those of a function, `filtered` the names that filters were written with; `cut` is the text of
+    `columns` and the place from which on it could not be read.
     """
 
     select: tuple[Field, ...] = (Field(Path("*")),)
@@ -38,7 +38,12 @@ class Query:
     on_conflict: tuple[str, ...] | None = None
     arguments: tuple[tuple[str, str], ...] = field(default=())
     filtered: frozenset[str] = frozenset()
-    cut: ApiError | None = None
+    cut: tuple[str, int] | None = None
+
+    def check_columns(self) -> None:
+        """Raise `ApiError` for names that were not read to the end: PostgREST would store what it understood."""
+        if self.cut is not None:
+            raise _left_over("columns parameter", *self.cut)
 
 
 def split(text: str) -> Pairs:
@@ -102,29 +107,32 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _read(parser: Parser, what: str, given: str, text: str | None = None) -> tuple[Any, ApiError | None]:
-    """The value, and the error that tells of what was left over. Raises `ApiError`."""
-    text = given if text is None else text
+def _read(parser: Parser, what: str, given: str, text: str) -> tuple[Any, int]:
+    """The value, and the position behind it. Raises `ApiError`."""
     try:
-        value, at = parse(parser, text)
+        return parse(parser, text)
     except ParseError as error:
         raise bad_query(what, given, error.details, error.line, error.column) from None
-    rest = None if at == len(text) else bad_query(what, given, f"unexpected {shown(text[at])}", 1, at + 1)
-    return value, rest
 
 
 def _whole(parser: Parser, what: str, given: str, text: str | None = None) -> Any:
-    value, rest = _read(parser, what, given, text)
-    if rest is not None:
-        raise rest
+    """The value of the whole text: PostgREST passes over what it cannot read at the end, the gateway refuses it."""
+    text = given if text is None else text
+    value, at = _read(parser, what, given, text)
+    if at < len(text):
+        raise _left_over(what, text, at, given)
     return value
 
 
-def _columns(text: str | None) -> tuple[tuple[str, ...] | None, ApiError | None]:
+def _left_over(what: str, text: str, at: int, given: str | None = None) -> ApiError:
+    return bad_query(what, text if given is None else given, f"unexpected {shown(text[at])}", 1, at + 1)
+
+
+def _columns(text: str | None) -> tuple[tuple[str, ...] | None, tuple[str, int] | None]:
     if text is None:
         return None, None
-    names, rest = _read(grammar.NAMES, "columns parameter", text)
-    return tuple(sorted(set(names))), rest
+    names, at = _read(grammar.NAMES, "columns parameter", text, text)
+    return tuple(sorted(set(names))), (text, at) if at < len(text) else None
 
 
 def _tree_path(name: str) -> tuple[tuple[str, ...], Path]:
@@ -135,13 +143,9 @@ def _tree_path(name: str) -> tuple[tuple[str, ...], Path]:
 
 def _filter(name: str, value: str, *, arguments: bool) -> tuple[tuple[str, ...], Filter]:
     parents, path = _tree_path(name)
-    parser = either(grammar.OPERATION, pure(None)) if arguments else grammar.OPERATION
-    found, rest = _read(parser, "filter", value)
-    if found is None:
+    if arguments and _read(either(grammar.OPERATION, pure(None)), "filter", value, value)[0] is None:
         return parents, Filter(path, "", value)
-    if rest is not None:
-        raise rest
-    return parents, replace(found, path=path)
+    return parents, replace(_whole(grammar.OPERATION, "filter", value), path=path)
 
 
 def _order(name: str, value: str) -> tuple[tuple[str, ...], tuple[Order, ...]]:

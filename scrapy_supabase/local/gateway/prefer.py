@@ -64,19 +64,16 @@ def parse_prefer(header: str | None, timezones: Callable[[], Collection[str]]) -
     """Parse the header. `timezones` tells which names the database knows."""
     found: dict[str, str] = {}
     invalid: list[str] = []
-    for text in map(str.strip, header.split(",") if header else ()):
+    texts = [text.strip() for text in header.split(",")] if header else []
+    zone = next((text for text in texts if text.startswith("timezone=")), None)
+    known_zone = zone is not None and zone.partition("=")[2] in timezones()
+    for text in texts:
         name, _, value = text.partition("=")
-        if name == "timezone":
-            # The first one counts, and makes the others valid.
-            if found.setdefault(name, value) not in timezones():
-                invalid.append(text)
-        elif name == "max-affected":
+        if name == "max-affected":  # what is no number is passed over
             if re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
                 found.setdefault(name, value.strip())
-        elif value in _KNOWN.get(name, ()):
+        elif value in _KNOWN.get(name, ()) or (name == "timezone" and known_zone):
             found.setdefault(name, value)
         elif text not in _NOT_HEARD:
             invalid.append(text)
-    if found.get("timezone", "") not in (timezones() if "timezone" in found else ("",)):
-        del found["timezone"]
     return Preferences(found, tuple(invalid))

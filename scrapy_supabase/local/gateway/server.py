@@ -39,7 +39,8 @@ class GatewayServer(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """A client that hangs up is none of our business; anything else is."""
         error = sys.exception()
-        if not isinstance(error, (OSError, ValueError)):  # ValueError: of a closed file
+        hung_up = isinstance(error, OSError) or (isinstance(error, ValueError) and "closed file" in str(error))
+        if not hung_up:
             end_process("The thread of a connection", error)
         logger.debug("connection from %s ended", client_address, exc_info=True)
 
@@ -70,10 +71,10 @@ class _Connection(BaseHTTPRequestHandler):
             return
         headers: dict[str, str] = {}
         for name, value in self.headers.items():
-            known = headers.setdefault(name.lower(), value)
-            if known is not value and name.lower() == "prefer":
-                headers["prefer"] = f"{known}, {value}"
-        self._send(self.server.answer(self.command, self.path, headers, body))
+            if name.lower() == "prefer" and "prefer" in headers:
+                headers["prefer"] += f", {_utf8(value)}"
+            headers.setdefault(name.lower(), _utf8(value))
+        self._send(self.server.answer(self.command, _utf8(self.path), headers, body))
 
     def _read_body(self) -> bytes | None:
         """The body; None where the request was answered and the connection is to be closed."""
@@ -137,3 +138,8 @@ class _Connection(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """No log of requests: they would carry data."""
+
+
+def _utf8(text: str) -> str:
+    """What the standard library reads as Latin-1."""
+    return text if text.isascii() else text.encode("latin-1", "replace").decode("utf-8", "replace")

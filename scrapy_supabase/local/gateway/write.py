@@ -87,8 +87,7 @@ def _bulk(
 ) -> BulkInsert:
     names = request.payload.keys
     types = _types(table, names)
-    if request.query.cut is not None:
-        raise request.query.cut
+    request.query.check_columns()
     return BulkInsert(
         table.schema,
         table.name,
