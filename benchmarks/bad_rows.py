@@ -1,11 +1,20 @@
 """One row in a hundred is not acceptable: what is stored, and how fast. 20,000 rows, two hundred of them bad.
 
 A chunk is one transaction: who does not search for the bad row loses the ninety-nine good ones with it.
+
+Then a crawl that yields 10,000 items without a download, a hundred of them bad at random, against the same crawl with
+good ones only: how much longer it takes, with the server near and 50 ms away.
 """
 
 from __future__ import annotations
 
+import statistics
 from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from psycopg.conninfo import make_conninfo
 
 from benchmarks.common import (
     TABLE,
@@ -15,11 +24,14 @@ from benchmarks.common import (
     interleaved,
     machine,
     markdown,
+    ratios,
     server,
     shown,
     work_folder,
     write,
 )
+from benchmarks.crawl import ITEMS, crawl, pipeline
+from benchmarks.delay import far_away
 from benchmarks.rate import NAMES
 
 CONTESTANTS = ("before", "after", "ours_rest", "ours_database")
@@ -34,18 +46,65 @@ def run(to: Server, name: str, rows: int, stored: dict[str, int]) -> float:
     return rows / seconds
 
 
+def torrent(to: Server, settings: dict[str, Any], items: int, bad: int) -> float:
+    """Seconds of a crawl of so many items, `bad` of them not acceptable."""
+    to.run(ITEMS)
+    found = crawl("torrent", items, "", {**settings, "BENCHMARK_BAD": bad, "LOG_LEVEL": "CRITICAL"})
+    counts = [found["stats"].get(f"supabase/{name}_count") for name in ("uploaded", "failed")]
+    if counts != [items - bad, bad]:
+        raise RuntimeError(f"{counts} of {items} items with {bad} bad ones")
+    return float(found["wall"])
+
+
+def torrents(to: Server, folder: Path, items: int, latency: float, repeat: int) -> list[list[str]]:
+    """How much longer bad rows make a crawl: a line for each way to the server."""
+    rest, database = urlsplit(to.url), urlsplit(to.db_url)
+    with (
+        far_away(rest.hostname or "", rest.port or 80, latency) as rest_port,
+        far_away(database.hostname or "", database.port or 5432, latency) as database_port,
+    ):
+        ours = pipeline(to, folder)
+        far = f"{1000 * latency:.0f} ms away"
+        ways = {
+            "REST": ours,
+            f"REST, {far}": {**ours, "SUPABASE_URL": f"http://127.0.0.1:{rest_port}"},
+            "database": {**ours, "SUPABASE_DB_URL": to.db_url},
+            f"database, {far}": {
+                **ours,
+                "SUPABASE_DB_URL": make_conninfo(to.db_url, host="127.0.0.1", port=database_port),
+            },
+        }
+        runs = {
+            f"{way}/{bad}": partial(torrent, to, settings, items, bad)
+            for way, settings in ways.items()
+            for bad in (0, items // 100)
+        }
+        found = interleaved(runs, repeat)
+    rows = []
+    for way in ways:
+        good, bad = f"{way}/0", f"{way}/{items // 100}"
+        ratio = statistics.median(ratios(found, bad, good))
+        rows.append([way, shown(found[good], ".2f"), shown(found[bad], ".2f"), f"{ratio:.2f}"])
+    return rows
+
+
 def main() -> None:
     """Measure, print, and write where asked to."""
     parser = arguments(__doc__)
     parser.add_argument("--rows", type=int, default=20_000, help="default: 20000")
+    parser.add_argument("--items", type=int, default=10_000, help="of the crawl (default: 10000)")
+    parser.add_argument("--latency", type=float, default=0.05, help="seconds to the far server (default: 0.05)")
     options = parser.parse_args()
     stored: dict[str, int] = {}
     with work_folder() as folder, server(folder) as to:
         runs = {name: partial(run, to, name, options.rows, stored) for name in CONTESTANTS}
         found = interleaved(runs, options.repeat)
+        crawls = torrents(to, folder, options.items, options.latency, options.repeat)
     good = options.rows - options.rows // 100
     rows = [[NAMES[name], shown(rates), f"{stored[name]:,} of {good:,} good ones"] for name, rates in found.items()]
     table = markdown(["contestant", "rows read a second: median (range)", "stored"], rows)
+    head = ["crawl", "seconds, good rows only: median (range)", "1 % bad", "ratio"]
+    table += "\n\n" + markdown(head, crawls)
     print(table)
     if options.write:
         text = f"{__doc__}\n{options.repeat} repetitions; {machine()}.\n\n{table}"

@@ -52,7 +52,7 @@ truncate items; grant all on items to service_role;
 # Importing it would bring the crawl more than it needs.
 ITEM = "from typing import Any\n" + inspect.getsource(item)
 CRAWL = """
-import json, resource, sys, time
+import json, random, resource, sys, time
 import scrapy
 from scrapy.crawler import CrawlerProcess
 
@@ -68,8 +68,9 @@ class Torrent(scrapy.Spider):
     name = "torrent"
 
     async def start(self):
+        bad = set(random.Random(1).sample(range(job["count"]), job["settings"].get("BENCHMARK_BAD", 0)))
         for number in range(job["count"]):
-            yield item(number)
+            yield {**item(number), "price": "on request"} if number in bad else item(number)
 
 
 class Pages(scrapy.Spider):
