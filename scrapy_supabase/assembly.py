@@ -125,6 +125,7 @@ def assemble(
         mode=schema.mode,
         references=schema.references,
         open_file=spool.open,
+        mixes=schema.may_mix,
         last=len(recovered),
     )
 

@@ -58,19 +58,23 @@ class Sender:
         write: Write,
         first: Callable[[], object] | None = None,
         *,
+        returning: tuple[str, ...] | None = None,
         once: bool = False,
-    ) -> None:
+    ) -> bytes:
         """Send `write`, which carries `rows`. Raises `ServerError`.
 
-        `first` is what ends a request that is on its way already; `once` forbids a second try.
+        `first` is what ends a request that is on its way already; `once` forbids a second try. With `returning`, only
+        rows whose key is not there are inserted, and these columns of them are returned (`Backend.insert_new`).
         """
 
-        def attempt() -> None:
+        def attempt() -> bytes:
             nonlocal first
             begun, first = first, None
             work.effort.requests += 1
             work.effort.request_bytes += len(write.body)
             try:
+                if returning is not None:
+                    return self.backend.insert_new(write, returning)
                 if begun is None:
                     self.backend.write(write)
                 else:
@@ -80,6 +84,7 @@ class Sender:
                 if isinstance(error, TransientError) and error.splittable and len(rows) > 1:
                     error.tries = 1  # the same again would take as long again
                 raise
+            return b""
 
         def before_sleep(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
@@ -89,12 +94,10 @@ class Sender:
         policy = Retrying(1 if once else self._attempts, self.delay, self.patience, before_sleep)
         while True:
             try:
-                policy(attempt)
+                return policy(attempt)
             except ServerError as error:
                 if not error.stale_schema or not self._wait_for_schema(work, error):
                     raise
-            else:
-                return
 
     def refusal_without_rows(self, work: Work[Any], write: Write) -> ServerError | None:
         """Send `write` without its rows, once: None where it passes, so that the rows are at fault.

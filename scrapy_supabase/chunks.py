@@ -8,10 +8,12 @@ from operator import itemgetter
 from typing import Any, Protocol
 
 from scrapy_supabase.keys import ANY, Key, Unsure, may_meet, near_of
-from scrapy_supabase.models import Chunk, Mode, Row
+from scrapy_supabase.models import MIXED, Chunk, Mode, Row
 
 # Items whose optional fields come and go make many column sets; each open chunk holds a file open.
 _MOST_OPEN = 64
+# Column sets of a table that have chunks of their own; rows with others share one.
+_MOST_SHAPES = 8
 
 
 _Place = tuple[str, tuple[str, ...]]  # table and columns
@@ -89,6 +91,9 @@ class Chunker:
     make it due. `mode(table)` is the mode in force, `references(table)` are the tables whose rows must be sent first,
     `open_file(row)` opens the spool's file for a chunk that starts with `row`. Chunks are numbered as they are sealed,
     from the one after `last`: of two that share a key, the one with the lower number has the older rows.
+
+    After eight column sets of a table, rows that have others share one chunk if `mixes(table)`: else items with a dozen
+    optional fields would be nearly a request each.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class Chunker:
         mode: Callable[[str], Mode],
         references: Callable[[str], frozenset[str]],
         open_file: Callable[[Row], ChunkFile],
+        mixes: Callable[[str], bool] = lambda _: False,
         last: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -110,6 +116,8 @@ class Chunker:
         self._references = references
         self._open_file = open_file
         self._clock = clock
+        self._mixes = mixes
+        self._shapes: dict[str, set[tuple[str, ...]]] = {}
         self._open: dict[_Place, OpenChunk] = {}
         self._last_number = last
 
@@ -142,7 +150,7 @@ class Chunker:
 
     def add(self, row: Row) -> Sequence[Chunk]:
         """Take a row in; return the chunks that are sealed by it, in the order they must be sent."""
-        place = (row.table, row.columns)
+        place = self._place_of(row)
         sealed = self._seal_what_was_filled()
         if len(self._open) > (place in self._open):
             if (only := self._only) is not None:
@@ -151,16 +159,17 @@ class Chunker:
             for other in [p for p, o in self._open.items() if p[0] == row.table and p != place and o.may_hold(row.key)]:
                 sealed.extend(self._seal(other))
         chunk = self._open.get(place)
-        if chunk is not None and not self._has_bytes_for(chunk, row):
+        if chunk is not None and not (self._has_bytes_for(chunk, row) and _may_share(chunk, row)):
             sealed.extend(self._seal(place))
             chunk = None
         if chunk is None:
             if len(self._open) >= _MOST_OPEN:
                 sealed.extend(self._seal(next(iter(self._open))))
-            file, mode = self._open_file(row), self._mode(row.table)
+            first = row if place[1] is not MIXED else Row(row.table, MIXED, None, b"")
+            file, mode = self._open_file(first), self._mode(row.table)
             chunk = self._open[place] = OpenChunk(*place, file, self._clock(), mode, self._max_bytes)
         chunk.add(row)
-        if len(self._open) > 1:
+        if len(self._open) > 1 or chunk.columns is MIXED:
             chunk.sort_out()
         sealed.extend(self._seal_if_full(chunk))
         return sealed
@@ -176,6 +185,15 @@ class Chunker:
     def seal_all(self) -> list[Chunk]:
         """Seal and return all open chunks."""
         return self._seal_those(self._open)
+
+    def _place_of(self, row: Row) -> _Place:
+        shapes = self._shapes.setdefault(row.table, set())
+        if row.columns not in shapes:
+            if len(shapes) < _MOST_SHAPES:
+                shapes.add(row.columns)
+            elif self._mixes(row.table) and (type(row.key) is str or self._mode(row.table) is Mode.INSERT):
+                return (row.table, MIXED)
+        return (row.table, row.columns)
 
     def _has_bytes_for(self, chunk: OpenChunk, row: Row) -> bool:
         most = self._max_bytes - len(row.data) - 1
@@ -211,10 +229,19 @@ class Chunker:
         chunk.file.close()
         self._last_number += 1
         number, rows, file, superseded = self._last_number, chunk.rows, chunk.file.name, chunk.superseded
+        mixed = chunk.columns is MIXED
         if set(map(type, rows)) != {str}:
-            return [*first, Chunk(number, in_key_order(rows.values()), file, superseded)]
+            return [*first, Chunk(number, in_key_order(rows.values()), file, superseded, mixed=mixed)]
         ordered = tuple([rows[key] for key in sorted(rows)])
-        return [*first, Chunk(number, ordered, file, superseded, keys=frozenset(rows))]
+        return [*first, Chunk(number, ordered, file, superseded, mixed=mixed, keys=frozenset(rows))]
+
+
+def _may_share(chunk: OpenChunk, row: Row) -> bool:
+    """Whether a row may follow those of a chunk: not where an older one of its key has other columns."""
+    if chunk.columns is not MIXED or chunk.mode is Mode.INSERT:
+        return True
+    older = chunk.rows.get(row.key)
+    return older is None or older.columns == row.columns
 
 
 def in_key_order(rows: Iterable[Row]) -> tuple[Row, ...]:

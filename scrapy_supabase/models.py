@@ -58,12 +58,16 @@ class Origin(msgspec.Struct, frozen=True):
     on_conflict: tuple[str, ...]
 
 
+MIXED: tuple[str, ...] = ()
+"""What stands for the columns of a chunk whose rows differ in them."""
+
 _OF_THE_ROWS: frozenset[str] = frozenset({""})  # told from others by its identity
 
 
 class Chunk(msgspec.Struct, frozen=True, eq=False):
     """Rows of one table and one column set that travel in one request, sorted by key, each key once.
 
+    The rows of a `mixed` one differ in their columns. They have keys that the database compares as texts are compared.
     Rows whose keys may be equal are in the order in which they came; `keys` is what rows with equal keys share.
     The lower `number` is the older chunk; `file` names its file in the spool. Where rows of the chunk were deferred, it
     comes a second time with those rows only: its `last_try`. `tries` says how often it was given up for a while;
@@ -77,6 +81,7 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
     last_try: bool = False
     tries: int = 0
     origin: Origin | None = None
+    mixed: bool = False
     keys: frozenset[str] = _OF_THE_ROWS
 
     def __post_init__(self) -> None:
@@ -87,7 +92,7 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
     def again(self, rows: tuple[Row, ...], *, last_try: bool = False, tries: int | None = None) -> Chunk:
         """Some of its rows, to be tried once more."""
         tries = self.tries if tries is None else tries
-        return Chunk(self.number, rows, self.file, last_try=last_try, tries=tries, origin=self.origin)
+        return Chunk(self.number, rows, self.file, last_try=last_try, tries=tries, origin=self.origin, mixed=self.mixed)
 
     @property
     def is_ordered(self) -> bool:

@@ -128,6 +128,11 @@ class Schema:
             return False
         return self.makes_key(table) or not (self.key(table) or self._known.get(table))
 
+    def may_mix(self, table: str) -> bool:
+        """Whether rows with other columns may share a request. That is read as jsonb, which rewrites `json` values."""
+        info = self._known.get(table)
+        return info is not None and not any(kind.removesuffix("[]") == "json" for kind in info.columns.values())
+
     def learn_reference(self, table: str, parent: str) -> None:
         """Remember that rows of `table` refer to rows of `parent` (a foreign key), which must be stored first."""
         with self._lock:

@@ -31,6 +31,7 @@ from scrapy_supabase.recovery import RunFolder, chunk_files, dead_runs, note_run
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.spool_file import (
     FORMAT,
+    FORMAT_MIXED,
     REJECTED,
     AppendFile,
     Header,
@@ -171,9 +172,10 @@ class DiskSpool:
         header = self._headers.get((table, columns, key))
         if header is None:
             spec = self._schema.specs[table]
+            form = FORMAT if columns else FORMAT_MIXED
             told = {"mode": spec.mode, "on_conflict": spec.on_conflict, "key": key}
             made = msgspec.convert(
-                {"format": FORMAT, "table": table, "columns": columns, "opened": "", **told, **self._facts}, Header
+                {"format": form, "table": table, "columns": columns, "opened": "", **told, **self._facts}, Header
             )
             header = self._headers[table, columns, key] = msgspec.json.encode(made).split(b'"opened":"', 1)
         return b'"opened":"'.join((header[0], now().encode() + header[1]))
@@ -295,7 +297,8 @@ class DiskSpool:
                 self._rewrite(stored.file, tuple(rows))
         kept = one_version_each(rows, header.mode)
         origin = origin if stored.recovered else None
-        chunk = Chunk(stored.number, kept, stored.file, tries=stored.tries, origin=origin)
+        mixed = header.format == FORMAT_MIXED
+        chunk = Chunk(stored.number, kept, stored.file, tries=stored.tries, origin=origin, mixed=mixed)
         return Loaded(chunk, torn, tuple(damaged))
 
     def count(self, stored: Stored) -> int:

@@ -26,6 +26,7 @@ from scrapy_supabase.values import text_of_json
 from scrapy_supabase.wording import reason, sentence
 
 FORMAT = 1
+FORMAT_MIXED = 2  # rows differ in their columns: those of a row are its keys
 REJECTED = "rejected.jsonl"
 
 
@@ -271,16 +272,18 @@ def count_rows(path: Path) -> int:
 
 def row_of(header: Header, data: bytes, form: KeyForm) -> Row:
     """The row of a line. Raises `ValueError` where it is no JSON object."""
-    return Row(header.table, header.columns, key_of_json(data, form), data)
-
-
-def key_of_json(data: bytes, form: KeyForm) -> Key | None:
-    """A row's key, the same that `rows.py` makes of the item. Raises `ValueError` for no JSON object."""
     try:
         values = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-        return form.of_texts([text_of_json(values.get(column, _NULL)) for column in form.columns])
+        key = key_of_json(values, form)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from error
+    columns = header.columns if header.format == FORMAT else tuple(sorted(values))
+    return Row(header.table, columns, key, data)
+
+
+def key_of_json(values: Mapping[str, msgspec.Raw], form: KeyForm) -> Key | None:
+    """The key of a row of these values, the same that `rows.py` makes of the item."""
+    return form.of_texts([text_of_json(values.get(column, _NULL)) for column in form.columns])
 
 
 def reject_line(rejection: Rejection, facts: Mapping[str, str], header: Mapping[str, Any]) -> bytes:
@@ -316,9 +319,10 @@ def _header(path: Path, line: bytes) -> Header | None:
         header = msgspec.json.decode(line, type=Header)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnreadableError(f"{path} is no file of a spool, or is damaged: {sentence(error)}") from error
-    if header.format != FORMAT:
+    if header.format not in (FORMAT, FORMAT_MIXED):
         raise UnreadableError(
-            f"{path} has format {header.format}, and this version of scrapy-supabase reads {FORMAT}: it is another's."
+            f"{path} has format {header.format}, and this version of scrapy-supabase reads {FORMAT} and "
+            f"{FORMAT_MIXED}: it is another's."
         )
     return header
 

@@ -74,6 +74,12 @@ def rows_from_json(insert: BulkInsert, parameter: str) -> str:
     return f"SELECT {listed} FROM {function}({source}) AS pgrst_body({typed})"
 
 
+def returning_json(statement: str, columns: Sequence[str]) -> str:
+    """`statement`, with these columns of each row it writes as one JSON array."""
+    listed = ", ".join(map(quote, columns)) or "1"
+    return f"WITH written AS ({statement} RETURNING {listed}) SELECT coalesce(json_agg(written), '[]') FROM written"
+
+
 def quote(name: str) -> str:
     """Quote an identifier: PostgreSQL has no other character to escape."""
     return '"' + name.replace('"', '""') + '"'

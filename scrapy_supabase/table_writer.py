@@ -6,6 +6,7 @@ What is learnt of a table is kept in the `Schema`, so that it costs a request on
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ from scrapy_supabase.remedies import (
     unknown_columns,
 )
 from scrapy_supabase.schema import Schema
+from scrapy_supabase.spool_file import key_of_json
 from scrapy_supabase.work import Work, collected
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ UPSERTS_REFUSED = (
 )
 
 
+_LONGEST_COLUMNS = 5000  # characters of the list of columns
+_REWRITTEN = re.compile(rb"[:,\[](?:-?\d+(?:\.\d+)?[eE]|-0(?:\.0*)?[,}\]])")
 # The first is about the request's line; a deferrable constraint (55000) is found with the first row only.
 _OF_THE_TABLE = ("PGRST204", "55000")
 
@@ -96,6 +100,56 @@ class TableWriter:
                 self._learn(work, rows, write, error)
             else:
                 return
+
+    def store_new(self, work: Work[Any], rows: tuple[Row, ...], *, once: bool = False) -> tuple[Row, ...]:
+        """Store those of `rows` that are not in the table yet, in one request; return the others.
+
+        The rows may differ in their columns: what a new row lacks gets its default, as if it had been sent alone. All
+        are returned where that cannot be told, or would change values. Raises what is about the rows.
+        """
+        table = work.chunk.table
+        while True:
+            write = self._write_of_all(table, rows)
+            if write is None:
+                return rows
+            updates = write.mode is Mode.UPSERT
+            try:
+                found = self._sender.send(
+                    work, rows, write, returning=self._schema.key(table) if updates else (), once=once
+                )
+            except (SchemaDriftError, UpsertRefusedError) as error:
+                self._learn(work, rows, write, error)
+            except ServerError as error:
+                if error.code == "42501":  # to be told which rows are new needs the right to read them
+                    return rows
+                if isinstance(error, FatalError):
+                    self._learn(work, rows, write, error)
+                raise
+            else:
+                return self._not_among(rows, found) if updates else ()
+
+    def _write_of_all(self, table: str, rows: tuple[Row, ...]) -> Write | None:
+        """The request that carries rows of several column sets; None where each set must go alone."""
+        columns: set[str] = set()
+        for shape in {row.columns for row in rows}:
+            can, cannot = self._schema.split(table, shape)
+            if not can or (cannot and self._schema.unknown.policy != "drop"):
+                return None
+            columns.update(can)
+        body = b"[%b]" % b",".join([row.data for row in rows])
+        # As jsonb, 1e5 becomes 100000 and -0.0 becomes 0.0; and such a request cannot do without its list of columns.
+        if sum(len(column) + 9 for column in columns) > _LONGEST_COLUMNS or _REWRITTEN.search(body):
+            return None
+        spec = self._schema.specs[table]
+        return Write(table, tuple(sorted(columns)), body, self._schema.mode(table), spec.on_conflict)
+
+    def _not_among(self, rows: tuple[Row, ...], found: bytes) -> tuple[Row, ...]:
+        """Those of `rows` whose keys are not `found`; all where something else was found, too."""
+        table = rows[0].table
+        form = self._schema.key_form(table, self._schema.key(table), Mode.UPSERT)
+        keys = {key_of_json(one, form) for one in msgspec.json.decode(found, type=list[dict[str, msgspec.Raw]])}
+        rest = tuple(row for row in rows if row.key not in keys)
+        return rest if len(rows) - len(rest) == len(keys) else rows
 
     def _learn(self, work: Work[Any], rows: tuple[Row, ...], write: Write, error: ServerError) -> None:
         """Learn what must be sent otherwise. Raise `BadRowsError` where the rows are at fault, and else `FatalError`.

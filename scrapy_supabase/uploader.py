@@ -9,6 +9,8 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -36,6 +38,7 @@ from scrapy_supabase.work import Piece, Work, words_of
 
 logger = logging.getLogger(__name__)
 
+_columns_of = attrgetter("columns")
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
 _MOST_SUSPECTS = 4  # rows that are tried alone for one refusal; more are halved like any others
 _MOST_FALSE_SUSPECTS = 2  # in one chunk, before the server's words are not listened to any more
@@ -106,7 +109,7 @@ class Uploader:
 
     def begin(self, chunk: Chunk) -> BegunUpload | None:
         """Send the request for `chunk` as far as that needs no waiting; None where it does, or is no plain case."""
-        if self._limits.most(chunk.rows) < len(chunk.rows):
+        if chunk.mixed or self._limits.most(chunk.rows) < len(chunk.rows):
             return None
         started = self._clock()
         try:
@@ -160,6 +163,9 @@ class Uploader:
             work.pieces.append(msgspec.structs.replace(piece, rows=rows[most:]))
             rows = rows[:most]
             piece = msgspec.structs.replace(piece, rows=rows)
+        if work.chunk.mixed and any(row.columns != rows[0].columns for row in rows):
+            self._try_mixed(work, piece)
+            return
         try:
             begun, work.begun = work.begun, None
             sent = (begun.write, begun.request.finish) if begun else None
@@ -169,13 +175,33 @@ class Uploader:
             for row in rows:
                 work.refuse(row, refused.error)
         except ServerError as error:
-            react = next(react for kind, react in self._reactions if isinstance(error, kind))
-            react(work, piece, error)
+            self._react(work, piece, error)
         else:
             work.uploaded += len(rows)
             self._limits.stored(rows)
             work.false_suspects += piece.blamed is not None
             self._stored.add(work.chunk.table)
+
+    def _try_mixed(self, work: Work[BegunUpload], piece: Piece) -> None:
+        """Store the rows that are new in one request; the others then go by their columns."""
+        rows = piece.rows
+        try:
+            rest = self._writer.store_new(work, rows, once=piece.isolating)
+        except ServerError as error:
+            self._react(work, piece, error)
+            return
+        if len(rest) < len(rows):
+            work.uploaded += len(rows) - len(rest)
+            self._limits.stored(rows)
+            self._stored.add(work.chunk.table)
+        if not work.chunk.is_ordered:
+            rest = tuple(sorted(rest, key=_columns_of))
+        shapes = [tuple(shape) for _, shape in groupby(rest, _columns_of)]
+        work.pieces.extend(Piece(shape, isolating=piece.isolating) for shape in reversed(shapes))
+
+    def _react(self, work: Work[BegunUpload], piece: Piece, error: ServerError) -> None:
+        react = next(react for kind, react in self._reactions if isinstance(error, kind))
+        react(work, piece, error)
 
     # What a refusal means for a piece
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -95,6 +95,13 @@ class Backend(Protocol):
 
     def write(self, write: Write) -> None:
         """Store the rows, all or none. Raises `ServerError`, classified by `answers.classify`."""
+
+    def insert_new(self, write: Write, returning: Sequence[str]) -> bytes:
+        """Insert the rows whose key is not there, in insert mode all. Rows may differ in the fields they have.
+
+        A field that a row lacks gets its column's default. Returns the columns `returning` of the rows that were
+        inserted, as a JSON array of objects. Raises `ServerError`.
+        """
 
     def describe(self) -> Mapping[str, TableInfo] | None:
         """Return what is known of every table this key may see, or None where the server does not tell."""

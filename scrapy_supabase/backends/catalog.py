@@ -14,6 +14,7 @@ class CatalogTable(msgspec.Struct):
     types: dict[str, str]  # what JSON is cast to: numeric(10,2)
     formats: dict[str, str]  # as the REST API tells it: numeric
     key_types: dict[str, str]  # of a domain, its base type; "enum"; empty where equal values are not known
+    defaults: dict[str, str]  # SQL expressions
     primary_key: list[str]
     required: list[str]
     partial_indexes: dict[str, tuple[str, ...]]
@@ -64,6 +65,11 @@ SELECT coalesce(json_object_agg(c.relname, json_build_object(
     FROM pg_attribute a LEFT JOIN bases b ON b.domain_id = a.atttypid
     JOIN pg_type t ON t.oid = coalesce(b.type_id, a.atttypid)
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
+  'defaults', coalesce((SELECT json_object_agg(a.attname, coalesce(pg_get_expr(d.adbin, d.adrelid),
+      format('nextval(%L)', pg_get_serial_sequence(a.attrelid::regclass::text, a.attname))))
+    FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+      AND (a.atthasdef OR a.attidentity <> '')), '{}'),
   'primary_key', CASE WHEN c.relkind IN ('v', 'm')
   THEN coalesce((SELECT names FROM view_keys k WHERE k.view_id = c.oid), '[]')
   ELSE coalesce((SELECT json_agg(a.attname ORDER BY k.place) FROM pg_constraint p

@@ -30,7 +30,7 @@ from scrapy_supabase.backends.idle import IdleConnections, silence
 from scrapy_supabase.bounded_cache import BoundedCache
 from scrapy_supabase.errors import ServerError, TransientError
 from scrapy_supabase.models import Mode
-from scrapy_supabase.sql import BulkInsert, array_literal, quote
+from scrapy_supabase.sql import BulkInsert, array_literal, quote, returning_json
 
 _DEFAULTS: dict[str, Any] = {
     "connect_timeout": 15,
@@ -106,6 +106,15 @@ class PostgresBackend:
             link = self._idle.take() or self._connect()
         self._send(link, sql, [write.body], table=write.table).finish()
 
+    def insert_new(self, write: Write, returning: Sequence[str]) -> bytes:
+        """Insert the rows whose key is not there; see `base.Backend`."""
+        table = self._table(write)
+        defaults = {column: table.defaults[column] for column in write.columns if column in table.defaults}
+        sql = returning_json(self._insert(write, table, merge=False, defaults=defaults or None), returning)
+        sent = self._send(self._idle.take() or self._connect(), sql.encode(), [write.body], table=write.table)
+        sent.finish()
+        return sent.value or b"[]"
+
     def describe(self) -> Mapping[str, TableInfo]:
         """Read the catalog."""
         tables = self._read_catalog()
@@ -175,6 +184,23 @@ class PostgresBackend:
         return tables
 
     def _statement(self, write: Write) -> bytes:
+        return self._insert(write, self._table(write)).encode()
+
+    def _insert(
+        self, write: Write, table: CatalogTable, *, merge: bool = True, defaults: Mapping[str, str] | None = None
+    ) -> str:
+        insert = BulkInsert(
+            self._schema,
+            write.table,
+            {column: table.types[column] for column in write.columns},
+            on_conflict=() if write.mode is Mode.INSERT else write.on_conflict or table.primary_key,
+            merge=merge and write.mode is Mode.UPSERT,
+            defaults=defaults,
+        )
+        return insert.sql()
+
+    def _table(self, write: Write) -> CatalogTable:
+        """What the catalog tells of the table of `write`. Raises `ServerError` where it or a column is missing."""
         table = self._tables.get(write.table) if self._tables else None
         table = table or self._read_catalog().get(write.table)
         if table is None:
@@ -184,14 +210,7 @@ class PostgresBackend:
         for column in write.columns:
             if column not in table.types:
                 raise classify_sql("42703", f"column {quote(column)} of relation {quote(write.table)} does not exist")
-        insert = BulkInsert(
-            self._schema,
-            write.table,
-            {column: table.types[column] for column in write.columns},
-            on_conflict=() if write.mode is Mode.INSERT else write.on_conflict or table.primary_key,
-            merge=write.mode is Mode.UPSERT,
-        )
-        return insert.sql().encode()
+        return table
 
     def _judge(self, table: str, result: pq.abc.PGresult) -> ServerError:
         """What an answer to a statement for `table` means."""

@@ -9,7 +9,7 @@ the script API do.)
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -93,6 +93,17 @@ class PostgrestBackend:
                 self._judge(write.table, self._http.request(self._head(part), part.body))
             return
         self._judge(write.table, self._http.request(head, self._body(write)))
+
+    def insert_new(self, write: Write, returning: Sequence[str]) -> bytes:
+        """Insert the rows whose key is not there; see `base.Backend`. The server reads them as jsonb."""
+        prefer = f"return={'representation' if returning else 'minimal'},missing=default"
+        if write.mode is not Mode.INSERT:
+            prefer += ",resolution=ignore-duplicates"
+        headers = {**self._write_headers[write.mode], "Prefer": prefer}
+        target = self._target(write) + (f"&select={_quoted(tuple(returning))}" if returning else "")
+        answer = self._http.request(self._http.head("POST", target, headers), write.body)
+        self._judge(write.table, answer)
+        return answer.body
 
     def _judge(self, table: str, answer: Answer) -> None:
         if answer.status not in _STORED:
