@@ -1,7 +1,8 @@
 """Key types: which texts a column's type holds to be equal.
 
 Each function returns one text for all spellings of a value, or None for a spelling that it does not know: only the
-database can tell what such a value equals. PostgreSQL docs: 8.1 numbers, 8.3 characters, 8.4 bytea, 8.5 dates and
+database can tell what such a value equals. What is no value of the type at all is returned as it is: the database
+refuses the row, and others need not wait for it. PostgreSQL docs: 8.1 numbers, 8.3 characters, 8.4 bytea, 8.5 dates and
 times, 8.6 booleans, 8.9 network addresses, 8.12 uuid, F.9 citext.
 """
 
@@ -54,12 +55,23 @@ def _citext(text: str) -> str | None:
     return text.lower() if text.isascii() else None
 
 
+# A character that is in no number, also not in 0x1F and 1_000 of PostgreSQL 16.
+_NOT_IN_NUMBERS = re.compile(r"[^0-9a-fxobp_.+\- \t\n\v\f\r]", re.IGNORECASE)
+_NAMED = frozenset({"nan", "inf", "infinity"})
+
+
+def _if_no_number(text: str) -> str | None:
+    bare = text.strip(" \t\n\v\f\r")
+    is_none = not bare or (_NOT_IN_NUMBERS.search(bare) and bare.lower().lstrip("+-") not in _NAMED)
+    return text if is_none else None
+
+
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]{1,400})[ \t\n\v\f\r]*")
 
 
 def _integer(text: str) -> str | None:
     found = _INTEGER.fullmatch(text)
-    return str(int(found[1])) if found else None
+    return str(int(found[1])) if found else _if_no_number(text)
 
 
 _NUMBER = re.compile(
@@ -70,14 +82,15 @@ _NUMBER = re.compile(
 def _numeric(text: str) -> str | None:
     # What becomes of a fraction depends on the column's scale, which the REST API does not tell.
     found = _NUMBER.fullmatch(text)
-    number = Decimal(found[1]) if found else None
-    return str(int(number)) if number is not None and number == int(number) else None
+    if not found:
+        return _if_no_number(text)
+    number = Decimal(found[1])
+    return str(int(number)) if number == int(number) else None
 
 
 def _float8(text: str) -> str | None:
     found = _NUMBER.fullmatch(text)
-    number = float(found[1]) if found else None
-    return None if number is None or number - number else repr(number + 0.0)  # -0.0 equals 0.0
+    return repr(float(found[1]) + 0.0) if found else _if_no_number(text)  # -0.0 equals 0.0
 
 
 _BOOLEANS = {
@@ -90,14 +103,14 @@ _BOOLEANS = {
 
 
 def _boolean(text: str) -> str | None:
-    return _BOOLEANS.get(text.strip(" \t\n\v\f\r").lower())
+    return _BOOLEANS.get(text.strip(" \t\n\v\f\r").lower(), text)
 
 
 _UUID = re.compile(r"(\{)?[0-9a-f]{4}(?:-?[0-9a-f]{4}){7}(?(1)\})", re.IGNORECASE)
 
 
 def _uuid(text: str) -> str | None:
-    return text.strip("{}").replace("-", "").lower() if _UUID.fullmatch(text) else None
+    return text.strip("{}").replace("-", "").lower() if _UUID.fullmatch(text) else text
 
 
 _BYTEA = re.compile(r"\\x(?:[0-9a-f]{2})*", re.IGNORECASE)

@@ -185,6 +185,19 @@ def test_keys_are_compared_as_the_database_compares_them(tables: Sql, project: P
     backend.close()
 
 
+@pytest.mark.parametrize("kind", ["integer", "numeric", "double precision", "boolean", "uuid"])
+def test_what_is_no_value_of_the_type_holds_nothing_up(sql: Sql, kind: str) -> None:
+    """The database refuses such a row, so that it need not be compared with others."""
+    form = KeyForm(("k",), {"k": kind})
+    for value in ("seven", "", " ", "N/A", "12 EUR", "1,5", "nano", "-", "None"):
+        try:
+            sql(f"select k from json_to_record(%s) as r(k {kind})", as_sent(value))
+        except psycopg.DataError:
+            assert type(form.of({"k": value})) is str or value == "-"
+        else:
+            pytest.fail(f"{value!r} is a value of {kind}")
+
+
 @pytest.mark.parametrize("known", ["generated", "primary key not told"])
 def test_tables_of_which_the_key_is_not_known_go_one_chunk_after_the_other(
     sql: Sql, project: Project, known: str
