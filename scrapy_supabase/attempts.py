@@ -116,13 +116,13 @@ class Sender:
         """Count a request that is sent again, and rows that may be stored twice by that."""
         work.effort.retries += 1
         if state is not None:
-            logger.warning(
+            logger.debug(
                 "%s: try %d of %d failed: %s Next try in %.1f s.",
                 *(work.chunk, state.attempt_number, min(self._attempts, error.tries or self._attempts)),
                 *(error, state.upcoming_sleep),
             )
         else:
-            logger.warning(
+            logger.debug(
                 "%s: too much for the server: %s Its halves are sent one after the other.", work.chunk, error
             )
         table = work.chunk.table
@@ -149,7 +149,7 @@ class Sender:
         until = self._schema_waits.get(place)
         if until is None or now > until + _SCHEMA_WAIT_AGAIN:
             until = self._schema_waits[place] = now + 2 * self.delay
-            logger.warning(
+            logger.info(
                 "%s: the server may not know the table as it is now: %s Next try in %.1f s.",
                 *(work.chunk, error.answer, 2 * self.delay),
             )

@@ -114,6 +114,7 @@ class Delivery:
         self._backlog_bytes = sum(stored.size for stored in self._backlog if isinstance(stored, Stored))
         self._most_bytes = most_bytes
         self._said_full = False
+        self._said_left = False  # in this outage, or since the last one
         self._held: set[int] = set()  # chunks that wait in memory though nothing was tried: the crawl is too fast
         self._left_keys: dict[str, set[str]] = {}  # table → keys of rows that stay for the next run
         self._threads = Threads()
@@ -405,9 +406,13 @@ class Delivery:
             if outcome.gone is None or self._halted or tries >= _MOST_TRIES:
                 logged = self._leave(rest)
                 if outcome.fatal is None and not self._halted:
-                    logger.error(
-                        "%s: not uploaded, and not tried again in this run. Its rows %s.",
+                    is_said = outcome.gone is not None and self._said_left and not logged
+                    self._said_left |= outcome.gone is not None
+                    logger.log(
+                        logging.DEBUG if is_said else logging.ERROR,
+                        "%s: not uploaded, and not tried again in this run%s Its rows %s.",
                         rest,
+                        f": {outcome.gone}" if outcome.gone else ".",
                         _where_they_are(len(rest.rows), logged, self._spool.folder),
                     )
             else:
@@ -452,11 +457,11 @@ class Delivery:
             self._circuit.hurry(self._clock())
         folder = self._spool.folder
         logger.warning(
-            "The server is gone: %s %s",
+            "The server is unreachable: %s %s",
             error,
-            f"Rows are kept in {folder} and uploaded when it is back: that is looked for every 2 to 60 s."
+            f"Rows are kept in {folder} and uploaded when it is reachable again: this is checked every 2 to 60 s."
             if folder
-            else "Nothing goes on until it is back: there is no spool to keep rows in (SUPABASE_SPOOL_DIR).",
+            else "All waits until it is reachable again: there is no spool to keep rows in (SUPABASE_SPOOL_DIR).",
         )
         self._put_queue_off()
 
@@ -470,7 +475,7 @@ class Delivery:
             return
         table, error = self._gone
         if self._longest_outage is not None and self._circuit.lasts(now) > self._longest_outage:
-            remedy = f"The server has been gone for more than {self._longest_outage:g} s (SUPABASE_MAX_OUTAGE)."
+            remedy = f"The server has been unreachable for more than {self._longest_outage:g} s (SUPABASE_MAX_OUTAGE)."
             self._fail(fatal(error, "supabase_unavailable", remedy))
         elif not self._probing and self._circuit.due(now):
             self._probing = True
@@ -483,11 +488,14 @@ class Delivery:
             return
         if error is not None:
             self._circuit.still_gone(now, error.retry_after)
-            logger.debug("The server is still gone: %s", error)
+            logger.debug("The server is still unreachable: %s", error)
         else:
             seconds = self._circuit.close(now)
+            self._said_left = False
             waiting = counted(len(self._backlog), "chunk")
-            logger.info("The server is back after %.0f s. Kept on disk and uploaded now: %s.", seconds, waiting)
+            logger.warning(
+                "The server is reachable again after %.0f s. Kept meanwhile and uploaded now: %s.", seconds, waiting
+            )
             self._observer.was_gone(seconds)
 
     # The threads
@@ -551,7 +559,7 @@ class Delivery:
         except TransientError as error:
             gone = error
         except Exception:  # then an upload will show it again
-            logger.exception("Whether the server is back could not be found out, by a %s", _FAULT)
+            logger.exception("Whether the server is reachable again could not be checked, by a %s", _FAULT)
         self._done.append(partial(self._looked, gone))
         self._wake()
 

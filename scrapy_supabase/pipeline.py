@@ -179,10 +179,10 @@ class SupabasePipeline:
         self._patience.limit(self._config.close_timeout)
         done = self._delivery.finish()
         if self._delivery.is_cut_off:
-            logger.warning(
-                "The server is gone: waiting for it for up to %g s (SUPABASE_CLOSE_TIMEOUT).%s",
+            logger.info(
+                "The server is unreachable: waiting up to %g s for it (SUPABASE_CLOSE_TIMEOUT).%s",
                 self._config.close_timeout,
-                " Then what is not uploaded is left to the next run." if self._spool.folder else "",
+                " What is not uploaded by then is left to the next run." if self._spool.folder else "",
             )
         if not await self._loop.wait(done, self._config.close_timeout):
             logger.warning(
@@ -298,7 +298,7 @@ class SupabasePipeline:
                 "%s uploaded (%d rows/min), %s in flight, %d on disk%s, %s rejected",
                 *(counted(uploaded, "row"), 60 * (uploaded - self._uploaded_before) / seconds),
                 *(counted(self._delivery.in_flight, "chunk"), self._delivery.backlog),
-                *(": the server is gone" if self._delivery.is_cut_off else "", totals["failed"]),
+                *(": the server is unreachable" if self._delivery.is_cut_off else "", totals["failed"]),
             )
             self._last_progress, self._uploaded_before = now, uploaded
         self._stats.publish(self._delivery.pace)

@@ -124,7 +124,7 @@ def log_retry(what: str) -> Callable[[RetryCallState], None]:
     """Return a `before_sleep` that says that `what` is tried again."""
 
     def log(state: RetryCallState) -> None:
-        logger.warning(
+        logger.info(
             "%s: try %d failed: %s Next try in %.1f s.",
             what,
             state.attempt_number,

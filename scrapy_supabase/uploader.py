@@ -248,7 +248,7 @@ class Uploader:
             self._sender.patience.sleep(max(self._sender.delay, error.retry_after or 0.0))
             work.split(rows, one_is_bad=False)
         elif (gone := self._gone(work, piece, error)) is not None:
-            logger.warning("%s: not uploaded yet: %s Its rows are kept.", work.chunk, gone)
+            logger.debug("%s: not uploaded yet: %s Its rows are kept.", work.chunk, gone)
             work.gone = gone
             work.give_up(rows)
         elif len(rows) == 1 and work.chunk.tries >= _TRIES_OF_A_ROW:

@@ -7,6 +7,7 @@ further lines indented. What differs from run to run stands in angle brackets.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -102,12 +103,12 @@ def of_log(log: str, *, least: str = "INFO") -> list[str]:
     return found
 
 
-def of_records(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged in this process by the package, WARNING and above."""
+def of_records(caplog: pytest.LogCaptureFixture, *, least: int = logging.WARNING) -> list[str]:
+    """What was logged in this process by the package, from level `least` on."""
     return [
         f"{record.levelname}: {record.getMessage()}"
         for record in caplog.records
-        if record.name.startswith("scrapy_supabase") and record.levelno >= 30
+        if record.name.startswith("scrapy_supabase") and record.levelno >= least
     ]
 
 

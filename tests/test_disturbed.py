@@ -10,6 +10,7 @@ import pytest
 from tests import fault_proxy as faults
 from tests.fault_proxy import Fault, FaultProxy
 from tests.fix_crawl import Crawl, Crawler
+from tests.messages import of_log
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -69,7 +70,18 @@ def test_requests_stay_large(crawl: Crawler, table: Sql, proxy: FaultProxy, size
     done = crawl({"count": 4000, "n": 1}, SUPABASE_URL=proxy.url, BATCH_CHUNK_SIZE=size, LOG_LEVEL="INFO")
     check_rows(done, table, 4000)
     assert done.counts("retry")[0] > 10
+    assert len(of_log(done.log, least="WARNING")) == 2 * done.counts("outage")[0]
     assert rows_a_request(proxy) >= 12  # 60 % of the smaller size
+
+
+@pytest.mark.parametrize("fault", all_kinds(0.1), ids=lambda fault: fault.__qualname__)
+def test_a_single_failure_is_not_worth_a_warning(crawl: Crawler, table: Sql, proxy: FaultProxy, fault: Fault) -> None:
+    """The stats count it, the log has it at DEBUG."""
+    proxy.faults.extend([faults.passes] * 3)
+    proxy.faults.append(fault)
+    done = crawl({"count": 300, "n": 1}, SUPABASE_URL=proxy.url)
+    check_rows(done, table, 300)
+    assert of_log(done.log, least="WARNING") == []
 
 
 @pytest.mark.soak

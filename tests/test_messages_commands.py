@@ -221,7 +221,7 @@ def test_replay(said: Said, command: Command, sql: Sql, proxy: FaultProxy, tmp_p
     said("No server for a replay", command("replay", "--mode", "upsert", **settings))
     proxy.faults.extend([faults.passes])
     messages = command("replay", "--mode", "upsert", **settings, SUPABASE_MAX_OUTAGE=0.1, SUPABASE_CONCURRENT_UPLOADS=1)
-    said("The server is gone for too long", messages)
+    said("The server is unreachable for too long", messages)
     proxy.always = faults.passes
     again = command(*_printed(messages), "--mode", "upsert", **settings)
     said("Rows are replayed", again)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -266,11 +267,12 @@ def test_an_answer(
     proxy: FaultProxy,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The code and the server's words, cut to a line, then what to do; what goes by itself is a warning."""
+    """The code and the server's words, cut to a line, then what to do; what goes by itself is at DEBUG."""
     sql(KEYED)
     made = line(url=proxy.url)
     proxy.always = fault
-    said(how, *[of_outcome(made, made.rows([{"id": 1}, {"id": 2}]))], of_records(caplog))
+    caplog.set_level("DEBUG", "scrapy_supabase.uploader")
+    said(how, *[of_outcome(made, made.rows([{"id": 1}, {"id": 2}]))], of_records(caplog, least=logging.DEBUG))
 
 
 def test_a_lock_on_the_table(said: Said, line: MakeLine, sql: Sql, proxy: FaultProxy) -> None:
@@ -292,9 +294,10 @@ def test_a_wrong_key(said: Said, line: MakeLine, sql: Sql, project: Project) -> 
 
 def test_nobody_there(said: Said, line: MakeLine, caplog: pytest.LogCaptureFixture) -> None:
     """Each try is said, then the settings to look at."""
+    caplog.set_level("INFO", "scrapy_supabase.retry")
     with pytest.raises(FatalError) as raised:
         line(url=NOBODY, attempts=2)
-    said("No server at open", of_records(caplog), f"{raised.value.reason}: {raised.value}")
+    said("No server at open", of_records(caplog, least=logging.INFO), f"{raised.value.reason}: {raised.value}")
 
 
 def test_no_such_host(said: Said, line: MakeLine) -> None:
@@ -330,9 +333,10 @@ def test_a_fault_on_the_way(
     sql(table)
     made = line(url=proxy.url, **options)
     caplog.clear()
+    caplog.set_level("DEBUG", "scrapy_supabase.uploader")
     proxy.faults.extend(given)
     made.upload({"n": 1}, {"n": 2}) if "id" not in table else made.upload({"id": 1}, {"id": 2})
-    said(how, of_records(caplog))
+    said(how, of_records(caplog, least=logging.DEBUG))
 
 
 @pytest.mark.parametrize("line", ["database"], indirect=True)
@@ -368,10 +372,11 @@ def test_over_a_database_connection(
     sql("begin; lock table t in access exclusive mode")
     try:
         caplog.clear()
+        caplog.set_level("DEBUG", "scrapy_supabase.uploader")
         silent.upload({"id": 1})
     finally:
         sql("rollback")
-    said("No answer in time, over a database connection", of_records(caplog))
+    said("No answer in time, over a database connection", of_records(caplog, least=logging.DEBUG))
 
 
 @pytest.mark.parametrize("line", ["database"], indirect=True)
@@ -457,16 +462,17 @@ def test_the_ledger(
     Run("s").end(backend, "t_runs", "finished", dict.fromkeys(("received", "uploaded", "failed", "spooled"), 1), {})
     said("A table of runs that is gone at the end", of_records(caplog))
     caplog.clear()
+    caplog.set_level("INFO", "scrapy_supabase.retry")
     proxy.faults.append(faults.resets_before)
     with pytest.raises(FatalError):
         Run("s").begin(backend, config, Patience())
-    said("The server hiccups when the run is written down", of_records(caplog))
+    said("The server hiccups when the run is written down", of_records(caplog, least=logging.INFO))
     caplog.clear()
     proxy.faults.append(faults.resets_before)
     config = Config.from_settings(_settings(project, SUPABASE_DAILY_SNAPSHOTS=True), {})
     with pytest.raises(FatalError):
         Run("s").begin(backend, config, Patience())
-    said("The server hiccups when a snapshot version is asked for", of_records(caplog))
+    said("The server hiccups when a snapshot version is asked for", of_records(caplog, least=logging.INFO))
     backend.close()
 
 

@@ -22,6 +22,7 @@ from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import Crawl, Crawler
 from tests.fix_project import Project
+from tests.messages import of_log
 from tests.polling import eventually
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -151,13 +152,14 @@ def test_an_outage_in_mid_crawl(crawl: Crawler, table: Sql, proxy: FaultProxy, s
     proxy.always = DOWN
     plan = {"pages": 600, "site": site(pages)}
     process = crawl.start(plan, SUPABASE_URL=proxy.url)
-    assert eventually(lambda: "The server is gone" in crawl.log_of(process))
+    assert eventually(lambda: "The server is unreachable" in crawl.log_of(process))
     proxy.always = faults.passes
     done = crawl.finish(process)
     assert done.counts("uploaded", "spooled", "outage") == (6000, 0, 1), done.log
     assert table("select count(*) from t") == [(6000,)]
-    assert done.log.count("The server is gone: http_503") == 1
-    assert done.log.count("The server is back after") == 1
+    gone, back = of_log(done.log, least="WARNING")
+    assert gone.startswith("WARNING: The server is unreachable: http_503")
+    assert back.startswith("WARNING: The server is reachable again after")
     assert done.stats["supabase/outage_seconds"] > 1  # the first look is after two seconds
     assert done.stats.get("supabase/backpressure_seconds", 0) < 0.5
     assert run_folders(done) == []
@@ -481,13 +483,13 @@ def test_the_server_is_stopped_and_started_again(tmp_path: Path, open_folder: Pa
 
         assert eventually(some_are_there)
     until = time.monotonic() + seconds
-    assert eventually(lambda: time.monotonic() > until and "The server is gone" in crawl.log_of(process), 60)
+    assert eventually(lambda: time.monotonic() > until and "The server is unreachable" in crawl.log_of(process), 60)
     port = int(project.url.rpartition(":")[2])
     with LocalSupabase(folder, port=port) as stack:
         done = crawl.finish(process)
         with psycopg.connect(stack.db_url, autocommit=True) as connection:
             assert connection.execute("select count(*) from t").fetchone() == (len(pages) * 10,)
     assert done.counts("uploaded", "spooled", "failed") == (len(pages) * 10, 0, 0), done.log
-    assert "The server is back after" in done.log
+    assert "The server is reachable again after" in done.log
     assert done.stats["memusage/max"] < 400_000_000
     print(f"stopped for {seconds} s: {len(pages) * 10} rows, memory {done.stats['memusage/max'] >> 20} MiB at most")

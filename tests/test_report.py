@@ -137,7 +137,7 @@ def test_an_outage_is_on_the_time_line(crawl: Crawler, table: Sql, proxy: FaultP
     proxy.faults.extend([faults.passes] * 3)
     proxy.always = DOWN
     process = crawl.start({"pages": 300, "site": site(pages(300))}, SUPABASE_URL=proxy.url, SUPABASE_REPORT=str(report))
-    assert eventually(lambda: "The server is gone" in crawl.log_of(process))
+    assert eventually(lambda: "The server is unreachable" in crawl.log_of(process))
     proxy.always = faults.passes
     crawl.finish(process)
     run = last(crawl)
@@ -146,7 +146,7 @@ def test_an_outage_is_on_the_time_line(crawl: Crawler, table: Sql, proxy: FaultP
     assert run.timeline.total("retries") > 0
     page = report.read_text()
     assert titles(page) == ["All 3,000 rows are in the table."]
-    assert "The server was gone for" in page
+    assert "The server was unreachable for" in page
 
 
 def test_a_close_that_takes_too_long(crawl: Crawler, table: Sql, proxy: FaultProxy, report: Path) -> None:

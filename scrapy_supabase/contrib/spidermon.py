@@ -111,8 +111,8 @@ class UploadAgeMonitor(SupabaseMonitor):
             if self.spool:
                 again = replay_command(self.spool)
                 where = (
-                    f"Kept in {self.spool} and uploaded by this crawl or the next, when the server is back. To upload "
-                    f"what is left then without a crawl, run: {again}"
+                    f"Kept in {self.spool} and uploaded by this crawl or the next, when the server is reachable again. "
+                    f"To upload what is left then without a crawl, run: {again}"
                 )
             self.fail(
                 f"Waiting: {counted(waiting.total(), 'row')}, and the server has taken none for {age:.0f} s, longer "

@@ -129,7 +129,7 @@ def _outages(run: LastRun, frame: Frame, bottom: int) -> Iterator[Markup]:
     free_from = 0.0
     for outage in run.outages:
         x, end = frame.x(outage.start), frame.x(outage.start + outage.seconds)
-        title = f"server gone for {duration(outage.seconds)}"
+        title = f"server unreachable for {duration(outage.seconds)}"
         yield tag(
             "rect",
             tag("title", f"{duration(outage.start)} after the start: {title}"),

@@ -125,7 +125,7 @@ def _gone(run: LastRun) -> str:
     longest = max(run.outages, key=lambda outage: outage.seconds)
     if run.outage_count == 1:
         when = f"{words.duration(longest.start)} after the start"
-        return f"The server was gone for {words.duration(run.outage_seconds)}, {when}."
+        return f"The server was unreachable for {words.duration(run.outage_seconds)}, {when}."
     return (
         f"The server was gone {words.counted(run.outage_count, 'time')}, {words.duration(run.outage_seconds)} in all, "
         f"{words.duration(longest.seconds)} at the longest."
