@@ -271,7 +271,7 @@ def test_an_answer(
     sql(KEYED)
     made = line(url=proxy.url)
     proxy.always = fault
-    caplog.set_level("DEBUG", "scrapy_supabase.uploader")
+    caplog.set_level("DEBUG", "scrapy_supabase")
     said(how, *[of_outcome(made, made.rows([{"id": 1}, {"id": 2}]))], of_records(caplog, least=logging.DEBUG))
 
 
@@ -333,7 +333,7 @@ def test_a_fault_on_the_way(
     sql(table)
     made = line(url=proxy.url, **options)
     caplog.clear()
-    caplog.set_level("DEBUG", "scrapy_supabase.uploader")
+    caplog.set_level("DEBUG", "scrapy_supabase")
     proxy.faults.extend(given)
     made.upload({"n": 1}, {"n": 2}) if "id" not in table else made.upload({"id": 1}, {"id": 2})
     said(how, of_records(caplog, least=logging.DEBUG))
@@ -372,7 +372,7 @@ def test_over_a_database_connection(
     sql("begin; lock table t in access exclusive mode")
     try:
         caplog.clear()
-        caplog.set_level("DEBUG", "scrapy_supabase.uploader")
+        caplog.set_level("DEBUG", "scrapy_supabase")
         silent.upload({"id": 1})
     finally:
         sql("rollback")
