@@ -122,9 +122,7 @@ class Sender:
                 *(error, state.upcoming_sleep),
             )
         else:
-            logger.debug(
-                "%s: too much for the server: %s Its halves are sent one after the other.", work.chunk, error
-            )
+            logger.debug("%s: too much for the server: %s Its halves are sent one after the other.", work.chunk, error)
         table = work.chunk.table
         if not error.ambiguous:
             return

@@ -617,7 +617,8 @@ def test_fatal_answers_keep_the_rows(
 def test_transient_failures_are_tried_again(
     books: Sql, line: MakeLine, proxy: FaultProxy, fault: faults.Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Stored exactly once; the warning says the try, the reason and the wait."""
+    """Stored exactly once; the log has the try, the reason and the wait at DEBUG."""
+    caplog.set_level("DEBUG", "scrapy_supabase")
     made = line(url=proxy.url)
     proxy.faults.append(fault)
     outcome = made.upload(*items(1))
