@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 from scrapy_supabase.errors import FatalError
@@ -27,6 +28,11 @@ class Accounts:
         """An item was received that could not become a row."""
         self._stats.refused(rejection.table, rejection.code)
         self._record.refused(rejection)
+
+    def outdated(self, rows: Counter[str]) -> None:
+        """Rows of earlier runs, by table, stay in the spool because newer ones may be stored."""
+        self._stats.outdated(rows)
+        self._record.outdated(rows)
 
     def sealed(self, chunk: Chunk) -> None:
         """See `observer.Observer`."""

@@ -441,7 +441,8 @@ class Delivery:
         if lost:
             self._observer.settled(Outcome(kept, 0, lost))
         if len(lost) < len(kept.rows):
-            self._observer.left(kept, len(kept.rows) - len(lost))
+            superseded = 0 if lost else kept.superseded  # else counted with what is lost
+            self._observer.left(kept, len(kept.rows) - len(lost) + superseded)
         return len(lost)
 
     def _fail(self, error: FatalError) -> None:

@@ -39,6 +39,13 @@ class Rows(msgspec.Struct):
     recovered: int = 0
     recovered_rejected: int = 0
     recovered_left: int = 0
+    recovered_superseded: int = 0
+    recovered_outdated: int = 0  # left, too: newer rows may be stored
+
+    @property
+    def not_confirmed(self) -> int:
+        """Received rows that were on their way when this was written."""
+        return max(0, self.received - self.uploaded - self.superseded - self.rejected - self.left)
 
 
 class Sample(msgspec.Struct):

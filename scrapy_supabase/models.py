@@ -71,7 +71,7 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
     Rows whose keys may be equal are in the order in which they came; `keys` is what rows with equal keys share.
     The lower `number` is the older chunk; `file` names its file in the spool. Where rows of the chunk were deferred, it
     comes a second time with those rows only: its `last_try`. `tries` says how often it was given up for a while;
-    `origin` is None for the rows of this run.
+    `origin` is None for the rows of this run. The file also holds `superseded` rows: older versions of others.
     """
 
     number: int
@@ -92,7 +92,8 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
     def again(self, rows: tuple[Row, ...], *, last_try: bool = False, tries: int | None = None) -> Chunk:
         """Some of its rows, to be tried once more."""
         tries = self.tries if tries is None else tries
-        return Chunk(self.number, rows, self.file, last_try=last_try, tries=tries, origin=self.origin, mixed=self.mixed)
+        superseded = self.superseded if len(rows) == len(self.rows) and not last_try else 0
+        return Chunk(self.number, rows, self.file, superseded, last_try, tries, self.origin, self.mixed)
 
     @property
     def is_ordered(self) -> bool:
@@ -114,7 +115,7 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A chunk that is in the spool and not in memory: `size` bytes in `file`.
+    """A chunk that is in the spool and not in memory: `size` bytes and `rows`, superseded ones too, in `file`.
 
     Of a `recovered` one, table and number of rows are not known before it is read.
     """
@@ -185,3 +186,8 @@ class Outcome(msgspec.Struct, frozen=True):
     fatal: FatalError | None = None
     effort: Effort = msgspec.field(default_factory=Effort)
     gone: TransientError | None = None
+
+    @property
+    def superseded(self) -> int:
+        """Older versions of rows that are done with: they stay in the chunk's file only where all of its rows do."""
+        return 0 if len(self.left) == len(self.chunk.rows) else self.chunk.superseded

@@ -34,7 +34,7 @@ from scrapy_supabase.spool_file import REJECTED
 from scrapy_supabase.stats import Stats, figures_of_scrapy
 from scrapy_supabase.urls import UrlStampMiddleware
 from scrapy_supabase.values import printable
-from scrapy_supabase.wording import counted, kept_rows, rejected_rows
+from scrapy_supabase.wording import counted, kept_rows, outdated_rows, rejected_rows
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -123,6 +123,7 @@ class SupabasePipeline:
                 "Closing the crawl before its first page (%s): %s", error.reason, error
             )
         await self._loop.run_in_thread(self._open_spool)
+        self._leave_outdated()
         self._compose()
         await self._loop.run_in_thread(partial(self._kept.write, self._recorded()))
         if not self._fatal:
@@ -237,6 +238,12 @@ class SupabasePipeline:
                 *(counted(len(self._recovered), "chunk"), sum(stored.size for stored in self._recovered)),
             )
 
+    def _leave_outdated(self) -> None:
+        """Count and report rows of earlier runs that are not uploaded because newer ones may be stored."""
+        if isinstance(self._spool, DiskSpool) and (rows := self._spool.outdated):
+            self._accounts.outdated(rows)
+            logger.warning("Not uploaded: %s. %s", *outdated_rows(rows, self._spool.folder))
+
     def _compose(self) -> None:
         config, schema = self._config, self._schema
         self._rows = RowBuilder(config.routes, schema, self._stamps(), self._stats.cleaned)
@@ -330,9 +337,12 @@ class SupabasePipeline:
                 *(counted(totals["chunk"], "chunk"), totals["chunk_failed"], totals["upload_seconds"] / settled),
                 counted(totals["retry"], "request"),
             )
-        if totals["recovered"] or totals["recovered_failed"]:
-            recovered = counted(totals["recovered"], "row")
-            logger.info("Of earlier runs: %s uploaded, %d rejected", recovered, totals["recovered_failed"])
+        if any(totals[f"recovered{part}"] for part in ("", "_superseded", "_failed", "_spooled")):
+            logger.info(
+                "Of earlier runs: %s uploaded, %d rejected, %d superseded by a newer row of the same key, %d left",
+                *(counted(totals["recovered"], "row"), totals["recovered_failed"], totals["recovered_superseded"]),
+                totals["recovered_spooled"],
+            )
         folder = self._spool.folder
         if folder and (left := totals["spooled"] + totals["recovered_spooled"]):
             logger.error("%s", kept_rows(left, folder))

@@ -60,7 +60,6 @@ class Record:
         """A chunk is complete: its rows have been received."""
         rows = self._rows(chunk.table)
         rows.received += len(chunk.rows) + chunk.superseded
-        rows.superseded += chunk.superseded
         self._figures["chunks"] += 1
 
     def settled(self, outcome: Outcome) -> None:
@@ -68,8 +67,10 @@ class Record:
         effort, rows = outcome.effort, self._rows(outcome.chunk.table)
         if outcome.chunk.origin is None:
             rows.uploaded += outcome.uploaded
+            rows.superseded += outcome.superseded
         else:
             rows.recovered += outcome.uploaded
+            rows.recovered_superseded += outcome.superseded
         for rejection in outcome.rejections:
             self._reject(rejection, recovered=outcome.chunk.origin is not None)
         for code, number in effort.errors.items():
@@ -104,6 +105,11 @@ class Record:
         recovered = loaded.chunk is None or loaded.chunk.origin is not None
         for rejection in loaded.damaged:
             self._reject(rejection, recovered=recovered)
+
+    def outdated(self, rows: Counter[str]) -> None:
+        """Rows of earlier runs, by table, stay in the spool because newer ones may be stored."""
+        for table, number in rows.items():
+            self._rows(table).recovered_outdated += number
 
     def refused(self, rejection: Rejection) -> None:
         """An item was received that could not become a row."""

@@ -1,6 +1,6 @@
 """What earlier runs left in the spool: whose folder is whose, and which run came after which.
 
-    <folder>/runs.jsonl                     when which run had rows for which project and tables
+    <folder>/runs.jsonl                     until when which run stored rows in which tables
     <folder>/<time>-<id>/lock               held (flock) while the run is alive
 
 A folder whose lock is free belongs to a dead run; who gets the lock owns what is in it. A run makes its folder under
@@ -142,7 +142,7 @@ def chunk_files(run: Path) -> list[Path]:
 
 
 class RunNote(msgspec.Struct, frozen=True):
-    """A line of runs.jsonl: a run, and the tables it had rows for until then."""
+    """A line of runs.jsonl: a run, and the tables in which its rows until `time` may be stored."""
 
     run: str
     time: str
@@ -150,10 +150,13 @@ class RunNote(msgspec.Struct, frozen=True):
     tables: tuple[str, ...]
 
 
-def note_run(folder: Path, run: str, project: str, tables: tuple[str, ...]) -> None:
-    """Write down what a run has rows for; without tables, only find out whether it can be. Raises `OSError`."""
-    path = folder / RUNS
-    append(path, msgspec.json.encode(RunNote(run, now(), project, tables)) + b"\n" if tables else b"", fsync=False)
+def note_run(folder: Path, run: str, project: str, tables: tuple[str, ...], time: str = "") -> None:
+    """Write down what a run stores (`time`: until when; default now). Without tables, only see whether that works.
+
+    Raises `OSError`.
+    """
+    path, note = folder / RUNS, RunNote(run, time or now(), project, tables)
+    append(path, msgspec.json.encode(note) + b"\n" if tables else b"", fsync=False)
     if path.stat().st_size > _MOST_RUNS:
         lines = path.read_bytes().splitlines(keepends=True)
         shorter = path.with_suffix(f".{os.getpid()}")

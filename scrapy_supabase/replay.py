@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from scrapy_supabase.chunks import ChunkFile
+from scrapy_supabase.later_runs import LaterRuns
 from scrapy_supabase.models import Mode, Stored
 from scrapy_supabase.recovery import RunFolder, RunNote, chunk_files
 from scrapy_supabase.spool import DiskSpool
@@ -67,14 +68,14 @@ def rejects_in(folder: Path) -> list[Found]:
     return [Found(path, header, number, code=code) for (code, header), number in counts.items()]
 
 
-def may_be_outdated(headers: Iterable[tuple[Header, int]], runs: list[RunNote]) -> tuple[int, set[str]]:
-    """How many rows may overwrite newer ones, and the tables: a later run had rows for the same table."""
-    rows, tables = 0, set[str]()
-    for header, number in headers:
-        if header.mode is Mode.UPSERT and header.key and any(_is_later(run, header) for run in runs):
-            rows += number
-            tables.add(header.table)
-    return rows, tables
+def outdated(found: Iterable[Found], runs: list[RunNote]) -> Counter[str]:
+    """Table → rows that may be older than what is stored (`later_runs.LaterRuns`)."""
+    later = LaterRuns(runs)
+    rows: Counter[str] = Counter()
+    for one in found:
+        if later.may_be_newer(one.header):
+            rows[one.header.table] += one.rows
+    return rows
 
 
 @dataclass(slots=True)
@@ -139,15 +140,6 @@ class _Writing:
         return Stored(0, self._file.name, self._size, rows=self.rows, recovered=True)
 
 
-def numbered(*parts: list[Stored]) -> list[Stored]:
-    """Chunks in the order in which they are to be uploaded."""
-    chunks = [stored for part in parts for stored in part]
-    return [
-        Stored(number, one.file, one.size, one.table, one.rows, one.tries, one.recovered)
-        for number, one in enumerate(chunks, 1)
-    ]
-
-
 def _header_of(line: RejectedLine) -> Header:
     """What a reject's chunk would have said of it. An item that never was a row has its fields for columns."""
     columns = line.columns
@@ -167,13 +159,4 @@ def _header_of(line: RejectedLine) -> Header:
         spider=line.spider,
         project=line.project,
         run=line.run,
-    )
-
-
-def _is_later(run: RunNote, header: Header) -> bool:
-    return (
-        run.run != header.run
-        and run.project == header.project
-        and header.table in run.tables
-        and run.time >= header.opened
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -26,8 +26,9 @@ import msgspec
 from scrapy_supabase.bounded_cache import BoundedCache
 from scrapy_supabase.chunks import ChunkFile, one_version_each
 from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.later_runs import LaterRuns, StoredNotes
 from scrapy_supabase.models import Chunk, Mode, Origin, Outcome, Rejection, Row, Stored
-from scrapy_supabase.recovery import RunFolder, chunk_files, dead_runs, note_run
+from scrapy_supabase.recovery import RunFolder, chunk_files, dead_runs, runs_noted
 from scrapy_supabase.schema import Schema
 from scrapy_supabase.spool_file import (
     FORMAT,
@@ -53,8 +54,6 @@ from scrapy_supabase.spool_mapped import MappedFiles, can_map
 from scrapy_supabase.wording import NOT_KEPT, reason, sentence
 
 logger = logging.getLogger(__name__)
-
-_NOTED_EVERY = 600.0  # seconds
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -121,13 +120,13 @@ class DiskSpool:
         self._open_numbers: dict[int, None] = {}  # ascending
         self._renamed = 0
         self._recovered: list[RunFolder] = []
+        self.outdated: Counter[str] = Counter()  # table → rows that `recover` left where they are
         self._mode: Mode | None = None
         self._incomplete: set[str] = set()  # files that lack rows because the disk was full
         self._said_unwritten = False
-        self._noted: dict[str, float] = {}  # table → when it was last written down that rows for it came
         try:
             self._own = RunFolder.make(folder, run)
-            self._note()
+            self._notes = StoredNotes(folder, facts.get("run", run), facts.get("project", ""))
             self._mapped = self._mapped_files() if not fsync and can_map(folder) else None
         except OSError as error:
             raise ConfigurationError(
@@ -145,25 +144,36 @@ class DiskSpool:
     ) -> list[Stored]:
         """Adopt the folders of dead runs of the same project; their chunks, oldest first, numbered from 1.
 
-        Only chunks that are `wanted` are taken, the others stay. `mode` stands above that of the files. Two spools
-        never both adopt a folder.
+        Only chunks that are `wanted` are taken; the others stay. `mode` overrides that of the files. Without it, chunks
+        that may be older than what is stored stay, too (`later_runs.LaterRuns`), and are counted in `outdated`. Where
+        it keeps what is stored, the newest rows go first. Two spools never both adopt a folder.
         """
         self._mode = mode
+        later = LaterRuns(runs_noted(self.folder) if mode is None else ())
         found: list[Stored] = []
         for folder in dead_runs(self.folder, self._facts.get("project")):
-            self._recovered.append(folder)
+            before = len(found)
             for path in chunk_files(folder.path):
-                if wanted is None or self._is_wanted(path, wanted):
-                    name = f"{folder.path.name}/{path.name}"
-                    found.append(Stored(len(found) + 1, name, path.stat().st_size, recovered=True))
-        return found
+                header = _header_of(path)
+                if wanted is not None and (header is None or not wanted(path, header)):
+                    continue
+                if header is not None:
+                    if later.may_be_newer(header):
+                        self.outdated[header.table] += count_rows(path)
+                        continue
+                    self._notes.recovered(header)
+                name = f"{folder.path.name}/{path.name}"
+                one = Stored(0, name, path.stat().st_size, recovered=True)
+                is_reversed = mode is Mode.IGNORE and header is not None and header.mode is not Mode.IGNORE
+                found.insert(0 if is_reversed else len(found), one)
+            if len(found) > before:
+                self._recovered.append(folder)
+            else:
+                folder.leave()  # nothing is taken from it: somebody else may
+        return numbered(found)
 
     def open(self, row: Row) -> ChunkFile:
         """Start the file of a chunk whose first row is `row`."""
-        table = row.table
-        if time.monotonic() >= self._noted.get(table, -_NOTED_EVERY) + _NOTED_EVERY:
-            with suppress(OSError):  # the next chunk tries again
-                self._note(table)
         return self._open(self._header(row))
 
     def _header(self, row: Row) -> bytes:
@@ -224,12 +234,14 @@ class DiskSpool:
         chunk = outcome.chunk
         if outcome.rejections:
             self.reject(outcome.rejections, chunk.origin)
+        if outcome.uploaded:
+            self._notes.stored(chunk.origin.run if chunk.origin else None, chunk.table)
         rest = outcome.left + outcome.deferred
         try:
             if not rest:
                 if self._mapped is None or not self._mapped.empty(chunk.file):
                     os.unlink(f"{self._base}/{chunk.file}")  # noqa: PTH108
-            elif len(rest) < len(chunk.rows):
+            elif len(rest) < len(chunk.rows) or outcome.superseded:
                 self._rewrite(chunk.file, rest)
         except FileNotFoundError:
             pass  # it was never made: the disk was full
@@ -263,7 +275,7 @@ class DiskSpool:
             return None
         self._cut(chunk.file)
         size = sum(len(row.data) + 1 for row in chunk.rows)
-        rows, recovered = len(chunk.rows), chunk.origin is not None
+        rows, recovered = len(chunk.rows) + chunk.superseded, chunk.origin is not None
         return Stored(chunk.number, chunk.file, size, chunk.table, rows, chunk.tries, recovered)
 
     def load(self, stored: Stored) -> Loaded:
@@ -297,8 +309,8 @@ class DiskSpool:
                 self._rewrite(stored.file, tuple(rows))
         kept = one_version_each(rows, header.mode)
         origin = origin if stored.recovered else None
-        mixed = header.format == FORMAT_MIXED
-        chunk = Chunk(stored.number, kept, stored.file, tries=stored.tries, origin=origin, mixed=mixed)
+        mixed, superseded = header.format == FORMAT_MIXED, len(rows) - len(kept)
+        chunk = Chunk(stored.number, kept, stored.file, superseded, tries=stored.tries, origin=origin, mixed=mixed)
         return Loaded(chunk, torn, tuple(damaged))
 
     def count(self, stored: Stored) -> int:
@@ -312,19 +324,13 @@ class DiskSpool:
 
     def close(self) -> None:
         """Let go of the folders; remove those in which nothing is left."""
-        with suppress(OSError):
-            self._note(*self._noted)
+        self._notes.close()
         if self._mapped is not None:
             self._mapped.close()
         for folder in (*self._recovered, self._own):
             with suppress(OSError):
                 folder.leave()
         self._recovered.clear()
-
-    def _note(self, *tables: str) -> None:
-        """Write down that rows came for these tables until now: older ones must not replace them (`replay`)."""
-        note_run(self.folder, self._facts.get("run", self._run), self._facts.get("project", ""), tables)
-        self._noted.update(dict.fromkeys(tables, time.monotonic()))
 
     def _seal(self, name: str) -> str:
         """Return the name that says a file's place: after those sealed before it, and before all that are open still.
@@ -385,13 +391,6 @@ class DiskSpool:
         key = told.on_conflict or (() if origin else self._schema.key(rejection.table))
         return {"columns": rejection.columns, "mode": told.mode, "on_conflict": told.on_conflict, "key": key}
 
-    def _is_wanted(self, path: Path, wanted: Callable[[Path, Header], bool]) -> bool:
-        try:
-            header = read_header(path)
-        except (UnreadableError, OSError):
-            return False
-        return header is not None and wanted(path, header)
-
     def _not_written(self, name: str, error: OSError) -> None:
         if not self._said_unwritten:
             self._said_unwritten = True
@@ -448,6 +447,19 @@ class NoSpool:
 
     def close(self) -> None:
         """Nothing to do."""
+
+
+def numbered(*parts: list[Stored]) -> list[Stored]:
+    """Chunks in the order in which they are to be uploaded."""
+    chunks = [stored for part in parts for stored in part]
+    return [msgspec.structs.replace(stored, number=number) for number, stored in enumerate(chunks, 1)]
+
+
+def _header_of(path: Path) -> Header | None:
+    """The header of a chunk's file; None where it has none that can be read, which `DiskSpool.load` reports."""
+    with suppress(UnreadableError, OSError):
+        return read_header(path)
+    return None
 
 
 def _not_kept(rows: Iterable[Row], why: str) -> tuple[Rejection, ...]:

@@ -303,8 +303,8 @@ def reject_line(rejection: Rejection, facts: Mapping[str, str], header: Mapping[
 
 
 def now() -> str:
-    """The time of writing, in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """The time of writing, in UTC; as text it sorts by age."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 _NULL = msgspec.Raw(b"null")

@@ -51,7 +51,7 @@ class Stats:
 
     `totals` are those of the moment; the collector has them after the next `publish`. At every close
     `received = uploaded + superseded + failed + spooled`, in all and for each table. Rows of earlier runs are counted
-    apart: recovered, recovered_failed, recovered_spooled.
+    apart: recovered, recovered_superseded, recovered_failed, recovered_spooled, recovered_outdated.
     """
 
     def __init__(self, collector: Collector) -> None:
@@ -73,7 +73,6 @@ class Stats:
         if not self._waiting():
             self._times["waiting_since"] = datetime.now(UTC)
         self._count("received", len(chunk.rows) + chunk.superseded, chunk.table)
-        self._count("superseded", chunk.superseded, chunk.table)
         self._count("chunk")
 
     def settled(self, outcome: Outcome) -> None:
@@ -82,6 +81,7 @@ class Stats:
         table, origin = chunk.table, chunk.origin
         self.settled_chunks += 1
         self._count("recovered" if origin else "uploaded", outcome.uploaded, table)
+        self._count("recovered_superseded" if origin else "superseded", outcome.superseded, table)
         if outcome.uploaded:
             self._times["last_upload_time"] = datetime.now(UTC)
         if origin and (origin.mode is Mode.INSERT or not chunk.keys):
@@ -113,6 +113,11 @@ class Stats:
         self._count("torn", loaded.torn)
         for rejection in loaded.damaged:
             self.rejected(rejection.table, rejection.code, recovered=loaded.chunk is None or bool(loaded.chunk.origin))
+
+    def outdated(self, rows: Counter[str]) -> None:
+        """Rows of earlier runs, by table, stay in the spool because newer ones may be stored."""
+        for table, number in rows.items():
+            self._count("recovered_outdated", number, table)
 
     def refused(self, table: str, code: str) -> None:
         """An item was received that could not become a row."""

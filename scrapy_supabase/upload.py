@@ -239,16 +239,16 @@ class Upload:
 
     def sealed(self, chunk: Chunk) -> None:
         """See `observer.Observer`."""
-        self.result.superseded += chunk.superseded
 
     def settled(self, outcome: Outcome) -> None:
         """See `observer.Observer`."""
         result, effort = self.result, outcome.effort
         result.chunks += 1
         result.uploaded += outcome.uploaded
+        result.superseded += outcome.superseded
         result.failed += len(outcome.rejections)
         result.reasons.update((rejection.table, rejection.code) for rejection in outcome.rejections)
-        self._progress(outcome.uploaded + len(outcome.rejections))
+        self._progress(outcome.uploaded + outcome.superseded + len(outcome.rejections))
         result.failed_chunks += bool(outcome.rejections)
         result.requests += effort.requests
         result.retries += effort.retries
@@ -267,6 +267,7 @@ class Upload:
     def read_back(self, loaded: Loaded) -> None:
         """See `observer.Observer`."""
         self.result.failed += len(loaded.damaged)
+        self.result.reasons.update((rejection.table, rejection.code) for rejection in loaded.damaged)
 
     def waited(self, seconds: float) -> None:
         """See `observer.Observer`."""

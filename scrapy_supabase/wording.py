@@ -33,6 +33,22 @@ def kept_rows(number: int, folder: Path) -> str:
     )
 
 
+def rows_by_table(rows: Counter[str]) -> str:
+    """`5 rows for table t`, `5 rows for table t and 1 row for table u`."""
+    return " and ".join(f"{counted(number, 'row')} for table {table}" for table, number in sorted(rows.items()))
+
+
+def outdated_rows(rows: Counter[str], folder: Path) -> tuple[str, str]:
+    """Say which rows of earlier runs stay in the spool because newer ones may be stored, and what uploads them."""
+    text = (
+        f"{rows_by_table(rows)} in {folder} may be older than what is stored: a later run stored rows in the same table"
+    )
+    return text, (
+        f"To replace what is stored, run: {replay_command(folder, '--mode', 'upsert')}; "
+        f"to keep it and add only missing rows, run: {replay_command(folder, '--mode', 'ignore')}"
+    )
+
+
 def rejected_rows(number: int, counts: Counter[tuple[str, str]], file: Path | None) -> str:
     """Say where rejected rows are (`file`, or None: in the log), and the count of each reason (table and code)."""
     reasons = ", ".join(f"{each} x {code} ({table.strip('()')})" for (table, code), each in counts.most_common())

@@ -6,6 +6,7 @@ import argparse
 import inspect
 import json
 import re
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
@@ -86,7 +87,9 @@ def test_stats() -> None:
     old = msgspec.structs.replace(chunk, origin=Origin("run", "spider", Mode.UPSERT, ()))
     for each in (chunk, old):
         stats.settled(Outcome(each, 1, (Rejection("t", b"", "c", "m"),), (), (row,), None, effort))
+        stats.settled(Outcome(each, 1))
         stats.left(each, 1)
+    stats.outdated(Counter({"t": 1}))
     stats.read_back(Loaded(None, torn=1))
     stats.was_gone(1.0)
     stats.slowed()

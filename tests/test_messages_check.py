@@ -16,6 +16,7 @@ from scrapy.settings import Settings
 
 from scrapy_supabase.checkup.check import check
 from scrapy_supabase.local import LocalSupabase
+from scrapy_supabase.recovery import note_run
 from tests.fault_proxy import FaultProxy, answers, delays
 from tests.fix_project import Project
 from tests.messages import Said
@@ -116,6 +117,8 @@ def test_the_spool(said: Said, sql: Sql, look: Look, project: Project, tmp_path:
     said("Rows of earlier crawls", shown(look(), "spool"))
     leave(tmp_path / "spool", host(project.url), {"id": 2})
     said("Rows of two earlier crawls", shown(look(), "spool"))
+    note_run(tmp_path / "spool", "a later run", host(project.url), ("t",))
+    said("Rows of two earlier crawls, and a later one that stored some", shown(look(), "spool"))
 
 
 def test_keys(said: Said, sql: Sql, look: Look, local_stack: LocalSupabase, project: Project) -> None:

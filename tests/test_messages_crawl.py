@@ -15,6 +15,7 @@ import pytest
 from supabase import create_client
 
 from scrapy_supabase import upload_to_supabase
+from scrapy_supabase.recovery import note_run
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import Crawler
@@ -217,6 +218,20 @@ def test_what_earlier_runs_left(crawl: Crawler, said: Said, sql: Sql, proxy: Fau
     sql("drop table t; notify pgrst, 'reload schema'")
     done = crawl({"items": []}, SUPABASE_TABLE="t_log", SUPABASE_URL=proxy.url, **ONE)
     said("Earlier runs left rows without a key, and rows for a table that is gone", of_log(done.log))
+
+
+def test_rows_that_may_be_older(crawl: Crawler, said: Said, table: Sql, proxy: FaultProxy, tmp_path: Path) -> None:
+    """A later run stored rows in their table: they stay where they are."""
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = DOWN
+    settings = {"SUPABASE_URL": proxy.url, "SUPABASE_CLOSE_TIMEOUT": 0.1, "BATCH_RETRY_ATTEMPTS": 1, **ONE}
+    crawl({"items": items(2)}, **settings)
+    proxy.always = faults.passes
+    note_run(tmp_path / "spool", "a later run", proxy.url.removeprefix("http://"), ("t",))
+    said(
+        "Earlier runs left rows that may be older",
+        of_log(crawl({"items": items(1)}, SUPABASE_URL=proxy.url, **ONE).log),
+    )
 
 
 def test_a_script(said: Said, table: Sql, project: Project, caplog: pytest.LogCaptureFixture) -> None:

@@ -156,6 +156,10 @@ RUNS: Sequence[tuple[str, dict[str, Any]]] = (
     ),
     ("A run that left rows", {"tables": {"t": Rows(3, 1, left=2)}, "spool": "my spool"}),
     ("A run that left one row", {"tables": {"t": Rows(1, left=1)}}),
+    (
+        "A run that found rows that may be older",
+        {"tables": {"t": Rows(1, 1, recovered_outdated=2)}, "spool": "my spool"},
+    ),
     ("A run that was killed", {"ended": None, "reason": None}),
     (
         "A run that was killed while the server was gone",

@@ -429,18 +429,28 @@ def test_other_projects_rows_are_left_alone(tmp_path: Path) -> None:
     theirs.close()
 
 
-def test_when_a_run_had_rows_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its first row for a table, every ten minutes, and at its end: what others left meanwhile is older."""
+def test_when_a_run_stored_rows_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the first chunk that is stored in a table, every ten minutes, and at its end; nothing for what is not."""
     now = [0.0]
-    monkeypatch.setattr("scrapy_supabase.spool.time.monotonic", lambda: now[0])  # since the machine was started
+    monkeypatch.setattr("scrapy_supabase.later_runs.time.monotonic", lambda: now[0])  # since the machine was started
     schema = Schema({name: TableSpec(name, on_conflict=("id",)) for name in ("t", "t_other", "t_none")})
     disk = DiskSpool(tmp_path, "run", schema, {"run": "mine", "project": "p"})
     assert runs_noted(tmp_path) == []
+
+    def chunk(table: str) -> Chunk:
+        row = Row(table, ("id",), "1", b'{"id":1}')
+        file = disk.open(row)
+        file.append(row.data)
+        file.close()
+        return Chunk(1, (row,), file.name)
+
     for now[0], table in ((1.0, "t"), (2.0, "t_other"), (3.0, "t"), (602.0, "t"), (603.0, "t")):
-        disk.open(Row(table, ("id",), "1", b'{"id":1}')).close()
+        disk.settle(stored(chunk(table)))
+    left = chunk("t_none")
+    disk.settle(Outcome(left, 0, left=left.rows))
     assert [note.tables for note in runs_noted(tmp_path)] == [("t",), ("t_other",), ("t",)]
     disk.close()
-    assert [note.tables for note in runs_noted(tmp_path)][3:] == [("t", "t_other")]
+    assert [note.tables for note in runs_noted(tmp_path)][3:] == [("t",), ("t_other",)]
     assert {(note.run, note.project) for note in runs_noted(tmp_path)} == {("mine", "p")}
 
 

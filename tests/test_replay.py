@@ -171,7 +171,7 @@ def test_replay_asks_where_newer_rows_may_be_stored(
     table("insert into t values (0, 'newer', 2)")
     asked = command("replay", url=proxy.url)
     assert asked.returncode == 1
-    assert "Nothing was uploaded: 5 rows for t may be older than what is stored now" in asked.stderr
+    assert "Nothing was uploaded: 5 rows for table t may be older than what is stored now" in asked.stderr
     assert "--mode upsert" in asked.stderr
     assert table("select count(*) from t") == [(1,)]
     assert command("replay", "--mode", "ignore", url=proxy.url).returncode == 0

@@ -73,6 +73,28 @@ def last(crawl: Crawler) -> LastRun:
 # Real crawls
 
 
+def tiles(page: str) -> dict[str, int]:
+    """The figures of a page that count rows."""
+    found = re.findall(r"<dt>([^<]+)</dt><dd>([0-9,]+)</dd>", page)
+    return {name: int(value.replace(",", "")) for name, value in found if name != "Rows a second"}
+
+
+def test_the_figures_add_up(crawl: Crawler, table: Sql, report: Path, proxy: FaultProxy) -> None:
+    """What was received is uploaded, superseded, rejected or left; what earlier runs left is counted apart."""
+    several = [{"id": 1, "price": price} for price in range(5)] + [{"id": n, "price": n - 3} for n in range(2, 9)]
+    settings: dict[str, Any] = {"SUPABASE_URL": proxy.url, "SUPABASE_REPORT": str(report)}
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = DOWN
+    left = crawl({"items": several}, SUPABASE_CLOSE_TIMEOUT=0.2, **settings)
+    assert tiles(report.read_text()) == {"Received": 12, "Uploaded": 0, "Rejected": 0, "Left": 12}
+    assert left.counts("received", "superseded", "spooled") == (12, 0, 12)
+    proxy.always = faults.passes
+    done = crawl({"items": several}, **settings)
+    assert done.counts("recovered", "recovered_superseded", "recovered_failed", "recovered_spooled") == (7, 4, 1, 0)
+    expected = {"Received": 12, "Uploaded": 7, "Superseded": 4, "Rejected": 1, "Left": 0, "Of earlier runs": 7}
+    assert tiles(report.read_text()) == expected
+
+
 @pytest.mark.parametrize("mode", ["asyncio", "select", "none"])
 def test_a_crawl_that_went_well(crawl: Crawler, table: Sql, report: Path, mode: str) -> None:
     """In every mode of Scrapy: the page, and the file in the spool, which the next crawl leaves alone."""

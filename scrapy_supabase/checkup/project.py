@@ -14,13 +14,14 @@ from scrapy_supabase.checkup.finding import Finding, error, ok, warning
 from scrapy_supabase.errors import ServerError, TransientError
 from scrapy_supabase.models import Mode
 from scrapy_supabase.pipeline import SupabasePipeline
-from scrapy_supabase.replay import chunks_in, rejects_in
+from scrapy_supabase.recovery import runs_noted
+from scrapy_supabase.replay import chunks_in, outdated, rejects_in
 from scrapy_supabase.run import LEDGER_COLUMNS, NEXT_VERSION
 from scrapy_supabase.settings import SNAPSHOT_VERSION, Config, uses_url_stamp
 from scrapy_supabase.settings_components import components
 from scrapy_supabase.spool_file import REJECTED
 from scrapy_supabase.urls import UrlStampMiddleware
-from scrapy_supabase.wording import counted, replay_command
+from scrapy_supabase.wording import counted, outdated_rows, replay_command
 
 _SWITCH_ON = "Add to the settings: ADDONS = {'scrapy_supabase.Addon': 300}"
 
@@ -64,13 +65,16 @@ def check_spool(config: Config) -> Iterator[Finding]:
 
 
 def _left(folder: Path) -> Iterator[Finding]:
-    waiting = sum(one.rows for one in chunks_in(folder) if not one.alive)
-    if waiting:
+    found = [one for one in chunks_in(folder) if not one.alive]
+    old = outdated(found, runs_noted(folder))
+    if waiting := sum(one.rows for one in found) - old.total():
         yield warning(
             "spool",
             f"{counted(waiting, 'row')} of earlier crawls not uploaded, kept in {folder} for the next crawl",
             f"To upload without one, run: {replay_command(folder)}",
         )
+    if old:
+        yield warning("spool", *outdated_rows(old, folder))
     if rejected := sum(one.rows for one in rejects_in(folder)):
         yield warning(
             "spool",

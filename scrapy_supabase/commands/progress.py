@@ -41,7 +41,8 @@ def progress_of(what: str, total: int | None, unit: str) -> Iterator[tqdm[Any]]:
 def said_how_it_went(result: UploadResult, folder: Path) -> None:
     """Say what became of the rows, and where those are that were not uploaded."""
     uploaded = counted(result.uploaded, "row")
-    print(f"{uploaded} uploaded, {result.failed} rejected, {result.left} left, in {result.seconds:.1f} s.")
+    older = f", {result.superseded} superseded by a newer row of the same key" if result.superseded else ""
+    print(f"{uploaded} uploaded{older}, {result.failed} rejected, {result.left} left, in {result.seconds:.1f} s.")
     if result.cleaned:
         cleaned = counted(result.cleaned, "row")
         print(f"Characters that PostgreSQL cannot store (NUL, lone surrogates) were left out of {cleaned}.")

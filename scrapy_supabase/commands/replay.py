@@ -19,13 +19,13 @@ from scrapy_supabase.commands.sql import table as as_table
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.models import Mode
 from scrapy_supabase.recovery import runs_noted
-from scrapy_supabase.replay import Found, chunks_in, may_be_outdated, numbered, rejects_in, take_back_rejects
+from scrapy_supabase.replay import Found, chunks_in, outdated, rejects_in, take_back_rejects
 from scrapy_supabase.run import Run
 from scrapy_supabase.settings import Config
-from scrapy_supabase.spool import DiskSpool
+from scrapy_supabase.spool import DiskSpool, numbered
 from scrapy_supabase.spool_file import REJECTED, Header
 from scrapy_supabase.upload import Upload, UploadResult
-from scrapy_supabase.wording import counted, replay_command
+from scrapy_supabase.wording import counted, outdated_rows, replay_command, rows_by_table
 
 WHEN_REFUSED = "No row was uploaded; the spool is as it was."
 WHEN_INTERRUPTED = "What is not uploaded stays in the spool. Run it again."
@@ -69,14 +69,12 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
         print(f"Nothing to upload in {folder}.")
         _mention_rejects(folder, opts)
         return 0
-    if opts.mode is None:
-        rows, tables = may_be_outdated(((one.header, one.rows) for one in mine), runs_noted(folder))
-        if rows:
-            raise ConfigurationError(
-                f"Nothing was uploaded: {counted(rows, 'row')} for {', '.join(sorted(tables))} may be older than "
-                "what is stored now, because a later crawl had the same table. Say --mode upsert to replace what is "
-                "stored, or --mode ignore to keep it and add only what is missing."
-            )
+    if opts.mode is None and (old := outdated(mine, runs_noted(folder))):
+        raise ConfigurationError(
+            f"Nothing was uploaded: {rows_by_table(old)} may be older than what is stored now, because a later run "
+            "stored rows in the same table. Add --mode upsert to replace stored rows, or --mode ignore to keep them "
+            "and add only missing rows."
+        )
     return _upload(config, folder, only, opts, sum(one.rows for one in mine))
 
 
@@ -101,7 +99,8 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
                 lambda header: header.project == project and opts.table in (None, header.table),
                 config.chunk_rows,
             )
-            recovered, kept = numbered(taken.chunks, recovered), taken.kept
+            both = (recovered, taken.chunks) if mode is Mode.IGNORE else (taken.chunks, recovered)
+            recovered, kept = numbered(*both), taken.kept
         with (
             progress_of("replay", total, " rows") as bar,
             Upload(config, run, schema, spool, result, recovered=recovered, progress=bar.update) as upload,
@@ -114,8 +113,10 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
     if kept:
         print(f"Left in {folder / REJECTED}: {counted(kept, 'line')} without a row. Mend or delete.", file=sys.stderr)
     said_how_it_went(result, folder)
+    if spool.outdated:  # a crawl began meanwhile
+        print(". ".join(outdated_rows(spool.outdated, folder)), file=sys.stderr)
     _mention_rejects(folder, opts)
-    return 0 if result and not kept else 1
+    return 0 if result and not kept and not spool.outdated else 1
 
 
 def _folders(config: Config, path: str | None) -> tuple[Path, str | None]:

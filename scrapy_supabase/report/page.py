@@ -18,9 +18,11 @@ _COLUMNS = (
     ("superseded", "superseded"),
     ("rejected", "rejected"),
     ("left", "left in the spool"),
-    ("recovered", "of earlier runs"),
-    ("recovered_rejected", "of these rejected"),
-    ("recovered_left", "of these left"),
+    ("recovered", "of earlier runs: uploaded"),
+    ("recovered_superseded", "superseded"),
+    ("recovered_rejected", "rejected"),
+    ("recovered_left", "left"),
+    ("recovered_outdated", "left, may be older"),
 )
 _SIGNS = {
     GOOD: ("In order", "M5 12.5l4.5 4.5L19 7.5"),
@@ -86,16 +88,21 @@ def _finding(finding: Finding, *, first: bool) -> Markup:
 
 
 def _figures(run: LastRun) -> Markup:
+    """The rows received and where they are: these add up; those of earlier runs are a figure of their own."""
     total = run.total
-    stored = total.uploaded + total.recovered
-    shown = (
-        ("Received", words.number(total.received)),
-        ("Uploaded", words.number(stored)),
-        ("Rejected", words.number(total.rejected + total.recovered_rejected)),
-        ("Left", words.number(total.left + total.recovered_left)),
-        ("Duration", words.duration(run.seconds)),
-        ("Rows a second", words.rate(stored, run.seconds)),
-    )
+    sums = [
+        ("Received", total.received),
+        ("Uploaded", total.uploaded),
+        ("Superseded", total.superseded),
+        ("Rejected", total.rejected),
+        ("Left", total.left),
+        ("Not confirmed", total.not_confirmed),
+        ("Of earlier runs", total.recovered),
+    ]
+    optional = ("Superseded", "Not confirmed", "Of earlier runs")
+    shown = [(name, words.number(rows)) for name, rows in sums if rows or name not in optional]
+    shown.append(("Duration", words.duration(run.seconds)))
+    shown.append(("Rows a second", words.rate(total.uploaded + total.recovered, run.seconds)))
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in shown), class_="figures")
 
 

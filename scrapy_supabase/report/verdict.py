@@ -33,7 +33,7 @@ class Finding:
 def findings(run: LastRun) -> list[Finding]:
     """All there is to say; the first is the verdict."""
     total = run.total
-    found = [*_not_ended(run), *_fatal(run), *_left(run), *_rejected(run)]
+    found = [*_not_ended(run), *_fatal(run), *_left(run), *_rejected(run), *_outdated(run)]
     if run.reason not in (None, "finished") and run.fatal is None:
         found.append(
             Finding(
@@ -152,6 +152,24 @@ def _rejected(run: LastRun) -> list[Finding]:
         "the table, or the rows in the file, are mended:"
     )
     return [Finding(ATTENTION, title + rest, (text, Command(f"scrapy supabase replay --rejected {quote(run.spool)}")))]
+
+
+def _outdated(run: LastRun) -> list[Finding]:
+    rows = run.total.recovered_outdated
+    if not rows or not run.spool:
+        return []
+    return [
+        Finding(
+            ATTENTION,
+            f"{counted(rows, 'row')} of earlier runs {_was(rows)} not uploaded.",
+            (
+                "What is stored may be newer: a later run stored rows in the same table. To replace what is stored:",
+                Command(f"scrapy supabase replay --mode upsert {quote(run.spool)}"),
+                "To keep it and add only missing rows:",
+                Command(f"scrapy supabase replay --mode ignore {quote(run.spool)}"),
+            ),
+        )
+    ]
 
 
 def _was(rows: int) -> str:
