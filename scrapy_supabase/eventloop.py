@@ -20,13 +20,18 @@ class EventLoop:
     """Must be made in the crawl's thread, while the loop runs."""
 
     def __init__(self) -> None:
-        self.call_soon_threadsafe: Callable[..., object]
+        self._call: Callable[..., object]
         if is_asyncio_available():
-            self.call_soon_threadsafe = asyncio.get_running_loop().call_soon_threadsafe
+            self._call = asyncio.get_running_loop().call_soon_threadsafe
         else:
             from twisted.internet import reactor
 
-            self.call_soon_threadsafe = reactor.callFromThread
+            self._call = reactor.callFromThread
+
+    def call_soon_threadsafe(self, func: Callable[..., object], *arguments: object) -> None:
+        """Have `func` called in the crawl's thread; never, where the loop is closed and the process ends."""
+        with suppress(RuntimeError):
+            self._call(func, *arguments)
 
     async def wait(self, future: Future[T], timeout: float | None = None) -> bool:
         """Wait for a future that is completed in this thread. False if it took longer than `timeout` seconds."""
@@ -64,8 +69,7 @@ class EventLoop:
                 result = func()
             except BaseException as error:  # noqa: BLE001 (handed over to the crawl's thread)
                 failed = error
-            with suppress(RuntimeError):  # after a timeout, the loop may be closed
-                self.call_soon_threadsafe(finish, result, failed)
+            self.call_soon_threadsafe(finish, result, failed)
 
         threading.Thread(target=run, name="supabase-open", daemon=True).start()
         if not await self.wait(future, timeout):

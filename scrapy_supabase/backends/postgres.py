@@ -43,6 +43,8 @@ _DEFAULTS: dict[str, Any] = {
 _CANCEL_TIMEOUT = 2.0  # seconds
 # Each takes the server some 40 KB in each of its processes, and items with 30 optional fields make thousands.
 _MOST_PREPARED = 50
+# The row type of each stays in the process all the same (3 KB, for 30 columns): a new connection is a new process.
+_MOST_ON_A_CONNECTION = 1000
 _GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 
 
@@ -54,6 +56,7 @@ class _Link:
         self.pgconn = connection.pgconn
         self.direct = False
         self.prepared: dict[bytes, bytes] = {}  # statement → its name
+        self.dropped = 0  # statements that were prepared
 
     def close(self) -> None:
         self.connection.close()
@@ -237,8 +240,13 @@ class PostgresBackend:
     def _prepare(self, link: _Link, sql: bytes, table: str) -> None:
         try:
             if len(link.prepared) >= _MOST_PREPARED:
-                self._send(link, b"DEALLOCATE ALL").finish(keep=False)
-                link.prepared.clear()
+                if link.dropped >= _MOST_ON_A_CONNECTION:
+                    link.close()
+                    link = self._connect()
+                else:
+                    self._send(link, b"DEALLOCATE ALL").finish(keep=False)
+                    link.dropped += len(link.prepared)
+                    link.prepared.clear()
             name = f"scrapy_supabase_{len(link.prepared)}".encode()
             self._send(link, sql, prepare=name, table=table).finish()
         except TransientError as error:
