@@ -9,7 +9,7 @@ import msgspec
 
 from scrapy_supabase.models import Row
 
-_STEPS = 8  # from nothing to the size that failed
+_STEPS = 7  # from nothing to the size that failed: from its half, four steps lead a little past it
 # Successes before each step. A refusal is a rule of the server and is seldom tried again; a timeout may be bad luck.
 _AFTER_REFUSAL = 16
 _AFTER_TIMEOUT = 1
@@ -19,7 +19,7 @@ _LONGEST_WAIT = 256
 class SizeLimit(msgspec.Struct):
     """A size that failed, and how much is tried now.
 
-    A failure halves `largest`, the most to send. It grows by an eighth of `failed` after each `wait` successes of more
+    A failure halves `largest`, the most to send. It grows by a seventh of `failed` after each `wait` successes of more
     than half of it. If that fails again, it goes back to what was `stored` since the last failure, and `wait` doubles:
     a real limit of the server is tried ever more rarely.
     """

@@ -121,5 +121,5 @@ class Pace:
                 self.rows = min(self._rows_limit.largest, self._most_rows)
                 return
             self._rows_limit = None
-        more = max(self.rows // 8, 1) if self._has_failed else self.rows
+        more = max(self.rows // 7, 1) if self._has_failed else self.rows
         self.rows = min(self.rows + more, self._most_rows)

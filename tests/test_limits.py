@@ -46,14 +46,14 @@ def test_without_a_failure_there_is_no_limit() -> None:
 
 
 def test_a_timeout_halves_and_successes_grow_it_again() -> None:
-    """By an eighth after each success, until the size that failed is stored: then it is unlearnt."""
+    """By a seventh after each success, until the size that failed is stored: then it is unlearnt."""
     limits = RequestLimits()
     limits.too_large(ROWS, refused=False)
     found = []
     while (now := largest(limits)) is not None:
         found.append(now)
         limits.stored(ROWS[: limits.most(ROWS)])
-    assert found == [50, 62, 75, 87, 100]
+    assert found == [50, 64, 78, 92, 107]
 
 
 def test_each_table_has_its_own_limit() -> None:

@@ -128,7 +128,7 @@ def test_others_tell_nothing_about_larger_chunks(chunk: dict[str, Any]) -> None:
     ("failure", "chunks"), [({"timeouts": 1}, 4), ({"too_large": 1}, 64)], ids=["timed out", "refused"]
 )
 def test_chunks_that_are_too_much_are_halved_and_grow_again(failure: dict[str, int], chunks: int) -> None:
-    """Halved once for all that were in flight; by an eighth after a success, or sixteen where the server refused it."""
+    """Halved once for all that were in flight; by a seventh after a success, or sixteen where the server refused it."""
     world = World()
     for _ in range(3):
         world.ends(rows=world.pace.rows)
@@ -140,7 +140,7 @@ def test_chunks_that_are_too_much_are_halved_and_grow_again(failure: dict[str, i
     while world.pace.rows < 800:
         world.ends(rows=world.pace.rows)
         found.append(world.pace.rows)
-    assert sorted(set(found)) == [400, 500, 600, 700, 800]
+    assert sorted(set(found)) == [400, 514, 628, 742, 856]
     assert len(found) - 1 == chunks
 
 
@@ -155,7 +155,7 @@ def test_chunks_never_double_again_after_a_failure() -> None:
     while world.pace.rows < 1000:
         world.ends(rows=world.pace.rows)
         found.append(world.pace.rows)
-    assert found == [250, 300, 350, 400, 450, 506, 569, 640, 720, 810, 911, 1000]
+    assert found == [257, 314, 371, 428, 489, 558, 637, 728, 832, 950, 1000]
 
 
 def test_chunks_that_a_server_never_takes_are_tried_ever_more_rarely() -> None:
