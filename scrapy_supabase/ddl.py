@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from scrapy_supabase.backends.catalog import KEEP_NEWEST
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.item_fields import ItemField, columns_sent
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
@@ -99,6 +100,25 @@ def snapshots_sql(schema: str = "public") -> str:
     """What gives out the versions of daily snapshots."""
     text = Path(__file__).with_name("snapshots.sql").read_text()
     return text.replace("public.", f"{identifier(schema)}.")
+
+
+def newest_sql(name: str, column: str, schema: str = "public") -> str:
+    """The trigger that keeps a stored row where an update brings an older value of a column.
+
+    Raises `ConfigurationError` for names that cannot be. Equal values pass, and so does NULL on either side: then
+    nothing is known of the order. The comparison is a clause of the trigger: an update that passes costs no call.
+    """
+    _check_names(Table(name, schema, (ItemField(column),), ()))
+    table, by = f"{identifier(schema)}.{identifier(name)}", identifier(column)
+    function = f"{identifier(schema)}.scrapy_keep_stored_row"
+    note = " ".join(f"Keeps the stored row of {name} where an update brings an older {column}.".split())
+    return (
+        f"-- {note}\n"
+        f"create or replace function {function}() returns trigger\n"
+        "language plpgsql set search_path = '' as $$ begin return null; end $$;\n"
+        f"create or replace trigger {KEEP_NEWEST} before update on {table}\n"
+        f"for each row when (new.{by} < old.{by}) execute function {function}();\n"
+    )
 
 
 def ledger_sql(name: str, schema: str = "public") -> str:

@@ -84,6 +84,9 @@ NOT_SAID = {
     "not null": _DDL,
     "a row of {} bytes, not shown": "a mark in the sample of a rejected row: tests/test_record.py",
     "primary key ({})": _DDL,
+    "-- {}\ncreate or replace function {}() returns trigger\nlanguage plpgsql set search_path = '' as $$ begin return "
+    "null; end $$;\ncreate or replace trigger {} before update on {}\nfor each row when (new.{} < old.{}) execute "
+    "function {}();": _DDL,
     "create unique index if not exists {} on {} ({});": _DDL,
     "alter table {} enable row level security;": _DDL,
     'drop policy if exists "{}" on {};': _DDL,

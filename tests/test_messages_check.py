@@ -15,6 +15,7 @@ import pytest
 from scrapy.settings import Settings
 
 from scrapy_supabase.checkup.check import check
+from scrapy_supabase.ddl import newest_sql
 from scrapy_supabase.local import LocalSupabase
 from scrapy_supabase.recovery import note_run
 from tests.fault_proxy import FaultProxy, answers, delays
@@ -63,6 +64,9 @@ def test_all_is_well(said: Said, sql: Sql, look: Look, project: Project) -> None
     sql(TABLE)
     said("A project that is ready", shown(look(**ANY_SIZE)))
     said("A project that is ready, over a database connection", shown(look(**ANY_SIZE, SUPABASE_DB_URL=project.db_url)))
+    sql(newest_sql("t", "id"))
+    guarded = look(**ANY_SIZE, SUPABASE_DB_URL=project.db_url)
+    said("A table that keeps the newest row, over a database connection", shown(guarded, "table t"))
     said("A table of inserts", shown(look(SUPABASE_MODE="insert"), "table t"))
     said("A table of new rows", shown(look(SUPABASE_MODE="ignore"), "table t"))
 

@@ -53,6 +53,7 @@ DDL: Sequence[tuple[str, Sequence[str], bytes]] = (
     ("ddl of nothing", [], b""),
     ("ddl of a class and a file", [f"{HERE}.Loose", "--from", "-"], b""),
     ("ddl of two classes for one table", [f"{HERE}.Loose", f"{HERE}.Empty", "--table", "t"], b""),
+    ("ddl of the newest row of no table", ["--newest", "seen"], b""),
     ("ddl of a class in no module", ["nowhere.Item"], b""),
     ("ddl of a class that is not there", [f"{HERE}.Nothing"], b""),
     ("ddl of dicts", ["builtins.dict"], b""),
@@ -92,6 +93,8 @@ def test_what_ddl_notes(said: Said, command: Command) -> None:
     said("ddl of a second class", [message for message in messages if message.startswith("stdout: -- For")])
     messages = command("ddl", "--from", "-", text=b'{"id": 1}\n', SUPABASE_TABLE=None)
     said("ddl of one row", [message for message in messages if message.startswith("stdout: -- ")])
+    messages = command("ddl", "--newest", "seen", "t")
+    said("ddl of the newest row", [message for message in messages if message.startswith("stdout: -- ")])
     encoded = command("ddl", "--from", "-", "--format", "csv", "--encoding", "latin-1", text=b"a\n\xe9\n")
     assert command.code == 0, encoded
 

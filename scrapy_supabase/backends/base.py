@@ -44,6 +44,7 @@ class TableInfo(msgspec.Struct, frozen=True):
     "generated" or "identity". `deferrable` are the unique constraints that an upsert cannot use, with their columns.
     `key_types` are the types by which keys are compared, where these are others: of a domain its base type, "enum" for
     any enum, nothing where the collation is nondeterministic.
+    `newest` is the column by which a trigger keeps newer rows (`ddl --newest`), empty without one, None if not known.
     """
 
     columns: Mapping[str, str]
@@ -54,6 +55,7 @@ class TableInfo(msgspec.Struct, frozen=True):
     made: Mapping[str, str] = msgspec.field(default_factory=dict)
     deferrable: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     key_types: Mapping[str, str] = msgspec.field(default_factory=dict)
+    newest: str | None = None
 
 
 class ServerFacts(msgspec.Struct, frozen=True):

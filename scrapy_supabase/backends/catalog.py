@@ -7,6 +7,9 @@ import msgspec
 from scrapy_supabase.backends.base import View
 from scrapy_supabase.view_columns import VIEW_COLUMNS
 
+KEEP_NEWEST = "scrapy_keep_newest"
+"""The trigger of `scrapy supabase ddl --newest`."""
+
 
 class CatalogTable(msgspec.Struct):
     """What the catalog tells of a table or view. A view over a table has that table's primary key, if it shows it."""
@@ -21,6 +24,7 @@ class CatalogTable(msgspec.Struct):
     view: View | None
     made: dict[str, str]  # "generated" or "identity" (ALWAYS)
     deferrable: dict[str, tuple[str, ...]]  # unique constraint → columns
+    newest: str  # the column that the trigger KEEP_NEWEST goes by, or empty
 
 
 # What is known of views is gathered once for all of them: asked for each, 300 views took minutes and not a second.
@@ -93,7 +97,14 @@ SELECT coalesce(json_object_agg(c.relname, json_build_object(
   'deferrable', coalesce((SELECT json_object_agg(p.conname, (SELECT json_agg(a.attname ORDER BY k.place)
       FROM unnest(p.conkey) WITH ORDINALITY k(attnum, place)
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum))
-    FROM pg_constraint p WHERE p.conrelid = c.oid AND p.contype IN ('p', 'u') AND p.condeferrable), '{}')
+    FROM pg_constraint p WHERE p.conrelid = c.oid AND p.contype IN ('p', 'u') AND p.condeferrable), '{}'),
+  'newest', coalesce((SELECT min(a.attname) FROM pg_trigger t
+    JOIN pg_depend d ON d.classid = 'pg_trigger'::regclass AND d.objid = t.oid
+      AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid AND a.attnum > 0
+    WHERE t.tgrelid = c.oid AND t.tgname = '"""
+    f"{KEEP_NEWEST}"
+    """' AND t.tgenabled IN ('O', 'A')), '')
 )), '{}')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p') AND n.nspname = $1 AND NOT c.relispartition

@@ -130,6 +130,7 @@ class PostgresBackend:
                 made=table.made,
                 deferrable=table.deferrable,
                 key_types=table.key_types,
+                newest=table.newest,
             )
             for name, table in tables.items()
         }

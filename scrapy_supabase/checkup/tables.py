@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from scrapy_supabase.backends.base import Backend, ServerFacts, TableInfo, Write
+from scrapy_supabase.backends.catalog import KEEP_NEWEST
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.checkup.policies import check_policies, upserts_refused
 from scrapy_supabase.column_types import Fit, fit, kind_of, shown
@@ -91,6 +92,7 @@ class TableCheck:
             yield Finding(level, subject, text.removeprefix(f"Table {spec.name} "), remedy)
         if not fell_back:
             yield ok(subject, f"there{self._size(spec.name)}, with the rights for {self._way(spec)}")
+        yield from self._newest(spec, subject)
         yield from self._policies(spec, subject, names)
         for kind in kinds:
             yield from self._items(spec, subject, kind)
@@ -106,6 +108,16 @@ class TableCheck:
         key = ", ".join(self._schema.key(spec.name))
         what = "upserts" if spec.mode is Mode.UPSERT else "inserts of new rows (ignore)"
         return f"{what} on ({key})" if key else what
+
+    def _newest(self, spec: TableSpec, subject: str) -> Iterator[Finding]:
+        """Whether the database keeps the newest row, where the server tells and it matters."""
+        info = self._schema.info(spec.name)
+        if info is None or info.newest is None or self._schema.mode(spec.name) is not Mode.UPSERT:
+            return
+        if info.newest:
+            yield ok(subject, f"the trigger {KEEP_NEWEST} keeps stored rows whose {info.newest!r} is newer")
+        else:
+            yield ok(subject, f"no trigger {KEEP_NEWEST} (ddl --newest): the row that arrives last is stored")
 
     def _policies(self, spec: TableSpec, subject: str, names: set[str]) -> Iterator[Finding]:
         if self._passes_policies:

@@ -5,7 +5,9 @@ file or the SQL editor. Types come from annotations (dataclass, attrs,
 pydantic), field metadata (scrapy.Field(type=int, primary_key=True)) or,
 with --from, from the values of JSON Lines, JSON or CSV. What the settings
 say of the table (key, columns, stamps, snapshots, mode) is in it. With
---snapshots and --runs, what these settings need in the database.
+--snapshots and --runs, what these settings need in the database. With
+--newest, a trigger for each TABLE by which an older row never replaces a
+newer one.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any
 
 from scrapy.utils.misc import load_object
 
-from scrapy_supabase.ddl import create_sql, ledger_sql, snapshots_sql, table_of
+from scrapy_supabase.ddl import create_sql, ledger_sql, newest_sql, snapshots_sql, table_of
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.files import FORMATS, BadLine, RowFile
 from scrapy_supabase.inference import Inference
@@ -32,7 +34,12 @@ from scrapy_supabase.wording import counted, sentence
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("item_class", nargs="*", metavar="ITEM_CLASS", help="import paths, such as shop.items.Book")
+    parser.add_argument(
+        "item_class",
+        nargs="*",
+        metavar="ITEM_CLASS",
+        help="import paths, such as shop.items.Book; with --newest, names of tables",
+    )
     parser.add_argument("--from", dest="file", metavar="FILE", help="a file of sample rows; - is standard input")
     parser.add_argument("--format", choices=FORMATS, help="of FILE; default: by its name, jsonl for standard input")
     parser.add_argument("--encoding", default="utf-8-sig", help="of CSV (default: UTF-8)")
@@ -42,12 +49,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", metavar="COLUMNS", help="columns that make a row unique, with commas")
     parser.add_argument("--snapshots", action="store_true", help="the function that SUPABASE_DAILY_SNAPSHOTS needs")
     parser.add_argument("--runs", metavar="NAME", help="the ledger of crawls, for SUPABASE_RUNS_TABLE = NAME")
+    parser.add_argument(
+        "--newest", metavar="COLUMN", help="a trigger for each TABLE: an update with an older COLUMN changes nothing"
+    )
     parser.add_argument("--public", action="store_true", help="everybody who has the public key may read")
 
 
 def run(settings: Any, opts: argparse.Namespace) -> int:
     """Print; returns the exit code."""
-    of_runs = list(_of_runs(opts, settings.get("SUPABASE_SCHEMA") or "public"))
+    schema = settings.get("SUPABASE_SCHEMA") or "public"
+    of_runs = list(_of_runs(opts, schema))
+    if opts.newest is not None:
+        if not opts.item_class or opts.file or opts.table or opts.key or opts.public:
+            raise ConfigurationError(
+                "--newest goes with the names of tables that are there, such as: "
+                "scrapy supabase ddl --newest scraped_at books"
+            )
+        triggers = [newest_sql(name, opts.newest, schema) for name in opts.item_class]
+        print("\n".join([*triggers, *of_runs]), end="")
+        return 0
     if bool(opts.item_class) == bool(opts.file) and (opts.file or not of_runs):
         raise ConfigurationError(
             "Name either item classes, such as shop.items.Book, or a file of rows, such as --from rows.jsonl."
