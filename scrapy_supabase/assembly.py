@@ -178,11 +178,10 @@ class _Uploads:
         if chunk.origin is None:
             return self._own.upload(chunk)
         table = chunk.table
-        if (not chunk.keys or chunk.origin.mode is Mode.INSERT) and self._is_first(f"doubles {table}"):
+        if chunk.possibly_duplicated and self._is_first(f"doubles {table}"):
             logger.warning(
-                "Table %s: rows that an earlier run left are uploaded, and they have no key. Those that were stored "
-                "just before it ended are stored twice now. To prevent that, set SUPABASE_ON_CONFLICT or "
-                "SUPABASE_ROW_ID_COLUMN.",
+                "Table %s: rows without a key that an earlier run left are uploaded: possibly duplicated if already "
+                "stored when that run ended. To prevent that, set SUPABASE_ON_CONFLICT or SUPABASE_ROW_ID_COLUMN.",
                 table,
             )
         outcome = self._of(table, chunk.origin.mode, chunk.origin.on_conflict).upload(chunk)

@@ -18,7 +18,8 @@ SupabaseError
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from scrapy_supabase.wording import sentence
 
@@ -46,13 +47,17 @@ class ConfigurationError(SupabaseError):
 class ItemError(SupabaseError):
     """An item that cannot become a row.
 
-    `code` is a short name for grouping, `field` the field at fault (or None).
+    `code` is a short name for grouping, `field` the field at fault (or None); `row` holds the values by column, where
+    the item came so far.
     """
 
-    def __init__(self, code: str, message: str, field: str | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, field: str | None = None, *, row: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.field = field
+        self.row = row
 
 
 class ServerError(SupabaseError):

@@ -50,12 +50,16 @@ class TableSpec(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """The earlier run that scraped the rows of a recovered chunk, and what it was told to do with them."""
+    """The earlier run that scraped the rows of a recovered chunk, and what it was told to do with them.
+
+    `sent` says whether they may be stored already; rows that had been rejected are not.
+    """
 
     run: str
     spider: str
     mode: Mode
     on_conflict: tuple[str, ...]
+    sent: bool = True
 
 
 MIXED: tuple[str, ...] = ()
@@ -110,6 +114,16 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
         """The columns all rows have, sorted."""
         return self.rows[0].columns
 
+    @property
+    def possibly_duplicated(self) -> int:
+        """How many rows are there twice if an earlier run had stored them: those that no unique key tells apart."""
+        origin = self.origin
+        if origin is None or not origin.sent:
+            return 0
+        if origin.mode is Mode.INSERT and origin.on_conflict:  # for which nobody checked that there is a unique index
+            return len(self.rows)
+        return sum(row.key is None for row in self.rows)
+
     def __str__(self) -> str:
         return f"Chunk {self.number} ({counted(len(self.rows), 'row')} for {self.table})"
 
@@ -132,8 +146,8 @@ class Stored(msgspec.Struct, frozen=True):
 class Rejection(msgspec.Struct, frozen=True):
     """A row that is not in the database because of what it is, with the server's own words (or ours, before sending).
 
-    `data` is the row as JSON, and `columns` are those that were sent; an item that could not become a row is printed as
-    JSON, and has no `columns`.
+    `data` is the row as JSON, and `columns` are those that were sent. An item that could not become a row has none;
+    fields that cannot be stored are `printed` in its `data`.
     """
 
     table: str
@@ -143,6 +157,7 @@ class Rejection(msgspec.Struct, frozen=True):
     details: str | None = None
     hint: str | None = None
     columns: tuple[str, ...] | None = None
+    printed: tuple[str, ...] = ()
 
 
 class Effort(msgspec.Struct):

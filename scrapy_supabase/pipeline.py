@@ -22,7 +22,6 @@ from scrapy_supabase.crawl_state import is_closing, is_crawl
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError, SupabaseError
 from scrapy_supabase.eventloop import EventLoop, start
 from scrapy_supabase.last_run import LastRunFile
-from scrapy_supabase.models import Rejection
 from scrapy_supabase.record import Record
 from scrapy_supabase.retry import Patience
 from scrapy_supabase.rows import RowBuilder, Stamp, stamps_of
@@ -33,7 +32,6 @@ from scrapy_supabase.spool import DiskSpool, Spool
 from scrapy_supabase.spool_file import REJECTED
 from scrapy_supabase.stats import Stats, figures_of_scrapy
 from scrapy_supabase.urls import UrlStampMiddleware
-from scrapy_supabase.values import printable
 from scrapy_supabase.wording import counted, kept_rows, outdated_rows, rejected_rows
 
 if TYPE_CHECKING:
@@ -280,8 +278,7 @@ class SupabasePipeline:
         return (chunk and self._rows.short_way(item, chunk)) or _takes_none
 
     def _refuse(self, item: Any, error: ItemError) -> None:
-        spec = self._rows.table_of(type(item))
-        rejection = Rejection(spec.name if spec else "(none)", printable(item), error.code, str(error))
+        rejection = self._rows.rejection(item, error)
         self._spool.reject((rejection,))
         self._accounts.refused(rejection)
 

@@ -17,6 +17,7 @@ from scrapy_supabase.recovery import RunFolder, RunNote, chunk_files
 from scrapy_supabase.spool import DiskSpool
 from scrapy_supabase.spool_file import (
     FORMAT,
+    NO_ROW,
     REJECTED,
     Header,
     RejectedLine,
@@ -33,13 +34,14 @@ _MOST_OPEN = 64  # files at once
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A chunk's file in the spool, or rejects of one kind (`code` is set)."""
+    """A chunk's file in the spool, or rejects of one kind: `code` is set, and `problem` where they cannot be sent."""
 
     path: Path
     header: Header
     rows: int
     alive: bool = False
     code: str = ""
+    problem: str = ""
 
 
 def chunks_in(folder: Path) -> Iterator[Found]:
@@ -56,16 +58,19 @@ def chunks_in(folder: Path) -> Iterator[Found]:
 
 
 def rejects_in(folder: Path) -> list[Found]:
-    """The reject file, a line a kind: table, code, mode, run."""
+    """The reject file, one entry per kind: table, code, mode, run, problem."""
     path = folder / REJECTED
     if not path.exists():
         return []
-    counts: Counter[tuple[str, Header]] = Counter()
+    counts: Counter[tuple[str, str, Header]] = Counter()
     with reject_lines(path) as lines:
         for _, line in lines:
             if line is not None:
-                counts[line.code, msgspec.structs.replace(_header_of(line), columns=())] += 1
-    return [Found(path, header, number, code=code) for (code, header), number in counts.items()]
+                kind = line.code, line.problem(), msgspec.structs.replace(_header_of(line), columns=())
+                counts[kind] += 1
+    return [
+        Found(path, header, number, code=code, problem=problem) for (code, problem, header), number in counts.items()
+    ]
 
 
 def outdated(found: Iterable[Found], runs: list[RunNote]) -> Counter[str]:
@@ -73,7 +78,7 @@ def outdated(found: Iterable[Found], runs: list[RunNote]) -> Counter[str]:
     later = LaterRuns(runs)
     rows: Counter[str] = Counter()
     for one in found:
-        if later.may_be_newer(one.header):
+        if not one.problem and later.may_be_newer(one.header):
             rows[one.header.table] += one.rows
     return rows
 
@@ -84,13 +89,14 @@ class TakenBack:
 
     chunks: list[Stored] = field(default_factory=list)
     rows: int = 0
-    kept: int = 0  # lines that were asked for and are no rows
+    kept: Counter[str] = field(default_factory=Counter)  # what keeps lines that are wanted in the file
 
 
 def take_back_rejects(spool: DiskSpool, wanted: Callable[[Header], bool], chunk_rows: int) -> TakenBack:
     """Turn the rejects that are `wanted` into chunks of at most `chunk_rows` rows in the spool's own folder.
 
-    The others go back to the reject file. Where the process dies in the middle, no line is lost.
+    The others go back to the reject file, and so do those that have a problem: a row that is not what was scraped is
+    never sent. Where the process dies in the middle, no line is lost.
     """
     result = TakenBack()
     taken = spool.own_folder / REJECTED
@@ -101,8 +107,10 @@ def take_back_rejects(spool: DiskSpool, wanted: Callable[[Header], bool], chunk_
     with reject_lines(taken) as lines:
         for text, line in lines:
             header = _header_of(line) if line is not None else None
-            if line is None or header is None or not wanted(header) or not header.columns:
-                result.kept += header is None or wanted(header)
+            is_wanted = header is None or wanted(header)
+            problem = NO_ROW if line is None else line.problem()
+            if line is None or header is None or not is_wanted or problem:
+                result.kept[problem] += is_wanted
                 back.append(text if text.endswith(b"\n") else text + b"\n")
                 continue
             kind = msgspec.structs.replace(header, opened="")

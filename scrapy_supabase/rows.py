@@ -13,9 +13,10 @@ from scrapy_supabase.chunks import OpenChunk
 from scrapy_supabase.column_types import kind_of
 from scrapy_supabase.errors import ItemError
 from scrapy_supabase.keys import NO_KEY, KeyForm
-from scrapy_supabase.models import Mode, Row, TableSpec
+from scrapy_supabase.models import Mode, Rejection, Row, TableSpec
 from scrapy_supabase.remedies import MADE_BY_THE_DATABASE, lacks, unknown_columns
 from scrapy_supabase.schema import Schema
+from scrapy_supabase.spool_file import NO_TABLE
 from scrapy_supabase.values import (
     BACKSLASH,
     CANNOT_ENCODE,
@@ -26,6 +27,7 @@ from scrapy_supabase.values import (
     encode_row,
     is_json_text,
     is_storable,
+    printable,
 )
 
 if TYPE_CHECKING:
@@ -94,12 +96,16 @@ class RowBuilder:
         if shape is None:
             shape = recipe.shapes[names] = self._shape_of(spec, values)
         if shape.error is not None:
-            raise ItemError(*shape.error)
+            raise ItemError(*shape.error, row=values)
         if shape.collect:
             values = self._collected(values, shape)
         if shape.json:
             self._warn_of_json_texts(spec.name, shape.json, values)
-        data, cleaned = encode_row(values)
+        try:
+            data, cleaned = encode_row(values)
+        except ItemError as error:
+            error.row = values
+            raise
         if cleaned:
             self._on_cleaned(spec.name)
         return Row(spec.name, shape.columns, shape.key.of(values), data)
@@ -155,6 +161,12 @@ class RowBuilder:
             return True
 
         return take
+
+    def rejection(self, item: Any, error: ItemError) -> Rejection:
+        """What is kept of an item that cannot become a row: the row, as far as there is one, else the item."""
+        spec = self.table_of(type(item))
+        data, printed = printable(item if error.row is None else error.row)
+        return Rejection(spec.name if spec else NO_TABLE, data, error.code, str(error), printed=printed)
 
     def table_of(self, kind: type) -> TableSpec | None:
         """See `route_of`."""

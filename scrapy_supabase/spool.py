@@ -44,6 +44,7 @@ from scrapy_supabase.spool_file import (
     first_line,
     lines_in,
     now,
+    printed_in,
     read_chunk,
     read_header,
     reject_line,
@@ -299,7 +300,8 @@ class DiskSpool:
                 text = msgspec.json.encode(line.decode("utf-8", "replace"))
                 damaged.append(Rejection(header.table, text, "damaged", f"a line of {stored.file}: {error}"))
         mode = self._mode or header.mode
-        origin: Origin | None = Origin(header.run, header.spider, mode, header.on_conflict)
+        sent = not stored.file.startswith(f"{self._run}/")  # else they come from the reject file
+        origin: Origin | None = Origin(header.run, header.spider, mode, header.on_conflict, sent)
         self.reject(tuple(damaged), origin)
         if not rows:
             path.unlink(missing_ok=True)
@@ -385,11 +387,14 @@ class DiskSpool:
 
     def _described(self, rejection: Rejection, origin: Origin | None) -> dict[str, Any]:
         """What a replay of the row needs to know."""
+        described: dict[str, Any] = {"columns": rejection.columns}
         if rejection.columns is None:
-            return {}
-        told = origin or self._schema.specs[rejection.table]
-        key = told.on_conflict or (() if origin else self._schema.key(rejection.table))
-        return {"columns": rejection.columns, "mode": told.mode, "on_conflict": told.on_conflict, "key": key}
+            described = {"printed": printed_in(rejection)}
+        told = origin or self._schema.specs.get(rejection.table)
+        if told is not None:
+            key = told.on_conflict or (() if origin else self._schema.key(rejection.table))
+            described |= {"mode": told.mode, "on_conflict": told.on_conflict, "key": key}
+        return described
 
     def _not_written(self, name: str, error: OSError) -> None:
         if not self._said_unwritten:

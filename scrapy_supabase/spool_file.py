@@ -28,6 +28,8 @@ from scrapy_supabase.wording import reason, sentence
 FORMAT = 1
 FORMAT_MIXED = 2  # rows differ in their columns: those of a row are its keys
 REJECTED = "rejected.jsonl"
+NO_TABLE = "(none)"  # of items whose class has no table
+NO_ROW = "without a row. Correct or delete"
 
 
 class UnreadableError(SupabaseError):
@@ -50,7 +52,11 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RejectedLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of the reject file. `columns` and what follows it are missing where the item never became a row."""
+    """A line of the reject file.
+
+    Items that never became a row have no `columns`, and in `printed` the fields of `row` whose values are only printed,
+    each with that value. Where their table is not known, what follows is missing.
+    """
 
     time: str
     table: str
@@ -65,7 +71,23 @@ class RejectedLine(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode | None = None
     on_conflict: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
+    printed: dict[str, Any] | None = None
     row: msgspec.Raw = msgspec.Raw(b"null")
+
+    def problem(self) -> str:
+        """What keeps the line from being uploaded, and what to do; empty where nothing does."""
+        row: dict[str, Any] = {}
+        with suppress(msgspec.MsgspecError):
+            row = msgspec.json.decode(self.row, type=dict[str, Any])
+        if not row or self.columns == ():
+            return NO_ROW
+        if not self.table or self.table == NO_TABLE:
+            return 'without a table. Put its name in "table"'
+        if self.columns is None and self.printed is None:
+            return 'of an older version, whose values may be only printed. Correct "row", and add "printed": {}'
+        if any(name in row and row[name] == value for name, value in (self.printed or {}).items()):
+            return 'with printed values, which cannot be stored. Replace those that "printed" lists'
+        return ""
 
 
 class AppendFile:
@@ -300,6 +322,14 @@ def reject_line(rejection: Rejection, facts: Mapping[str, str], header: Mapping[
         "row": msgspec.Raw(rejection.data),
     }
     return msgspec.json.encode(line) + b"\n"
+
+
+def printed_in(rejection: Rejection) -> dict[str, msgspec.Raw]:
+    """The fields of a rejected item that are only printed, each with what is printed."""
+    with suppress(msgspec.MsgspecError):
+        row = msgspec.json.decode(rejection.data, type=dict[str, msgspec.Raw])
+        return {name: row[name] for name in rejection.printed}
+    return {}
 
 
 def now() -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from scrapy_supabase.models import Chunk, Mode, Outcome, Stored
+from scrapy_supabase.models import Chunk, Outcome, Stored
 from scrapy_supabase.pace import Pace
 from scrapy_supabase.spool import Loaded
 
@@ -84,8 +84,7 @@ class Stats:
         self._count("recovered_superseded" if origin else "superseded", outcome.superseded, table)
         if outcome.uploaded:
             self._times["last_upload_time"] = datetime.now(UTC)
-        if origin and (origin.mode is Mode.INSERT or not chunk.keys):
-            self._count("recovered_ambiguous", outcome.uploaded, table)
+        self._count("recovered_ambiguous", min(outcome.uploaded, chunk.possibly_duplicated), table)
         for rejection in outcome.rejections:
             self.rejected(table, rejection.code, recovered=origin is not None)
         if outcome.rejections:

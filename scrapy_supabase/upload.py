@@ -34,7 +34,6 @@ from scrapy_supabase.settings import Config, local_folder
 from scrapy_supabase.settings_given import project_of, script_config
 from scrapy_supabase.settings_server import LOCAL
 from scrapy_supabase.spool import Loaded, NoSpool, Spool
-from scrapy_supabase.values import printable
 from scrapy_supabase.wording import counted
 
 if TYPE_CHECKING:
@@ -207,8 +206,7 @@ class Upload:
             try:
                 row = builder.build(item)
             except ItemError as error:
-                table = builder.table_of(type(item))
-                self.reject(Rejection(table.name if table else "", printable(item), error.code, str(error)))
+                self.reject(builder.rejection(item, error))
                 continue
             if not self.add(row):
                 return

@@ -246,21 +246,28 @@ def text_of_json(value: msgspec.Raw) -> str | None:
     return msgspec.json.decode(encoded, type=str) if encoded.startswith(b'"') else encoded.decode()
 
 
-def printable(item: Any) -> bytes:
-    """Return an item as JSON for a person to read, with what cannot be encoded printed. Never raises."""
+def printable(item: Any) -> tuple[bytes, tuple[str, ...]]:
+    """Return an item as JSON, and the fields in it that are only printed, since they cannot be stored. Never raises."""
     from itemadapter import ItemAdapter, is_item
 
     try:
-        fields = dict(ItemAdapter(item)) if is_item(item) else {"item": item}
+        is_row = is_item(item)
+        fields = dict(ItemAdapter(item)) if is_row else {"item": item}
         shown: dict[str, Any] = {}
+        printed: list[str] = []
         for name, value in fields.items():
+            text = _UNSTORABLE.sub("", str(name))
             try:
-                shown[str(name)] = msgspec.Raw(encode_row({"": value})[0][4:-1])
+                shown[text] = msgspec.Raw(encode_row({"": value})[0][4:-1])
             except ItemError:
-                shown[str(name)] = repr(value)[:1000]
-        return encode_plain(_without_unstorable(shown))
+                shown[text] = _UNSTORABLE.sub("", repr(value)[:1000])
+                printed.append(text)
+            else:
+                if text != name or not is_row:
+                    printed.append(text)
+        return encode_plain(shown), tuple(printed)
     except Exception:  # noqa: BLE001 (an item whose own code fails must not fail the crawl)
-        return encode_plain({"item": f"<{_type_name(item)} that cannot be printed>"})
+        return encode_plain({"item": f"<{_type_name(item)} that cannot be printed>"}), ("item",)
 
 
 def _type_name(value: Any) -> str:

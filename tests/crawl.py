@@ -59,7 +59,19 @@ class Book(scrapy.Item):
     author = scrapy.Field()
 
 
-CLASSES: dict[str, Any] = {"Author": Author, "Tag": Tag, "Price": Price, "Book": Book, "dict": dict}
+def selected(**fields: Any) -> dict[str, Any]:
+    """An item whose title lacks its `.get()`."""
+    return {**fields, "title": scrapy.Selector(text=f"<h1>{fields['title']}</h1>").css("h1")[0]}
+
+
+CLASSES: dict[str, Any] = {
+    "Selected": selected,
+    "Author": Author,
+    "Tag": Tag,
+    "Price": Price,
+    "Book": Book,
+    "dict": dict,
+}
 
 
 class TestSpider(scrapy.Spider):

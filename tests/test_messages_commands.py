@@ -228,7 +228,7 @@ def test_replay(said: Said, command: Command, sql: Sql, proxy: FaultProxy, tmp_p
     assert sql("select count(*) from t") == [(2,)]
 
 
-def test_replay_of_rejected_rows(said: Said, command: Command, sql: Sql, tmp_path: Path) -> None:
+def test_replay_of_rejected_rows(said: Said, command: Command, sql: Sql, project: Project, tmp_path: Path) -> None:
     """They are mentioned; the command that is printed uploads them once they are mended; what is no row is said."""
     sql(TABLE)
     said("Nothing is left", command("replay"))
@@ -244,6 +244,11 @@ def test_replay_of_rejected_rows(said: Said, command: Command, sql: Sql, tmp_pat
     command("load", "-", text=b'{"id": "x"}\n')
     rejects.write_text("not json\n" + rejects.read_text().splitlines()[-1] + "\n")
     said("A line of the reject file is no row", command("replay", "--rejected", "--mode", "upsert"))
+    line = {"time": "2026-01-01", "project": host(project.url), "table": "t", "code": "not_encodable", "message": "m"}
+    line["row"] = {"id": 8, "title": "<Selector>"}  # type: ignore[assignment]
+    lines = [line, {**line, "printed": {}, "table": "(none)"}, {**line, "printed": {"title": "<Selector>"}}]
+    rejects.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    said("Lines of the reject file that are not what was scraped", command("replay", "--rejected"))
 
 
 def test_sql(said: Said, command: Command, sql: Sql, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
             "stored rows in the same table. Add --mode upsert to replace stored rows, or --mode ignore to keep them "
             "and add only missing rows."
         )
-    return _upload(config, folder, only, opts, sum(one.rows for one in mine))
+    return _upload(config, folder, only, opts, sum(one.rows for one in mine if not one.problem))
 
 
 def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Namespace, total: int) -> int:
@@ -92,14 +92,15 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
             return opts.table in (None, header.table) and only in (None, path.parent.name)
 
         recovered = spool.recover(wanted, mode=mode)
-        kept = 0
+        kept: Counter[str] = Counter()
         if opts.rejected:
             taken = take_back_rejects(
                 spool,
                 lambda header: header.project == project and opts.table in (None, header.table),
                 config.chunk_rows,
             )
-            both = (recovered, taken.chunks) if mode is Mode.IGNORE else (taken.chunks, recovered)
+            # Rejected rows are older, as a rule; where stored rows are kept, the newest go first.
+            both = (recovered, taken.chunks[::-1]) if mode is Mode.IGNORE else (taken.chunks, recovered)
             recovered, kept = numbered(*both), taken.kept
         with (
             progress_of("replay", total, " rows") as bar,
@@ -110,13 +111,13 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
     finally:
         if stack is not None:
             stack.stop()
-    if kept:
-        print(f"Left in {folder / REJECTED}: {counted(kept, 'line')} without a row. Mend or delete.", file=sys.stderr)
+    for problem, number in (+kept).items():
+        print(f"Left in {folder / REJECTED}: {counted(number, 'line')} {problem}.", file=sys.stderr)
     said_how_it_went(result, folder)
     if spool.outdated:  # a crawl began meanwhile
         print(". ".join(outdated_rows(spool.outdated, folder)), file=sys.stderr)
     _mention_rejects(folder, opts)
-    return 0 if result and not kept and not spool.outdated else 1
+    return 0 if result and not kept.total() and not spool.outdated else 1
 
 
 def _folders(config: Config, path: str | None) -> tuple[Path, str | None]:
@@ -146,7 +147,7 @@ def _list(found: list[Found]) -> int:
     counts: Counter[tuple[str, ...]] = Counter()
     for one in found:
         header = one.header
-        state = "rejected" if one.code else "running" if one.alive else "left"
+        state = "unedited" if one.problem else "rejected" if one.code else "running" if one.alive else "left"
         key = ", ".join(header.key)
         kind = (header.opened[:10], header.run[:8], header.spider, header.table, header.mode, key, state, one.code)
         counts[kind] += one.rows
