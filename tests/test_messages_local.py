@@ -47,6 +47,7 @@ def test_starting_and_stopping(said: Said, folder: Path, caplog: pytest.LogCaptu
     migration = folder / "001_t.sql"
     migration.write_text("create table t (id int)")
     stack = LocalSupabase(folder / "data", migrations=[migration])
+    said("Schemas that name none", why(lambda: LocalSupabase(folder, schemas="public,,shop")))
     said("Asked for its URL before it is started", why(lambda: stack.url), why(lambda: stack.anon_key))
     with stack:
         said("It starts, with a migration", [f"{r.levelname}: {r.getMessage()}" for r in caplog.records])

@@ -114,6 +114,11 @@ CASES = (
     Case("A trigger that asks for a column", TRIGGER, [{"id": 1}]),
     Case("A trigger that writes to a column that is not there", SECOND + ALL, [{"id": 1}]),
     Case("A trigger that writes to a table without grants", SECOND.replace("nowhere", "id") + ALL, [{"id": 1}]),
+    Case("A trigger for each statement that writes to a column that is not there",
+         SECOND.replace("trigger copy", "trigger copy_row") + ALL + "drop trigger copy_row on t", [{"id": 1}],
+         after_check="create or replace function t_copy() returns trigger language plpgsql as $$ begin "
+         "insert into t_log (nowhere) values (1); return null; end $$; "
+         "create trigger copy before insert on t for each statement execute function t_copy()"),
     Case("A sequence without grants", f"create table t (id bigserial primary key, title text); {ALL} "
          "revoke all on sequence t_id_seq from service_role", [{"title": "x"}], {"mode": Mode.INSERT}, mends=True),
     Case("A sequence without grants, and an upsert", f"create table t (id bigserial primary key, title text); {ALL} "
