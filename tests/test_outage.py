@@ -319,6 +319,24 @@ def test_a_chunk_that_never_works_does_not_stop_the_others(tmp_path: Path, caplo
     again.close()
 
 
+def test_chunks_that_are_given_up_together_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One ERROR with the reason, the others at DEBUG; what is left is counted and said at the end."""
+    caplog.set_level("DEBUG", "scrapy_supabase.delivery")
+    server, disk = Server(), spool(tmp_path)
+    server.took = 5.0  # others got through meanwhile: no outage
+    server.refuses = lambda chunk: b'"v":"7"' in chunk.rows[0].data or b'"v":"8"' in chunk.rows[0].data
+    engine = Engine(server.upload, disk, rows=1, **server.options)
+    for number in range(10):
+        waiting = engine.delivery.add(row(str(number), text=str(number)))
+        assert waiting is None or engine.wait(waiting)
+    engine.finish()
+    engine.balance()
+    disk.close()
+    assert engine.stats.totals["spooled"] == 2
+    said = [r for r in caplog.records if "not tried again in this run: OSError: no route to host." in r.getMessage()]
+    assert [r.levelname for r in said] == ["ERROR", "DEBUG"]
+
+
 def test_what_earlier_runs_left_goes_first_oldest_first(tmp_path: Path) -> None:
     """An old version never overwrites a newer one; the crawl does not wait for it."""
     for run in ("run1", "run2"):
