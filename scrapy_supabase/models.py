@@ -59,6 +59,7 @@ class Origin(msgspec.Struct, frozen=True):
     spider: str
     mode: Mode
     on_conflict: tuple[str, ...]
+    key: tuple[str, ...] = ()
     sent: bool = True
 
 

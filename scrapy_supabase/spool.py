@@ -301,7 +301,7 @@ class DiskSpool:
                 damaged.append(Rejection(header.table, text, "damaged", f"a line of {stored.file}: {error}"))
         mode = self._mode or header.mode
         sent = not stored.file.startswith(f"{self._run}/")  # else they come from the reject file
-        origin: Origin | None = Origin(header.run, header.spider, mode, header.on_conflict, sent)
+        origin: Origin | None = Origin(header.run, header.spider, mode, header.on_conflict, header.key, sent)
         self.reject(tuple(damaged), origin)
         if not rows:
             path.unlink(missing_ok=True)
@@ -392,7 +392,7 @@ class DiskSpool:
             described = {"printed": printed_in(rejection)}
         told = origin or self._schema.specs.get(rejection.table)
         if told is not None:
-            key = told.on_conflict or (() if origin else self._schema.key(rejection.table))
+            key = origin.key if origin else self._schema.key(rejection.table)
             described |= {"mode": told.mode, "on_conflict": told.on_conflict, "key": key}
         return described
 

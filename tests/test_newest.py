@@ -55,7 +55,7 @@ def test_an_outage_that_one_crawl_outlives(
     pages = [[{"id": 1, "title": "old", "seen": OLD}], *([{"id": 100 + n}] for n in range(400))]
     plan = {"pages": len(pages), "site": site(pages)}
     process = crawl.start(plan, SUPABASE_URL=proxy.url, DOWNLOAD_DELAY=0.05, BATCH_FLUSH_INTERVAL=0.1)
-    assert eventually(lambda: "The server is gone" in crawl.log_of(process), 60), crawl.log_of(process)
+    assert eventually(lambda: "The server is unreachable" in crawl.log_of(process), 60), crawl.log_of(process)
     other = Crawler(tmp_path / "other", crawl.project)
     (tmp_path / "other").mkdir()
     assert other(new(1, 2)).counts("uploaded") == (2,)

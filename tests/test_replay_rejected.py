@@ -99,6 +99,11 @@ def test_real_values_are_sent_when_the_table_is_corrected(
     assert command("replay", "--rejected").returncode == 1
     assert table("select id, extra from t") == [(3, "<b>html</b>")]
     assert [line["row"]["id"] for line in lines(tmp_path)] == [1]
+    line = {**lines(tmp_path)[0], "row": {"id": 1, "title": "x", "n": "no number"}}
+    rewrite(tmp_path, line)
+    assert command("replay", "--rejected").returncode == 1
+    (again,) = lines(tmp_path)
+    assert (again["code"], again["mode"], again["on_conflict"], again["key"]) == ("22P02", "upsert", [], ["id"])
 
 
 def test_lines_without_a_table_wait_for_its_name(
