@@ -117,14 +117,12 @@ class TableWriter:
                 found = self._sender.send(
                     work, rows, write, returning=self._schema.key(table) if updates else (), once=once
                 )
-            except (SchemaDriftError, UpsertRefusedError) as error:
-                self._learn(work, rows, write, error)
             except ServerError as error:
                 if error.code == "42501":  # to be told which rows are new needs the right to read them
                     return rows
-                if isinstance(error, FatalError):
-                    self._learn(work, rows, write, error)
-                raise
+                if not isinstance(error, SchemaDriftError | UpsertRefusedError | FatalError):
+                    raise
+                self._learn(work, rows, write, error)
             else:
                 return self._not_among(rows, found) if updates else ()
 
