@@ -8,11 +8,13 @@ make the owner call `collect()` soon.
 from __future__ import annotations
 
 import logging
+import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -35,14 +37,18 @@ _MOST_DEFERRED = 32
 _MOST_TRIES = 5
 # Seconds in which no upload came to an end: then the crawl is not held back for them any more, but lines up on disk.
 _STALLED = 10.0
+# Milliseconds. A descriptor that was closed meanwhile may stand for another file by then.
+_LONGEST_WATCH = 500
 
 
 class Delivery:
     """Delivers rows to `upload`, as many chunks at once as `pace` lets.
 
     Handing a chunk to a thread costs a busy owner more than sending it: so what needs no waiting the owner does itself.
-    `begin` sends a chunk as far as possible, or returns None; the answer is looked for when the next ones are begun.
-    What goes wrong, or is waited for, goes to the threads.
+    `begin` sends a chunk as far as possible, or returns None; the answer is looked for when the next ones are begun,
+    or when a thread that waits for it wakes the owner. What needs waiting otherwise goes to the threads.
+
+    The giver of rows may be as many chunks ahead as are uploaded at once; then it waits.
 
     Chunks that may share a key are uploaded in the order in which they were sealed, and so are those of a table whose
     key is not known (`in_turn(table)`), and a chunk after those of tables that its rows may refer to
@@ -89,6 +95,7 @@ class Delivery:
         self._blocks = blocks
         self._begin = begin
         self._begun: list[BegunUpload] = []
+        self._watched: set[int] = set()  # descriptors that threads look at
         self._begun_before: list[BegunUpload] = []  # the last tick
         self._probe = probe
         self._probing = False
@@ -243,16 +250,21 @@ class Delivery:
             found = begun.poll()
             if isinstance(found, Outcome):
                 self._begun.remove(begun)
-                self._spool.settle(found)
-                self._take(found)
+                if found.uploaded == len(found.chunk.rows):
+                    self._spool.settle(found)
+                    self._take(found)
+                else:  # rejected rows are written first
+                    self._give(partial(self._run, begun.chunk, partial(_given, found)))
             elif not found:
                 self._hand_over(begun)
         while self._done:
             self._done.popleft()()
         self._advance()
-        if (self._queue or self._idle is not None) and not self._blocks:  # somebody waits
-            for begun in list(self._begun):
-                self._hand_over(begun)
+        # A busy crawl looks for answers with its next chunk; where more than that waits for them, threads look.
+        is_behind = self._pressed or self._backlog or self._deferred or self._idle is not None
+        if is_behind and not self._blocks:
+            for begun in self._begun:
+                self._watch(begun.fileno())
 
     # What happens to a chunk
 
@@ -308,7 +320,7 @@ class Delivery:
             )
         # Around the limit it is said once.
         self._said_full = full or (self._said_full and 2 * self._backlog_bytes > self._most_bytes)
-        self._pressed = not (self._halted or self._released) and (full or bool(self._held))
+        self._pressed = not (self._halted or self._released) and (full or len(self._held) > self.pace.uploads)
         if self._pressed:
             self._chunker.close_room()
         if self._waiting is not None and not self._pressed:
@@ -376,7 +388,7 @@ class Delivery:
         self._held.discard(chunk.number)
         self._in_flight[chunk.number] = chunk
         self.pace.started(chunk)
-        begun = None if chunk.last_try or (self._idle is not None and not self._blocks) else self._begin(chunk)
+        begun = None if chunk.last_try else self._begin(chunk)
         if begun is None:
             self._give(partial(self._run, chunk, partial(self._upload, chunk)))
         else:
@@ -502,7 +514,7 @@ class Delivery:
     # The threads
 
     def _give(self, job: Callable[[], None]) -> None:
-        busy = len(self._in_flight) - len(self._begun) + bool(self._loading) + self._probing
+        busy = len(self._in_flight) - len(self._begun) + len(self._watched) + bool(self._loading) + self._probing
         self._threads.give(job, busy)
 
     def _run(self, chunk: Chunk, upload: Callable[[], Outcome]) -> None:
@@ -524,6 +536,20 @@ class Delivery:
         # No wake is lost: who begins to wait looks at `_done` after that.
         if self._queue or self._backlog or self._deferred or self._idle is not None or outcome.left or outcome.deferred:
             self._wake()
+
+    def _watch(self, number: int) -> None:
+        """Have a thread wake the owner when something comes to the file with this descriptor."""
+        if number not in self._watched:
+            self._watched.add(number)
+            self._give(partial(self._wait_for, number))
+
+    def _wait_for(self, number: int) -> None:
+        with suppress(OSError, ValueError):  # it was closed: the owner sees that, too
+            poll = select.poll()
+            poll.register(number, select.POLLIN)
+            poll.poll(_LONGEST_WATCH)
+        self._done.append(partial(self._watched.discard, number))
+        self._wake()
 
     def _load(self, batch: list[Stored]) -> None:
         loads: list[Loaded] = []
@@ -567,6 +593,10 @@ class Delivery:
 
 _NONE: set[str] = set()
 _FAULT = "fault of scrapy-supabase itself: please report it with the lines below."
+
+
+def _given(outcome: Outcome) -> Outcome:
+    return outcome
 
 
 def _where_they_are(rows: int, logged: int, folder: Path | None) -> str:

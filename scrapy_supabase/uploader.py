@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -44,27 +45,47 @@ _MOST_SUSPECTS = 4  # rows that are tried alone for one refusal; more are halved
 _MOST_FALSE_SUSPECTS = 2  # in one chunk, before the server's words are not listened to any more
 # How often a chunk is given up for a while before its rows are looked at. What gives no code may be about any of them.
 _TRIES_BEFORE_ISOLATION = 4
+_MOST_BYTES_TO_SEARCH = 256 * 1024  # in the owner's thread: 100 rows of 350 bytes take 0.8 ms
 _TRIES_OF_A_ROW = 2  # how often a row that alone fails is put off before it is rejected
 
 
-class BegunUpload(msgspec.Struct, frozen=True, eq=False):
-    """A chunk whose first request was sent by `Uploader.begin`. See `observer.BegunUpload`."""
+class BegunUpload(msgspec.Struct, eq=False):
+    """A chunk of which one request was sent by `Uploader.begin`. See `observer.BegunUpload`.
+
+    `request` is None where the next one needs waiting. `work` is the upload so far, of which the last piece is under
+    way; None with the first request. `refusal` is the answer to the request where it was read already.
+    """
 
     uploader: Uploader
     chunk: Chunk
     rows: tuple[Row, ...]
     write: Write
-    request: BegunWrite
+    request: BegunWrite | None
     started: float
+    work: Work[BegunUpload] | None = None
+    refusal: ServerError | None = None
 
     def poll(self) -> Outcome | bool:
-        """The outcome where the rows are stored; True: no answer yet; False: only `finish` can tell. Never waits."""
+        """The outcome where all rows have one; True: no answer yet; False: only `finish` can tell. Never waits."""
+        if self.request is None or self.refusal is not None:
+            return False
         stored = self.request.stored()
-        return self.uploader.stored(self) if stored else stored is None
+        if stored is None:
+            return True
+        return self.uploader.stored(self) if stored else self.uploader.refused(self)
 
     def fileno(self) -> int:
         """What becomes readable when an answer comes."""
+        if self.request is None:
+            raise ValueError("no request is under way")
         return self.request.fileno()
+
+    def answer(self) -> None:
+        """Wait for the answer to the request. Raises `ServerError`."""
+        if self.refusal is not None:
+            raise self.refusal
+        if self.request is not None:
+            self.request.finish()
 
     def finish(self) -> Outcome:
         """Wait for the answer, and do what it asks for."""
@@ -72,7 +93,8 @@ class BegunUpload(msgspec.Struct, frozen=True, eq=False):
 
     def abandon(self) -> None:
         """Hang up."""
-        self.request.abandon()
+        if self.request is not None:
+            self.request.abandon()
 
 
 class Uploader:
@@ -119,21 +141,70 @@ class Uploader:
         request = self._sender.backend.begin(write)
         return BegunUpload(self, chunk, rows, write, request, started) if request else None
 
-    def stored(self, begun: BegunUpload) -> Outcome:
-        """Return the outcome of a begun upload that was stored as it was."""
+    def stored(self, begun: BegunUpload) -> Outcome | bool:
+        """Take in that the rows of a begun request are stored. Never waits; returns what `BegunUpload.poll` does."""
+        if (work := begun.work) is not None:
+            work.effort.requests += 1
+            work.effort.request_bytes += len(begun.write.body)
+            self._count_stored(work, work.pieces.pop())
+            return self._begin_next(begun, work)
         self._stored.add(begun.chunk.table)
         self._limits.stored(begun.rows)
         # The answer may have come a while before somebody looked.
-        seconds = max(self._clock() - begun.started - begun.request.silence(), 0.0)
+        silence = begun.request.silence() if begun.request else 0.0
+        seconds = max(self._clock() - begun.started - silence, 0.0)
         effort = Effort(requests=1, request_bytes=len(begun.write.body), seconds=seconds)
         return Outcome(begun.chunk, len(begun.rows), effort=effort)
+
+    def refused(self, begun: BegunUpload) -> Outcome | bool:
+        """Take in the refusal of a begun request; where rows are at fault, find them and send the others.
+
+        Never waits; returns what `BegunUpload.poll` does. A thread that does the same gives the interpreter lock away
+        and waits for it ten times, which takes it 30 ms beside a busy crawl, and the crawl a third of a second for a
+        hundred chunks (docs/benchmarks/bad_rows).
+        """
+        request = begun.request
+        if request is None or len(begun.write.body) > _MOST_BYTES_TO_SEARCH or not request.received():
+            return False
+        try:
+            request.finish()
+        except ServerError as error:
+            needs_request = error.stale_schema or is_policy_violation(error.code, error.message)
+            if needs_request or not isinstance(error, BadRowsError):
+                begun.refusal = error
+                return False
+            work = begun.work = begun.work or Work(begun.chunk, [Piece(begun.chunk.rows)])
+            work.effort.requests += 1
+            work.effort.request_bytes += len(begun.write.body)
+            work.effort.count(error, len(begun.rows))
+            self._react(work, work.pieces.pop(), error)
+            return self._begin_next(begun, work)
+        return self.stored(begun)
+
+    def _begin_next(self, begun: BegunUpload, work: Work[BegunUpload]) -> Outcome | bool:
+        """Send the next piece as far as that needs no waiting; the outcome where there is none."""
+        piece = self._next(work)
+        if piece is None:
+            return self._outcome(work, begun.started)
+        work.pieces.append(piece)
+        begun.request = None
+        with suppress(RefusedRowsError):
+            begun.write, begun.rows = self._writer.write_of(begun.chunk.table, piece.rows)
+            begun.request = self._sender.backend.begin(begun.write)
+        return begun.request is not None
 
     def upload(self, chunk: Chunk, begun: BegunUpload | None = None) -> Outcome:
         """Upload `chunk`, or go on with what was `begun`; never raises for what a server says."""
         started = begun.started if begun else self._clock()
-        work = Work(chunk, [Piece(chunk.rows)], begun)
-        while work.pieces:
+        work = (begun and begun.work) or Work(chunk, [Piece(chunk.rows)])
+        if begun is not None and begun.request is not None:
+            work.begun = begun
             self._try(work, work.pieces.pop())
+        while (piece := self._next(work)) is not None:
+            self._try(work, piece)
+        return self._outcome(work, started)
+
+    def _outcome(self, work: Work[BegunUpload], started: float) -> Outcome:
         if not work.uploaded and not work.fatal:
             self._suspect_all(work)
         work.effort.seconds = self._clock() - started
@@ -151,24 +222,31 @@ class Uploader:
         except ServerError:
             pass  # whatever it says of the table, it is there
 
+    def _next(self, work: Work[BegunUpload]) -> Piece | None:
+        """Take the next piece that must be sent to know what becomes of it; None where there is none left."""
+        while work.pieces:
+            piece = work.pieces.pop()
+            rows = piece.rows
+            if piece.blamed is not None and work.has_proven(piece):
+                self._refuse(work, rows, piece.blamed)
+            elif len(rows) > 1 and piece.refused_before == work.refused:
+                work.split(rows, one_is_bad=True)
+            elif (most := self._limits.most(rows)) < len(rows):
+                work.pieces.append(msgspec.structs.replace(piece, rows=rows[most:]))
+                return msgspec.structs.replace(piece, rows=rows[:most])
+            else:
+                return piece
+        return None
+
     def _try(self, work: Work[BegunUpload], piece: Piece) -> None:
+        """Send a piece and do what the answer asks for."""
         rows = piece.rows
-        if piece.blamed is not None and work.has_proven(piece):
-            self._refuse(work, rows, piece.blamed)
-            return
-        if len(rows) > 1 and piece.refused_before == work.refused:
-            work.split(rows, one_is_bad=True)
-            return
-        if work.begun is None and (most := self._limits.most(rows)) < len(rows):
-            work.pieces.append(msgspec.structs.replace(piece, rows=rows[most:]))
-            rows = rows[:most]
-            piece = msgspec.structs.replace(piece, rows=rows)
         if work.chunk.mixed and any(row.columns != rows[0].columns for row in rows):
             self._try_mixed(work, piece)
             return
         try:
             begun, work.begun = work.begun, None
-            sent = (begun.write, begun.request.finish) if begun else None
+            sent = (begun.write, begun.answer) if begun else None
             once = piece.isolating and len(rows) > 1
             self._writer.store(work, begun.rows if begun else rows, sent, once=once)
         except RefusedRowsError as refused:
@@ -177,10 +255,13 @@ class Uploader:
         except ServerError as error:
             self._react(work, piece, error)
         else:
-            work.uploaded += len(rows)
-            self._limits.stored(rows)
-            work.false_suspects += piece.blamed is not None
-            self._stored.add(work.chunk.table)
+            self._count_stored(work, piece)
+
+    def _count_stored(self, work: Work[BegunUpload], piece: Piece) -> None:
+        work.uploaded += len(piece.rows)
+        self._limits.stored(piece.rows)
+        work.false_suspects += piece.blamed is not None
+        self._stored.add(work.chunk.table)
 
     def _try_mixed(self, work: Work[BegunUpload], piece: Piece) -> None:
         """Store the rows that are new in one request; the others then go by their columns."""

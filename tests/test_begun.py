@@ -78,6 +78,32 @@ def test_what_works_at_once_needs_no_thread(made: Line, sql: Sql) -> None:
     assert sql("select count(*) from t") == [(300,)]
 
 
+@pytest.mark.parametrize("line", ["rest", "database"], indirect=True)
+@pytest.mark.parametrize("bad", [1, 3])
+def test_bad_rows_need_no_thread(line: MakeLine, sql: Sql, bad: int) -> None:
+    """The owner reads the refusal, sends the others, and rejects the row that the server's words name."""
+    sql(TABLE)
+    made = line()
+    made.uploader.upload(made.chunk(items(1000, 50)))  # a connection, and the statement
+    rows = items(0, 50)
+    for number in range(bad):
+        rows[7 * number]["title"] = None
+    begun = begin(made, made.chunk(rows))
+    found: list[Outcome | bool] = []
+
+    def polled() -> bool:
+        found.append(begun.poll())
+        return found[-1] is not True
+
+    assert eventually(polled)
+    outcome = found[-1]
+    assert isinstance(outcome, Outcome)
+    assert (outcome.uploaded, len(outcome.rejections)) == (50 - bad, bad)
+    assert {rejection.code for rejection in outcome.rejections} == {"23502"}
+    assert outcome.effort.errors == {"23502": outcome.effort.requests - 1}
+    assert sql("select count(*) from t") == [(100 - bad,)]
+
+
 @pytest.mark.parametrize(
     ("fault", "requests"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import threading
 import time
@@ -124,6 +125,9 @@ class Engine:
         assert totals["received"] == sum(totals[n] for n in ("uploaded", "superseded", "failed", "spooled")), totals
 
 
+READABLE = os.open(os.devnull, os.O_RDONLY)
+
+
 class Begun:
     """An upload that the owner began: no answer yet, a plain yes, or one that needs a thread, as `random` has it."""
 
@@ -142,7 +146,7 @@ class Begun:
         return self.upload(self.chunk)
 
     def fileno(self) -> int:
-        return -1
+        return READABLE
 
     def abandon(self) -> None:
         """Nothing to hang up."""
@@ -249,7 +253,7 @@ def test_counts_add_up_whatever_the_answers(
 
 
 def test_back_pressure() -> None:
-    """Items wait from the chunk that is one too many until there is room again."""
+    """As many chunks wait as are uploaded at once; items wait from the next one on, until there is room again."""
     release = threading.Event()
 
     def upload(chunk: Chunk) -> Outcome:
@@ -257,12 +261,12 @@ def test_back_pressure() -> None:
         return stored(chunk)
 
     engine = Engine(upload, rows=1, workers=2)
-    waits = [engine.delivery.add(row(str(number))) for number in range(3)]
-    assert waits[:2] == [None, None]
-    assert waits[2] is not None
+    waits = [engine.delivery.add(row(str(number))) for number in range(5)]
+    assert waits[:4] == [None] * 4
+    assert waits[4] is not None
     assert engine.delivery.in_flight == 2
     release.set()
-    assert engine.wait(waits[2])
+    assert engine.wait(waits[4])
     engine.finish()
     engine.balance()
 

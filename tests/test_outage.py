@@ -227,14 +227,14 @@ def test_a_server_that_never_answers_holds_the_crawl_back_for_seconds_only(tmp_p
         return server.upload(chunk)
 
     engine = Engine(upload, disk, rows=1, workers=2, **server.options)
-    waits = [engine.delivery.add(row(str(number), text=str(number))) for number in range(3)]
-    assert waits[2] is not None
+    waits = [engine.delivery.add(row(str(number), text=str(number))) for number in range(5)]
+    assert waits[4] is not None
     for seconds in (9, 2):
-        assert not waits[2].done()
+        assert not waits[4].done()
         server.now += seconds
         engine.delivery.tick()
-    assert waits[2].done()
-    for number in range(3, 100):
+    assert waits[4].done()
+    for number in range(5, 100):
         assert engine.delivery.add(row(str(number % 3), text=str(number))) is None
     assert len(engine.delivery._queue) <= 2
     answer.set()

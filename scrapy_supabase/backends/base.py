@@ -76,6 +76,9 @@ class BegunWrite(Protocol):
     def stored(self) -> bool | None:
         """True: it is stored. None: there is no answer yet. False: only `finish` can tell. Never waits."""
 
+    def received(self) -> bool:
+        """Return whether the whole answer is here after `stored` returned False: `finish` then does not wait."""
+
     def silence(self) -> float:
         """For how many seconds the yes had been there when `stored` told it, as far as the system tells, else 0."""
 

@@ -105,12 +105,7 @@ class HttpPool:
             if status:
                 self._give_back(connection)
                 return Answer(status, _NO_HEADERS, b"")
-            source = _Continued(read, connection.sock)
-            with closing(http.client.HTTPResponse(source)) as response:  # type: ignore[arg-type]
-                response.begin()
-                answer = Answer(response.status, response.headers, response.read(_LONGEST_ANSWER))
-                if response.will_close or not response.isclosed():  # or longer than anything we ask for
-                    connection.close()
+            answer = self._parse(connection, _Continued(read, connection.sock))
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             self._raise(
@@ -120,6 +115,15 @@ class HttpPool:
             connection.close()
             raise
         self._give_back(connection)
+        return answer
+
+    def _parse(self, connection: http.client.HTTPConnection, source: _Continued) -> Answer:
+        """Read an answer from `source`; close a `connection` that cannot be used again."""
+        with closing(http.client.HTTPResponse(source)) as response:  # type: ignore[arg-type]
+            response.begin()
+            answer = Answer(response.status, response.headers, response.read(_LONGEST_ANSWER))
+            if response.will_close or not response.isclosed():  # or longer than anything we ask for
+                connection.close()
         return answer
 
     def close(self) -> None:
@@ -159,6 +163,7 @@ class SentRequest:
         self._connection = connection
         self._unsent = unsent
         self._read = b""
+        self._answer: Answer | None = None
         self.silence = 0.0  # seconds for which an answer that `status` told had been there, as far as the system tells
 
     def status(self) -> int | None:
@@ -182,8 +187,19 @@ class SentRequest:
         """The socket's descriptor."""
         return int(self._connection.sock.fileno())
 
+    def received(self) -> bool:
+        """Return whether the whole answer has come. Never waits; to be called when `status` returned 0."""
+        if self._unsent:
+            return False
+        with suppress(_NotAllError, OSError, http.client.HTTPException):  # `answer` raises the last two again
+            self._answer = self._pool._parse(self._connection, _Continued(self._read, None))  # noqa: SLF001
+            self._pool._give_back(self._connection)  # noqa: SLF001
+        return self._answer is not None
+
     def answer(self) -> Answer:
         """Wait for the answer. Raises `TransientError`, ambiguous, where there is none."""
+        if self._answer is not None:
+            return self._answer
         return self._pool._finish(self._connection, self._unsent, self._read)  # noqa: SLF001
 
     def close(self) -> None:
@@ -239,10 +255,17 @@ def _status_of_empty(answer: bytes) -> int:
     return int(head[9:12])
 
 
-class _Continued(io.RawIOBase):
-    """What a socket has to say after what was read from it already; `http.client` takes it for the socket."""
+class _NotAllError(Exception):
+    """The answer has not come to its end."""
 
-    def __init__(self, read: bytes, sock: socket.socket) -> None:
+
+class _Continued(io.RawIOBase):
+    """What was read from a socket, then what it still sends; `http.client` takes it for the socket.
+
+    Without a socket, raises `_NotAllError` where the answer is longer than what was read.
+    """
+
+    def __init__(self, read: bytes, sock: socket.socket | None) -> None:
         self._before = read
         self._sock = sock
 
@@ -254,6 +277,8 @@ class _Continued(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if not self._before:
+            if self._sock is None:
+                raise _NotAllError
             return self._sock.recv_into(buffer)
         number = min(len(buffer), len(self._before))
         buffer[:number], self._before = self._before[:number], self._before[number:]

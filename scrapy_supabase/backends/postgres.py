@@ -312,6 +312,9 @@ class _Sent:
         self._idle.put(self._link)
         return True
 
+    def received(self) -> bool:
+        return not self._unsent and self._is_over()
+
     def silence(self) -> float:
         return self._silence
 

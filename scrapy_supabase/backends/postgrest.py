@@ -258,6 +258,9 @@ class _Begun:
         status = self._sent.status()
         return None if status is None else status in _STORED
 
+    def received(self) -> bool:
+        return self._sent.received()
+
     def silence(self) -> float:
         return self._sent.silence
 
