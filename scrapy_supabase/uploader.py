@@ -75,10 +75,8 @@ class BegunUpload(msgspec.Struct, eq=False):
         return self.uploader.stored(self) if stored else self.uploader.refused(self)
 
     def fileno(self) -> int:
-        """What becomes readable when an answer comes."""
-        if self.request is None:
-            raise ValueError("no request is under way")
-        return self.request.fileno()
+        """What becomes readable when an answer comes; -1 where no request is under way."""
+        return -1 if self.request is None else self.request.fileno()
 
     def answer(self) -> None:
         """Wait for the answer to the request. Raises `ServerError`."""

@@ -102,6 +102,8 @@ class Crawler:
         # A file: a pipe that nobody reads yet would hold the crawl up.
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`finish` closes it)
         reader, writer = os.pipe() if file_size else (None, None)
+        # The most memory that this process ever had would be taken for the crawl's own (`ru_maxrss` outlives an exec).
+        Path("/proc/self/clear_refs").write_text("5")
         process = subprocess.Popen(
             [python, "-W", "error::DeprecationWarning:scrapy_supabase", "-m", "tests.crawl"],
             cwd=ROOT,

@@ -202,6 +202,10 @@ def test_a_trial_that_is_outwitted(said: Said, sql: Sql, look: Look, project: Pr
     given = {"SUPABASE_KEY": project.anon_key, "SUPABASE_ON_CONFLICT": "id"}
     said("A trial that is outwitted", [one for one in shown(look(**given), "table t") if "trial" in one])
     assert sql("select count(*) from t") == [(1,)]
+    sql("truncate t; grant all on t to service_role")
+    of_upserts = shown(look(SUPABASE_ON_CONFLICT="id"), "table t")
+    said("A trial of upserts that is outwitted", [one for one in of_upserts if "trial" in one])
+    assert sql("select count(*) from t") == [(1,)]
 
 
 def test_columns_that_the_database_makes(said: Said, sql: Sql, look: Look) -> None:

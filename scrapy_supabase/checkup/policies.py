@@ -43,12 +43,7 @@ def check_policies(
             )
             return
     except TrialStoredError:
-        yield error(
-            subject,
-            f"the trial whether row-level security lets {role} in has stored a row of defaults: a trigger of the table "
-            "dropped the other of two",
-            "Delete that row.",
-        )
+        yield _stored(subject, f"row-level security lets {role} in")
         return
     except UpsertRefusedError as failed:  # of a deferrable constraint, which the rows meet first
         yield error(subject, upserts_refused(failed.answer), for_upserts(schema, spec.name, failed))
@@ -62,6 +57,29 @@ def check_policies(
     more = {Mode.UPSERT: "insert, select and update", Mode.IGNORE: "insert and select"}.get(spec.mode)
     untried = f"; rows that are there already were not tried: policies for {more} are needed" if more else ""
     yield ok(subject, f"row-level security lets new rows of {role} in (tried; none was stored){untried}")
+
+
+def check_upserts(backend: Backend, schema: Schema, spec: TableSpec, column: str) -> Iterator[Finding]:
+    """Try two rows of defaults where only rows can meet a deferrable constraint. Raises `TransientError`."""
+    subject = f"table {spec.name}"
+    try:
+        backend.rehearse(Write(spec.name, (column,), b"[{},{}]", Mode.UPSERT, spec.on_conflict))
+    except TrialStoredError:
+        yield _stored(subject, "upserts are possible")
+    except UpsertRefusedError as failed:
+        yield error(subject, upserts_refused(failed.answer), for_upserts(schema, spec.name, failed))
+    except TransientError:
+        raise
+    except ServerError:
+        pass  # another rule refused the defaults first, or the rows were good and rolled back
+
+
+def _stored(subject: str, tried: str) -> Finding:
+    return error(
+        subject,
+        f"the trial whether {tried} has stored a row of defaults: a trigger of the table dropped the other of two",
+        "Delete that row.",
+    )
 
 
 def upserts_refused(answer: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from scrapy_supabase.backends.base import Backend, ServerFacts, TableInfo, Write
 from scrapy_supabase.backends.catalog import KEEP_NEWEST
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
-from scrapy_supabase.checkup.policies import check_policies, upserts_refused
+from scrapy_supabase.checkup.policies import check_policies, check_upserts, upserts_refused
 from scrapy_supabase.column_types import Fit, fit, kind_of, shown
 from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError
 from scrapy_supabase.item_fields import ItemField, columns_sent
@@ -120,10 +120,13 @@ class TableCheck:
             yield ok(subject, f"no trigger {KEEP_NEWEST} (ddl --newest): the row that arrives last is stored")
 
     def _policies(self, spec: TableSpec, subject: str, names: set[str]) -> Iterator[Finding]:
+        info = self._schema.info(spec.name)
         if self._passes_policies:
             yield ok(subject, f"row-level security is passed by {self._role}")
+            is_told = info is not None and info.newest is not None  # by a database
+            if spec.on_conflict and not is_told and self._schema.mode(spec.name) is not Mode.INSERT:
+                yield from check_upserts(self._backend, self._schema, spec, spec.on_conflict[0])
             return
-        info = self._schema.info(spec.name)
         known = names or {*self._schema.key(spec.name), *(info.columns if info else ())}
         columns, _ = self._schema.split(spec.name, known)
         yield from check_policies(self._backend, self._schema, spec, self._role, next(iter(columns), None))
