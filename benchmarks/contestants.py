@@ -163,10 +163,10 @@ def _engine(job: Job, url: str, db_url: str | None, *, encoded: bool = False) ->
 
     from scrapy_supabase.assembly import new_schema, new_spool
     from scrapy_supabase.models import TableSpec
-    from scrapy_supabase.rows import RowBuilder
-    from scrapy_supabase.run import Run
-    from scrapy_supabase.settings import Config
-    from scrapy_supabase.upload import Upload, UploadResult
+    from scrapy_supabase.monitoring.run import Run
+    from scrapy_supabase.rows.builder import RowBuilder
+    from scrapy_supabase.script import Upload, UploadResult
+    from scrapy_supabase.settings.config import Config
 
     config = Config(
         url=url,

@@ -17,9 +17,9 @@ from urllib.parse import quote, urlsplit
 
 import psycopg
 
+from scrapy_supabase.backends.bulk_sql import BulkInsert
 from scrapy_supabase.local import LocalSupabase
 from scrapy_supabase.local.gateway.database import JsonBody, _JsonBodyDumper
-from scrapy_supabase.sql import BulkInsert
 
 CLIENTS = 4
 COLUMNS = {"id": "bigint", "url": "text", "title": "text", "price": "numeric", "stock": "integer", "about": "text"}

@@ -25,14 +25,14 @@ import psycopg
 from benchmarks.crawl import ITEMS, crawl, site
 from scrapy_supabase.local import LocalSupabase
 from scrapy_supabase.models import Row, TableSpec
-from scrapy_supabase.schema import Schema
-from scrapy_supabase.spool import DiskSpool
+from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.spool.disk import DiskSpool
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 
 INSIDE = """
 import time
-import scrapy_supabase.spool, scrapy_supabase.spool_file
+import scrapy_supabase.spool.disk, scrapy_supabase.spool.chunk_file
 
 spent = [0.0]
 
@@ -51,9 +51,9 @@ def timed(cls, name):
 
 
 for name in ("append", "close"):
-    timed(scrapy_supabase.spool_file.AppendFile, name)
+    timed(scrapy_supabase.spool.chunk_file.AppendFile, name)
 for name in ("open", "settle"):
-    timed(scrapy_supabase.spool.DiskSpool, name)
+    timed(scrapy_supabase.spool.disk.DiskSpool, name)
 """
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scrapy_supabase.addon import Addon
+    from scrapy_supabase.middleware import UrlStampMiddleware
     from scrapy_supabase.pipeline import SupabasePipeline
-    from scrapy_supabase.upload import UploadResult, init_supabase, upload_to_supabase
-    from scrapy_supabase.urls import UrlStampMiddleware
+    from scrapy_supabase.script import UploadResult, init_supabase, upload_to_supabase
 
 __all__ = [
     "Addon",
@@ -25,10 +25,10 @@ __all__ = [
 _HOMES = {
     "Addon": "scrapy_supabase.addon",
     "SupabasePipeline": "scrapy_supabase.pipeline",
-    "UploadResult": "scrapy_supabase.upload",
-    "UrlStampMiddleware": "scrapy_supabase.urls",
-    "init_supabase": "scrapy_supabase.upload",
-    "upload_to_supabase": "scrapy_supabase.upload",
+    "UploadResult": "scrapy_supabase.script",
+    "UrlStampMiddleware": "scrapy_supabase.middleware",
+    "init_supabase": "scrapy_supabase.script",
+    "upload_to_supabase": "scrapy_supabase.script",
 }
 
 

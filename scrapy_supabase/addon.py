@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from scrapy.settings import BaseSettings
 
+from scrapy_supabase.middleware import UrlStampMiddleware
 from scrapy_supabase.pipeline import SupabasePipeline
-from scrapy_supabase.urls import UrlStampMiddleware
 
 
 class Addon:

@@ -14,20 +14,20 @@ import msgspec
 
 from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
-from scrapy_supabase.chunks import Chunker
-from scrapy_supabase.delivery import Delivery
+from scrapy_supabase.backends.retry import Patience
+from scrapy_supabase.delivery.engine import Delivery
+from scrapy_supabase.delivery.observer import BegunUpload, Observer
+from scrapy_supabase.delivery.pace import Pace
+from scrapy_supabase.delivery.schema_check import SchemaCheck
+from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.models import Chunk, Mode, Outcome, Stored, TableSpec
-from scrapy_supabase.observer import BegunUpload, Observer
-from scrapy_supabase.pace import Pace
-from scrapy_supabase.retry import Patience
-from scrapy_supabase.run import Run
-from scrapy_supabase.schema import Schema
-from scrapy_supabase.schema_check import SchemaCheck
-from scrapy_supabase.settings import Config
-from scrapy_supabase.settings_server import LOCAL
-from scrapy_supabase.spool import DiskSpool, NoSpool, Spool
-from scrapy_supabase.uploader import Uploader
+from scrapy_supabase.monitoring.run import Run
+from scrapy_supabase.rows.chunks import Chunker
+from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.settings.config import Config
+from scrapy_supabase.settings.server import LOCAL
+from scrapy_supabase.spool.disk import DiskSpool, NoSpool, Spool
 
 if TYPE_CHECKING:
     from scrapy_supabase.local import LocalSupabase
@@ -249,7 +249,7 @@ def _known_columns(config: Config) -> tuple[Mapping[str, tuple[str, ...]], set[s
 
 def _declared_types(config: Config, table: str) -> dict[str, str]:
     """Column of a table → the type of what is sent to it, as far as an item class or a stamp says."""
-    from scrapy_supabase.item_fields import ItemField, columns_sent, fields_of  # few crawls need it
+    from scrapy_supabase.schema.item_fields import ItemField, columns_sent, fields_of  # few crawls need it
 
     found: dict[str, str] = {}
     for item_class, spec in config.routes.items():

@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from scrapy_supabase.wording import sentence
+from scrapy_supabase.messages import sentence
 
 
 class SupabaseError(Exception):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
 from scrapy_supabase.errors import FatalError, ServerError, TooLargeError, TransientError
-from scrapy_supabase.keys import Key, Unsure, near_of
-from scrapy_supabase.wording import counted
+from scrapy_supabase.messages import counted
 
 
 class Mode(StrEnum):
@@ -21,8 +21,39 @@ class Mode(StrEnum):
     IGNORE = "ignore"  # the stored row is kept
 
 
+NO_TABLE = "(none)"
+"""What stands for the table of items whose class has none."""
+
 SNAPSHOT_STAMPS = ("snapshot_date", "snapshot_version")
 """The columns, and the stamps of the same names, that tell the rows of one run from those of another."""
+
+
+ANY = "\0"  # in no text that PostgreSQL stores
+
+
+class Unsure(NamedTuple):
+    """A key that may equal others: all that have the same `near`; where that is `ANY`, all of the table.
+
+    It surely equals one that has the same `texts`, too.
+    """
+
+    near: str
+    texts: tuple[str, ...]
+
+
+Key = str | Unsure
+
+
+def near_of(key: Key) -> str:
+    """What a key has in common with each that may equal it."""
+    return key if type(key) is str else key[0]
+
+
+def may_meet(some: Set[str], others: Set[str]) -> bool:
+    """Whether a key of `some` may equal one of `others`; both are sets of what `near_of` returns."""
+    if not some.isdisjoint(others):
+        return True
+    return (ANY in some and bool(others)) or (ANY in others and bool(some))
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -159,6 +190,17 @@ class Rejection(msgspec.Struct, frozen=True):
     hint: str | None = None
     columns: tuple[str, ...] | None = None
     printed: tuple[str, ...] = ()
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What was found in a chunk's file: None where it holds no rows.
+
+    `torn` lines were being written when the machine or the process ended; `damaged` ones are rejected.
+    """
+
+    chunk: Chunk | None
+    torn: int = 0
+    damaged: tuple[Rejection, ...] = ()
 
 
 class Effort(msgspec.Struct):

@@ -16,23 +16,23 @@ from scrapy import signals
 from scrapy.exceptions import NotConfigured
 from scrapy.utils.asyncio import create_looping_call
 
-from scrapy_supabase.accounts import Accounts
 from scrapy_supabase.assembly import assemble, begin, find_server, new_backend, new_schema, new_spool
-from scrapy_supabase.crawl_state import is_closing, is_crawl
+from scrapy_supabase.backends.retry import Patience
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError, SupabaseError
-from scrapy_supabase.eventloop import EventLoop, start
-from scrapy_supabase.last_run import LastRunFile
-from scrapy_supabase.record import Record
-from scrapy_supabase.retry import Patience
-from scrapy_supabase.rows import RowBuilder, Stamp, stamps_of
-from scrapy_supabase.run import Run, log_no_end
-from scrapy_supabase.settings import Config, uses_url_stamp
-from scrapy_supabase.settings_shown import in_force
-from scrapy_supabase.spool import DiskSpool, Spool
-from scrapy_supabase.spool_file import REJECTED
-from scrapy_supabase.stats import Stats, figures_of_scrapy
-from scrapy_supabase.urls import UrlStampMiddleware
-from scrapy_supabase.wording import counted, kept_rows, outdated_rows, rejected_rows
+from scrapy_supabase.eventloop import EventLoop, is_closing, is_crawl, start
+from scrapy_supabase.messages import counted, kept_rows, outdated_rows, rejected_rows
+from scrapy_supabase.middleware import UrlStampMiddleware
+from scrapy_supabase.monitoring.accounts import Accounts
+from scrapy_supabase.monitoring.last_run import LastRun, LastRunFile
+from scrapy_supabase.monitoring.record import Record
+from scrapy_supabase.monitoring.run import Run, log_no_end
+from scrapy_supabase.monitoring.stats import Stats, figures_of_scrapy
+from scrapy_supabase.rows.builder import RowBuilder
+from scrapy_supabase.rows.stamps import Stamp, stamps_of
+from scrapy_supabase.settings.config import Config, uses_url_stamp
+from scrapy_supabase.settings.shown import in_force
+from scrapy_supabase.spool.chunk_file import REJECTED
+from scrapy_supabase.spool.disk import DiskSpool, Spool
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -194,7 +194,7 @@ class SupabasePipeline:
         self._delivery.abandon()
         self._delivery.close()
         self._spool.close()
-        self._stats.publish(self._delivery.pace)
+        self._publish()
         self._summarize()
         self._opened = False
         atexit.unregister(self._end_unclosed)
@@ -228,7 +228,7 @@ class SupabasePipeline:
     def _open_spool(self) -> None:
         """Make room on disk, and take over what dead runs left. Runs in a thread."""
         self._spool: Spool = new_spool(self._config, self._schema, self._run)
-        self._kept = LastRunFile(self._spool.folder, self._config.report, self._run.id)
+        self._kept = LastRunFile(self._spool.folder, self._config.report, self._run.id, _page_of)
         self._recovered = self._spool.recover() if isinstance(self._spool, DiskSpool) and not self._fatal else []
         if self._recovered:
             logger.info(
@@ -277,6 +277,10 @@ class SupabasePipeline:
         chunk = self._delivery.open_chunk()
         return (chunk and self._rows.short_way(item, chunk)) or _takes_none
 
+    def _publish(self) -> None:
+        pace = self._delivery.pace
+        self._stats.publish(chunk_size=pace.rows, concurrency=pace.uploads)
+
     def _refuse(self, item: Any, error: ItemError) -> None:
         rejection = self._rows.rejection(item, error)
         self._spool.reject((rejection,))
@@ -305,7 +309,7 @@ class SupabasePipeline:
                 *(": the server is unreachable" if self._delivery.is_cut_off else "", totals["failed"]),
             )
             self._last_progress, self._uploaded_before = now, uploaded
-        self._stats.publish(self._delivery.pace)
+        self._publish()
 
     _uploaded_before = 0
 
@@ -318,7 +322,7 @@ class SupabasePipeline:
 
     def _flush(self) -> None:
         self._delivery.flush()
-        self._stats.publish(self._delivery.pace)
+        self._publish()
 
     def _summarize(self) -> None:
         totals = self._stats.totals
@@ -375,3 +379,9 @@ class SupabasePipeline:
 
 def _takes_none(_: Any) -> bool:
     return False
+
+
+def _page_of(run: LastRun) -> str:
+    from scrapy_supabase.report import page_of  # only here: most crawls have no page
+
+    return page_of(run)

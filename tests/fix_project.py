@@ -15,13 +15,13 @@ from psycopg.conninfo import make_conninfo
 from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.postgres import PostgresBackend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
+from scrapy_supabase.backends.retry import Patience
+from scrapy_supabase.delivery.schema_check import SchemaCheck
+from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.models import Chunk, Mode, Outcome, Row, TableSpec
-from scrapy_supabase.retry import Patience
-from scrapy_supabase.rows import RowBuilder
-from scrapy_supabase.schema import Schema, UnknownColumns
-from scrapy_supabase.schema_check import SchemaCheck
-from scrapy_supabase.settings_server import role_of
-from scrapy_supabase.uploader import Uploader
+from scrapy_supabase.rows.builder import RowBuilder
+from scrapy_supabase.schema.schema import Schema, UnknownColumns
+from scrapy_supabase.settings.server import role_of
 from tests.fault_proxy import FaultProxy
 from tests.fix_local import Connection
 

@@ -13,14 +13,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from scrapy_supabase import errors, pytest_plugin, settings
-from scrapy_supabase.answers import classify
+from scrapy_supabase import errors, pytest_plugin
+from scrapy_supabase.backends.answers import classify
 from scrapy_supabase.commands import NAMES, module_of
-from scrapy_supabase.ddl import ledger_sql, snapshots_sql
-from scrapy_supabase.models import Chunk, Effort, Mode, Origin, Outcome, Rejection, Row
-from scrapy_supabase.pace import Pace
-from scrapy_supabase.spool import Loaded
-from scrapy_supabase.stats import PREFIX, Stats
+from scrapy_supabase.models import Chunk, Effort, Loaded, Mode, Origin, Outcome, Rejection, Row
+from scrapy_supabase.monitoring.stats import PREFIX, Stats
+from scrapy_supabase.schema.ddl import ledger_sql, snapshots_sql
+from scrapy_supabase.settings import config as settings
 from scrapy_supabase.testing import CrawlResult, LocalSupabaseFixture
 from tests.docs_pages import PAGES, prose_of
 
@@ -42,7 +41,7 @@ def test_settings() -> None:
 
 def test_settings_read_by_the_code_are_known() -> None:
     """No name is spelled in the code that is not in `KNOWN`."""
-    for path in (ROOT / "scrapy_supabase").glob("settings*.py"):
+    for path in (ROOT / "scrapy_supabase" / "settings").glob("*.py"):
         spelled = set(re.findall(r'"((?:SUPABASE|BATCH)_[A-Z_]+)"', path.read_text()))
         assert spelled <= settings.KNOWN, path
 
@@ -52,13 +51,13 @@ def test_only_settings_reads_settings_and_only_stats_knows_keys() -> None:
     for path in SOURCES:
         name = path.relative_to(ROOT / "scrapy_supabase").as_posix()
         text = path.read_text()
-        if name != "addon.py" and not name.startswith(("settings", "local/", "commands/")):
+        if name != "addon.py" and not name.startswith(("settings/", "local/", "commands/")):
             reads = re.findall(r"settings\.get\w*\(|os\.environ|os\.getenv", text)
             # Whether it is switched off is asked before anything is read, by those whom Scrapy or Spidermon call; and
             # Scrapy's own reactor by who starts a crawl.
             asks = name in ("pipeline.py", "contrib/spidermon.py", "testing/child.py")
             assert reads == (["settings.getbool("] if asks else []), name
-        if name != "stats.py":
+        if name != "monitoring/stats.py":
             assert not re.search(r"[\"']supabase/[a-z]", text), name
 
 
@@ -96,7 +95,7 @@ def test_stats() -> None:
     stats.refused("t", "c")
     stats.cleaned("t")
     stats.waited(1.0)
-    stats.publish(Pace(uploads=4, rows=100, most_rows=100))
+    stats.publish(chunk_size=100, concurrency=4)
     made = {key.removeprefix(PREFIX).removesuffix("/t").replace("23505", "<code>") for key in collector.keys}
     assert names("stats.md", r"^\| `([^`]+)`") == made
     per_table = {key.removeprefix(PREFIX).removesuffix("/t") for key in collector.keys if key.endswith("/t")}
@@ -139,7 +138,7 @@ def test_the_fixture() -> None:
 def test_the_tests_that_show_a_guarantee_exist() -> None:
     """Every failure point of the page names one."""
     page = (ROOT / "docs" / "explanation" / "delivery-guarantees.md").read_text()
-    named = re.findall(r"`(tests/\w+\.py)(?:::(\w+))?`", page)
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page)
     assert len(named) > 15
     for path, name in named:
         text = (ROOT / path).read_text()

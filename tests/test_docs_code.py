@@ -41,7 +41,7 @@ OF_EXAMPLE = (
 
 SETTINGS = """
 from scrapy.utils.project import get_project_settings
-from scrapy_supabase.settings import Config
+from scrapy_supabase.settings.config import Config
 print(*Config.from_settings(get_project_settings()).warnings)
 """
 

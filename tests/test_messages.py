@@ -46,45 +46,45 @@ NOT_PROVOKED = {
 """Template → why it has no golden message."""
 
 ELSEWHERE = {
-    # What PostgREST says, word by word: tests/test_golden.py compares it with recordings of the real one.
-    "local/gateway/__main__.py": "tests/test_gateway_catalog.py",
-    "local/gateway/answer.py": "tests/test_golden.py",
-    "local/gateway/api.py": "tests/test_golden.py",
-    "local/gateway/auth.py": "tests/test_golden.py",
-    "local/gateway/catalog.py": "tests/test_gateway_catalog.py",
-    "local/gateway/database.py": "tests/test_golden.py",
-    "local/gateway/errors.py": "tests/test_golden.py",
-    "local/gateway/forward.py": "tests/test_golden.py",
-    "local/gateway/functions.py": "tests/test_golden.py",
-    "local/gateway/grammar.py": "tests/test_gateway_grammar.py",
-    "local/gateway/media.py": "tests/test_golden.py",
-    "local/gateway/openapi.py": "tests/test_golden.py",
-    "local/gateway/parse.py": "tests/test_golden.py",
-    "local/gateway/parsec.py": "tests/test_gateway_grammar.py",
-    "local/gateway/payload.py": "tests/test_golden.py",
-    "local/gateway/prefer.py": "tests/test_golden.py",
-    "local/gateway/ranges.py": "tests/test_golden.py",
-    "local/gateway/read.py": "tests/test_golden.py",
-    "local/gateway/request.py": "tests/test_golden.py",
-    "local/gateway/rpc.py": "tests/test_golden.py",
-    "local/gateway/serve.py": "tests/test_gateway_catalog.py",
-    "local/gateway/server.py": "tests/test_gateway_errors.py",
-    "local/gateway/write.py": "tests/test_golden.py",
+    # What PostgREST says, word by word: tests/local/test_golden.py compares it with recordings of the real one.
+    "local/gateway/__main__.py": "tests/local/test_gateway_catalog.py",
+    "local/gateway/answer.py": "tests/local/test_golden.py",
+    "local/gateway/api.py": "tests/local/test_golden.py",
+    "local/gateway/auth.py": "tests/local/test_golden.py",
+    "local/gateway/catalog.py": "tests/local/test_gateway_catalog.py",
+    "local/gateway/database.py": "tests/local/test_golden.py",
+    "local/gateway/errors.py": "tests/local/test_golden.py",
+    "local/gateway/forward.py": "tests/local/test_golden.py",
+    "local/gateway/functions.py": "tests/local/test_golden.py",
+    "local/gateway/grammar.py": "tests/local/test_gateway_grammar.py",
+    "local/gateway/media.py": "tests/local/test_golden.py",
+    "local/gateway/openapi.py": "tests/local/test_golden.py",
+    "local/gateway/parse.py": "tests/local/test_golden.py",
+    "local/gateway/parsec.py": "tests/local/test_gateway_grammar.py",
+    "local/gateway/payload.py": "tests/local/test_golden.py",
+    "local/gateway/prefer.py": "tests/local/test_golden.py",
+    "local/gateway/ranges.py": "tests/local/test_golden.py",
+    "local/gateway/read.py": "tests/local/test_golden.py",
+    "local/gateway/request.py": "tests/local/test_golden.py",
+    "local/gateway/rpc.py": "tests/local/test_golden.py",
+    "local/gateway/serve.py": "tests/local/test_gateway_catalog.py",
+    "local/gateway/server.py": "tests/local/test_gateway_errors.py",
+    "local/gateway/write.py": "tests/local/test_golden.py",
     # Words of PostgreSQL that are looked for, and what is added to them in a rejection.
-    "isolate.py": "tests/test_isolate.py",
-    "work.py": "tests/test_isolate.py",
+    "isolate.py": "tests/delivery/test_isolate.py",
+    "work.py": "tests/delivery/test_isolate.py",
     # The page of a run: its words are looked at in the page, and what it shows of the settings.
-    "report/charts.py": "tests/test_report.py",
-    "report/page.py": "tests/test_report.py",
-    "settings_shown.py": "tests/test_record.py",
+    "report/charts.py": "tests/report/test_report.py",
+    "report/page.py": "tests/report/test_report.py",
+    "settings_shown.py": "tests/monitoring/test_record.py",
 }
 """Module → the test that keeps what it says."""
 
-_TYPE = "the name of a type in SQL: tests/test_ddl.py"
-_DDL = "SQL that ddl prints: tests/test_ddl.py"
-_BETWEEN = "SQL between two tests of a user: tests/test_testing_stack.py"
-_MONITOR = "the name of a monitor in Spidermon's output: tests/test_monitors.py"
-_FIGURE = "the name of a figure on the report's page: tests/test_report.py"
+_TYPE = "the name of a type in SQL: tests/schema/test_ddl.py"
+_DDL = "SQL that ddl prints: tests/schema/test_ddl.py"
+_BETWEEN = "SQL between two tests of a user: tests/testing/test_testing_stack.py"
+_MONITOR = "the name of a monitor in Spidermon's output: tests/monitoring/test_monitors.py"
+_FIGURE = "the name of a figure on the report's page: tests/report/test_report.py"
 NOT_SAID = {
     "timestamp with time zone": _TYPE,
     "timestamp without time zone": _TYPE,
@@ -95,7 +95,7 @@ NOT_SAID = {
     "create table if not exists {} (": _DDL,
     "{} bigint generated always as identity primary key": _DDL,
     "not null": _DDL,
-    "a row of {} bytes, not shown": "a mark in the sample of a rejected row: tests/test_record.py",
+    "a row of {} bytes, not shown": "a mark in the sample of a rejected row: tests/monitoring/test_record.py",
     "primary key ({})": _DDL,
     "-- {}\ncreate or replace function {}() returns trigger\nlanguage plpgsql set search_path = '' as $$ begin return "
     "null; end $$;\ncreate or replace trigger {} before update on {}\nfor each row when (new.{} < old.{}) execute "
@@ -123,9 +123,9 @@ NOT_SAID = {
     "items dropped": _FIGURE,
     "exceptions in the spider": _FIGURE,
     "errors in the log": _FIGURE,
-    "{}… ({} more characters)": "what is left of a long value in a report: tests/test_record.py",
-    "{} more fields": "what is left of a long row in a report: tests/test_record.py",
-    "Failing row contains (…)": "what is left of PostgreSQL's words in a report: tests/test_record.py",
+    "{}… ({} more characters)": "what is left of a long value in a report: tests/monitoring/test_record.py",
+    "{} more fields": "what is left of a long row in a report: tests/monitoring/test_record.py",
+    "Failing row contains (…)": "what is left of PostgreSQL's words in a report: tests/monitoring/test_record.py",
 }
 """Literal → what it is, as it is nothing that is said by itself, and the test that keeps it."""
 

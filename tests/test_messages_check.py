@@ -15,13 +15,13 @@ import pytest
 from scrapy.settings import Settings
 
 from scrapy_supabase.checkup.check import check
-from scrapy_supabase.ddl import newest_sql
 from scrapy_supabase.local import LocalSupabase
-from scrapy_supabase.recovery import note_run
+from scrapy_supabase.schema.ddl import newest_sql
+from scrapy_supabase.spool.recovery import note_run
+from tests.checkup.test_check import OPEN, TABLE, Look, Sql, look, token
 from tests.fault_proxy import FaultProxy, answers, delays
 from tests.fix_project import Project
 from tests.messages import Said
-from tests.test_check import OPEN, TABLE, Look, Sql, look, token
 from tests.test_messages_commands import Command, command, host, leave
 
 __all__ = ["command", "look"]  # fixtures
@@ -80,7 +80,7 @@ def test_settings(said: Said, sql: Sql, look: Look, monkeypatch: pytest.MonkeyPa
     said("The pipeline is switched off", shown(look(SUPABASE_ENABLED=False), "settings"))
     odd = {"tests.test_messages_report.Odd": "t"}
     said("An item class whose metadata are wrong", shown(look(SUPABASE_TABLES=odd), level="error"))
-    unreadable = {"tests.test_check.Unreadable": "t"}
+    unreadable = {"tests.checkup.test_check.Unreadable": "t"}
     said("An item class that cannot be read", shown(look(SUPABASE_TABLES=unreadable), level="error"))
     monkeypatch.setenv("SCRAPY_SUPABASE_POSTGRES", "/nowhere")
     said("A local Supabase that does not start", shown(look(SUPABASE_URL="local"), level="error"))

@@ -26,16 +26,16 @@ from scrapy.cmdline import execute
 from scrapy.settings import Settings
 
 from scrapy_supabase.models import Mode, TableSpec
-from scrapy_supabase.recovery import note_run
-from scrapy_supabase.rows import RowBuilder
-from scrapy_supabase.schema import Schema
-from scrapy_supabase.spool import DiskSpool
+from scrapy_supabase.rows.builder import RowBuilder
+from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.spool.disk import DiskSpool
+from scrapy_supabase.spool.recovery import note_run
 from tests import fault_proxy as faults
+from tests.commands.test_commands_local import SCRAPY
 from tests.fault_proxy import FaultProxy
 from tests.fix_project import Project
 from tests.messages import Said
 from tests.polling import eventually
-from tests.test_commands_local import SCRAPY
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 TABLE = "create table t (id bigint primary key, title text, n int); grant all on t to service_role"

@@ -15,14 +15,14 @@ import pytest
 from supabase import create_client
 
 from scrapy_supabase import upload_to_supabase
-from scrapy_supabase.recovery import note_run
+from scrapy_supabase.spool.recovery import note_run
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import Crawler
 from tests.fix_project import Project
 from tests.messages import Said, of_log
+from tests.monitoring.test_snapshots import LEDGER
 from tests.polling import eventually
-from tests.test_snapshots import LEDGER
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Site = Callable[[list[list[dict[str, Any]]]], str]
@@ -236,12 +236,12 @@ def test_rows_that_may_be_older(crawl: Crawler, said: Said, table: Sql, proxy: F
 
 def test_a_script(said: Said, table: Sql, project: Project, caplog: pytest.LogCaptureFixture) -> None:
     """At INFO: a line a chunk, and the sum."""
-    caplog.set_level("INFO", "scrapy_supabase.upload")
+    caplog.set_level("INFO", "scrapy_supabase.script")
     client = create_client(project.url, project.key)
     upload_to_supabase(client, items(3), "t", chunk_size=2, concurrent_uploads=1)  # in this order
     upload_to_supabase(client, iter(items(1)), "t")
     said("A script uploads three rows, and then one", [f"{r.levelname}: {r.getMessage()}" for r in caplog.records
-                                                         if r.name == "scrapy_supabase.upload"])  # fmt: skip
+                                                         if r.name == "scrapy_supabase.script"])  # fmt: skip
 
 
 def test_a_local_supabase_does_not_start(said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ from scrapy_supabase.testing.child import CannotRunError, _module, _no_such_spid
 from scrapy_supabase.testing.stack import SessionStack
 from tests.messages import Said
 from tests.polling import eventually
-from tests.test_pytest_plugin import TABLE, BooksSpider, HangsSpider
-from tests.test_testing_stack import _hold, run
+from tests.testing.test_pytest_plugin import TABLE, BooksSpider, HangsSpider
+from tests.testing.test_testing_stack import _hold, run
 
 
 class DiesSpider(BooksSpider):
@@ -75,7 +75,7 @@ def test_spiders_that_are_not_found(said: Said, tmp_path: Path, monkeypatch: pyt
     no_such = _no_such_spider("boks", ["shops", "books"])
     said("A spider that the project lacks", f"CrawlError: The crawl could not run: {no_such}")
     with pytest.raises(CannotRunError) as no_class:
-        _spider_class({"module": "tests.test_pytest_plugin", "file": None, "spider": "Nothing"})
+        _spider_class({"module": "tests.testing.test_pytest_plugin", "file": None, "spider": "Nothing"})
     said("A class that is gone", f"CrawlError: The crawl could not run: {no_class.value}")
     with pytest.raises(CannotRunError) as no_module:
         _module("nowhere.spiders", None)

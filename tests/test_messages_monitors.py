@@ -1,4 +1,4 @@
-"""What the Spidermon monitors say of stats as crawls leave them; the crawls are in tests/test_monitors.py."""
+"""What the Spidermon monitors say of stats as crawls leave them (tests/monitoring/test_monitors.py)."""
 
 from __future__ import annotations
 

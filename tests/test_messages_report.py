@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import scrapy
 
-from scrapy_supabase.last_run import FILE, Fatal, LastRunFile, Rejects, Rows
+from scrapy_supabase.monitoring.last_run import FILE, Fatal, LastRun, LastRunFile, Rejects, Rows
+from scrapy_supabase.report import page_of
 from scrapy_supabase.report.verdict import findings
 from tests.messages import Said, of_records
+from tests.monitoring.test_record import new_record
+from tests.report.test_report import made
 from tests.test_messages_commands import Command, command
-from tests.test_record import new_record
-from tests.test_report import made
 
 __all__ = ["command"]  # a fixture
 
@@ -59,7 +60,7 @@ DDL: Sequence[tuple[str, Sequence[str], bytes]] = (
     ("ddl of dicts", ["builtins.dict"], b""),
     ("ddl of a class without fields", [f"{HERE}.Empty"], b""),
     ("ddl of a class with a wrong type", [f"{HERE}.Odd"], b""),
-    ("ddl of a class that cannot be read", ["tests.test_check.Unreadable"], b""),
+    ("ddl of a class that cannot be read", ["tests.checkup.test_check.Unreadable"], b""),
     ("A key with a comma too many", [f"{HERE}.Loose", "--key", "what,"], b""),
     ("A key that is no column", [f"{HERE}.Loose", "--key", "isbn"], b""),
     ("ddl of a table without a name", [f"{HERE}.Loose", "--table", ""], b""),
@@ -86,7 +87,7 @@ def test_ddl(how: str, arguments: Sequence[str], text: bytes, said: Said, comman
 
 
 def test_what_ddl_notes(said: Said, command: Command) -> None:
-    """Comments above the SQL; the SQL is in tests/test_ddl.py."""
+    """Comments above the SQL; the SQL is in tests/schema/test_ddl.py."""
     messages = command("ddl", f"{HERE}.Loose", SUPABASE_TABLE=None)
     said("ddl of a class that says little", [message for message in messages if message.startswith("stdout: -- ")])
     messages = command("ddl", f"{HERE}.Loose", SUPABASE_TABLE="books")
@@ -117,25 +118,26 @@ def test_report(said: Said, command: Command, tmp_path: Path) -> None:
     said("report into a folder", command("report", str(tmp_path)))
 
 
-def test_the_record_of_a_run(
-    said: Said, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def _faulty(run: LastRun) -> str:
+    raise ZeroDivisionError(run.run)
+
+
+def test_the_record_of_a_run(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """Where it is; why it is not, and that this concerns no row."""
     data = new_record().encoded("spool", reason="finished")
     with caplog.at_level(logging.INFO):
-        LastRunFile(None, tmp_path / "report.html", "run-id").end(data)
+        LastRunFile(None, tmp_path / "report.html", "run-id", page_of).end(data)
         said("A report is written", [f"INFO: {record.getMessage()}" for record in caplog.records])
     (tmp_path / "file").touch()
     caplog.clear()
-    LastRunFile(tmp_path / "file", tmp_path / "file" / "report.html", "run-id").end(data)
+    LastRunFile(tmp_path / "file", tmp_path / "file" / "report.html", "run-id", page_of).end(data)
     said("Neither record nor report can be written", of_records(caplog))
     caplog.clear()
     os.mkfifo(tmp_path / "pipe.html")
-    LastRunFile(None, tmp_path / "pipe.html", "run-id").end(data)
+    LastRunFile(None, tmp_path / "pipe.html", "run-id", page_of).end(data)
     said("A report into a pipe that nobody reads", of_records(caplog))
     caplog.clear()
-    monkeypatch.setattr("scrapy_supabase.report.page_of", lambda _: 1 / 0)
-    LastRunFile(None, tmp_path / "report.html", "run-id").end(data)
+    LastRunFile(None, tmp_path / "report.html", "run-id", _faulty).end(data)
     said("A report that has a fault", of_records(caplog))
 
 

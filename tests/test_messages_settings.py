@@ -14,8 +14,8 @@ from supabase import create_client
 
 from scrapy_supabase import init_supabase, upload_to_supabase
 from scrapy_supabase.errors import ConfigurationError, SupabaseError
-from scrapy_supabase.settings import Config
-from scrapy_supabase.settings_given import config_for_table
+from scrapy_supabase.settings.config import Config
+from scrapy_supabase.settings.explicit import config_for_table
 from tests.fix_crawl import OLDEST, ROOT, Crawler
 from tests.messages import Said, of_log
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
+from scrapy_supabase.delivery.pace import Pace
+from scrapy_supabase.messages import rejected_rows
 from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, TableSpec
-from scrapy_supabase.pace import Pace
-from scrapy_supabase.schema import Schema
-from scrapy_supabase.spool import DiskSpool
-from scrapy_supabase.spool_file import REJECTED
-from scrapy_supabase.wording import rejected_rows
+from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.spool.chunk_file import REJECTED
+from scrapy_supabase.spool.disk import DiskSpool
+from tests.delivery.test_delivery import Engine, row, stored
+from tests.delivery.test_outage import Server, cut_off, tick
 from tests.messages import Said, of_records
 from tests.polling import eventually
-from tests.test_delivery import Engine, row, stored
-from tests.test_outage import Server, cut_off, tick
 
 FACTS = {"run": "run", "spider": "books", "project": "p"}
 
@@ -137,7 +137,7 @@ def test_a_file_that_is_gone(said: Said, caplog: pytest.LogCaptureFixture, tmp_p
 
 def test_an_outage(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """When it begins, while it lasts, when it ends; the spool is full meanwhile; what is not tried again."""
-    caplog.set_level("DEBUG", "scrapy_supabase.delivery")
+    caplog.set_level("DEBUG", "scrapy_supabase.delivery.engine")
     server = Server()
     disk = spool(tmp_path)
     engine = Engine(server.upload, disk, rows=1, workers=1, most_bytes=150, **server.options)
@@ -233,7 +233,7 @@ def test_our_own_faults(
 
 def test_a_busy_server(said: Said, caplog: pytest.LogCaptureFixture) -> None:
     """How many uploads and rows at once from now on."""
-    caplog.set_level("INFO", "scrapy_supabase.pace")
+    caplog.set_level("INFO", "scrapy_supabase.delivery.pace")
     now = iter(range(100, 200))
     pace = Pace(uploads=4, rows=100, most_rows=1000, clock=lambda: next(now))
     chunk = Chunk(1, tuple(row(str(n)) for n in range(3)), "1.jsonl")

@@ -16,14 +16,14 @@ from scrapy.http import Response
 
 from scrapy_supabase.backends.postgres import PostgresBackend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
+from scrapy_supabase.backends.retry import Patience
+from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.errors import FatalError, ItemError
 from scrapy_supabase.models import Chunk, Mode, Row, TableSpec
-from scrapy_supabase.retry import Patience
-from scrapy_supabase.rows import RowBuilder
-from scrapy_supabase.run import Run
-from scrapy_supabase.schema import Schema, UnknownColumns
-from scrapy_supabase.schema_check import SchemaCheck
-from scrapy_supabase.settings import Config
+from scrapy_supabase.monitoring.run import Run
+from scrapy_supabase.rows.builder import RowBuilder
+from scrapy_supabase.schema.schema import Schema, UnknownColumns
+from scrapy_supabase.settings.config import Config
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 from tests.fix_project import Line, MakeLine, Project
@@ -299,7 +299,7 @@ def test_a_wrong_key(said: Said, line: MakeLine, sql: Sql, project: Project) -> 
 
 def test_nobody_there(said: Said, line: MakeLine, caplog: pytest.LogCaptureFixture) -> None:
     """Each try is said, then the settings to look at."""
-    caplog.set_level("INFO", "scrapy_supabase.retry")
+    caplog.set_level("INFO", "scrapy_supabase.backends.retry")
     with pytest.raises(FatalError) as raised:
         line(url=NOBODY, attempts=2)
     said("No server at open", of_records(caplog, least=logging.INFO), f"{raised.value.reason}: {raised.value}")
@@ -467,7 +467,7 @@ def test_the_ledger(
     Run("s").end(backend, "t_runs", "finished", dict.fromkeys(("received", "uploaded", "failed", "spooled"), 1), {})
     said("A table of runs that is gone at the end", of_records(caplog))
     caplog.clear()
-    caplog.set_level("INFO", "scrapy_supabase.retry")
+    caplog.set_level("INFO", "scrapy_supabase.backends.retry")
     proxy.faults.append(faults.resets_before)
     with pytest.raises(FatalError):
         Run("s").begin(backend, config, Patience())

@@ -196,7 +196,7 @@ def test_a_script_on_the_local_supabase(open_folder: Path) -> None:
     script = """
 from scrapy_supabase import init_supabase, upload_to_supabase
 client = init_supabase("local")
-import psycopg, scrapy_supabase.upload as upload
+import psycopg, scrapy_supabase.script as upload
 result = upload_to_supabase(client, [{"id": 1}], "books", progress=True)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False)

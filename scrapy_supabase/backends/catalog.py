@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from scrapy_supabase.backends.base import View
-from scrapy_supabase.view_columns import VIEW_COLUMNS
+from scrapy_supabase.backends.view_columns import VIEW_COLUMNS
 
 KEEP_NEWEST = "scrapy_keep_newest"
 """The trigger of `scrapy supabase ddl --newest`."""

@@ -23,14 +23,14 @@ import msgspec
 import psycopg
 from psycopg import conninfo, pq
 
-from scrapy_supabase.answers import classify_connection, classify_sql
+from scrapy_supabase.backends.answers import classify_connection, classify_sql
 from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, View, Write
+from scrapy_supabase.backends.bounded_cache import BoundedCache
+from scrapy_supabase.backends.bulk_sql import BulkInsert, array_literal, quote, returning_json
 from scrapy_supabase.backends.catalog import CATALOG_SQL, CatalogTable
 from scrapy_supabase.backends.idle import IdleConnections, silence
-from scrapy_supabase.bounded_cache import BoundedCache
 from scrapy_supabase.errors import ServerError, TransientError
 from scrapy_supabase.models import Mode
-from scrapy_supabase.sql import BulkInsert, array_literal, quote, returning_json
 
 _DEFAULTS: dict[str, Any] = {
     "connect_timeout": 15,

@@ -19,11 +19,11 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from msgspec.structs import replace
 
-from scrapy_supabase.answers import classify, parse_body
+from scrapy_supabase.backends.answers import classify, parse_body
 from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, View, Write
+from scrapy_supabase.backends.bounded_cache import BoundedCache
 from scrapy_supabase.backends.http import Answer, HttpPool, SentRequest
 from scrapy_supabase.backends.wide import LONGEST_TARGET, only, parts
-from scrapy_supabase.bounded_cache import BoundedCache
 from scrapy_supabase.errors import FatalError, ServerError, TransientError, TrialStoredError, UnknownError, fatal
 from scrapy_supabase.models import Mode
 

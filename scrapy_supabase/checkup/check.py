@@ -10,18 +10,18 @@ from typing import Any
 
 from scrapy_supabase.assembly import find_server, new_backend, new_schema
 from scrapy_supabase.backends.base import Backend
+from scrapy_supabase.backends.retry import Patience
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.checkup.project import check_run, check_spool, check_switched_on
 from scrapy_supabase.checkup.server import check_distance, check_key, check_server, no_server
 from scrapy_supabase.checkup.tables import ItemKind, TableCheck
+from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.errors import ConfigurationError, ServerError, SupabaseError
-from scrapy_supabase.item_fields import fields_of
+from scrapy_supabase.messages import counted
 from scrapy_supabase.models import TableSpec
-from scrapy_supabase.retry import Patience
-from scrapy_supabase.schema_check import SchemaCheck
-from scrapy_supabase.settings import Config
-from scrapy_supabase.settings_components import is_set
-from scrapy_supabase.wording import counted
+from scrapy_supabase.schema.item_fields import fields_of
+from scrapy_supabase.settings.components import is_set
+from scrapy_supabase.settings.config import Config
 
 _LAST_SENTENCE = re.compile(r"(.+)\. ([A-Z].+)", re.DOTALL)
 _AFTER_COLON = re.compile(r"(.+?): ((?:it must|set|make|each)\b.+)", re.DOTALL)

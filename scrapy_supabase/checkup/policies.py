@@ -15,8 +15,8 @@ from scrapy_supabase.errors import (
     is_policy_violation,
 )
 from scrapy_supabase.models import Mode, TableSpec
-from scrapy_supabase.remedies import for_upserts, policy_sql
-from scrapy_supabase.schema import Schema
+from scrapy_supabase.schema.remedies import for_upserts, policy_sql
+from scrapy_supabase.schema.schema import Schema
 
 
 def check_policies(

@@ -12,16 +12,16 @@ from scrapy_supabase.addon import Addon
 from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.checkup.finding import Finding, error, ok, warning
 from scrapy_supabase.errors import ServerError, TransientError
+from scrapy_supabase.messages import counted, outdated_rows, replay_command
+from scrapy_supabase.middleware import UrlStampMiddleware
 from scrapy_supabase.models import Mode
+from scrapy_supabase.monitoring.run import LEDGER_COLUMNS, NEXT_VERSION
 from scrapy_supabase.pipeline import SupabasePipeline
-from scrapy_supabase.recovery import runs_noted
-from scrapy_supabase.replay import chunks_in, outdated, rejects_in
-from scrapy_supabase.run import LEDGER_COLUMNS, NEXT_VERSION
-from scrapy_supabase.settings import SNAPSHOT_VERSION, Config, uses_url_stamp
-from scrapy_supabase.settings_components import components
-from scrapy_supabase.spool_file import REJECTED
-from scrapy_supabase.urls import UrlStampMiddleware
-from scrapy_supabase.wording import counted, outdated_rows, replay_command
+from scrapy_supabase.settings.components import components
+from scrapy_supabase.settings.config import SNAPSHOT_VERSION, Config, uses_url_stamp
+from scrapy_supabase.spool.chunk_file import REJECTED
+from scrapy_supabase.spool.recovery import runs_noted
+from scrapy_supabase.spool.replay import chunks_in, outdated, rejects_in
 
 _SWITCH_ON = "Add to the settings: ADDONS = {'scrapy_supabase.Addon': 300}"
 

@@ -11,10 +11,10 @@ from typing import Any
 from scrapy_supabase.backends.base import Backend, ServerFacts, Write
 from scrapy_supabase.checkup.finding import Finding, error, ok, warning
 from scrapy_supabase.errors import FatalError, ServerError, TransientError
+from scrapy_supabase.messages import counted
 from scrapy_supabase.models import TableSpec
-from scrapy_supabase.settings import MOST_ROWS, Config
-from scrapy_supabase.settings_server import claims_of
-from scrapy_supabase.wording import counted
+from scrapy_supabase.settings.config import MOST_ROWS, Config
+from scrapy_supabase.settings.server import claims_of
 
 _SKEW = 30.0  # seconds that clocks may differ; PostgREST itself allows 30 for a token's times
 _NO_YEAR = 253402300800  # 10000-01-01

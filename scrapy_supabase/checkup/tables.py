@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 from scrapy_supabase.backends.base import Backend, ServerFacts, TableInfo, Write
 from scrapy_supabase.backends.catalog import KEEP_NEWEST
+from scrapy_supabase.backends.retry import Patience
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.checkup.policies import check_policies, check_upserts, upserts_refused
-from scrapy_supabase.column_types import Fit, fit, kind_of, shown
+from scrapy_supabase.delivery.schema_check import SchemaCheck
+from scrapy_supabase.delivery.table_writer import UPSERTS_REFUSED
 from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError
-from scrapy_supabase.item_fields import ItemField, columns_sent
 from scrapy_supabase.models import Mode, TableSpec
-from scrapy_supabase.remedies import add_column_sql, identifier, qualified
-from scrapy_supabase.retry import Patience
-from scrapy_supabase.schema import Schema
-from scrapy_supabase.schema_check import SchemaCheck
-from scrapy_supabase.settings import Config
-from scrapy_supabase.table_writer import UPSERTS_REFUSED
+from scrapy_supabase.schema.column_types import Fit, fit, kind_of, shown
+from scrapy_supabase.schema.item_fields import ItemField, columns_sent
+from scrapy_supabase.schema.remedies import add_column_sql, identifier, qualified
+from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.settings.config import Config
 
 _ABOVE_POLICIES = ("service_role", "postgres")
 

@@ -20,7 +20,7 @@ from scrapy.utils.project import inside_project
 from scrapy_supabase.checkup.check import check
 from scrapy_supabase.checkup.finding import Finding, Level
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.wording import counted, sentence
+from scrapy_supabase.messages import counted, sentence
 
 _MARKS = {Level.OK: "✓", Level.WARNING: "!", Level.ERROR: "✗"}
 _PLAIN_MARKS = {Level.OK: "ok", Level.WARNING: "!", Level.ERROR: "X"}  # for terminals that lack the others

@@ -23,13 +23,13 @@ from typing import Any
 
 from scrapy.utils.misc import load_object
 
-from scrapy_supabase.ddl import create_sql, ledger_sql, newest_sql, snapshots_sql, table_of
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.files import FORMATS, BadLine, RowFile
-from scrapy_supabase.inference import Inference
-from scrapy_supabase.item_fields import ItemField, columns_sent, fields_of
-from scrapy_supabase.settings_given import config_for_new_table
-from scrapy_supabase.wording import counted, sentence
+from scrapy_supabase.messages import counted, sentence
+from scrapy_supabase.rows.files import FORMATS, BadLine, RowFile
+from scrapy_supabase.schema.ddl import create_sql, ledger_sql, newest_sql, snapshots_sql, table_of
+from scrapy_supabase.schema.inference import Inference
+from scrapy_supabase.schema.item_fields import ItemField, columns_sent, fields_of
+from scrapy_supabase.settings.explicit import config_for_new_table
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -16,12 +16,12 @@ from typing import Any
 from scrapy_supabase.assembly import find_server, new_schema, new_spool
 from scrapy_supabase.commands.progress import progress_of, said_how_it_went
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.files import FORMATS, BadLine, RowFile
+from scrapy_supabase.messages import counted
 from scrapy_supabase.models import Mode, Rejection
-from scrapy_supabase.run import Run
-from scrapy_supabase.settings_given import config_for_table
-from scrapy_supabase.upload import Upload, UploadResult
-from scrapy_supabase.wording import counted
+from scrapy_supabase.monitoring.run import Run
+from scrapy_supabase.rows.files import FORMATS, BadLine, RowFile
+from scrapy_supabase.script import Upload, UploadResult
+from scrapy_supabase.settings.explicit import config_for_table
 
 WHEN_REFUSED = "No row was uploaded."
 WHEN_INTERRUPTED = (

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scrapy_supabase.spool_file import REJECTED
-from scrapy_supabase.upload import UploadResult
-from scrapy_supabase.wording import counted, kept_rows, rejected_rows
+from scrapy_supabase.messages import counted, kept_rows, rejected_rows
+from scrapy_supabase.script import UploadResult
+from scrapy_supabase.spool.chunk_file import REJECTED
 
 if TYPE_CHECKING:
     from tqdm import tqdm

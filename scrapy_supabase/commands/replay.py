@@ -17,15 +17,15 @@ from scrapy_supabase.assembly import find_server, new_schema
 from scrapy_supabase.commands.progress import progress_of, said_how_it_went
 from scrapy_supabase.commands.sql import table as as_table
 from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.messages import counted, outdated_rows, replay_command, rows_by_table
 from scrapy_supabase.models import Mode
-from scrapy_supabase.recovery import runs_noted
-from scrapy_supabase.replay import Found, chunks_in, outdated, rejects_in, take_back_rejects
-from scrapy_supabase.run import Run
-from scrapy_supabase.settings import Config
-from scrapy_supabase.spool import DiskSpool, numbered
-from scrapy_supabase.spool_file import REJECTED, Header
-from scrapy_supabase.upload import Upload, UploadResult
-from scrapy_supabase.wording import counted, outdated_rows, replay_command, rows_by_table
+from scrapy_supabase.monitoring.run import Run
+from scrapy_supabase.script import Upload, UploadResult
+from scrapy_supabase.settings.config import Config
+from scrapy_supabase.spool.chunk_file import REJECTED, Header
+from scrapy_supabase.spool.disk import DiskSpool, numbered
+from scrapy_supabase.spool.recovery import runs_noted
+from scrapy_supabase.spool.replay import Found, chunks_in, outdated, rejects_in, take_back_rejects
 
 WHEN_REFUSED = "No row was uploaded; the spool is as it was."
 WHEN_INTERRUPTED = "What is not uploaded stays in the spool. Run it again."

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.last_run import FILE, read_last_run, write_whole
-from scrapy_supabase.settings import Config
-from scrapy_supabase.wording import reason
+from scrapy_supabase.messages import reason
+from scrapy_supabase.monitoring.last_run import FILE, read_last_run, write_whole
+from scrapy_supabase.settings.config import Config
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.settings import database_url, hosted_project, local_folder
-from scrapy_supabase.settings_server import LOCAL
-from scrapy_supabase.wording import counted, sentence
+from scrapy_supabase.messages import counted, sentence
+from scrapy_supabase.settings.config import database_url, hosted_project, local_folder
+from scrapy_supabase.settings.server import LOCAL
 
 if TYPE_CHECKING:
     import psycopg

@@ -18,11 +18,11 @@ try:
 except ImportError as error:
     raise ImportError("Spidermon is not installed. Run: pip install 'scrapy-supabase[spidermon]'") from error
 
-from scrapy_supabase.settings import Config
-from scrapy_supabase.settings_monitors import Thresholds
-from scrapy_supabase.spool_file import REJECTED
-from scrapy_supabase.stats import Readings
-from scrapy_supabase.wording import counted, replay_command
+from scrapy_supabase.messages import counted, replay_command
+from scrapy_supabase.monitoring.stats import Readings
+from scrapy_supabase.settings.config import Config
+from scrapy_supabase.settings.monitors import Thresholds
+from scrapy_supabase.spool.chunk_file import REJECTED
 
 __unittest = True  # unittest's way to leave a module's frames out: a failure is its message, without a traceback
 

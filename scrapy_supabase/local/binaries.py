@@ -15,7 +15,7 @@ from pathlib import Path
 
 from scrapy_supabase.local.errors import LocalSupabaseError
 from scrapy_supabase.local.place import SERVER_USER, own_folder, reachable
-from scrapy_supabase.wording import sentence
+from scrapy_supabase.messages import sentence
 
 VARIABLE = "SCRAPY_SUPABASE_POSTGRES"
 POSTGREST_VARIABLE = "SCRAPY_SUPABASE_POSTGREST"

@@ -16,7 +16,7 @@ from typing import Any
 
 from scrapy_supabase.local.binaries import Server
 from scrapy_supabase.local.errors import LocalSupabaseError
-from scrapy_supabase.wording import sentence
+from scrapy_supabase.messages import sentence
 
 # A laptop's stack: survives `kill -9` of any process (the kernel has the pages), not a power cut, and is twice as fast.
 _SETTINGS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scrapy_supabase.local.errors import LocalSupabaseError
-from scrapy_supabase.wording import reason, sentence
+from scrapy_supabase.messages import reason, sentence
 
 if TYPE_CHECKING:
     import psycopg

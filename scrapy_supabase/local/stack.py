@@ -22,7 +22,7 @@ from scrapy_supabase.local.errors import LocalSupabaseError
 from scrapy_supabase.local.keys import Keys, load_keys, write_private
 from scrapy_supabase.local.launch import start_supervisor
 from scrapy_supabase.local.migrations import apply_migrations, read_migrations
-from scrapy_supabase.wording import reason, sentence
+from scrapy_supabase.messages import reason, sentence
 
 logger = logging.getLogger(__name__)
 

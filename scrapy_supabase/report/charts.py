@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from scrapy_supabase.histogram import Histogram, begin_of
-from scrapy_supabase.last_run import LastRun
+from scrapy_supabase.monitoring.histogram import Histogram, begin_of
+from scrapy_supabase.monitoring.last_run import LastRun
 from scrapy_supabase.report.markup import Markup, join, tag
 from scrapy_supabase.report.words import counted, duration, number
 

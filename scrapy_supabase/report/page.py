@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scrapy_supabase.last_run import LastRun, Rejects, Rows, Sample
+from scrapy_supabase.monitoring.last_run import LastRun, Rejects, Rows, Sample
 from scrapy_supabase.report import charts, words
 from scrapy_supabase.report.markup import Markup, join, tag
 from scrapy_supabase.report.verdict import ATTENTION, BAD, GOOD, Command, Finding, findings

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from scrapy_supabase.last_run import LastRun
+from scrapy_supabase.messages import NOT_KEPT
+from scrapy_supabase.monitoring.last_run import LastRun
 from scrapy_supabase.report.words import counted, moment
-from scrapy_supabase.spool_file import REJECTED
-from scrapy_supabase.wording import NOT_KEPT
+from scrapy_supabase.spool.chunk_file import REJECTED
 
 GOOD, ATTENTION, BAD = "good", "attention", "bad"
 

@@ -87,7 +87,7 @@ def _module(name: str, file: str | None) -> ModuleType:
         if file is None or getattr(module, "__file__", None) == file:
             return module
     except ImportError as error:
-        from scrapy_supabase.wording import sentence
+        from scrapy_supabase.messages import sentence
 
         if file is None or error.name not in {name, name.partition(".")[0]}:
             raise CannotRunError(f"the spider's module {name} cannot be imported: {sentence(error)}") from error

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from scrapy_supabase.errors import SupabaseError
-from scrapy_supabase.spool_file import REJECTED
-from scrapy_supabase.stats import Readings
-from scrapy_supabase.wording import counted, sentence
+from scrapy_supabase.messages import counted, sentence
+from scrapy_supabase.monitoring.stats import Readings
+from scrapy_supabase.spool.chunk_file import REJECTED
 
 if TYPE_CHECKING:
     from scrapy import Spider

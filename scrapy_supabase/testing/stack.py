@@ -12,7 +12,7 @@ from typing import Any
 from scrapy_supabase.local import LocalSupabase, LocalSupabaseError
 from scrapy_supabase.local.migrations import apply_migrations, read_migrations
 from scrapy_supabase.local.place import SERVER_USER, own_folder, reachable
-from scrapy_supabase.wording import sentence
+from scrapy_supabase.messages import sentence
 
 _OWN = "n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'extensions', 'scrapy_supabase_local')"
 _SCHEMAS = f"select format('%I', n.nspname) from pg_namespace n where {_OWN} and n.nspname <> 'auth'"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from scrapy_supabase.view_columns import VIEW_COLUMNS
+from scrapy_supabase.backends.view_columns import VIEW_COLUMNS
 
 # A domain's format is that of the type below all its domains, where that is one of PostgreSQL's own.
 TABLES = """

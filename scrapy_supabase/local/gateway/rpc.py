@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from scrapy_supabase.backends.bulk_sql import quote
 from scrapy_supabase.local.gateway.answer import Outcome, body_sql, outcome_sql, ranged
 from scrapy_supabase.local.gateway.catalog import Function, Parameter, Snapshot
 from scrapy_supabase.local.gateway.database import Context, Database, JsonBody, Plan, Row
@@ -15,7 +16,6 @@ from scrapy_supabase.local.gateway.read import limited
 from scrapy_supabase.local.gateway.request import Request, check_affected, check_singular
 from scrapy_supabase.local.gateway.statement import Statement
 from scrapy_supabase.local.gateway.terms import Filter, Logic
-from scrapy_supabase.sql import quote
 
 Pairs = Iterable[tuple[str, str]]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from scrapy_supabase.backends.bulk_sql import array_literal, quote
 from scrapy_supabase.local.gateway.catalog import Column, Table
 from scrapy_supabase.local.gateway.grammar import FULL_TEXT, QUANTIFIED, SIMPLE
 from scrapy_supabase.local.gateway.terms import Field, Filter, Logic, Order, Path
-from scrapy_supabase.sql import array_literal, quote
 
 _NULLS = {"nullsfirst": " NULLS FIRST", "nullslast": " NULLS LAST", "": ""}
 _LIKES = ("like", "ilike")

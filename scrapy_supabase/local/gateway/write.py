@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from urllib.parse import quote as percent
 
+from scrapy_supabase.backends.bulk_sql import BulkInsert, quote, rows_from_json
 from scrapy_supabase.local.gateway.answer import Outcome, body_sql, finished, outcome_sql
 from scrapy_supabase.local.gateway.catalog import Snapshot, Table
 from scrapy_supabase.local.gateway.database import Context, Database, JsonBody, Plan, Row
@@ -14,7 +15,6 @@ from scrapy_supabase.local.gateway.ranges import content_range
 from scrapy_supabase.local.gateway.request import Request, check_affected, check_singular, find_table
 from scrapy_supabase.local.gateway.statement import Statement, qualified
 from scrapy_supabase.local.gateway.terms import Filter
-from scrapy_supabase.sql import BulkInsert, quote, rows_from_json
 
 
 def insert(database: Database, snapshot: Snapshot, context: Context, request: Request) -> Response:

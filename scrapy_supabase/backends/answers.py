@@ -1,0 +1,304 @@
+"""The one table that classifies a server's answers: which error of `errors.py` each of them is.
+
+The `code` in the body decides (SQLSTATE or PGRSTnnn), the HTTP status only where there is no such code: 21000 and 57014
+both come as 500, 25006 as 405. A code is fatal only where it is known to be about everything; what is in no rule is an
+`UnknownError`. Sources: PostgREST docs, references/errors; PostgreSQL docs, appendix A; measured on
+PostgREST 14.14.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from scrapy_supabase.backends import no_connection
+from scrapy_supabase.errors import (
+    BadRowsError,
+    FatalError,
+    MissingReferenceError,
+    SchemaDriftError,
+    ServerError,
+    TooLargeError,
+    TransientError,
+    UnknownError,
+    UpsertRefusedError,
+    denied,
+    is_policy_violation,
+)
+
+# The first rule whose pattern fits counts. `http_503` is an answer with that status and no code of PostgreSQL or
+# PostgREST. Statuses that pass with time are in `_passes`.
+_RULES: tuple[tuple[type[ServerError], str], ...] = (
+    (TransientError, r"PGRST00[0-3]|PGRSTX00|08...|25P03|40...|53(?!100)...|55P03|57P0[1235]|XX..."),
+    (TooLargeError, r"57014|25P04|http_413"),
+    (UpsertRefusedError, r"42P10"),
+    (SchemaDriftError, r"PGRST204|42703|428C9"),
+    (MissingReferenceError, r"23503"),
+    (BadRowsError, r"22...|23...|21000|42804|44000|P0001|54000|PT4(?!0[1234])\d\d"),
+    (FatalError, r"PGRST3..|PGRST106|PGRST205|53100|http_(?:401|402|404|414|431|540)"),
+)
+# The server did work on the request: XX000 is a fault inside it, 40001 a conflict, 55P03 a lock that was not to be had.
+_IS_THERE = r"XX...|PGRSTX00|40...|55P03|25P03"
+_TWICE_AT_MOST = r"XX...|PGRSTX00"  # a fault inside the server does not pass with time
+_OVERLOAD = r"PGRST003|53300|(?:http_|PT)(?:420|429|503|529)"
+_OUTCOME_UNKNOWN = r"40003|08007"
+# The gateway gave up waiting: the database may have finished the work after that.
+_GATEWAY_TIMEOUT = r"http_(?:499|504|524|544|598|599)"
+_DEFERRABLE = "does not support deferrable unique constraints"
+_STALE_TYPE = r'(?s)column ".*" is of type .* but expression is of type .*'
+
+_KEY = (
+    "Check SUPABASE_URL and SUPABASE_KEY against the project's API settings; a key belongs to one project, "
+    "and a disabled or expired key must be replaced."
+)
+_RELOAD_SQL = "NOTIFY pgrst, 'reload schema';"
+_REASONS: tuple[tuple[str, str, str], ...] = (
+    # pattern of the code, finish reason, remedy
+    (r"PGRST3..|http_401|http_403|28...|3D000", "supabase_unauthorized", _KEY),
+    (
+        r"http_402",
+        "supabase_payment_required",
+        "The project is over its quota: see its billing page in the Supabase dashboard.",
+    ),
+    (
+        r"http_540",
+        "supabase_paused",
+        "The project is paused: restore it in the Supabase dashboard, then run again.",
+    ),
+    (
+        r"PGRST205|42P01",
+        "supabase_no_table",
+        "Create it, or correct SUPABASE_TABLE, SUPABASE_TABLES or SUPABASE_SCHEMA. If it is new, run: " + _RELOAD_SQL,
+    ),
+    (
+        r"http_404",
+        "supabase_not_found",
+        "SUPABASE_URL must be the project's URL alone, such as https://abcdefgh.supabase.co.",
+    ),
+    (
+        r"PGRST106",
+        "supabase_schema_not_exposed",
+        "Correct SUPABASE_SCHEMA, or expose the schema in the Supabase dashboard: API settings > Exposed schemas.",
+    ),
+    (
+        r"42501",
+        "supabase_permission_denied",
+        "",  # who asked knows the table, and prints the GRANT
+    ),
+    (
+        r"25006",
+        "supabase_read_only",
+        "The database is read-only: free disk space, leave read-only mode, then run again.",
+    ),
+    (
+        r"53100",
+        "supabase_disk_full",
+        "The database's disk is full: free space or enlarge it, then run again.",
+    ),
+    (
+        r"http_414|http_431",
+        "supabase_request_too_long",
+        (
+            "The URL or the headers are longer than a server on the way accepts: allow longer ones there (nginx: "
+            "large_client_header_buffers), give the table's columns shorter names, or set SUPABASE_DB_URL."
+        ),
+    ),
+    (
+        r"PGRST204|42703|428C9",
+        "supabase_schema",
+        "It cannot be left out: look at the table's columns, and at its triggers and defaults.",
+    ),
+)
+_UNKNOWN = "Look the code up in the lists of errors of PostgreSQL and PostgREST, fix what it says, then run again."
+
+
+def classify(status: int, body: bytes, retry_after: str | None = None, *, table: str = "") -> ServerError:
+    """Turn an unsuccessful answer into the error that says what to do about it. Never raises.
+
+    `retry_after` is the header's text; only its form in seconds is used (a date is ignored). `table` is where the rows
+    were sent: what a message says of another one is about what a trigger did.
+    """
+    parsed = parse_body(body)
+    code = parsed.get("code", "")
+    if not code or code == str(status):  # a gateway in front of PostgREST puts its status there
+        code = f"http_{status}"
+    message = parsed.get("message") or parsed.get("error") or _one_line(body) or "the answer has no message"
+    error = _classified(code, message, parsed.get("details"), parsed.get("hint"), status, table)
+    if isinstance(error, TransientError):
+        error.retry_after = _seconds(retry_after)
+    return error
+
+
+def classify_sql(
+    code: str, message: str, details: str | None = None, hint: str | None = None, *, table: str = ""
+) -> ServerError:
+    """`classify` for what a database itself says: an SQLSTATE and its words."""
+    if no_connection.is_from_pooler(code, message):
+        return classify_connection(message)
+    error = _classified(code, message, details, hint, table=table)
+    if isinstance(error, FatalError) and error.reason == "supabase_unauthorized":
+        error.remedy = no_connection.CREDENTIALS
+    return error
+
+
+def classify_connection(message: str) -> ServerError:
+    """`classify` for a database connection that could not be made: there is no SQLSTATE, only what libpq says."""
+    code, remedy = no_connection.why(message)
+    kind = TransientError if re.fullmatch(_RULES[0][1], code) else FatalError
+    error = _made(kind, code, code, message)
+    if isinstance(error, TransientError | FatalError):
+        error.remedy = remedy
+    if isinstance(error, TransientError):
+        error.unanswered = True
+    return error
+
+
+def _classified(
+    code: str, message: str, details: str | None, hint: str | None, status: int = 0, table: str = ""
+) -> ServerError:
+    # A code of somebody's own (`RAISE SQLSTATE 'PGRST'`, a gateway's word) tells less than the status beside it.
+    own = re.fullmatch(r"[0-9A-Z]{5}|PGRST\w+|http_\d+", code) is None and status > 0
+    decisive = f"http_{status}" if own else code
+    kind = _kind(decisive, message, status, table)
+    if own and kind is not TransientError:
+        kind = UnknownError
+    error = _made(kind, decisive, code, message, status=status, details=details, hint=hint)
+    if isinstance(error, SchemaDriftError) and not error.column:
+        error = _made(UnknownError, decisive, code, message, status=status, details=details, hint=hint)
+    error.stale_schema = _is_perhaps_stale(error, table)
+    return error
+
+
+def _kind(code: str, message: str, status: int, table: str) -> type[ServerError]:
+    if is_policy_violation(code, message):
+        return BadRowsError
+    if _is_role_refused(code, message, status):
+        return FatalError
+    if code == "55000" and _DEFERRABLE in message:
+        return UpsertRefusedError
+    if code in ("42501", "42P01"):
+        return FatalError if _names(code, message, table) else UnknownError
+    if _passes(code):
+        return TransientError
+    return next((kind for kind, pattern in _RULES if re.fullmatch(pattern, code)), UnknownError)
+
+
+def _made(
+    kind: type[ServerError],
+    decisive: str,
+    code: str,
+    message: str,
+    *,
+    status: int = 0,
+    details: str | None = None,
+    hint: str | None = None,
+) -> ServerError:
+    """The error, with what is known of `decisive`: the code, or the status that counts for it."""
+    error = kind(message, code=code, status=status, details=details, hint=hint)
+    if isinstance(error, TransientError):
+        error.is_there = re.fullmatch(_IS_THERE, decisive) is not None
+        error.tries = 2 if re.fullmatch(_TWICE_AT_MOST, decisive) else None
+        error.overload = re.fullmatch(_OVERLOAD, decisive) is not None
+        error.splittable = re.fullmatch(_GATEWAY_TIMEOUT, decisive) is not None
+        error.ambiguous = error.splittable or re.fullmatch(_OUTCOME_UNKNOWN, decisive) is not None
+    elif isinstance(error, MissingReferenceError):
+        found = re.search(_NOT_PRESENT, details or "")
+        error.parent = found["table"] if found else ""
+    elif isinstance(error, SchemaDriftError):
+        error.column = _column_of(error)
+        error.is_made = code == "428C9"
+    elif isinstance(error, FatalError):
+        wanted = "http_401" if _is_role_refused(code, message, status) else decisive
+        for pattern, reason, remedy in _REASONS:
+            if re.fullmatch(pattern, wanted):
+                error.reason, error.remedy = reason, remedy
+                break
+        else:
+            error.remedy = _UNKNOWN
+    return error
+
+
+def _is_role_refused(code: str, message: str, status: int) -> bool:
+    """Whether the role of the key is not there, or not one that the server may take. PostgREST makes it 401 or 403."""
+    if code == "22023":
+        return status == 401
+    return code == "42501" and message.startswith("permission denied to set role")
+
+
+def _passes(code: str) -> bool:
+    """Whether a status, or an error that was raised as one (PT503), passes with time.
+
+    Of those from 500 on all but: 501, 505 (asked in a way that is not known there), 540 (the project is paused).
+    """
+    found = re.fullmatch(r"(?:http_|PT)(\d\d\d)", code)
+    number = int(found[1]) if found else 0
+    return number in (408, 420, 425, 429, 499) or (500 <= number < 600 and number not in (501, 505, 540))
+
+
+def _names(code: str, message: str, table: str) -> bool:
+    """Whether the message is about `table` itself: a trigger's own statements may name another one."""
+    if code == "42501":
+        kind, name = denied(message) or ("", "")
+        if kind == "sequence":  # of a serial key: each row without one asks for it, and no request without rows does
+            return True
+    else:
+        found = re.search(_NO_RELATION, message)
+        kind, name = "table", next(filter(None, found.groups()), "") if found else ""
+    return kind == "table" and bool(table) and (name == table or name.endswith(f".{table}"))
+
+
+def _is_perhaps_stale(error: ServerError, table: str) -> bool:
+    """Whether the answer may come from PostgREST's schema cache, or our own, being older than the table."""
+    if error.code == "42P01":
+        return _names(error.code, error.message, table)
+    if error.code == "42804":
+        return re.fullmatch(_STALE_TYPE, error.message) is not None
+    return error.code in ("PGRST204", "PGRST205")
+
+
+def parse_body(body: bytes) -> dict[str, str]:
+    """Return code, message, details and hint of an error body as far as they are there, and nothing from HTML."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in found.items()
+        if name in {"code", "message", "error", "details", "hint"}
+        and value
+        and not (name == "code" and not isinstance(value, str))  # a gateway's number is a status, not a code
+    }
+
+
+def _one_line(body: bytes) -> str:
+    text = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", body[:4000].decode("utf-8", "replace"), flags=re.DOTALL)
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE].rstrip()}…"
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    try:
+        return max(0.0, float(retry_after)) if retry_after else None
+    except ValueError:
+        return None
+
+
+_LONGEST_LINE = 160  # of a page in HTML
+_NOT_PRESENT = r'(?s)is not present in table "(?P<table>.*)"\.$'
+_NO_RELATION = r"(?s)relation \"(.*)\" does not exist|Could not find the table '(.*?)'(?: in the schema cache)?$"
+
+# 42703 from INSERT: column "x" of relation "t" does not exist; from ON CONFLICT: column "x" does not exist.
+_COLUMN = (
+    r"(?s)Could not find the '(?P<cache>.*)' column of '"
+    r'|column "(?P<plain>.*?)"(?: of relation ".*")? does not exist'
+    r"|column (?P<bare>\S+) does not exist"
+    r'|column "(?P<generated>.*)"$'
+)
+
+
+def _column_of(error: ServerError) -> str:
+    found = re.search(_COLUMN, error.message)
+    return next((name for name in found.groups() if name), "") if found else ""

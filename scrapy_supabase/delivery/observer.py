@@ -1,0 +1,56 @@
+"""What the engine asks of others: somebody who is told what happened, and uploads that it has begun itself."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from scrapy_supabase.errors import FatalError
+from scrapy_supabase.models import Chunk, Loaded, Outcome, Stored
+
+
+class Observer(Protocol):
+    """Is told what happened, in the owner's thread, after the fact."""
+
+    def sealed(self, chunk: Chunk) -> None:
+        """A chunk is complete and on its way."""
+
+    def settled(self, outcome: Outcome) -> None:
+        """Rows are where the outcome says; those deferred or left come again, in another chunk or in `left`."""
+
+    def left(self, kept: Chunk | Stored, rows: int) -> None:
+        """So many rows stay in the spool for the next run."""
+
+    def read_back(self, loaded: Loaded) -> None:
+        """A chunk's file was read, with what was found in it that could not be."""
+
+    def waited(self, seconds: float) -> None:
+        """Items had to wait this long because too much was on its way."""
+
+    def was_gone(self, seconds: float) -> None:
+        """The server was gone this long."""
+
+    def slowed(self) -> None:
+        """The server is busy: fewer uploads are in flight from now on."""
+
+    def failed(self, error: FatalError) -> None:
+        """Nothing is uploaded from now on; what is not uploaded stays in the spool."""
+
+
+class BegunUpload(Protocol):
+    """An upload whose request the owner has sent itself. For one thread at a time."""
+
+    @property
+    def chunk(self) -> Chunk:
+        """What is uploaded."""
+
+    def poll(self) -> Outcome | bool:
+        """The outcome where all went well; True: no answer yet; False: only `finish` can tell. Never waits."""
+
+    def fileno(self) -> int:
+        """What becomes readable when an answer comes."""
+
+    def finish(self) -> Outcome:
+        """Wait for the answer, and do what it asks for."""
+
+    def abandon(self) -> None:
+        """Hang up."""

@@ -1,0 +1,286 @@
+"""The check at open: does each table take what will be sent? Writes nothing; runs in a thread, once.
+
+The OpenAPI document tells all columns in one request where the key may read it; the zero-row probe (an upload of `[]`)
+tells the rest with any key. A finding that no upload can survive is raised before a page is fetched.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+from scrapy_supabase.backends.base import Backend, TableInfo, Write
+from scrapy_supabase.backends.retry import Patience, Retrying, log_retry
+from scrapy_supabase.delivery.table_writer import UPSERTS_REFUSED
+from scrapy_supabase.errors import (
+    BadRowsError,
+    FatalError,
+    SchemaDriftError,
+    ServerError,
+    TooLargeError,
+    TransientError,
+    UpsertRefusedError,
+    fatal,
+)
+from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
+from scrapy_supabase.schema.remedies import (
+    MADE_BY_THE_DATABASE,
+    deferrable_constraint,
+    for_upserts,
+    grant_sql,
+    lacks,
+    no_collector,
+    snapshot_sql,
+    unknown_columns,
+)
+from scrapy_supabase.schema.schema import Schema
+
+logger = logging.getLogger(__name__)
+
+_LOCKED = "A request without rows took too long: a migration or another long transaction may hold a lock on the table."
+
+
+@contextmanager
+def _locks_are_passing() -> Iterator[None]:
+    """Where a request without rows takes too long it is not for its size: somebody holds a lock, for a while."""
+    try:
+        yield
+    except TooLargeError as error:
+        raise TransientError(error.message, code=error.code, status=error.status, hint=_LOCKED) from error
+
+
+class SchemaCheck:
+    """Checks the tables of `schema` against a backend and tells `schema` what it learns.
+
+    `fields` maps a table to the columns that its items are known to have; those for the tables in `partly` may have
+    others, too. `attempts`, `delay` and `patience` are those of any request. `log` is told what should be mended.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        schema: Schema,
+        fields: Mapping[str, Iterable[str]],
+        *,
+        attempts: int,
+        delay: float,
+        patience: Patience,
+        partly: Collection[str] = (),
+        types: Callable[[str], Mapping[str, str]] = lambda _: {},
+        log: logging.Logger = logger,
+    ) -> None:
+        self._backend = backend
+        self._schema = schema
+        self._fields = fields
+        self._partly = partly
+        self._types = types
+        self._delay = delay
+        self._patience = patience
+        self._logger = log
+        self._looked_again = False
+        self._policy = Retrying(attempts, delay, patience, log_retry("Checking the tables"))
+
+    def run(self) -> None:
+        """Check all tables. Raises `FatalError` for what no upload can survive."""
+        try:
+            self.learn()
+            for spec in self._schema.specs.values():
+                self.check(spec)
+        except TransientError as error:
+            remedy = error.remedy or "Check that the project is up, and SUPABASE_URL or SUPABASE_DB_URL."
+            raise fatal(error, "supabase_unavailable", remedy) from error
+
+    def learn(self) -> None:
+        """Learn the columns of all tables, as far as the server tells: an earlier run may have left rows for others.
+
+        Raises `ServerError`.
+        """
+        for table, info in (self._policy(self._describe) or {}).items():
+            self._schema.learn(table, info)
+
+    def check(self, spec: TableSpec) -> None:
+        """Check one table. Raises `FatalError`, and `TransientError` where the server does not answer."""
+        table, schema = spec.name, self._schema
+        known = schema.info(table)
+        if known:
+            missing = [column for column in spec.on_conflict if column not in known.columns]
+            if missing:
+                error = ServerError(lacks(table, missing[:1]), code="PGRST204")
+                raise self._bad_key(spec, missing[0], error)
+            if schema.unknown.policy == "collect" and schema.unknown.column not in known.columns:
+                error = ServerError(lacks(table, [schema.unknown.column]), code="PGRST204")
+                raise fatal(error, "supabase_schema", no_collector(schema, table))
+        fields = tuple(self._fields.get(table, ()))
+        _, unknown = schema.split(table, fields)
+        if unknown and known:
+            self._look_again(table, unknown)
+            known = schema.info(table)
+        self._probe(spec)
+        self._check_made(spec, fields)
+        self._check_deferrable(spec)
+        if not known and schema.mode(table) is not Mode.INSERT:
+            ask = self._backend.type_of
+            schema.learn_key_types(table, {column: self._policy(ask, table, column) for column in schema.key(table)})
+        if spec.snapshots:
+            self._check_snapshots(spec)
+        _, unknown = schema.split(table, fields)
+        if unknown and known:
+            self._say_unknown(table, tuple(column for column in unknown if column not in known.columns))
+        self._say_key(spec, fields)
+
+    def _check_snapshots(self, spec: TableSpec) -> None:
+        """The rows of two runs must not be one to the database."""
+        table, schema = spec.name, self._schema
+        _, missing = schema.split(table, SNAPSHOT_STAMPS)
+        key = schema.key(table)
+        if missing:
+            problem = lacks(table, missing)
+        elif spec.mode is not Mode.INSERT and key and not set(SNAPSHOT_STAMPS) <= set(key):
+            problem = f"the key of table {table} ({', '.join(key)}) lacks {' and '.join(SNAPSHOT_STAMPS)}"
+        else:
+            return
+        raise self._no_snapshots(table, ServerError(problem, code="PGRST204"))
+
+    def _no_snapshots(self, table: str, error: ServerError) -> FatalError:
+        remedy = (
+            "SUPABASE_DAILY_SNAPSHOTS keeps the rows of each run apart by these columns. Run: "
+            f"{snapshot_sql(self._schema, table)}"
+        )
+        return fatal(error, "supabase_schema", remedy)
+
+    def _probe(self, spec: TableSpec) -> None:
+        """Send no rows, with the columns that are known to be sent, until the answer is yes or fatal."""
+        table, schema = spec.name, self._schema
+        collector = {schema.unknown.column} if schema.unknown.policy == "collect" else set()
+        waited = False
+        while True:
+            columns, _ = schema.split(table, {*schema.key(table), *self._fields.get(table, ()), *collector})
+            mode = schema.mode(table)
+            try:
+                self._policy(self._send, Write(table, columns, b"[]", mode, spec.on_conflict))
+            except UpsertRefusedError as error:
+                if (view := self._policy(self._backend.view, table)) is not None:
+                    schema.learn_view(table, view)
+                self._fall_back(spec, error, "supabase_no_unique_index", for_upserts(schema, table, error))
+            except (SchemaDriftError, FatalError) as error:
+                if error.stale_schema and not waited:
+                    waited = True  # a table or column made a moment ago is not in the server's schema cache yet
+                    self._patience.sleep(2 * self._delay)
+                elif isinstance(error, SchemaDriftError):
+                    self._leave_out(spec, columns, error)
+                elif error.reason == "supabase_permission_denied":
+                    remedy = f"Run: {grant_sql(schema, table, error)}"
+                    if mode is Mode.INSERT or not self._may_insert(table, columns):
+                        raise fatal(error, error.reason, remedy) from error
+                    self._fall_back(spec, error, error.reason, remedy)
+                else:
+                    raise
+            else:
+                return
+
+    def _leave_out(self, spec: TableSpec, sent: tuple[str, ...], error: SchemaDriftError) -> None:
+        """Do not send the column that `error` names; raise `FatalError` where it must be sent."""
+        table, column, schema = spec.name, error.column, self._schema
+        if column not in sent or (column in schema.key(table) and not error.is_made):
+            raise self._bad_key(spec, column, error) from error
+        if schema.unknown.policy == "collect" and column == schema.unknown.column:
+            raise fatal(error, "supabase_schema", no_collector(schema, table)) from error
+        if error.is_made:
+            schema.learn_made(table, error)  # and said by `_check_made`
+        elif schema.drop(table, column):
+            self._say_unknown(table, (column,))
+
+    def _check_made(self, spec: TableSpec, fields: Collection[str]) -> None:
+        """Columns that the database makes itself are not sent; as a key, only a generated one is of use."""
+        table, made = spec.name, self._schema.made(spec.name)
+        identity = next((column for column in spec.on_conflict if made.get(column) == "identity"), None)
+        if identity is not None and self._schema.mode(table) is not Mode.INSERT:
+            error = ServerError(f"column {identity!r} of table {table} has another value for each row", code="428C9")
+            remedy = "SUPABASE_ON_CONFLICT must name columns that the items have, or that are generated from those."
+            raise fatal(error, "supabase_schema", remedy)
+        for column in self._schema.first_mention(table, made.keys() & fields):
+            self._logger.warning(MADE_BY_THE_DATABASE, table, column)
+
+    def _check_deferrable(self, spec: TableSpec) -> None:
+        """A request without rows passes here (measured); where the server tells its constraints, they are looked at."""
+        if self._schema.mode(spec.name) is Mode.INSERT or not deferrable_constraint(self._schema, spec.name):
+            return
+        error = UpsertRefusedError("the unique constraint of its conflict columns is deferrable.", code="55000")
+        remedy = for_upserts(self._schema, spec.name, error)
+        self._fall_back(spec, error, "supabase_no_unique_index", remedy)
+
+    def _look_again(self, table: str, unknown: tuple[str, ...]) -> None:
+        """Columns made a moment ago are in the database, and not in the server's schema cache yet."""
+        try:
+            self._policy(self._send, Write(table, unknown, b"[]", Mode.INSERT))
+        except TransientError:
+            raise
+        except ServerError as error:
+            if not error.stale_schema or self._looked_again:
+                return
+            self._looked_again = True
+            self._patience.sleep(2 * self._delay)
+        self.learn()
+
+    def _send(self, write: Write) -> None:
+        """Send no rows. What is only about rows is not known before there are some."""
+        with suppress(BadRowsError), _locks_are_passing():  # bad: to a trigger that looks at statements
+            self._backend.write(write)
+
+    def _describe(self) -> Mapping[str, TableInfo] | None:
+        with _locks_are_passing():
+            return self._backend.describe()
+
+    def _fall_back(self, spec: TableSpec, error: ServerError, reason: str, remedy: str) -> None:
+        if not self._schema.insert_fallback or self._schema.mode(spec.name) is Mode.INSERT:
+            raise fatal(error, reason, remedy) from error
+        self._schema.fall_back(spec.name)
+        self._logger.warning(UPSERTS_REFUSED, spec.name, error.answer, remedy)
+
+    def _may_insert(self, table: str, columns: tuple[str, ...]) -> bool:
+        try:
+            self._policy(self._send, Write(table, columns, b"[]", Mode.INSERT))
+        except TransientError:
+            raise
+        except ServerError:
+            return False
+        return True
+
+    def _bad_key(self, spec: TableSpec, column: str, error: ServerError) -> FatalError:
+        if spec.snapshots and column in SNAPSHOT_STAMPS:
+            return self._no_snapshots(spec.name, error)
+        known = self._schema.info(spec.name)
+        have = f" It has: {', '.join(known.columns)}." if known else ""
+        return fatal(error, "supabase_schema", f"SUPABASE_ON_CONFLICT must name columns of {spec.name}.{have}")
+
+    def _say_unknown(self, table: str, unknown: tuple[str, ...]) -> None:
+        new = self._schema.first_mention(table, unknown)
+        if new:
+            declared = self._types(table)
+            types = {column: declared.get(column) or "text" for column in new}
+            self._logger.warning("%s", unknown_columns(self._schema, table, types))
+
+    def _is_sent(self, table: str, key: tuple[str, ...], fields: Collection[str]) -> bool:
+        """Whether rows of these fields have values for the whole key."""
+        made = self._schema.made(table)
+        return all(made[column] == "generated" if column in made else column in fields for column in key)
+
+    def _say_key(self, spec: TableSpec, fields: tuple[str, ...]) -> None:
+        """An upsert without a key silently is an insert (measured): say so before it happens."""
+        mode, key = self._schema.mode(spec.name), self._schema.key(spec.name)
+        if mode is Mode.INSERT:
+            return
+        if not key and self._schema.info(spec.name):
+            what = "has no primary key:"
+        elif not key:
+            what = "does not tell this key what its primary key is: unless the items have its columns,"
+        elif fields and spec.name not in self._partly and not self._is_sent(spec.name, key, fields):
+            what = f"gets no value for its key ({', '.join(key)}) from the items:"
+        else:
+            return
+        self._logger.warning(
+            "Table %s %s each %s is a plain insert, and a row sent twice is stored twice. To prevent that, set "
+            "SUPABASE_ON_CONFLICT to columns that make a row unique, with a unique index on them.",
+            *(spec.name, what, mode),
+        )

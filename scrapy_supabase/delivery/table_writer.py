@@ -1,0 +1,277 @@
+"""Write rows to their table as it takes them: without columns that it lacks, by insert where it refuses upserts.
+
+What is learnt of a table is kept in the `Schema`, so that it costs a request once and not once a chunk.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import msgspec
+
+from scrapy_supabase.backends.base import Write
+from scrapy_supabase.delivery.attempts import Sender
+from scrapy_supabase.delivery.work import Work, collected
+from scrapy_supabase.errors import (
+    BadRowsError,
+    FatalError,
+    SchemaDriftError,
+    ServerError,
+    TransientError,
+    UnknownError,
+    UpsertRefusedError,
+    fatal,
+    is_policy_violation,
+)
+from scrapy_supabase.models import Mode, Row
+from scrapy_supabase.rows.keys import key_form
+from scrapy_supabase.schema.remedies import (
+    MADE_BY_THE_DATABASE,
+    for_upserts,
+    grant_sql,
+    lacks,
+    no_collector,
+    policy_sql,
+    unknown_columns,
+)
+from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.spool.chunk_file import key_of_json
+
+logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=ServerError)
+
+UPSERTS_REFUSED = (
+    "Table %s refuses upserts: %s From now on its rows are inserted: those that are there already will be rejected, or "
+    "stored twice where no unique index forbids it. %s"
+)
+
+
+_LONGEST_COLUMNS = 5000  # characters of the list of columns
+_REWRITTEN = re.compile(rb"[:,\[](?:-?\d+(?:\.\d+)?[eE]|-0(?:\.0*)?[,}\]])")
+# The first is about the request's line; a deferrable constraint (55000) is found with the first row only.
+_OF_THE_TABLE = ("PGRST204", "55000")
+
+
+class RefusedRowsError(Exception):
+    """All rows of a piece are refused for one reason, without a trial of each."""
+
+    def __init__(self, error: ServerError) -> None:
+        self.error = error
+
+
+class TableWriter:
+    """Writes rows of one table and one column set. Thread-safe; shared by all upload threads."""
+
+    def __init__(self, sender: Sender, schema: Schema) -> None:
+        self._sender = sender
+        self._schema = schema
+
+    def store(
+        self,
+        work: Work[Any],
+        rows: tuple[Row, ...],
+        sent: tuple[Write, Callable[[], object]] | None = None,
+        *,
+        once: bool = False,
+    ) -> None:
+        """Store the rows in one request, after as many as it takes to find out how. Raises what is about the rows.
+
+        `sent` is a write that is on its way already, and what waits for its answer. With `once`, a request that fails
+        is not sent a second time.
+        """
+        table = work.chunk.table
+        while True:
+            first: Callable[[], object] | None = None
+            if sent is not None:
+                (write, first), sent = sent, None
+            else:
+                write, rows = self.write_of(table, rows)
+            try:
+                self._sender.send(work, rows, write, first, once=once)
+            except BadRowsError as error:
+                if not self._is_stored_by_insert(work, rows, write, error):
+                    raise
+                return
+            except (SchemaDriftError, UpsertRefusedError, FatalError) as error:
+                self._learn(work, rows, write, error)
+            else:
+                return
+
+    def store_new(self, work: Work[Any], rows: tuple[Row, ...], *, once: bool = False) -> tuple[Row, ...]:
+        """Store those of `rows` that are not in the table yet, in one request; return the others.
+
+        The rows may differ in their columns: what a new row lacks gets its default, as if it had been sent alone. All
+        are returned where that cannot be told, or would change values. Raises what is about the rows.
+        """
+        table = work.chunk.table
+        while True:
+            write = self._write_of_all(table, rows)
+            if write is None:
+                return rows
+            updates = write.mode is Mode.UPSERT
+            try:
+                found = self._sender.send(
+                    work, rows, write, returning=self._schema.key(table) if updates else (), once=once
+                )
+            except ServerError as error:
+                if error.code == "42501":  # to be told which rows are new needs the right to read them
+                    return rows
+                if not isinstance(error, SchemaDriftError | UpsertRefusedError | FatalError):
+                    raise
+                self._learn(work, rows, write, error)
+            else:
+                return self._not_among(rows, found) if updates else ()
+
+    def _write_of_all(self, table: str, rows: tuple[Row, ...]) -> Write | None:
+        """The request that carries rows of several column sets; None where each set must go alone."""
+        columns: set[str] = set()
+        for shape in {row.columns for row in rows}:
+            can, cannot = self._schema.split(table, shape)
+            if not can or (cannot and self._schema.unknown.policy != "drop"):
+                return None
+            columns.update(can)
+        body = b"[%b]" % b",".join([row.data for row in rows])
+        # As jsonb, 1e5 becomes 100000 and -0.0 becomes 0.0; and such a request cannot do without its list of columns.
+        if sum(len(column) + 9 for column in columns) > _LONGEST_COLUMNS or _REWRITTEN.search(body):
+            return None
+        spec = self._schema.specs[table]
+        return Write(table, tuple(sorted(columns)), body, self._schema.mode(table), spec.on_conflict)
+
+    def _not_among(self, rows: tuple[Row, ...], found: bytes) -> tuple[Row, ...]:
+        """Those of `rows` whose keys are not `found`; all where something else was found, too."""
+        table = rows[0].table
+        form = key_form(self._schema, table, self._schema.key(table), Mode.UPSERT)
+        keys = {key_of_json(one, form) for one in msgspec.json.decode(found, type=list[dict[str, msgspec.Raw]])}
+        rest = tuple(row for row in rows if row.key not in keys)
+        return rest if len(rows) - len(rest) == len(keys) else rows
+
+    def _learn(self, work: Work[Any], rows: tuple[Row, ...], write: Write, error: ServerError) -> None:
+        """Learn what must be sent otherwise. Raise `BadRowsError` where the rows are at fault, and else `FatalError`.
+
+        What is about the table is refused without rows, too: a trigger may raise any code for one row.
+        """
+        if error.code in work.passed_without_rows:
+            raise self._about_rows(work, error)
+        if error.code not in _OF_THE_TABLE or not isinstance(error, SchemaDriftError | UpsertRefusedError):
+            refusal = self._sender.refusal_without_rows(work, write)
+            if refusal is None or isinstance(refusal, BadRowsError):
+                work.passed_without_rows.add(error.code)
+                raise self._about_rows(work, error)
+            error = refusal
+        table = work.chunk.table
+        if isinstance(error, SchemaDriftError):
+            self._drop(rows, write.columns, error)
+        elif isinstance(error, UpsertRefusedError):
+            if (view := self._sender.backend.view(table)) is not None:
+                self._schema.learn_view(table, view)
+            remedy = for_upserts(self._schema, table, error)
+            if write.mode is Mode.INSERT or not self._schema.insert_fallback:
+                raise fatal(error, "supabase_no_unique_index", remedy) from error
+            self._fall_back(work, error, remedy)
+        elif isinstance(error, FatalError) and error.reason == "supabase_permission_denied":
+            remedy = f"Run: {grant_sql(self._schema, table, error)}"
+            may_insert = write.mode is not Mode.INSERT and self._schema.insert_fallback
+            if not may_insert or self._sender.refusal_without_rows(work, Write(table, write.columns, b"", Mode.INSERT)):
+                raise fatal(error, error.reason, remedy) from error
+            self._fall_back(work, error, remedy)
+        else:
+            raise error
+
+    def _about_rows(self, work: Work[Any], error: ServerError) -> ServerError:
+        """Make `error` one about rows; where it may be about all of them, remember that until a row is stored."""
+        if error.code.startswith("http_"):  # a gateway's no may pass, too
+            work.suspicion = error if isinstance(error, FatalError) else None
+            passing = _retyped(TransientError, error)
+            passing.is_there = passing.about_rows = True
+            return passing
+        if error.code == "53100" and isinstance(error, FatalError):
+            work.suspicion = error
+        elif error.code == "42501" and isinstance(error, FatalError) and not isinstance(error, UnknownError):
+            remedy = grant_sql(self._schema, work.chunk.table, error)
+            work.suspicion = fatal(error, error.reason, f"Run: {remedy}")
+        return _retyped(BadRowsError, error)
+
+    def _is_stored_by_insert(self, work: Work[Any], rows: tuple[Row, ...], write: Write, error: BadRowsError) -> bool:
+        """Whether rows that a policy refuses as an upsert could be inserted. Only their insert can tell."""
+        if write.mode is Mode.INSERT or not is_policy_violation(error.code, error.message):
+            return False
+        if not self._schema.insert_fallback:
+            return False
+        try:
+            self._sender.send(work, rows, msgspec.structs.replace(write, mode=Mode.INSERT))
+        except (BadRowsError, FatalError):
+            return False
+        remedy = f"Run: {policy_sql(self._schema, work.chunk.table, 'select', 'update')}"
+        self._fall_back(work, error, remedy)
+        return True
+
+    def refusal_without_rows(self, work: Work[Any], rows: tuple[Row, ...]) -> ServerError | None:
+        """Return what the server says to the request for `rows` without them; None where it passes."""
+        try:
+            write, _ = self.write_of(work.chunk.table, rows)
+        except RefusedRowsError as refused:
+            return refused.error
+        return self._sender.refusal_without_rows(work, write)
+
+    def write_of(self, table: str, rows: tuple[Row, ...]) -> tuple[Write, tuple[Row, ...]]:
+        """Return the request that stores `rows`, and the rows as it carries them. Raises `RefusedRowsError`."""
+        columns, rows = self._storable(table, rows)
+        body = b"[%b]" % b",".join([row.data for row in rows])
+        return Write(table, columns, body, self._schema.mode(table), self._schema.specs[table].on_conflict), rows
+
+    def _storable(self, table: str, rows: tuple[Row, ...]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
+        """The columns to send, and the rows, after what has been learnt since the rows were made."""
+        columns, cannot = self._schema.split(table, rows[0].columns)
+        unknown = self._schema.unknown
+        if cannot and unknown.policy == "reject":
+            raise RefusedRowsError(ServerError(lacks(table, cannot), code="unknown_column"))
+        if cannot and unknown.policy == "collect":
+            rows = tuple(collected(row, frozenset(cannot), unknown.column) for row in rows)
+            columns = rows[0].columns
+        if not columns:
+            message = f"no field of the row is a column of table {table} (fields: {', '.join(cannot)})"
+            raise RefusedRowsError(ServerError(message, code="no_column"))
+        return columns, rows
+
+    def _drop(self, rows: Sequence[Row], sent: tuple[str, ...], error: SchemaDriftError) -> None:
+        table, column = rows[0].table, error.column
+        if column in self._schema.key(table) and not error.is_made:
+            remedy = f"SUPABASE_ON_CONFLICT must name columns of {table}."
+            raise fatal(error, "supabase_schema", remedy) from error
+        if column not in sent:  # a trigger or a default of the table's own is at fault
+            remedy = f"Mend table {table}: a trigger or a default of its own asks for a column that is not there."
+            raise fatal(error, "supabase_schema", remedy) from error
+        if error.is_made:
+            self._schema.learn_made(table, error)
+            if self._schema.first_mention(table, [column]):
+                logger.warning(MADE_BY_THE_DATABASE, table, column)
+            return
+        if self._schema.unknown.policy == "collect" and column == self._schema.unknown.column:
+            raise fatal(error, "supabase_schema", no_collector(self._schema, table)) from error
+        self._schema.drop(table, column)
+        if self._schema.first_mention(table, [column]):
+            from scrapy_supabase.schema.item_fields import type_for  # few crawls need it
+
+            types = {column: type_for(_value(rows[0], column))}
+            logger.warning("%s", unknown_columns(self._schema, table, types))
+
+    def _fall_back(self, work: Work[Any], error: ServerError, remedy: str) -> None:
+        work.effort.fallbacks += 1
+        table = work.chunk.table
+        if self._schema.fall_back(table):
+            logger.warning(UPSERTS_REFUSED, table, error.answer, remedy)
+
+
+def _retyped(kind: type[E], error: ServerError) -> E:
+    return kind(error.message, code=error.code, status=error.status, details=error.details, hint=error.hint)
+
+
+def _value(row: Row, column: str) -> Any:
+    with suppress(msgspec.MsgspecError):
+        return msgspec.json.decode(row.data).get(column)
+    return None

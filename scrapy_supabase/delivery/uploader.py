@@ -1,0 +1,384 @@
+"""Chunk → Outcome: send, and do with each kind of refusal what may still store the rows.
+
+Runs in the upload threads. Failure is data here: whatever a backend raises ends in the `Outcome`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from scrapy_supabase.backends.base import Backend, BegunWrite, Write
+from scrapy_supabase.backends.retry import Patience
+from scrapy_supabase.delivery.attempts import Sender
+from scrapy_supabase.delivery.isolate import columns_at_fault, find_suspects
+from scrapy_supabase.delivery.limits import RequestLimits
+from scrapy_supabase.delivery.table_writer import RefusedRowsError, TableWriter
+from scrapy_supabase.delivery.work import Piece, Work, words_of
+from scrapy_supabase.errors import (
+    BadRowsError,
+    FatalError,
+    MissingReferenceError,
+    ServerError,
+    TooLargeError,
+    TransientError,
+    fatal,
+    is_policy_violation,
+)
+from scrapy_supabase.models import Chunk, Effort, Outcome, Row
+from scrapy_supabase.schema.remedies import policy_sql
+from scrapy_supabase.schema.schema import Schema
+
+logger = logging.getLogger(__name__)
+
+_columns_of = attrgetter("columns")
+_SQLSTATE = re.compile(r"[0-9A-Z]{5}")
+_MOST_SUSPECTS = 4  # rows that are tried alone for one refusal; more are halved like any others
+_MOST_FALSE_SUSPECTS = 2  # in one chunk, before the server's words are not listened to any more
+# How often a chunk is given up for a while before its rows are looked at. What gives no code may be about any of them.
+_TRIES_BEFORE_ISOLATION = 4
+_MOST_BYTES_TO_SEARCH = 256 * 1024  # in the owner's thread: 100 rows of 350 bytes take 0.8 ms
+_TRIES_OF_A_ROW = 2  # how often a row that alone fails is put off before it is rejected
+
+
+class BegunUpload(msgspec.Struct, eq=False):
+    """A chunk of which one request was sent by `Uploader.begin`. See `observer.BegunUpload`.
+
+    `request` is None where the next one needs waiting. `work` is the upload so far, of which the last piece is under
+    way; None with the first request. `refusal` is the answer to the request where it was read already.
+    """
+
+    uploader: Uploader
+    chunk: Chunk
+    rows: tuple[Row, ...]
+    write: Write
+    request: BegunWrite | None
+    started: float
+    work: Work[BegunUpload] | None = None
+    refusal: ServerError | None = None
+
+    def poll(self) -> Outcome | bool:
+        """The outcome where all rows have one; True: no answer yet; False: only `finish` can tell. Never waits."""
+        if self.request is None or self.refusal is not None:
+            return False
+        stored = self.request.stored()
+        if stored is None:
+            return True
+        return self.uploader.stored(self) if stored else self.uploader.refused(self)
+
+    def fileno(self) -> int:
+        """What becomes readable when an answer comes; -1 where no request is under way."""
+        return -1 if self.request is None else self.request.fileno()
+
+    def answer(self) -> None:
+        """Wait for the answer to the request. Raises `ServerError`."""
+        if self.refusal is not None:
+            raise self.refusal
+        if self.request is not None:
+            self.request.finish()
+
+    def finish(self) -> Outcome:
+        """Wait for the answer, and do what it asks for."""
+        return self.uploader.upload(self.chunk, self)
+
+    def abandon(self) -> None:
+        """Hang up."""
+        if self.request is not None:
+            self.request.abandon()
+
+
+class Uploader:
+    """Uploads chunks to a backend. Thread-safe; one is shared by all upload threads.
+
+    `attempts` are the tries of a request in all, the second `delay` seconds after the first; `patience` says how long
+    waits may be; `clock` gives seconds.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        schema: Schema,
+        *,
+        attempts: int,
+        delay: float,
+        patience: Patience,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._schema = schema
+        self._sender = Sender(backend, schema, attempts=attempts, delay=delay, patience=patience)
+        self._writer = TableWriter(self._sender, schema)
+        self._clock = clock
+        # The first that fits.
+        self._reactions: tuple[tuple[type[ServerError], Callable[[Work[BegunUpload], Piece, Any], None]], ...] = (
+            (MissingReferenceError, self._on_missing_reference),
+            (BadRowsError, self._on_bad_rows),
+            (TooLargeError, self._on_too_large),
+            (TransientError, self._on_transient),
+            (FatalError, self._on_fatal),
+        )
+        self._limits = RequestLimits()
+        self._stored: set[str] = set()  # tables that have taken a row
+
+    def begin(self, chunk: Chunk) -> BegunUpload | None:
+        """Send the request for `chunk` as far as that needs no waiting; None where it does, or is no plain case."""
+        if chunk.mixed or self._limits.most(chunk.rows) < len(chunk.rows):
+            return None
+        started = self._clock()
+        try:
+            write, rows = self._writer.write_of(chunk.table, chunk.rows)
+        except RefusedRowsError:
+            return None
+        request = self._sender.backend.begin(write)
+        return BegunUpload(self, chunk, rows, write, request, started) if request else None
+
+    def stored(self, begun: BegunUpload) -> Outcome | bool:
+        """Take in that the rows of a begun request are stored. Never waits; returns what `BegunUpload.poll` does."""
+        if (work := begun.work) is not None:
+            work.effort.requests += 1
+            work.effort.request_bytes += len(begun.write.body)
+            self._count_stored(work, work.pieces.pop())
+            return self._begin_next(begun, work)
+        self._stored.add(begun.chunk.table)
+        self._limits.stored(begun.rows)
+        # The answer may have come a while before somebody looked.
+        silence = begun.request.silence() if begun.request else 0.0
+        seconds = max(self._clock() - begun.started - silence, 0.0)
+        effort = Effort(requests=1, request_bytes=len(begun.write.body), seconds=seconds)
+        return Outcome(begun.chunk, len(begun.rows), effort=effort)
+
+    def refused(self, begun: BegunUpload) -> Outcome | bool:
+        """Take in the refusal of a begun request; where rows are at fault, find them and send the others.
+
+        Never waits; returns what `BegunUpload.poll` does. A thread that does the same gives the interpreter lock away
+        and waits for it ten times, which takes it 30 ms beside a busy crawl, and the crawl a third of a second for a
+        hundred chunks (docs/benchmarks/bad_rows).
+        """
+        request = begun.request
+        if request is None or len(begun.write.body) > _MOST_BYTES_TO_SEARCH or not request.received():
+            return False
+        try:
+            request.finish()
+        except ServerError as error:
+            needs_request = error.stale_schema or is_policy_violation(error.code, error.message)
+            if needs_request or not isinstance(error, BadRowsError):
+                begun.refusal = error
+                return False
+            work = begun.work = begun.work or Work(begun.chunk, [Piece(begun.chunk.rows)])
+            work.effort.requests += 1
+            work.effort.request_bytes += len(begun.write.body)
+            work.effort.count(error, len(begun.rows))
+            self._react(work, work.pieces.pop(), error)
+            return self._begin_next(begun, work)
+        return self.stored(begun)
+
+    def _begin_next(self, begun: BegunUpload, work: Work[BegunUpload]) -> Outcome | bool:
+        """Send the next piece as far as that needs no waiting; the outcome where there is none."""
+        piece = self._next(work)
+        if piece is None:
+            return self._outcome(work, begun.started)
+        work.pieces.append(piece)
+        begun.request = None
+        with suppress(RefusedRowsError):
+            begun.write, begun.rows = self._writer.write_of(begun.chunk.table, piece.rows)
+            begun.request = self._sender.backend.begin(begun.write)
+        return begun.request is not None
+
+    def upload(self, chunk: Chunk, begun: BegunUpload | None = None) -> Outcome:
+        """Upload `chunk`, or go on with what was `begun`; never raises for what a server says."""
+        started = begun.started if begun else self._clock()
+        work = (begun and begun.work) or Work(chunk, [Piece(chunk.rows)])
+        if begun is not None and begun.request is not None:
+            work.begun = begun
+            self._try(work, work.pieces.pop())
+        while (piece := self._next(work)) is not None:
+            self._try(work, piece)
+        return self._outcome(work, started)
+
+    def _outcome(self, work: Work[BegunUpload], started: float) -> Outcome:
+        if not work.uploaded and not work.fatal:
+            self._suspect_all(work)
+        work.effort.seconds = self._clock() - started
+        return work.outcome()
+
+    def probe(self, table: str) -> None:
+        """Ask once, with no rows, whether the server takes requests. Raises `TransientError` where it does not."""
+        schema = self._schema
+        try:
+            self._sender.backend.write(
+                Write(table, schema.key(table), b"[]", schema.mode(table), schema.specs[table].on_conflict)
+            )
+        except TransientError:
+            raise
+        except ServerError:
+            pass  # whatever it says of the table, it is there
+
+    def _next(self, work: Work[BegunUpload]) -> Piece | None:
+        """Take the next piece that must be sent to know what becomes of it; None where there is none left."""
+        while work.pieces:
+            piece = work.pieces.pop()
+            rows = piece.rows
+            if piece.blamed is not None and work.has_proven(piece):
+                self._refuse(work, rows, piece.blamed)
+            elif len(rows) > 1 and piece.refused_before == work.refused:
+                work.split(rows, one_is_bad=True)
+            elif (most := self._limits.most(rows)) < len(rows):
+                work.pieces.append(msgspec.structs.replace(piece, rows=rows[most:]))
+                return msgspec.structs.replace(piece, rows=rows[:most])
+            else:
+                return piece
+        return None
+
+    def _try(self, work: Work[BegunUpload], piece: Piece) -> None:
+        """Send a piece and do what the answer asks for."""
+        rows = piece.rows
+        if work.chunk.mixed and any(row.columns != rows[0].columns for row in rows):
+            self._try_mixed(work, piece)
+            return
+        try:
+            begun, work.begun = work.begun, None
+            sent = (begun.write, begun.answer) if begun else None
+            once = piece.isolating and len(rows) > 1
+            self._writer.store(work, begun.rows if begun else rows, sent, once=once)
+        except RefusedRowsError as refused:
+            for row in rows:
+                work.refuse(row, refused.error)
+        except ServerError as error:
+            self._react(work, piece, error)
+        else:
+            self._count_stored(work, piece)
+
+    def _count_stored(self, work: Work[BegunUpload], piece: Piece) -> None:
+        work.uploaded += len(piece.rows)
+        self._limits.stored(piece.rows)
+        work.false_suspects += piece.blamed is not None
+        self._stored.add(work.chunk.table)
+
+    def _try_mixed(self, work: Work[BegunUpload], piece: Piece) -> None:
+        """Store the rows that are new in one request; the others then go by their columns."""
+        rows = piece.rows
+        try:
+            rest = self._writer.store_new(work, rows, once=piece.isolating)
+        except ServerError as error:
+            self._react(work, piece, error)
+            return
+        if len(rest) < len(rows):
+            work.uploaded += len(rows) - len(rest)
+            self._limits.stored(rows)
+            self._stored.add(work.chunk.table)
+        if not work.chunk.is_ordered:
+            rest = tuple(sorted(rest, key=_columns_of))
+        shapes = [tuple(shape) for _, shape in groupby(rest, _columns_of)]
+        work.pieces.extend(Piece(shape, isolating=piece.isolating) for shape in reversed(shapes))
+
+    def _react(self, work: Work[BegunUpload], piece: Piece, error: ServerError) -> None:
+        react = next(react for kind, react in self._reactions if isinstance(error, kind))
+        react(work, piece, error)
+
+    # What a refusal means for a piece
+
+    def _on_missing_reference(self, work: Work[BegunUpload], piece: Piece, error: MissingReferenceError) -> None:
+        if work.chunk.last_try:
+            self._on_bad_rows(work, piece, error)
+            return
+        # Which rows lack what they refer to is not worth a search: it may be under way.
+        if error.parent:
+            self._schema.learn_reference(work.chunk.table, error.parent)
+        work.defer(piece.rows)
+
+    def _on_bad_rows(self, work: Work[BegunUpload], piece: Piece, error: ServerError) -> None:
+        rows = piece.rows
+        if (words := words_of(error)) in work.blamed:
+            work.unproven.add(words)
+        if len(rows) == 1:
+            self._refuse(work, rows, error)
+            return
+        if error.code == "21000":  # two rows are one key to the server; each alone may be good, the later one last
+            work.split(rows, one_is_bad=False)
+            return
+        if work.false_suspects < _MOST_FALSE_SUSPECTS:
+            found = find_suspects(error, rows, self._types(work))
+            if 0 < len(found.rows) < len(rows) and (found.sure or len(found.rows) <= _MOST_SUSPECTS):
+                work.set_aside(found.rows, rows, error, sure=found.sure)
+                return
+        work.split(rows, one_is_bad=True)
+
+    def _on_too_large(self, work: Work[BegunUpload], piece: Piece, error: TooLargeError) -> None:
+        if len(piece.rows) == 1:
+            self._refuse(work, piece.rows, error)
+            return
+        self._limits.too_large(piece.rows, refused=True)
+        work.split(piece.rows, one_is_bad=False)
+
+    def _on_transient(self, work: Work[BegunUpload], piece: Piece, error: TransientError) -> None:
+        rows = piece.rows
+        if piece.isolating and len(rows) > 1:
+            work.split(rows, one_is_bad=False, isolating=True)
+        elif error.splittable and len(rows) > 1 and self._sender.patience.allows(self._sender.delay):
+            self._limits.too_large(rows, refused=False)
+            self._sender.count_retry(work, rows, error)
+            self._sender.patience.sleep(max(self._sender.delay, error.retry_after or 0.0))
+            work.split(rows, one_is_bad=False)
+        elif (gone := self._gone(work, piece, error)) is not None:
+            logger.debug("%s: not uploaded yet: %s Its rows are kept.", work.chunk, gone)
+            work.gone = gone
+            work.give_up(rows)
+        elif len(rows) == 1 and work.chunk.tries >= _TRIES_OF_A_ROW:
+            self._refuse(work, rows, error)
+        elif len(rows) == 1:  # somebody may hold a lock on it
+            error.is_there = error.about_rows = True
+            logger.debug("%s: a row is tried again later: %s", work.chunk, error)
+            work.gone = work.gone or error
+            work.leave(rows)
+        else:
+            work.split(rows, one_is_bad=False, isolating=True)
+
+    def _gone(self, work: Work[BegunUpload], piece: Piece, error: TransientError) -> TransientError | None:
+        """Return the failure that other requests meet, too; None where the server is there, and takes all but these."""
+        if not self._sender.patience.allows(self._sender.delay):
+            return error
+        if error.about_rows:
+            return None
+        is_verdict = not error.unanswered and _SQLSTATE.fullmatch(error.code)
+        if not piece.isolating and not is_verdict and work.chunk.tries < _TRIES_BEFORE_ISOLATION:
+            return error
+        refusal = self._writer.refusal_without_rows(work, piece.rows)
+        return refusal if isinstance(refusal, TransientError) else None
+
+    def _on_fatal(self, work: Work[BegunUpload], piece: Piece, error: FatalError) -> None:
+        work.fatal = error
+        work.give_up(piece.rows)
+
+    def _refuse(self, work: Work[BegunUpload], rows: tuple[Row, ...], error: ServerError) -> None:
+        types = self._types(work)
+        for row in rows:
+            work.refuse(row, error, columns_at_fault(error, row, types))
+
+    def _types(self, work: Work[BegunUpload]) -> Mapping[str, str]:
+        info = self._schema.info(work.chunk.table)
+        return info.columns if info else {}
+
+    def _suspect_all(self, work: Work[BegunUpload]) -> None:
+        """Blame a policy, a grant or a full disk that refuses every row of a chunk, and has let none in before."""
+        table = work.chunk.table
+        if table in self._stored or work.deferred or (work.gone and not work.gone.about_rows):
+            return
+        last, suspicion = work.rejections[-1:], work.suspicion
+        if last and not work.left and all(is_policy_violation(r.code, r.message) for r in work.rejections):
+            policies = policy_sql(self._schema, table, "insert", "select", "update")
+            remedy = f"Use the project's secret key, or run: {policies}"
+            words = ServerError(last[0].message, code=last[0].code)
+            suspicion = fatal(words, "supabase_permission_denied", remedy)
+        elif suspicion is None or any(r.code != suspicion.code for r in work.rejections):
+            return
+        work.fatal = suspicion
+        work.gone = None
+        work.rejections.clear()
+        work.left[:] = work.chunk.rows

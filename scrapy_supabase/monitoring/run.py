@@ -1,0 +1,114 @@
+"""One run, of a spider or a script: its id, its snapshot, and its row in the ledger of runs."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from scrapy_supabase.backends.base import Backend, Write
+from scrapy_supabase.backends.retry import Patience, Retrying, log_retry
+from scrapy_supabase.errors import ServerError, SupabaseError, fatal
+from scrapy_supabase.messages import sentence
+from scrapy_supabase.models import Mode
+from scrapy_supabase.rows.values import encode_row
+from scrapy_supabase.settings.config import SNAPSHOT_VERSION, Config
+
+logger = logging.getLogger(__name__)
+
+NEXT_VERSION = "next_snapshot_version"
+"""The database function that gives out versions (snapshots.sql)."""
+
+
+_COUNTS = ("received", "uploaded", "failed", "spooled")
+LEDGER_COLUMNS = (
+    *("run_id", "spider", "started_at", "finished_at", "finish_reason", "stats"),
+    *(f"{name}_count" for name in _COUNTS),
+)
+"""The columns of the ledger of runs (ledger.sql)."""
+
+
+class Run:
+    """Made when a run starts. `snapshot_date` is the UTC day of its start, whatever the time when it ends."""
+
+    def __init__(self, spider: str) -> None:
+        self._namespace = uuid.uuid4()
+        self.id = str(self._namespace)
+        self.spider = spider
+        self.started = datetime.now(UTC)
+        self.snapshot_date = self.started.date()
+        self.snapshot_version = 1
+        self.begun = False
+        self._rows: Counter[str] = Counter()  # table → rows that were given an id
+
+    def next_row_id(self, table: str) -> uuid.UUID:
+        """The id of the table's next row: a UUIDv5 of run, table and sequence (RFC 9562, 5.5)."""
+        self._rows[table] += 1
+        return uuid.uuid5(self._namespace, f"{table}/{self._rows[table]}")
+
+    @property
+    def folder(self) -> str:
+        """The name of the run's folder in the spool: by age, and no two the same."""
+        return f"{self.started:%Y%m%dT%H%M%S}.{self.started.microsecond // 1000:03}Z-{self.id[:8]}"
+
+    def begin(self, backend: Backend, config: Config, patience: Patience) -> None:
+        """Take a snapshot version and write the ledger's row, as far as the settings ask for it.
+
+        Blocks. Raises `FatalError` where the database does not let it.
+        """
+        tables = sorted(spec.name for spec in config.tables.values() if SNAPSHOT_VERSION in spec.stamps.values())
+        if tables:
+            policy = Retrying(config.attempts, config.delay, patience, log_retry("Taking a snapshot version"))
+            arguments = {"tables": tables, "day": self.snapshot_date.isoformat()}
+            try:
+                self.snapshot_version = int(policy(backend.call, NEXT_VERSION, arguments))
+            except ServerError as error:
+                remedy = (
+                    f"SUPABASE_DAILY_SNAPSHOTS needs the function {NEXT_VERSION}(tables text[], day date). For the SQL "
+                    "that makes it, run: scrapy supabase ddl --snapshots"
+                )
+                raise fatal(error, "supabase_snapshot", remedy) from error
+        if config.runs_table:
+            what = f"Writing the run to table {config.runs_table}"
+            policy = Retrying(config.attempts, config.delay, patience, log_retry(what))
+            try:
+                policy(backend.write, self._row(config.runs_table, {}))
+            except ServerError as error:
+                remedy = (
+                    "SUPABASE_RUNS_TABLE must name a table of its own kind. For the SQL that makes it, run: "
+                    f"scrapy supabase ddl --runs {shlex.quote(config.runs_table)}"
+                )
+                raise fatal(error, "supabase_runs_table", remedy) from error
+        self.begun = True
+
+    def end(
+        self, backend: Backend, table: str, reason: str, counts: Mapping[str, int], stats: Mapping[str, Any]
+    ) -> None:
+        """Complete the ledger's row. Blocks; a failure is a warning: the rows themselves are where they are."""
+        values = {
+            "finished_at": datetime.now(UTC),
+            "finish_reason": reason,
+            **{f"{name}_count": counts[name] for name in _COUNTS},
+            "stats": dict(stats),
+        }
+        try:
+            backend.write(self._row(table, values))
+        except SupabaseError as error:
+            log_no_end(table, error.answer if isinstance(error, ServerError) else error)
+
+    def _row(self, table: str, more: Mapping[str, Any]) -> Write:
+        values = {"run_id": self.id, "spider": self.spider, "started_at": self.started, **more}
+        data, _ = encode_row(values)
+        return Write(table, tuple(values), b"[" + data + b"]", Mode.UPSERT, ("run_id",))
+
+
+def log_no_end(table: str, why: object) -> None:
+    """Warn that the ledger's row was not completed."""
+    logger.warning(
+        "The end of the run is not in table %s (SUPABASE_RUNS_TABLE); the items' rows are not affected: %s",
+        *(table, sentence(why)),
+    )

@@ -1,0 +1,1 @@
+"""Item → row → chunk: building, encoding, keys, stamps, files of rows."""

@@ -1,0 +1,287 @@
+"""Item → Row: choose the table, map and stamp the columns, encode once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from scrapy_supabase.errors import ItemError
+from scrapy_supabase.models import NO_TABLE, Mode, Rejection, Row, TableSpec
+from scrapy_supabase.rows.chunks import OpenChunk
+from scrapy_supabase.rows.keys import NO_KEY, KeyForm, key_form
+from scrapy_supabase.rows.stamps import Stamp
+from scrapy_supabase.rows.values import (
+    BACKSLASH,
+    CANNOT_ENCODE,
+    EXACT,
+    EXACT_IF,
+    NUL,
+    encode_plain,
+    encode_row,
+    is_json_text,
+    is_storable,
+    printable,
+)
+from scrapy_supabase.schema.column_types import kind_of
+from scrapy_supabase.schema.remedies import MADE_BY_THE_DATABASE, lacks, unknown_columns
+from scrapy_supabase.schema.schema import Schema
+
+logger = logging.getLogger(__name__)
+
+Routes = Mapping[type | None, TableSpec]  # class of item (None: any other) → its table
+
+_NOT_LIKE_IT = (KeyError, *CANNOT_ENCODE)
+
+
+class _Shape(msgspec.Struct, frozen=True):
+    """What one set of columns means for its table: decided once, used for every row that has it.
+
+    `columns` are sent; `collect` go into the jsonb column; those of `json` hold JSON, and should not get it as text; a
+    row of the shape is refused with `error`.
+    """
+
+    columns: tuple[str, ...]
+    key: KeyForm = NO_KEY
+    collect: frozenset[str] = frozenset()
+    json: tuple[str, ...] = ()
+    error: tuple[str, str] | None = None
+
+
+class _Recipe(msgspec.Struct, frozen=True):
+    """How items of one class become rows. `fields` is None where the item is a dict already."""
+
+    spec: TableSpec
+    fields: Callable[[Any], dict[str, Any]] | None
+    shapes: dict[tuple[str, ...], _Shape] = msgspec.field(default_factory=dict)
+
+
+class RowBuilder:
+    """Turns items into rows. Not thread-safe: it belongs to the crawl's thread.
+
+    A class without a route of its own takes that of its nearest base. `stamps` maps a stamp's name to what makes its
+    value; `on_cleaned(table)` is told of every row that lost characters which cannot be stored.
+    """
+
+    def __init__(
+        self, routes: Routes, schema: Schema, stamps: Mapping[str, Stamp], on_cleaned: Callable[[str], None]
+    ) -> None:
+        self._routes = routes
+        self._schema = schema
+        self._stamps = stamps
+        self._on_cleaned = on_cleaned
+        self._recipes: dict[type, _Recipe] = {}
+        self._schema_version = schema.version
+        self._warned: set[object] = set()
+
+    def build(self, item: Any) -> Row:
+        """Return the row of `item`, which is not changed. Raises `ItemError` where there is none."""
+        kind = type(item)
+        recipe = self._recipes.get(kind) or self._recipe_for(kind)
+        spec = recipe.spec
+        values = item if recipe.fields is None else recipe.fields(item)
+        if spec.columns or spec.stamps:
+            values = self._mapped(values, item, spec)
+        if self._schema_version != self._schema.version:
+            self._forget_shapes()
+        names = tuple(values)
+        shape = recipe.shapes.get(names)
+        if shape is None:
+            shape = recipe.shapes[names] = self._shape_of(spec, values)
+        if shape.error is not None:
+            raise ItemError(*shape.error, row=values)
+        if shape.collect:
+            values = self._collected(values, shape)
+        if shape.json:
+            self._warn_of_json_texts(spec.name, shape.json, values)
+        try:
+            data, cleaned = encode_row(values)
+        except ItemError as error:
+            error.row = values
+            raise
+        if cleaned:
+            self._on_cleaned(spec.name)
+        return Row(spec.name, shape.columns, shape.key.of(values), data)
+
+    def short_way(self, item: Any, chunk: OpenChunk) -> Callable[[Any], bool] | None:
+        """Return what takes items like this one, whose row has just been built and added, into `chunk`, or None.
+
+        It returns False, with nothing done, for an item of any other kind, and where there is no room: that is to be
+        built and added. Nearly every item is a dict with the fields of the one before. What it costs a crawl is mostly
+        the code that the processor has to fetch again for each of them: so this calls as little as it can.
+        """
+        recipe = self._recipes.get(type(item))
+        if recipe is None or recipe.fields is not None or recipe.spec.columns or recipe.spec.stamps:
+            return None
+        names, schema, version = tuple(item), self._schema, self._schema_version
+        shape = recipe.shapes.get(names)
+        if shape is None or shape.collect or shape.columns is not chunk.columns or recipe.spec.name != chunk.table:
+            return None
+        table, columns, key_of = recipe.spec.name, shape.columns, shape.key.of
+        int_key = shape.key.columns[0] if shape.key.plain_ints else None
+        write, most_written = chunk.file.direct
+        most_bytes = min(chunk.most_bytes, chunk.size + most_written)
+        waiting = chunk.waiting
+        count = len(names)
+
+        def take(item: Any) -> bool:
+            if type(item) is not dict or len(item) != count:
+                return False
+            if len(waiting) >= chunk.room or schema.version != version:
+                return False
+            try:
+                for name in names:
+                    value = item[name]
+                    kind = type(value)
+                    if kind is float:
+                        if value - value != 0.0 and value == value:  # infinite
+                            return False
+                    elif kind is str or kind is int or kind in EXACT:
+                        continue
+                    elif kind not in EXACT_IF or not EXACT_IF[kind](value):
+                        return False
+                data = encode_plain(item)
+            except _NOT_LIKE_IT:
+                return False
+            size = chunk.size + len(data) + 1
+            if (BACKSLASH in data and NUL in data) or size > most_bytes:
+                return False
+            only = item[int_key] if int_key is not None else None
+            key = str(only) if type(only) is int else key_of(item)
+            write(data + b"\n")
+            waiting.append(Row(table, columns, key, data))
+            chunk.size = size
+            return True
+
+        return take
+
+    def rejection(self, item: Any, error: ItemError) -> Rejection:
+        """What is kept of an item that cannot become a row: the row, as far as there is one, else the item."""
+        spec = self.table_of(type(item))
+        data, printed = printable(item if error.row is None else error.row)
+        return Rejection(spec.name if spec else NO_TABLE, data, error.code, str(error), printed=printed)
+
+    def table_of(self, kind: type) -> TableSpec | None:
+        """See `route_of`."""
+        return route_of(self._routes, kind)
+
+    def _recipe_for(self, kind: type) -> _Recipe:
+        spec = self.table_of(kind)
+        if spec is None:
+            where = f"{kind.__module__}.{kind.__qualname__}"
+            message = f"Items of class {where} have no table"
+            if kind not in self._warned:
+                self._warned.add(kind)
+                logger.warning(
+                    "%s: they are rejected. Add %r (or '*') to SUPABASE_TABLES, or set SUPABASE_TABLE.",
+                    *(message, where),
+                )
+            raise ItemError("no_table", message)
+        recipe = self._recipes[kind] = _Recipe(spec, None if kind is dict else _fields_of())
+        return recipe
+
+    def _mapped(self, values: Mapping[str, Any], item: Any, spec: TableSpec) -> dict[str, Any]:
+        names = spec.columns
+        mapped = {names.get(name, name): value for name, value in values.items()}
+        if len(mapped) != len(values):
+            columns = [names.get(name, name) for name in values]
+            twice = next(column for column in columns if columns.count(column) > 1)
+            raise ItemError("same_column", f"two fields of the item go to column {twice!r} of table {spec.name}", twice)
+        for column, stamp in spec.stamps.items():
+            if column not in mapped:  # what was scraped is never replaced
+                mapped[column] = self._stamps[stamp](item, spec.name)
+        return mapped
+
+    def _shape_of(self, spec: TableSpec, values: Mapping[str, Any]) -> _Shape:
+        names = tuple(values)
+        odd = [name for name in names if not isinstance(name, str)]
+        columns, unknown = self._schema.split(spec.name, () if odd else names)
+        self._warn_of_made(spec.name, names)
+        odd = odd or [column for column in columns if not is_storable(column)]
+        if odd:
+            return _Shape((), error=("bad_field", f"field names must be text, and {odd[0]!r} is not"))
+        collects = bool(unknown) and self._schema.unknown.policy == "collect"
+        if not columns and not collects:
+            have = ", ".join(names) or "none"
+            message = f"no field of the item is a column of table {spec.name} (fields: {have})"
+            return _Shape((), error=("no_column", message))
+        collect: frozenset[str] = frozenset()
+        if unknown:
+            self._warn_of_unknown(spec.name, {name: values[name] for name in unknown})
+            if self._schema.unknown.policy == "reject":
+                return _Shape((), error=("unknown_column", lacks(spec.name, unknown)))
+            if collects:
+                collect = frozenset(unknown)
+                columns = tuple(sorted({*columns, self._schema.unknown.column}))
+        key = self._schema.key(spec.name)
+        if not set(key) <= set(columns):
+            self._warn_of_missing_key(spec, key)
+            key = ()
+        info = self._schema.info(spec.name)
+        json = tuple(column for column in columns if info and kind_of(info.columns.get(column, "")) == "json")
+        form = key_form(self._schema, spec.name, key, self._schema.mode(spec.name))
+        return _Shape(columns, form, collect, json)
+
+    def _collected(self, values: Mapping[str, Any], shape: _Shape) -> dict[str, Any]:
+        column = self._schema.unknown.column
+        kept = {name: value for name, value in values.items() if name not in shape.collect}
+        more = {name: values[name] for name in shape.collect}
+        before = kept.get(column)
+        kept[column] = {**before, **more} if isinstance(before, dict) else more
+        return kept
+
+    def _warn_of_unknown(self, table: str, unknown: Mapping[str, Any]) -> None:
+        new = self._schema.first_mention(table, unknown)
+        if new:
+            from scrapy_supabase.schema.item_fields import type_for  # few crawls need it
+
+            types = {name: type_for(unknown[name]) for name in new}
+            logger.warning("%s", unknown_columns(self._schema, table, types))
+
+    def _warn_of_made(self, table: str, names: Sequence[str]) -> None:
+        for column in self._schema.first_mention(table, self._schema.made(table).keys() & names):
+            logger.warning(MADE_BY_THE_DATABASE, table, column)
+
+    def _warn_of_json_texts(self, table: str, columns: tuple[str, ...], values: Mapping[str, Any]) -> None:
+        """Once per column. Not all rows are looked at (see `short_way`), but at least the first of each chunk."""
+        for column in columns:
+            value = values[column]
+            if type(value) is str and (table, column) not in self._warned and is_json_text(value):
+                self._warned.add((table, column))
+                logger.warning(
+                    "Table %s: column %r gets JSON as text. It is stored as one JSON string, in which queries find no "
+                    "field. To store what it holds, put the dict or list itself into the item, as json.loads(text) "
+                    "returns it.",
+                    *(table, column),
+                )
+
+    def _warn_of_missing_key(self, spec: TableSpec, key: tuple[str, ...]) -> None:
+        if spec.mode is Mode.INSERT or (spec.name, key) in self._warned or self._schema.makes_key(spec.name):
+            return
+        self._warned.add((spec.name, key))
+        logger.warning(
+            "Rows for table %s have no value for its key (%s): each %s of them is a plain insert, and a row sent twice "
+            "is stored twice, or rejected where nothing fills in the key. To prevent that, set SUPABASE_ON_CONFLICT to "
+            "columns that the items have, with a unique index on them.",
+            spec.name,
+            ", ".join(key),
+            spec.mode,
+        )
+
+    def _forget_shapes(self) -> None:
+        self._schema_version = self._schema.version
+        for recipe in self._recipes.values():
+            recipe.shapes.clear()
+
+
+def route_of(routes: Routes, kind: type) -> TableSpec | None:
+    """The table for items of class `kind`: that of its nearest base with a route, else the one for any item."""
+    return next((routes[base] for base in kind.__mro__ if base in routes), routes.get(None))
+
+
+def _fields_of() -> Callable[[Any], dict[str, Any]]:
+    from itemadapter import ItemAdapter  # it imports pydantic: 0.1 s that a crawl of dicts need not spend
+
+    return lambda item: dict(ItemAdapter(item))

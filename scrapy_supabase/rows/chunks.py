@@ -1,0 +1,288 @@
+"""Row → Chunk: rows of one table and one column set, sealed by number, bytes or age; the last row per key wins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
+from typing import Any, Protocol
+
+from scrapy_supabase.models import ANY, MIXED, Chunk, Key, Mode, Row, Unsure, may_meet, near_of
+
+# Items whose optional fields come and go make many column sets; each open chunk holds a file open.
+_MOST_OPEN = 64
+# Column sets of a table that have chunks of their own; rows with others share one.
+_MOST_SHAPES = 8
+
+
+_Place = tuple[str, tuple[str, ...]]  # table and columns
+
+
+class ChunkFile(Protocol):
+    """Where the rows of an open chunk are written before they are anywhere else."""
+
+    @property
+    def name(self) -> str:
+        """Names the file in its spool; another name before `close` than after it."""
+
+    @property
+    def direct(self) -> tuple[Callable[[bytes], object], int]:
+        """What writes a line, newline included, and how many bytes it may be given; valid until the next `append`."""
+
+    def append(self, data: bytes) -> None:
+        """Write one row."""
+
+    def close(self) -> None:
+        """No row follows. Files that are closed later come after this one."""
+
+
+class OpenChunk:
+    """A chunk that still takes rows.
+
+    They line up in `waiting`, and are told apart by their keys later, all in one go. As long as there is `room` for so
+    many that wait, and `size` does not exceed `most_bytes`, rows may be added without asking the chunker.
+    """
+
+    def __init__(
+        self, table: str, columns: tuple[str, ...], file: ChunkFile, opened: float, mode: Mode, most_bytes: int
+    ) -> None:
+        self.table = table
+        self.columns = columns
+        self.file = file
+        self.opened = opened
+        self.mode = mode
+        self.most_bytes = most_bytes
+        self.room = 0
+        self.waiting: list[Row] = []
+        self.rows: dict[Any, Row] = {}  # by key, or by number where a row has none
+        self.near: set[str] = set()  # what `rows` whose keys may equal others have in common with those
+        self.size = 1  # of the request's body: brackets, and a comma a row
+        self.superseded = 0
+
+    def add(self, row: Row) -> None:
+        """Take a row of its table and columns."""
+        self.file.append(row.data)
+        self.waiting.append(row)
+        self.size += len(row.data) + 1
+
+    def sort_out(self) -> None:
+        """Let one row of each key stay."""
+        dropped = _keep_one_each(self.rows, self.waiting, self.mode)
+        if self.mode is not Mode.INSERT:
+            self.near.update(key.near for row in self.waiting if type(key := row.key) is Unsure)
+        self.superseded += len(dropped)
+        self.size -= sum(len(row.data) + 1 for row in dropped)
+        self.waiting.clear()
+
+    def may_hold(self, key: Key | None) -> bool:
+        """Whether a row that was sorted out may have this key."""
+        if key is None or not self.rows:
+            return False
+        if type(key) is str and not self.near:
+            return key in self.rows
+        return near_of(key) in self.rows or near_of(key) == ANY or may_meet({near_of(key)}, self.near)
+
+
+class Chunker:
+    """Collects rows into chunks. Not thread-safe.
+
+    `max_rows` rows (to be changed at any time) or `max_bytes` bytes of body seal a chunk, `max_age` seconds (0: never)
+    make it due. `mode(table)` is the mode in force, `references(table)` are the tables whose rows must be sent first,
+    `open_file(row)` opens the spool's file for a chunk that starts with `row`. Chunks are numbered as they are sealed,
+    from the one after `last`: of two that share a key, the one with the lower number has the older rows.
+
+    After eight column sets of a table, rows that have others share one chunk if `mixes(table)`: else items with a dozen
+    optional fields would be nearly a request each.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_rows: int,
+        max_bytes: int,
+        max_age: float,
+        mode: Callable[[str], Mode],
+        references: Callable[[str], frozenset[str]],
+        open_file: Callable[[Row], ChunkFile],
+        mixes: Callable[[str], bool] = lambda _: False,
+        last: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._mode = mode
+        self._references = references
+        self._open_file = open_file
+        self._clock = clock
+        self._mixes = mixes
+        self._shapes: dict[str, set[tuple[str, ...]]] = {}
+        self._open: dict[_Place, OpenChunk] = {}
+        self._last_number = last
+
+    @property
+    def max_rows(self) -> int:
+        """The rows that seal a chunk."""
+        return self._max_rows
+
+    @max_rows.setter
+    def max_rows(self, number: int) -> None:
+        if number != self._max_rows:
+            self._max_rows = number
+            self.close_room()
+
+    def only(self) -> OpenChunk | None:
+        """The open chunk, where there is one, with the room that it has."""
+        chunk = self._only
+        if chunk is not None:
+            chunk.room = self.max_rows - len(chunk.rows)
+        return chunk
+
+    def close_room(self) -> None:
+        """Have every row come to `add`."""
+        if self._only is not None:
+            self._only.room = 0
+
+    @property
+    def _only(self) -> OpenChunk | None:
+        return next(iter(self._open.values())) if len(self._open) == 1 else None
+
+    def add(self, row: Row) -> Sequence[Chunk]:
+        """Take a row in; return the chunks that are sealed by it, in the order they must be sent."""
+        place = self._place_of(row)
+        sealed = self._seal_what_was_filled()
+        if len(self._open) > (place in self._open):
+            if (only := self._only) is not None:
+                only.sort_out()  # where several are open, none has rows that wait
+            # An older row of this key with other columns must be sent before this one.
+            for other in [p for p, o in self._open.items() if p[0] == row.table and p != place and o.may_hold(row.key)]:
+                sealed.extend(self._seal(other))
+        chunk = self._open.get(place)
+        if chunk is not None and not (self._has_bytes_for(chunk, row) and _may_share(chunk, row)):
+            sealed.extend(self._seal(place))
+            chunk = None
+        if chunk is None:
+            if len(self._open) >= _MOST_OPEN:
+                sealed.extend(self._seal(next(iter(self._open))))
+            first = row if place[1] is not MIXED else Row(row.table, MIXED, None, b"")
+            file, mode = self._open_file(first), self._mode(row.table)
+            chunk = self._open[place] = OpenChunk(*place, file, self._clock(), mode, self._max_bytes)
+        chunk.add(row)
+        if len(self._open) > 1 or chunk.columns is MIXED:
+            chunk.sort_out()
+        sealed.extend(self._seal_if_full(chunk))
+        return sealed
+
+    def due(self) -> list[Chunk]:
+        """Seal and return what was filled without asking, and what has been open for `max_age` seconds."""
+        sealed = self._seal_what_was_filled()
+        if self._max_age:
+            oldest = self._clock() - self._max_age
+            sealed += self._seal_those(place for place, chunk in self._open.items() if chunk.opened <= oldest)
+        return sealed
+
+    def seal_all(self) -> list[Chunk]:
+        """Seal and return all open chunks."""
+        return self._seal_those(self._open)
+
+    def _place_of(self, row: Row) -> _Place:
+        shapes = self._shapes.setdefault(row.table, set())
+        if row.columns not in shapes:
+            if len(shapes) < _MOST_SHAPES:
+                shapes.add(row.columns)
+            elif self._mixes(row.table) and (type(row.key) is str or self._mode(row.table) is Mode.INSERT):
+                return (row.table, MIXED)
+        return (row.table, row.columns)
+
+    def _has_bytes_for(self, chunk: OpenChunk, row: Row) -> bool:
+        most = self._max_bytes - len(row.data) - 1
+        if chunk.size > most:
+            chunk.sort_out()
+        return chunk.size <= most
+
+    def _seal_what_was_filled(self) -> list[Chunk]:
+        """Look at the chunk to which rows were added without asking: they may be all there is room for."""
+        only = self._only
+        if only is None:
+            return []
+        only.room = 0
+        return self._seal_if_full(only)
+
+    def _seal_if_full(self, chunk: OpenChunk) -> list[Chunk]:
+        if len(chunk.rows) + len(chunk.waiting) >= self.max_rows:
+            chunk.sort_out()
+        return self._seal((chunk.table, chunk.columns)) if len(chunk.rows) >= self.max_rows else []
+
+    def _seal_those(self, places: Iterable[_Place]) -> list[Chunk]:
+        return [chunk for place in list(places) for chunk in self._seal(place)]
+
+    def _seal(self, place: _Place) -> list[Chunk]:
+        """Seal one, and before it those whose rows its rows may refer to; nothing where that is done already."""
+        chunk = self._open.pop(place, None)
+        if chunk is None:
+            return []
+        chunk.room = 0
+        parents = self._references(place[0])
+        first = self._seal_those(other for other in self._open if other[0] in parents) if parents else []
+        chunk.sort_out()
+        chunk.file.close()
+        self._last_number += 1
+        number, rows, file, superseded = self._last_number, chunk.rows, chunk.file.name, chunk.superseded
+        mixed = chunk.columns is MIXED
+        if set(map(type, rows)) != {str}:
+            return [*first, Chunk(number, in_key_order(rows.values()), file, superseded, mixed=mixed)]
+        ordered = tuple([rows[key] for key in sorted(rows)])
+        return [*first, Chunk(number, ordered, file, superseded, mixed=mixed, keys=frozenset(rows))]
+
+
+def _may_share(chunk: OpenChunk, row: Row) -> bool:
+    """Whether a row may follow those of a chunk: not where an older one of its key has other columns."""
+    if chunk.columns is not MIXED or chunk.mode is Mode.INSERT:
+        return True
+    older = chunk.rows.get(row.key)
+    return older is None or older.columns == row.columns
+
+
+def in_key_order(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """Rows as they are sent: two writers of the same keys lock them in the same order and cannot deadlock.
+
+    Rows that may be equal keep the order in which they came; then a deadlock costs one of the writers a retry.
+    """
+    rows = list(rows)
+    near = [near_of(row.key) if row.key is not None else "" for row in rows]
+    if ANY in near:
+        return tuple(rows)
+    return tuple([row for _, row in sorted(zip(near, rows, strict=True), key=itemgetter(0))])
+
+
+def one_version_each(rows: Sequence[Row], mode: Mode) -> tuple[Row, ...]:
+    """The rows of a chunk that was written down as they came: what `Chunker` would have made of them."""
+    kept: dict[Any, Row] = {}
+    _keep_one_each(kept, rows, mode)
+    return in_key_order(kept.values())
+
+
+def _keep_one_each(kept: dict[Any, Row], rows: Sequence[Row], mode: Mode) -> list[Row]:
+    """Add rows to those that are kept, by key or, where a row has none, by number; return those that do not stay.
+
+    The last one of a key stays, or the first where stored rows are kept.
+    """
+    if mode is not Mode.INSERT and len(rows) > 1:
+        by_key = {row.key: row for row in rows}
+        if len(by_key) == len(rows) and None not in by_key and kept.keys().isdisjoint(by_key):
+            kept.update(by_key)  # nearly always
+            return []
+    dropped: list[Row] = []
+    for row in rows:
+        key = row.key
+        if key is None or mode is Mode.INSERT:
+            kept[len(kept)] = row
+        elif (old := kept.get(key)) is None:
+            kept[key] = row
+        elif mode is Mode.IGNORE:
+            dropped.append(row)
+        else:
+            dropped.append(old)
+            del kept[key]  # so that it comes last
+            kept[key] = row
+    return dropped

@@ -1,0 +1,167 @@
+"""Rows out of files: JSON Lines, a JSON array of objects, CSV; plain or gzip; named or standard input."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.messages import counted, reason, sentence
+
+FORMATS = ("jsonl", "json", "csv")
+_BY_NAME = {".jsonl": "jsonl", ".jl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv"}
+_GZIP = b"\x1f\x8b"
+_JSON_NAMES = {list: "an array", str: "a text", bool: "true or false", type(None): "null"}
+_LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 128 KiB
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that is no row: what it says (as JSON), where it is and why it is none."""
+
+    data: bytes
+    where: str
+    problem: str
+
+
+class RowFile:
+    """The rows of one file, in its order: a dict each, or a `BadLine`. Iterated once, in constant memory but for JSON.
+
+    Numbers are kept as they are written. Raises `ConfigurationError` where the file cannot be read or its format is
+    not known.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        form: str | None = None,
+        *,
+        keep_empty: bool = False,
+        encoding: str = "utf-8-sig",
+        uploads: bool = True,
+    ) -> None:
+        self._before = " The rows before that are uploaded." if uploads else ""
+        self._nothing = " Nothing of it was uploaded." if uploads else ""
+        self._again = ", then load the file again" if uploads else ""
+        self._name = "standard input" if name == "-" else name
+        self._encoding = encoding
+        self._keep_empty = keep_empty
+        path = Path(name)
+        suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+        found = form or ("jsonl" if name == "-" else _BY_NAME.get(suffix.lower()))
+        if found is None:
+            raise ConfigurationError(f"{name}: the name does not tell the format. Say --format jsonl, json or csv.")
+        self.format = found
+        try:
+            self._raw: IO[bytes] = sys.stdin.buffer if name == "-" else path.open("rb")
+            self.size = None if name == "-" else path.stat().st_size
+        except OSError as error:
+            raise ConfigurationError(f"{name} cannot be read: {reason(error)}.") from error
+        self._read = 0
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the file were read."""
+        with suppress(OSError, ValueError):
+            self._read = self._raw.tell()
+        return self._read
+
+    def __iter__(self) -> Iterator[dict[str, Any] | BadLine]:
+        stream = io.BufferedReader(self._raw) if isinstance(self._raw, io.RawIOBase) else self._raw
+        try:
+            start = stream.peek(2)[:2]  # type: ignore[attr-defined]
+            opened = gzip.GzipFile(fileobj=stream) if start == _GZIP else stream
+            rows = {"jsonl": self._json_lines, "json": self._json, "csv": self._csv}[self.format]
+            yield from rows(opened)  # type: ignore[arg-type]
+        except (OSError, EOFError, zlib.error) as error:
+            raise ConfigurationError(
+                f"{self._name} cannot be read to its end: {sentence(error)}{self._before}"
+            ) from error
+
+    def close(self) -> None:
+        """Close it."""
+        if self._raw is not sys.stdin.buffer:
+            self._raw.close()
+
+    def _json_lines(self, stream: IO[bytes]) -> Iterator[dict[str, Any] | BadLine]:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield _row(line, f"{self._name}, line {number}")
+
+    def _json(self, stream: IO[bytes]) -> Iterator[dict[str, Any] | BadLine]:
+        try:
+            rows = msgspec.json.decode(stream.read(), type=list[msgspec.Raw])
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"{self._name} is no JSON array of objects: {sentence(error)}{self._nothing} If each line "
+                "is an object, say --format jsonl."
+            ) from error
+        for number, row in enumerate(rows, 1):
+            yield _row(bytes(row), f"{self._name}, element {number}")
+
+    def _csv(self, stream: IO[bytes]) -> Iterator[dict[str, Any] | BadLine]:
+        csv.field_size_limit(_LONGEST_CELL)
+        try:
+            text = io.TextIOWrapper(stream, self._encoding, newline="")
+        except LookupError as error:
+            raise ConfigurationError(
+                f"--encoding: {sentence(error)} Name one that Python knows, such as latin-1."
+            ) from error
+        reader = csv.reader(text, strict=True)
+        names: list[str] | None = None
+        try:
+            for cells in reader:
+                if names is None:
+                    names = cells
+                    if len(set(names)) != len(names):
+                        raise ConfigurationError(
+                            f"{self._name}: two columns of the header have the same name.{self._nothing} Rename one."
+                        )
+                elif not cells:
+                    continue
+                elif len(cells) != len(names):
+                    problem = f"it has {counted(len(cells), 'cell')}, the header has {len(names)}"
+                    shown = msgspec.json.encode(cells)
+                    yield BadLine(shown, f"{self._name}, line {reader.line_num}", problem)
+                else:
+                    filled = cells if self._keep_empty else [cell or None for cell in cells]
+                    yield dict(zip(names, filled, strict=True))
+        except UnicodeDecodeError as error:
+            after = f", after line {reader.line_num}" if reader.line_num else ""
+            raise ConfigurationError(
+                f"{self._name}{after}: it is not {error.encoding} ({error.reason}).{self._before} "
+                "Say what it is, such as --encoding latin-1."
+            ) from error
+        except csv.Error as error:
+            raise ConfigurationError(
+                f"{self._name}, line {reader.line_num}: {sentence(error)}{self._before} Mend the line{self._again}."
+            ) from error
+        finally:
+            text.detach()
+
+
+_decode = msgspec.json.Decoder(dict[str, Any], float_hook=lambda text: msgspec.Raw(text.encode())).decode
+
+
+def _row(text: bytes, where: str) -> dict[str, Any] | BadLine:
+    try:
+        return _decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        problem = str(error)
+    with suppress(ValueError, RecursionError):  # what Python's own json writes: NaN, Infinity, lone surrogates
+        found = json.loads(text)
+        if isinstance(found, dict):
+            return found
+        problem = f"it is {_JSON_NAMES.get(type(found), 'a number')}, not an object"
+    return BadLine(msgspec.json.encode(text.decode("utf-8", "replace").rstrip("\n")), where, problem)

@@ -1,0 +1,84 @@
+"""Keys of rows: which rows are one row to the database, and which may be.
+
+A key is a text where the database surely holds two keys to be equal if, and only if, their texts are. Elsewhere it is
+an `Unsure`, and rows that may be equal keep the order in which they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from scrapy_supabase.models import ANY, Key, Mode, Unsure
+from scrapy_supabase.rows.values import text_of
+from scrapy_supabase.schema.key_types import TEXT, key_type
+
+if TYPE_CHECKING:
+    from scrapy_supabase.schema.schema import Schema
+
+_joined: Callable[[Iterable[str]], str] = "\0".join
+
+
+class KeyForm:
+    """How the keys of a table are made of its rows' values, for one conflict target.
+
+    `plain_ints`: the key of a row whose only key value is an int is that int's text.
+    """
+
+    def __init__(self, columns: Sequence[str], types: Mapping[str, str] | None = None) -> None:
+        """Without `types`, keys are compared as texts."""
+        self.columns = tuple(columns)
+        self._types = [TEXT if types is None else key_type(types.get(column, "")) for column in columns]
+        self._only = self.columns[0] if len(self.columns) == 1 else None
+        self._is_text = all(one is TEXT for one in self._types)
+        self.plain_ints = self._only is not None and self._types[0].plain_ints
+
+    def of(self, values: Mapping[str, Any]) -> Key | None:
+        """The key of a row; None where it has none, or where one of its values is NULL, which equals nothing."""
+        if self._only is not None:
+            value = values[self._only]
+            if type(value) is int and self.plain_ints:
+                return str(value)
+            text = text_of(value)
+            if text is None or self._is_text:
+                return text
+            kind = self._types[0]
+            canonical = kind.canonical(text) if kind.is_exact else None
+            return canonical if canonical is not None else self._compared([text])
+        if not self.columns:
+            return None
+        texts: list[str] = []
+        for column in self.columns:
+            text = text_of(values[column])
+            if text is None:
+                return None
+            texts.append(text)
+        return _joined(texts) if self._is_text else self._compared(texts)
+
+    def of_texts(self, texts: Sequence[str | None]) -> Key | None:
+        """The key of a row whose key values have these texts."""
+        known = [text for text in texts if text is not None]
+        if not texts or len(known) != len(texts):
+            return None
+        return self._compared(known)
+
+    def _compared(self, texts: list[str]) -> Key:
+        near: list[str] = []
+        same: list[str] = []
+        is_known = True
+        for kind, text in zip(self._types, texts, strict=True):
+            canonical = kind.canonical(text)
+            is_known = is_known and (canonical is not None or not kind.is_exact)
+            near.append(canonical if kind.is_exact and canonical is not None else ANY)
+            same.append(ANY + text if canonical is None else canonical)
+        if ANY not in near:
+            return _joined(same)
+        return Unsure(_joined(near) if is_known else ANY, tuple(same))
+
+
+NO_KEY = KeyForm(())
+
+
+def key_form(schema: Schema, table: str, columns: tuple[str, ...], mode: Mode) -> KeyForm:
+    """Return how keys of these columns are compared. Where each row is an insert, versions of a row have no order."""
+    return KeyForm(columns, None if mode is Mode.INSERT else schema.key_types(table))

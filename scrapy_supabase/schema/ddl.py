@@ -1,0 +1,191 @@
+"""Fields → the SQL of a table that takes them: CREATE TABLE, unique index, grants, row-level security.
+
+For a migration file or Supabase's SQL editor. Nothing in it breaks what is there already: it may be run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scrapy_supabase.backends.bulk_sql import literal
+from scrapy_supabase.backends.catalog import KEEP_NEWEST
+from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
+from scrapy_supabase.schema.item_fields import ItemField, columns_sent
+from scrapy_supabase.schema.remedies import columns, identifier, rights
+
+_ROW_ID = "id"  # the column of tables whose rows have no key of their own
+_LONGEST_NAME = 63  # bytes
+_SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+_SHORT = {"timestamp with time zone": "timestamptz", "time without time zone": "time"}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table to be made. `primary_key` is empty where rows get a number; `unique` is what an upsert goes by."""
+
+    name: str
+    schema: str
+    columns: tuple[ItemField, ...]
+    primary_key: tuple[str, ...]
+    unique: tuple[str, ...] = ()
+    mode: Mode = Mode.UPSERT
+    role: str = "service_role"
+    readable: bool = False  # by everybody who has the project's public key
+    notes: tuple[str, ...] = ()
+
+
+def table_of(
+    spec: TableSpec,
+    fields: Iterable[ItemField],
+    *,
+    schema: str = "public",
+    role: str = "service_role",
+    collect: str = "",
+    readable: bool = False,
+    source: str = "",
+) -> Table:
+    """The table for rows of `fields`, sent as `spec` says; `collect` is the jsonb column for unknown fields."""
+    typed = columns_sent(spec, fields)
+    if collect:
+        typed.setdefault(collect, ItemField(collect, "jsonb"))
+    snapshots = SNAPSHOT_STAMPS if spec.snapshots else ()
+    primary = tuple(name for name, one in typed.items() if one.primary_key)
+    if primary:
+        primary = tuple(dict.fromkeys([*primary, *snapshots]))
+    elif spec.on_conflict:
+        primary = spec.on_conflict
+    elif _ROW_ID in typed:
+        primary = (_ROW_ID, *snapshots)
+    unique = spec.on_conflict if set(spec.on_conflict) != set(primary) else ()
+    for name in (*primary, *unique):
+        typed[name] = replace(typed.get(name, ItemField(name)), required=True)
+    notes = [source] if source else []
+    for name, one in typed.items():
+        if not one.sql_type:
+            notes.append(f"{name}: nothing says what it holds; text takes everything.")
+    if not primary and not unique and spec.mode is not Mode.INSERT:
+        notes.append(
+            "Nothing says which columns make a row unique: rows sent twice are stored twice. Say --key, or set "
+            "SUPABASE_ON_CONFLICT."
+        )
+    return Table(spec.name, schema, tuple(typed.values()), primary, unique, spec.mode, role, readable, tuple(notes))
+
+
+def create_sql(table: Table) -> str:
+    """The statements, ready for a migration file. Raises `ConfigurationError` for names that cannot be."""
+    _check_names(table)
+    name = f"{identifier(table.schema)}.{identifier(table.name)}"
+    lines = [f"-- {' '.join(note.split())}" for note in table.notes]  # a field's name may have line ends
+    lines += [f"create table if not exists {name} (", ",\n".join(_columns(table)), ");"]
+    if table.unique:
+        index = identifier(_name_of(f"{table.name}__{'_'.join(table.unique)}_key"))
+        lines += [f"create unique index if not exists {index} on {name} ({columns(table.unique)});"]
+    lines += ["", f"grant {rights(table.mode)} on {name} to {identifier(table.role)};"]
+    lines += [f"alter table {name} enable row level security;"]
+    if table.role != "service_role":  # which passes row-level security
+        commands = {Mode.UPSERT: ("insert", "select", "update"), Mode.IGNORE: ("insert", "select")}
+        for command in commands.get(table.mode, ("insert",)):
+            lines += _policy(name, f"scrapy may {command}", command, table.role)
+    if table.readable:
+        lines += [f"grant select on {name} to anon, authenticated;"]
+        lines += _policy(name, "everybody may read", "select", "")
+    return "\n".join(lines) + "\n"
+
+
+def snapshots_sql(schema: str = "public") -> str:
+    """What gives out the versions of daily snapshots."""
+    text = Path(__file__).with_name("snapshots.sql").read_text()
+    return text.replace("public.", f"{identifier(schema)}.")
+
+
+def newest_sql(name: str, column: str, schema: str = "public") -> str:
+    """The trigger that keeps a stored row where an update brings an older value of a column.
+
+    Raises `ConfigurationError` for names that cannot be. Equal values pass, and so does NULL on either side: then
+    nothing is known of the order. The comparison is a clause of the trigger: an update that passes costs no call.
+    """
+    _check_names(Table(name, schema, (ItemField(column),), ()))
+    table, by = f"{identifier(schema)}.{identifier(name)}", identifier(column)
+    function = f"{identifier(schema)}.scrapy_keep_stored_row"
+    note = " ".join(f"Keeps the stored row of {name} where an update brings an older {column}.".split())
+    return (
+        f"-- {note}\n"
+        f"create or replace function {function}() returns trigger\n"
+        "language plpgsql set search_path = '' as $$ begin return null; end $$;\n"
+        f"create or replace trigger {KEEP_NEWEST} before update on {table}\n"
+        f"for each row when (new.{by} < old.{by}) execute function {function}();\n"
+    )
+
+
+def ledger_sql(name: str, schema: str = "public") -> str:
+    """The ledger of crawls, as a table of this name."""
+    text = Path(__file__).with_name("ledger.sql").read_text()
+    index = identifier(f"{name}_by_start"[:63])
+    text = text.replace("scrapy_runs_by_start", index).replace(
+        'SUPABASE_RUNS_TABLE = "scrapy_runs"', "SUPABASE_RUNS_TABLE"
+    )
+    return text.replace("public.scrapy_runs", f"{identifier(schema)}.{identifier(name)}")
+
+
+def _name_of(text: str) -> str:
+    """A name that PostgreSQL does not cut: by what it cut, two indexes might have the same."""
+    if len(text.encode()) <= _LONGEST_NAME:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{text.encode()[: _LONGEST_NAME - 9].decode(errors='ignore')}_{digest}"
+
+
+def _check_names(table: Table) -> None:
+    """Raise `ConfigurationError` for names that no table and no column can have."""
+    seen: set[str] = set()
+    for what, name in [("table", table.name), *(("column", one.name) for one in table.columns)]:
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise ConfigurationError(f"No {what} can have the name {name!r}: it must be a text that is not empty.")
+        if len(name.encode(errors="replace")) > _LONGEST_NAME:
+            raise ConfigurationError(
+                f"The name of the {what} {name!r} is longer than the {_LONGEST_NAME} bytes that PostgreSQL takes. Map "
+                "the field to a shorter one in SUPABASE_TABLES (columns), or rename it."
+            )
+        if what == "column" and (name in _SYSTEM_COLUMNS or name in seen):
+            raise ConfigurationError(
+                f"Column {name!r} is one that every table has, or there are two of them. Map the field to another in "
+                "SUPABASE_TABLES (columns), or rename it."
+            )
+        seen.add(name if what == "column" else "")
+
+
+def _columns(table: Table) -> list[str]:
+    lines = []
+    if not table.primary_key:
+        lines.append(f"  {identifier(_ROW_ID)} bigint generated always as identity primary key")
+    for one in table.columns:
+        line = f"  {identifier(one.name)} {_SHORT.get(one.sql_type, one.sql_type) or 'text'}"
+        if one.required:
+            line += " not null"
+        if one.choices:
+            listed = ", ".join(literal(choice).strip() for choice in one.choices)
+            line += f" check ({identifier(one.name)} in ({listed}))"
+        lines.append(line)
+    if table.primary_key:
+        lines.append(f"  primary key ({columns(table.primary_key)})")
+    return lines
+
+
+_CLAUSES: Mapping[str, str] = {
+    "insert": "with check (true)",
+    "update": "using (true) with check (true)",
+    "select": "using (true)",
+}
+
+
+def _policy(name: str, title: str, command: str, role: str) -> Sequence[str]:
+    """A policy that lets every row through; PostgreSQL has no `create policy if not exists`."""
+    to = f" to {identifier(role)}" if role else ""
+    return (
+        f'drop policy if exists "{title}" on {name};',
+        f'create policy "{title}" on {name} for {command}{to} {_CLAUSES[command]};',
+    )

@@ -1,0 +1,129 @@
+"""Rows → fields: the narrowest PostgreSQL type that takes every value seen, without changing one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time
+from typing import Any
+
+import msgspec
+
+from scrapy_supabase.schema.item_fields import ItemField
+
+_WIDER = {  # type → the next that takes its values, too
+    "bigint": "numeric",
+    "numeric": "text",
+    "date": "text",
+    "boolean": "text",
+    "timestamp with time zone": "text",
+    "timestamp without time zone": "text",
+    "time without time zone": "text",
+    "uuid": "text",
+    "text": "",
+}
+_EMPTY = "[]"  # a list that says nothing of its elements
+_BIGINT = range(-(2**63), 2**63)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,30}")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?")
+_TIMESTAMP = re.compile(rf"{_DATE.pattern}[T ]{_TIME.pattern}(Z|[+-][0-9]{{2}}:?[0-9]{{2}})?")
+
+
+class Inference:
+    """Looks at rows, one after the other. `texts` says that all values come as texts (CSV), numbers too."""
+
+    def __init__(self, *, texts: bool = False) -> None:
+        self._texts = texts
+        self._types: dict[str, str | None] = {}  # field → type; None: only nulls so far
+        self.rows = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Look at a row."""
+        self.rows += 1
+        for name, value in row.items():
+            before = self._types.setdefault(name, None)
+            if value is not None and value == value and before != "jsonb":  # NaN is stored as NULL
+                self._types[name] = _common(before, self._type_of(value))
+
+    def add_all(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Look at all of them."""
+        for row in rows:
+            self.add(row)
+
+    @property
+    def fields(self) -> tuple[ItemField, ...]:
+        """What was seen, in the order of first sight. Later rows may lack a value: none is required."""
+        types = {name: "text[]" if found == _EMPTY else found or "" for name, found in self._types.items()}
+        return tuple(ItemField(name, sql_type) for name, sql_type in types.items())
+
+    def _type_of(self, value: Any) -> str:
+        if isinstance(value, bool):
+            return "boolean"
+        if isinstance(value, int):
+            return "bigint" if value in _BIGINT else "numeric"
+        if isinstance(value, (float, msgspec.Raw)):  # a number with a point, as it was written
+            return "numeric"
+        if isinstance(value, str):
+            return _type_of_text(value, numbers=self._texts)
+        if isinstance(value, list):
+            return _type_of_list([self._type_of(one) for one in value if one is not None])
+        return "jsonb"
+
+
+def _type_of_text(text: str, *, numbers: bool) -> str:
+    """The type that reads a text and prints it as the same value again."""
+    if numbers:
+        if _INTEGER.fullmatch(text):
+            return "bigint" if int(text) in _BIGINT else "numeric"
+        if _NUMBER.fullmatch(text):
+            return "numeric"
+        if text in ("true", "false"):
+            return "boolean"
+    if _UUID.fullmatch(text):
+        return "uuid"
+    for pattern, read, sql_type in _TIMES:
+        if (found := pattern.fullmatch(text)) is not None:
+            try:
+                read(text)
+            except ValueError:
+                return "text"
+            if pattern is _TIMESTAMP and not found[2]:
+                return "timestamp without time zone"
+            return sql_type
+    return "text"
+
+
+_TIMES: tuple[tuple[re.Pattern[str], Any, str], ...] = (
+    (_DATE, date.fromisoformat, "date"),
+    (_TIMESTAMP, datetime.fromisoformat, "timestamp with time zone"),
+    (_TIME, time.fromisoformat, "time without time zone"),
+)
+
+
+def _type_of_list(kinds: list[str]) -> str:
+    """An array where all elements are texts, or all numbers; other lists are JSON."""
+    common: str | None = None
+    for kind in kinds:
+        common = _common(common, kind)
+    if common is None:
+        return _EMPTY
+    return f"{common}[]" if common in ("text", "bigint", "numeric") else "jsonb"
+
+
+def _common(first: str | None, second: str) -> str:
+    """The narrowest type for values of both."""
+    if first is None or first == second or (first == _EMPTY and second.endswith("[]")):
+        return second
+    if second == _EMPTY and first.endswith("[]"):
+        return first
+    if first.endswith("[]") and second.endswith("[]"):
+        return f"{_common(first[:-2], second[:-2])}[]"
+    wider = [first]
+    while wider[-1] in _WIDER:
+        wider.append(_WIDER[wider[-1]])
+    while second not in wider and second in _WIDER:
+        second = _WIDER[second]
+    return second if second in wider and second else "jsonb"

@@ -1,0 +1,216 @@
+"""Item classes → what they say of their fields: the PostgreSQL type, and whether there always is a value.
+
+Types come from annotations (dataclass, attrs, pydantic), and for every kind of class from a field's metadata, which
+stands above them: `type` (a Python type), `sql_type` (a PostgreSQL type, such as `numeric(10,2)`), `required`,
+`primary_key`. Pydantic keeps metadata in `json_schema_extra`.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.messages import sentence
+from scrapy_supabase.models import TableSpec
+from scrapy_supabase.schema.column_types import STAMP_TYPES
+from scrapy_supabase.schema.library_types import library_type
+
+METADATA = ("type", "sql_type", "required", "primary_key")
+
+_SCALARS: tuple[tuple[type, str], ...] = (  # the first that fits: bool is an int, datetime is a date
+    (bool, "boolean"),
+    (int, "bigint"),
+    (float, "double precision"),
+    (Decimal, "numeric"),
+    (str, "text"),
+    (bytes, "bytea"),
+    (bytearray, "bytea"),
+    (memoryview, "bytea"),
+    (datetime, "timestamp with time zone"),
+    (date, "date"),
+    (time, "time without time zone"),
+    (timedelta, "interval"),
+    (UUID, "uuid"),
+)
+_NUMBERS = {"bigint", "double precision", "numeric"}
+
+
+@dataclass(frozen=True, slots=True)
+class ItemField:
+    """What is known of a field. `sql_type` is empty where nothing says what it holds; `choices` are all its texts."""
+
+    name: str
+    sql_type: str = ""
+    required: bool = False
+    primary_key: bool = False
+    choices: tuple[str, ...] = ()
+
+
+def fields_of(item_class: type) -> tuple[ItemField, ...] | None:
+    """The fields that `item_class` declares; None where it declares none (a dict).
+
+    Raises `ConfigurationError` where its annotations or metadata cannot be read.
+    """
+    from itemadapter import ItemAdapter
+
+    names = ItemAdapter.get_field_names_from_class(item_class) if ItemAdapter.is_item_class(item_class) else None
+    if names is None:
+        return None
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise ConfigurationError(f"{item_class.__qualname__} has a field named {odd[0]!r}: names must be texts.")
+    hints = _hints_of(item_class)
+    with_default = _with_default(item_class)
+    return tuple(
+        _field(item_class, name, hints.get(name), _metadata_of(item_class, name), name not in with_default)
+        for name in names
+    )
+
+
+def columns_sent(spec: TableSpec, fields: Iterable[ItemField]) -> dict[str, ItemField]:
+    """Column → what items with these fields send to it: the field that is mapped to it, else a stamp."""
+    mapped = ((spec.columns.get(one.name, one.name), one) for one in fields)
+    sent = {column: replace(one, name=column) for column, one in mapped}
+    for column, stamp in spec.stamps.items():
+        sent.setdefault(column, ItemField(column, STAMP_TYPES[stamp], required=stamp != "url"))
+    return sent
+
+
+def type_for(value: Any) -> str:
+    """A type for a column that is to take `value` and others of its kind: a later number may have a fraction."""
+    if value is None:
+        return "text"
+    if isinstance(value, (dict, list, tuple, set, frozenset)):
+        return "jsonb"
+    if isinstance(value, msgspec.Raw):  # a number of a file, as it is written there
+        with suppress(msgspec.MsgspecError):
+            return type_for(msgspec.json.decode(value))
+    sql_type = _described(type(value)).sql_type
+    return "numeric" if sql_type in _NUMBERS else sql_type or "text"
+
+
+def _field(item_class: type, name: str, hint: Any, metadata: Mapping[str, Any], always_there: bool) -> ItemField:
+    given = metadata.get("type")
+    described = _described(given if given is not None else hint)
+    sql_type = metadata.get("sql_type", described.sql_type)
+    if not isinstance(sql_type, str):
+        raise ConfigurationError(
+            f"The sql_type of {item_class.__qualname__}.{name} is {sql_type!r} ({type(sql_type).__name__}): it must be "
+            'the name of a PostgreSQL type, such as "numeric(10,2)".'
+        )
+    required = bool(metadata.get("required", hint is not None and always_there and not described.nullable))
+    primary_key = bool(metadata.get("primary_key", False))
+    choices = () if "sql_type" in metadata else described.choices
+    return ItemField(name, sql_type, required or primary_key, primary_key, choices)
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    sql_type: str = ""
+    nullable: bool = False
+    choices: tuple[str, ...] = ()
+
+
+def _described(hint: Any) -> _Described:
+    """What a type annotation says."""
+    while (inner := getattr(hint, "__supertype__", None)) is not None:  # NewType
+        hint = inner
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Annotated, typing.Final):
+        return _described(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        return _union([_described(one) for one in arguments if one is not type(None)], type(None) in arguments)
+    if origin is typing.Literal:
+        return _of_values(arguments)
+    if origin in (list, tuple, set, frozenset) or hint in (list, tuple, set, frozenset):
+        return _Described(_array(arguments))
+    if hint is None or hint is Any or hint is object:
+        return _Described(nullable=True)
+    if not isinstance(hint, type) or origin is not None:
+        return _Described("jsonb" if origin is not None else "")
+    if issubclass(hint, Enum):
+        return _of_values([member.value for member in hint])
+    for kind, sql_type in _SCALARS:
+        if issubclass(hint, kind):
+            return _Described(sql_type)
+    item_class: type = hint
+    if (known := library_type(item_class)) is not None:
+        return _Described(known.sql_type)
+    from itemadapter import ItemAdapter
+
+    return _Described("jsonb" if ItemAdapter.is_item_class(hint) else "")
+
+
+def _union(parts: list[_Described], nullable: bool) -> _Described:
+    found = {part.sql_type for part in parts}
+    nullable = nullable or any(part.nullable for part in parts)
+    if not found:
+        return _Described(nullable=nullable)
+    if len(found) == 1:
+        choices = tuple(choice for part in parts for choice in part.choices)
+        return _Described(parts[0].sql_type, nullable, choices if all(part.choices for part in parts) else ())
+    if found <= _NUMBERS:
+        return _Described("numeric", nullable)
+    if "" in found:
+        return _Described("", nullable)
+    return _Described("jsonb" if any(one == "jsonb" or one.endswith("[]") for one in found) else "text", nullable)
+
+
+def _of_values(values: typing.Sequence[Any]) -> _Described:
+    """The type of the values of an Enum or a Literal."""
+    nullable = None in values
+    values = [value for value in values if value is not None]
+    found = _union([_described(type(value)) for value in values], nullable)
+    texts = all(isinstance(value, str) for value in values)
+    return _Described(found.sql_type, found.nullable, tuple(values) if texts else ())
+
+
+def _array(arguments: tuple[Any, ...]) -> str:
+    """The type of a list: an array of scalars where all elements are of one kind, else JSON."""
+    kinds = {_described(one).sql_type for one in arguments if one is not Ellipsis}
+    (kind,) = kinds if len(kinds) == 1 else ("",)
+    return "jsonb" if kind in ("", "jsonb", "bytea") or kind.endswith("[]") else f"{kind}[]"
+
+
+def _hints_of(item_class: type) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(item_class, include_extras=True)
+    except Exception as error:  # annotations are expressions, which may do anything
+        raise ConfigurationError(
+            f"The annotations of {item_class.__qualname__} cannot be read: {sentence(error)} Import what they name "
+            "where the class is defined, and not under `if TYPE_CHECKING`."
+        ) from error
+
+
+def _metadata_of(item_class: type, name: str) -> Mapping[str, Any]:
+    from itemadapter import ItemAdapter
+
+    found: Mapping[str, Any] = ItemAdapter.get_field_meta_from_class(item_class, name)
+    extra = found.get("json_schema_extra")
+    more = extra if isinstance(extra, Mapping) else {}
+    return {key: (more if key in more else found)[key] for key in METADATA if key in more or key in found}
+
+
+def _with_default(item_class: type) -> set[str]:
+    """The fields that need not be given."""
+    if (fields := getattr(item_class, "__dataclass_fields__", None)) is not None:
+        from dataclasses import MISSING
+
+        return {n for n, f in fields.items() if f.default is not MISSING or f.default_factory is not MISSING}
+    if (attributes := getattr(item_class, "__attrs_attrs__", None)) is not None:
+        import attrs
+
+        return {each.name for each in attributes if each.default is not attrs.NOTHING}
+    if (models := getattr(item_class, "model_fields", None)) is not None:
+        return {name for name, field in models.items() if not field.is_required()}
+    return set()

@@ -1,0 +1,157 @@
+"""Which server: the settings that name it, and what they tell of project and role."""
+
+from __future__ import annotations
+
+import base64
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from scrapy_supabase.settings.reader import Reader
+
+LOCAL = "local"
+
+
+def read_key(reader: Reader) -> str:
+    """The key, or an empty text where none is needed."""
+    value = reader.raw("SUPABASE_KEY", "")
+    if reader.raw("SUPABASE_URL") == LOCAL:
+        return ""  # the local stack makes its own
+    if not value and reader.raw("SUPABASE_DB_URL") is not None:
+        return ""
+    if not isinstance(value, str) or not value.strip():
+        allowed = (
+            "the project's secret key (Supabase dashboard > Project Settings > API keys), best set in the environment: "
+            "export SUPABASE_KEY=sb_secret_…"
+        )
+        return reader.wrong("SUPABASE_KEY", None, allowed, "")
+    if any(not " " < character < "\x7f" for character in value.strip()):
+        return reader.wrong("SUPABASE_KEY", value, "a key without spaces or other characters that keys do not have", "")
+    return value.strip()
+
+
+def read_url(reader: Reader) -> str:
+    """The project's URL without a path of the API; empty where only the database is named."""
+    value = reader.raw("SUPABASE_URL")
+    if value is None and reader.raw("SUPABASE_DB_URL") is not None:
+        return ""
+    allowed = 'the project\'s URL, such as https://abcdefgh.supabase.co, or "local"'
+    if not isinstance(value, str):
+        return reader.wrong("SUPABASE_URL", value, allowed, LOCAL)
+    value = value.strip().rstrip("/")
+    if value == LOCAL:
+        return value
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment:
+        return reader.wrong("SUPABASE_URL", value, allowed, LOCAL)
+    value = value.removesuffix("/rest/v1")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        reader.warnings.append(
+            f"SUPABASE_URL is {value}: over http, the key and the rows can be read on the way. Use https."
+        )
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("", "localhost", "::1") or host.startswith(("/", "127.")) or host.endswith(".localhost")
+
+
+def read_db_url(reader: Reader) -> str | None:
+    """The connection string, None where there is none."""
+    value = reader.raw("SUPABASE_DB_URL")
+    if value is None:
+        return None
+    if value == LOCAL:
+        return LOCAL
+    allowed = (
+        'a connection string such as postgresql://postgres:PASSWORD@HOST:5432/postgres, or "local"; what is not a '
+        "letter or a digit in the password must be percent-encoded (@ as %40, / as %2F)"
+    )
+    if not isinstance(value, str) or not _can_be_parsed(value):
+        return reader.wrong("SUPABASE_DB_URL", value, allowed, None)
+    try:
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError:
+        reader.problems.append(
+            "SUPABASE_DB_URL needs psycopg, which is not installed. Run: pip install 'scrapy-supabase[postgres]'"
+        )
+        return None
+    try:
+        parts = conninfo_to_dict(value)
+    except Exception:  # noqa: BLE001 (psycopg's own; its text may show the password)
+        return reader.wrong("SUPABASE_DB_URL", value, allowed, None)
+    hosts, ports = str(parts.get("host", "")), str(parts.get("port", ""))
+    if set(hosts) & set("@ ") or not all(port.isdigit() or not port for port in ports.split(",")):
+        return reader.wrong("SUPABASE_DB_URL", value, allowed, None)  # a piece of the password, as a rule
+    if reader.raw("SUPABASE_URL") == LOCAL and not all(map(_is_loopback, hosts.split(","))):
+        reader.problems.append(
+            'SUPABASE_URL is "local", and SUPABASE_DB_URL names another server: set both to "local", or only one.'
+        )
+    return value
+
+
+def _can_be_parsed(url: str) -> bool:
+    return "=" in url or url.startswith(("postgresql://", "postgres://"))
+
+
+def database_parts(db_url: str) -> Mapping[str, Any]:
+    """Host, port, user and so on of a connection string that was read."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    return conninfo_to_dict(db_url)
+
+
+def project_host(url: str, db_url: str | None) -> str:
+    """What names the project: the host of its URL, also where only its database is known (direct or by a pooler)."""
+    if url or not db_url:
+        return url if url == LOCAL else urlsplit(url).netloc.rpartition("@")[2]
+    if db_url == LOCAL:
+        return LOCAL
+    parts = database_parts(db_url)
+    host, user = str(parts.get("host", "localhost")), str(parts.get("user", ""))
+    if host.endswith(".pooler.supabase.com") and "." in user:
+        return f"{user.partition('.')[2]}.supabase.co"
+    if host.startswith("db.") and host.endswith(".supabase.co"):
+        return host.removeprefix("db.")
+    return f"{host}:{parts.get('port', 5432)}/{parts.get('dbname', user)}"
+
+
+def proxy_of(url: str) -> str | None:
+    """The HTTP proxy that the environment names for `url`."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if not host or _is_loopback(host) or urllib.request.proxy_bypass(host):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
+
+
+def claims_of(key: str) -> dict[str, Any] | None:
+    """What a legacy key (a JWT) says of itself, read without a check of its signature; None for any other."""
+    try:
+        payload = key.split(".")[1]
+        return msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=dict[str, Any])
+    except (IndexError, ValueError, msgspec.MsgspecError):
+        return None
+
+
+def role_of(key: str) -> str:
+    """The role of a key: that in a legacy key, or that of an `sb_…` key; `service_role` if unknown."""
+    if key.startswith("sb_publishable_"):
+        return "anon"
+    claims = claims_of(key)
+    return str(claims["role"]) if claims and "role" in claims else "service_role"
+
+
+def database_role(db_url: str) -> str:
+    """The role of a connection string, as far as it tells; a pooler's user is `role.project`."""
+    if db_url == LOCAL:
+        return "postgres"
+    parts = database_parts(db_url)
+    return str(parts.get("user") or "postgres").partition(".")[0]

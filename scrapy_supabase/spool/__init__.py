@@ -1,0 +1,1 @@
+"""Chunks on disk until they are confirmed; rejected rows, recovery, replay."""

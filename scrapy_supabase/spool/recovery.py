@@ -1,0 +1,187 @@
+"""What earlier runs left in the spool: whose folder is whose, and which run came after which.
+
+    <folder>/runs.jsonl                     until when which run stored rows in which tables
+    <folder>/<time>-<id>/lock               held (flock) while the run is alive
+
+A folder whose lock is free belongs to a dead run; who gets the lock owns what is in it. A run makes its folder under
+another name and renames it when the lock is held, so that nobody ever sees a living run's folder with its lock free.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from scrapy_supabase.spool.chunk_file import (
+    REJECTED,
+    UnreadableError,
+    append,
+    append_shared,
+    cannot_read,
+    cut,
+    now,
+    read_header,
+    same_file,
+)
+
+logger = logging.getLogger(__name__)
+
+RUNS = "runs.jsonl"
+_LOCK = "lock"
+_MAKING = ".making-"
+_MAKING_TAKES = 600.0  # seconds; a millisecond, in fact
+_MOST_RUNS = 1024 * 1024  # bytes of runs.jsonl; then its older half goes
+
+
+class RunFolder:
+    """A run's folder in the spool, owned until `leave`."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def make(cls, folder: Path, name: str) -> RunFolder:
+        """Make the folder of a run that starts. Raises `OSError`."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        making = folder / f"{_MAKING}{name}"
+        making.mkdir(mode=0o700)
+        lock = _open_lock(making)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return cls(making.rename(folder / name), lock)
+
+    @classmethod
+    def adopt(cls, path: Path) -> RunFolder | None:
+        """Own the folder of a dead run; None where its run is alive or another has it. Raises `OSError`."""
+        lock = None
+        try:
+            lock = _open_lock(path)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, FileNotFoundError, NotADirectoryError):
+            if lock is not None:
+                os.close(lock)
+            return None
+        if same_file(lock, path / _LOCK):
+            return cls(path, lock)
+        os.close(lock)  # who had it has just removed it
+        return None
+
+    def tidy(self) -> None:
+        """Undo what a run left half done: a file half rewritten or half full, rejects taken away for a replay."""
+        for path in self.path.glob("*.new"):
+            path.unlink(missing_ok=True)
+        for path in chunk_files(self.path):
+            with suppress(OSError):
+                cut(path)
+        taken = self.path / REJECTED
+        if taken.exists():
+            append_shared(self.path.parent / REJECTED, taken.read_bytes(), fsync=True)
+            taken.unlink()
+
+    def release(self) -> None:
+        """Let go of the folder as it is."""
+        os.close(self._lock)
+
+    def leave(self) -> None:
+        """Let go of the folder; remove it if nothing is left in it."""
+        try:
+            if all(entry.name == _LOCK for entry in self.path.iterdir()):
+                (self.path / _LOCK).unlink()
+                with suppress(OSError):  # somebody looks at it right now, and will remove it
+                    self.path.rmdir()
+        except FileNotFoundError:
+            pass
+        finally:
+            self.release()
+
+
+def dead_runs(folder: Path, project: str | None) -> Iterator[RunFolder]:
+    """Adopt the folders of dead runs of `project` (None: of any), oldest first; what is none of them is left alone."""
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir() or (path.name.startswith(_MAKING) and not _is_old(path)):
+            continue
+        try:
+            found = RunFolder.adopt(path)
+        except OSError as error:
+            logger.warning("%s", cannot_read(path, error))
+            continue
+        if found is None:
+            continue
+        if _is_of(found, project):
+            found.tidy()
+            yield found
+        else:
+            found.leave()
+
+
+def _is_of(found: RunFolder, project: str | None) -> bool:
+    """Whether a folder holds rows for `project`; one that holds none is anybody's, to be removed."""
+    for path in chunk_files(found.path):
+        try:
+            header = read_header(path)
+        except (UnreadableError, OSError) as error:
+            logger.warning("%s", cannot_read(path, error))
+            continue
+        if header is not None:
+            return project is None or header.project == project
+    return True
+
+
+def chunk_files(run: Path) -> list[Path]:
+    """The chunks that are left in a run's folder, oldest first."""
+    return sorted(path for path in run.glob("*.jsonl") if path.name != REJECTED)
+
+
+class RunNote(msgspec.Struct, frozen=True):
+    """A line of runs.jsonl: a run, and the tables in which its rows until `time` may be stored."""
+
+    run: str
+    time: str
+    project: str
+    tables: tuple[str, ...]
+
+
+def note_run(folder: Path, run: str, project: str, tables: tuple[str, ...], time: str = "") -> None:
+    """Write down what a run stores (`time`: until when; default now). Without tables, only see whether that works.
+
+    Raises `OSError`.
+    """
+    path, note = folder / RUNS, RunNote(run, time or now(), project, tables)
+    append(path, msgspec.json.encode(note) + b"\n" if tables else b"", fsync=False)
+    if path.stat().st_size > _MOST_RUNS:
+        lines = path.read_bytes().splitlines(keepends=True)
+        shorter = path.with_suffix(f".{os.getpid()}")
+        shorter.unlink(missing_ok=True)
+        append(shorter, b"".join(lines[len(lines) // 2 :]), fsync=False)
+        shorter.replace(path)
+
+
+def runs_noted(folder: Path) -> list[RunNote]:
+    """What was written down, oldest first."""
+    path = folder / RUNS
+    notes: list[RunNote] = []
+    if path.exists():
+        for line in path.read_bytes().splitlines():
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                notes.append(msgspec.json.decode(line, type=RunNote))
+    return notes
+
+
+def _is_old(path: Path) -> bool:
+    """Whether a run that began to make this folder cannot be about to lock it any more."""
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime > _MAKING_TAKES
+    return False
+
+
+def _open_lock(folder: Path) -> int:
+    return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

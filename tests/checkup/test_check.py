@@ -1,0 +1,461 @@
+"""`scrapy supabase check`: finds what stands in the way of a crawl, says the remedy, and stores nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from scrapy.settings import Settings
+
+from scrapy_supabase.checkup.check import check
+from scrapy_supabase.checkup.finding import Level
+from scrapy_supabase.local import LocalSupabase
+from tests.fault_proxy import FaultProxy, delays, passes, resets_before
+from tests.fix_project import Project
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+Look = Callable[..., list[tuple[str, str, str, str]]]
+
+TABLE = (
+    "create table t (id bigint primary key, title text, price numeric); grant all on t to service_role; "
+    "notify pgrst, 'reload schema'"
+)
+OPEN = "; grant all on t to anon; alter table t enable row level security; "
+
+
+@dataclasses.dataclass
+class Book:
+    """What goes to table t."""
+
+    id: int
+    title: str
+    price: float | None = None
+
+
+@dataclasses.dataclass
+class Page:
+    """Fields that t lacks."""
+
+    id: int
+    isbn: str
+    price: list[str]
+
+
+BOOKS = {"tests.checkup.test_check.Book": "t"}
+
+
+@pytest.fixture
+def look(project: Project, tmp_path: Path) -> Look:
+    """Check with these settings; the findings as (level, subject, text, remedy)."""
+
+    def run(clock: Callable[[], float] = time.time, **settings: Any) -> list[tuple[str, str, str, str]]:
+        given = {
+            "SUPABASE_URL": project.url,
+            "SUPABASE_KEY": project.key,
+            "SUPABASE_TABLES": BOOKS,
+            "SUPABASE_SPOOL_DIR": str(tmp_path / "spool"),
+            "BATCH_RETRY_DELAY": 0.01,
+            **settings,
+        }
+        findings = list(check(Settings(given), in_project=False, clock=clock))
+        assert project.key not in repr(findings)
+        return [(f.level.value, f.subject, f.text, f.remedy) for f in findings]
+
+    return run
+
+
+def errors(findings: list[tuple[str, str, str, str]]) -> list[tuple[str, str, str]]:
+    """Those that are."""
+    return [(subject, text, remedy) for level, subject, text, remedy in findings if level == Level.ERROR]
+
+
+def warnings(findings: list[tuple[str, str, str, str]]) -> list[tuple[str, str]]:
+    """What should be looked at."""
+    return [(text, remedy) for level, _, text, remedy in findings if level == Level.WARNING]
+
+
+def token(stack: LocalSupabase, **claims: Any) -> str:
+    """A key signed with the project's secret."""
+    return jwt.encode({"role": "service_role", **claims}, stack.jwt_secret, algorithm="HS256")
+
+
+def test_a_project_that_is_ready(sql: Sql, look: Look) -> None:
+    """No error and no warning; the check has stored no row."""
+    sql(TABLE)
+    found = look()
+    assert {level for level, *_ in found} == {"ok"}, found
+    assert [subject for _, subject, *_ in found] == [
+        "settings", "spool", "key", "server", "server", "table t", "table t", "table t", "server",
+    ]  # fmt: skip
+    assert sql("select count(*) from t") == [(0,)]
+
+
+def test_wrong_settings_are_all_named(look: Look) -> None:
+    """What each is, and what it must be; nothing is asked of a server."""
+    found = look(SUPABASE_MODE="replace", BATCH_CHUNK_SIZE=0)
+    assert [subject for subject, _, _ in errors(found)] == ["settings"] * 2
+    assert ("settings", "SUPABASE_MODE is 'replace' (str)", "It must be one of upsert, insert, ignore.") in errors(
+        found
+    )
+
+
+@pytest.mark.parametrize("key", ["sb_secret_nonsense", "a.b.c"])
+def test_a_wrong_key(sql: Sql, look: Look, key: str) -> None:
+    """The server refuses it."""
+    sql(TABLE)
+    ((subject, _, remedy),) = errors(look(SUPABASE_KEY=key))
+    assert subject == "key"
+    assert "Check SUPABASE_URL and SUPABASE_KEY" in remedy
+
+
+def test_an_expired_token(sql: Sql, look: Look, local_stack: LocalSupabase) -> None:
+    """The key itself says so, before the server does."""
+    sql(TABLE)
+    found = errors(look(SUPABASE_KEY=token(local_stack, exp=1_700_000_000)))
+    assert found[0][0] == "key"
+    assert "expired on 2023-11-14 22:13 UTC" in found[0][1]
+    assert "set it as SUPABASE_KEY" in found[0][2]
+
+
+def test_a_token_that_expires_soon_is_a_warning(sql: Sql, look: Look, local_stack: LocalSupabase) -> None:
+    """Before the crawl of next week fails."""
+    sql(TABLE)
+    found = look(SUPABASE_KEY=token(local_stack, exp=int(time.time()) + 3600))
+    assert [(level, subject) for level, subject, *_ in found if level != "ok"] == [("warning", "key")]
+
+
+def test_the_anon_key_under_row_level_security(sql: Sql, look: Look, project: Project) -> None:
+    """Without a policy nothing is let in; the SQL that is printed mends it; no row was stored by the trial."""
+    sql(TABLE + OPEN)
+    found = look(SUPABASE_KEY=project.anon_key)
+    assert ("warning", "key") in [(level, subject) for level, subject, *_ in found]
+    ((subject, text, remedy),) = errors(found)
+    assert subject == "table t"
+    assert text.startswith("row-level security is in force for anon and refuses rows")
+    sql(remedy.partition("run: ")[2])
+    assert errors(look(SUPABASE_KEY=project.anon_key)) == []
+    assert sql("select count(*) from t") == [(0,)]
+
+
+def test_policies_for_inserts_only(sql: Sql, look: Look, project: Project) -> None:
+    """Upserts would be refused; as plain inserts the rows get in."""
+    sql(f"{TABLE}{OPEN} create policy p on t for insert to anon with check (true)")
+    ((_, text, remedy),) = errors(look(SUPABASE_KEY=project.anon_key))
+    assert "refuses upserts" in text
+    assert "FOR select" in remedy
+    assert errors(look(SUPABASE_KEY=project.anon_key, SUPABASE_MODE="insert")) == []
+    assert sql("select count(*) from t") == [(0,)]
+
+
+def test_the_anon_key_learns_missing_columns_by_trial(sql: Sql, look: Look, project: Project) -> None:
+    """It may not read what columns there are."""
+    sql(f"{TABLE}{OPEN} create policy p on t for all to anon using (true)")
+    found = errors(look(SUPABASE_KEY=project.anon_key, SUPABASE_TABLES={"tests.checkup.test_check.Page": "t"}))
+    assert [text for _, text, _ in found] == [
+        "no column 'isbn', which Page has: the field is left out (SUPABASE_UNKNOWN_COLUMNS)"
+    ]
+
+
+def test_a_missing_grant(sql: Sql, look: Look) -> None:
+    """The GRANT that is printed mends it."""
+    sql(f"{TABLE}; revoke all on t from service_role")
+    ((subject, text, remedy),) = errors(look())
+    assert subject == "table t"
+    assert "permission denied" in text
+    sql(remedy.removeprefix("Run: "))
+    assert errors(look()) == []
+
+
+def test_a_missing_table(look: Look, sql: Sql) -> None:
+    """The other table is looked at all the same."""
+    sql(TABLE)
+    found = look(SUPABASE_TABLES={**BOOKS, "*": "t_missing"})
+    ((subject, _, remedy),) = errors(found)
+    assert subject == "table t_missing"
+    assert remedy.startswith("Create it")
+    assert ("ok", "table t") in [(level, subject) for level, subject, *_ in found]
+
+
+def test_a_missing_unique_index(sql: Sql, look: Look) -> None:
+    """A crawl would fall back to inserts, and double rows."""
+    sql(TABLE)
+    ((subject, text, remedy),) = errors(look(SUPABASE_ON_CONFLICT="title"))
+    assert subject == "table t"
+    assert "42P10" in text
+    sql(remedy.removeprefix("Run: "))
+    assert errors(look(SUPABASE_ON_CONFLICT="title")) == []
+
+
+@pytest.mark.parametrize("over", ["rest", "anon", "database"])
+def test_a_deferrable_constraint(sql: Sql, look: Look, project: Project, over: str) -> None:
+    """No request without rows meets it: the catalog tells it, or two rows of defaults that are not stored."""
+    sql(
+        "create table t (id bigint, title text, price numeric, constraint t_title_key unique (title) deferrable)"
+        f"{OPEN} create policy p on t for all to anon using (true); grant all on t to service_role"
+    )
+    ways = {"anon": {"SUPABASE_KEY": project.anon_key}, "database": {"SUPABASE_DB_URL": project.db_url}}
+    where = ways.get(over, {})
+    ((subject, text, remedy),) = errors(look(**where, SUPABASE_ON_CONFLICT="title"))
+    assert subject == "table t"
+    assert text.startswith("refuses upserts: 55000")
+    assert remedy == "Run: ALTER TABLE public.t DROP CONSTRAINT t_title_key, ADD UNIQUE (title);"
+    assert sql("select * from t") == []
+    sql(remedy.removeprefix("Run: "))
+    assert errors(look(**where, SUPABASE_ON_CONFLICT="title")) == []
+
+
+def test_a_generated_column_as_key(sql: Sql, look: Look, project: Project) -> None:
+    """All is well with it; an identity column is no key for items."""
+    sql(
+        "create table t (id bigint, title text, price numeric, made text generated always as (md5(title)) stored "
+        "unique, number bigint generated always as identity unique); grant all on t to service_role; "
+        "notify pgrst, 'reload schema'"
+    )
+    for where in ({}, {"SUPABASE_DB_URL": project.db_url}):
+        found = look(**where, SUPABASE_ON_CONFLICT="made")
+        assert errors(found) == []
+        assert not [text for _, text in warnings(found) if "key" in text]
+        ((_, text, remedy),) = errors(look(**where, SUPABASE_ON_CONFLICT="number"))
+        assert "'number' of table t has another value for each row" in text
+        assert remedy.startswith("SUPABASE_ON_CONFLICT must name columns that the items have")
+
+
+def test_columns_that_are_missing_or_of_another_type(sql: Sql, look: Look) -> None:
+    """By name and type; the SQL that is printed mends it."""
+    sql(TABLE)
+    pages = {"SUPABASE_TABLES": {"tests.checkup.test_check.Page": "t"}}
+    missing, wrong = errors(look(**pages))
+    assert missing[1] == "no column 'isbn', which Page has: the field is left out (SUPABASE_UNKNOWN_COLUMNS)"
+    assert wrong[1] == "column 'price' is numeric, and Page has text[]: rows are rejected"
+    sql(missing[2].removeprefix("Run: "))
+    sql("alter table t drop column price")
+    sql("alter table t add column price text[]")
+    assert errors(look(**pages)) == []
+
+
+def test_left_out_on_purpose_is_a_warning(sql: Sql, look: Look) -> None:
+    """Who sets SUPABASE_UNKNOWN_COLUMNS has thought of it; `reject` loses rows; a jsonb column takes all."""
+    sql(f"{TABLE}; alter table t drop column title; alter table t add column rest jsonb")
+    assert [text for _, text, _ in errors(look())] == [
+        "no column 'title', which Book has: the field is left out (SUPABASE_UNKNOWN_COLUMNS)"
+    ]
+    assert errors(look(SUPABASE_UNKNOWN_COLUMNS="drop")) == []
+    assert "rows with the field are rejected" in errors(look(SUPABASE_UNKNOWN_COLUMNS="reject"))[0][1]
+    assert errors(look(SUPABASE_UNKNOWN_COLUMNS="rest")) == []
+    assert "cannot take fields" in errors(look(SUPABASE_UNKNOWN_COLUMNS="price"))[0][1]
+
+
+def test_values_that_may_not_fit_are_a_warning(sql: Sql, look: Look) -> None:
+    """A text may look like a number, or not."""
+    sql(f"{TABLE}; alter table t drop column title; alter table t add column title integer")
+    found = look()
+    assert errors(found) == []
+    assert [text for level, _, text, _ in found if level == "warning"] == [
+        "column 'title' is integer, and Book has text: rows whose value is no integer are rejected"
+    ]
+
+
+def test_columns_that_must_have_a_value(sql: Sql, look: Look, project: Project) -> None:
+    """Not those that the database makes itself; of a number with an identity, the REST API does not tell."""
+    sql(
+        "create table t (id bigint primary key, title text, price numeric, isbn text not null, number bigint generated "
+        "always as identity, n int generated by default as identity, twice numeric generated always as (price * 2) "
+        "stored not null, made timestamptz not null default now()); grant all on t to service_role; "
+        "notify pgrst, 'reload schema'"
+    )
+    ((_, text, remedy),) = errors(look())
+    assert text == "column 'isbn' (text) must have a value, and Book has none: rows are rejected"
+    ((unsure, _),) = warnings(look())
+    assert unsure == (
+        "column 'n' (integer) must have a value, and Book has none: rows are rejected unless the database makes one "
+        "(identity, serial), which it does not tell"
+    )
+    sql(remedy.partition("run: ")[2])
+    assert errors(look()) == []
+    assert warnings(look(SUPABASE_DB_URL=project.db_url)) == []
+
+
+def test_an_unreachable_host(look: Look) -> None:
+    """The setting to look at."""
+    ((subject, text, remedy),) = errors(look(SUPABASE_URL="http://127.0.0.1:1"))
+    assert subject == "server"
+    assert "127.0.0.1:1 does not answer" in text
+    assert "SUPABASE_URL" in remedy
+
+
+def test_a_server_that_goes_away_in_the_middle(sql: Sql, look: Look, proxy: FaultProxy) -> None:
+    """What was found before is said, and then that it does not answer."""
+    sql(TABLE)
+    for passed in range(1, 8):
+        proxy.faults.extend([passes] * passed)
+        proxy.always = resets_before
+        found = look(SUPABASE_URL=proxy.url)
+        proxy.faults.clear()
+        assert [(subject, "does not answer" in text) for subject, text, _ in errors(found)] == [("server", True)]
+
+
+@dataclasses.dataclass
+class Unreadable:
+    """An annotation that names nothing."""
+
+    a: Nowhere  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_a_class_that_cannot_be_read_is_named(sql: Sql, look: Look) -> None:
+    """No traceback."""
+    sql(TABLE)
+    ((subject, text, _),) = errors(look(SUPABASE_TABLES={"tests.checkup.test_check.Unreadable": "t"}))
+    assert subject == "settings"
+    assert text == "The annotations of Unreadable cannot be read: name 'Nowhere' is not defined"
+
+
+def test_a_wrong_schema(sql: Sql, look: Look) -> None:
+    """It must be exposed."""
+    sql(TABLE)
+    ((_, text, remedy),) = errors(look(SUPABASE_SCHEMA="private"))
+    assert "PGRST106" in text
+    assert "Exposed schemas" in remedy
+
+
+def test_a_clock_that_is_wrong(sql: Sql, look: Look) -> None:
+    """Stamps would be wrong."""
+    sql(TABLE)
+    warned = [text for level, _, text, _ in look(clock=lambda: time.time() + 120) if level == "warning"]
+    assert len(warned) == 1
+    assert "ahead of the server's" in warned[0]
+
+
+def test_a_server_far_away_suggests_larger_chunks(sql: Sql, look: Look, proxy: FaultProxy) -> None:
+    """The round trip is measured."""
+    sql(TABLE)
+    proxy.always = delays(0.1)
+    warned = [(text, remedy) for level, _, text, remedy in look(SUPABASE_URL=proxy.url) if level == "warning"]
+    assert len(warned) == 1
+    assert "rows a second" in warned[0][0]
+    assert "set BATCH_CHUNK_SIZE to " in warned[0][1]
+    found = look(SUPABASE_URL=proxy.url, BATCH_CHUNK_SIZE="auto")
+    assert [text for level, _, text, _ in found if level == "warning"] == []
+
+
+def test_snapshots_and_ledger(sql: Sql, snapshots: Sql, look: Look) -> None:
+    """Both are tried without taking a version or writing a row."""
+    sql(
+        "create table t (id bigint, title text, price numeric, snapshot_date date, snapshot_version int, primary key "
+        "(id, snapshot_date, snapshot_version)); grant all on t to service_role; notify pgrst, 'reload schema'"
+    )
+    given = {"SUPABASE_DAILY_SNAPSHOTS": True, "SUPABASE_RUNS_TABLE": "t_runs"}
+    found = look(**given)
+    assert ("ok", "snapshots") in [(level, subject) for level, subject, *_ in found]
+    assert [subject for subject, _, _ in errors(found)] == ["ledger"]
+    ledger = (
+        (Path(__file__).parents[2] / "migrations" / "009_scrapy_runs.sql").read_text().replace("scrapy_runs", "t_runs")
+    )
+    sql(f"{ledger}; notify pgrst, 'reload schema'")
+    assert errors(look(**given)) == []
+    assert sql("select (select count(*) from t_runs), (select count(*) from snapshot_versions)") == [(0, 0)]
+    sql("drop function next_snapshot_version; notify pgrst, 'reload schema'")
+    assert [subject for subject, _, _ in errors(look(**given))] == ["snapshots"]
+
+
+def test_over_a_database_connection(sql: Sql, look: Look, project: Project) -> None:
+    """Role, version, row-level security by a row that is rolled back."""
+    sql(TABLE)
+    found = look(SUPABASE_DB_URL=project.db_url)
+    assert {level for level, *_ in found} == {"ok"}, found
+    assert any("PostgreSQL" in text for _, _, text, _ in found)
+    sql(
+        "create role t_writer login password 'x'; grant usage on schema public to t_writer; "
+        "grant all on t to t_writer; alter table t enable row level security"
+    )
+    try:
+        writer = project.db_url.partition("@")[2]
+        ((_, text, _),) = errors(look(SUPABASE_DB_URL=f"postgresql://t_writer:x@{writer}"))
+        assert "refuses rows" in text
+        sql("create policy p on t for all to t_writer using (true)")
+        assert errors(look(SUPABASE_DB_URL=f"postgresql://t_writer:x@{writer}")) == []
+        ((subject, text, _),) = errors(look(SUPABASE_DB_URL=f"postgresql://t_writer:wrong@{writer}"))
+        assert (subject, "wrong" in text) == ("key", False)
+    finally:
+        sql("drop owned by t_writer; drop role t_writer")
+    assert sql("select count(*) from t") == [(0,)]
+
+
+def test_what_waits_in_the_spool_is_said(sql: Sql, look: Look, tmp_path: Path) -> None:
+    """And a folder that cannot be written is an error."""
+    sql(TABLE)
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "rejected.jsonl").write_text(
+        json.dumps({"time": "2026-01-01", "table": "t", "code": "23505", "message": "m", "row": {"id": 1}}) + "\n"
+    )
+    warned = [text for level, _, text, _ in look() if level == "warning"]
+    assert warned == [f"1 row of earlier crawls rejected, with the reasons in {tmp_path / 'spool' / 'rejected.jsonl'}"]
+    (tmp_path / "file").touch()
+    assert errors(look(SUPABASE_SPOOL_DIR=str(tmp_path / "file" / "spool")))[0][0] == "spool"
+
+
+PROJECT = {
+    "scrapy.cfg": "[settings]\ndefault = shop.settings\n",
+    "shop/__init__.py": "",
+    "shop/settings.py": (
+        "SPIDER_MODULES = ['shop.spiders']\nADDONS = {'scrapy_supabase.Addon': 300}\nSUPABASE_TABLE = 't'\n"
+    ),
+    "shop/spiders/__init__.py": (
+        "import scrapy\n\n\nclass Books(scrapy.Spider):\n    name = 'books'\n"
+        "    custom_settings = {'SUPABASE_TABLE': 't_missing'}\n"
+    ),
+}
+
+
+def run_in_project(folder: Path, project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a person does."""
+    for name, text in PROJECT.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    environment = {**os.environ, "SUPABASE_URL": project.url, "SUPABASE_KEY": project.key, "BATCH_RETRY_DELAY": "0.01"}
+    return subprocess.run(
+        [sys.executable, "-m", "scrapy", "supabase", "check", *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_the_command_in_a_project(sql: Sql, project: Project, tmp_path: Path) -> None:
+    """A line a finding, a summary, the exit code; a spider's own settings count with its name."""
+    sql(TABLE)
+    done = run_in_project(tmp_path, project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[0] == "✓ settings: the pipeline is switched on by ADDONS"
+    assert done.stdout.splitlines()[-1] == "All is well: a crawl can start."
+    of_spider = run_in_project(tmp_path, project, "books")
+    assert of_spider.returncode == 1
+    assert "✗ table t_missing: " in of_spider.stdout
+    assert of_spider.stdout.splitlines()[-1] == "1 error."
+    unknown = run_in_project(tmp_path, project, "nothing")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "There is no spider 'nothing' here. Name one of: books\n" in unknown.stderr
+
+
+def test_json_is_for_programs(sql: Sql, project: Project, tmp_path: Path) -> None:
+    """One object, with the remedies."""
+    sql(TABLE)
+    done = run_in_project(tmp_path, project, "books", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["ok"]) == (1, False)
+    assert [f["subject"] for f in found["findings"] if f["level"] == "error"] == ["table t_missing"]
+
+
+def test_a_pipeline_that_is_not_switched_on(sql: Sql, project: Project, tmp_path: Path) -> None:
+    """The commonest reason for no rows."""
+    sql(TABLE)
+    done = run_in_project(tmp_path, project, "-s", "ADDONS={}")
+    assert done.returncode == 1
+    assert "✗ settings: the pipeline is in neither ADDONS nor ITEM_PIPELINES" in done.stdout

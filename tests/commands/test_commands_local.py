@@ -1,0 +1,141 @@
+"""`scrapy supabase local` and `scrapy supabase sql`, run as a person runs them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from postgrest.exceptions import APIError
+
+from scrapy_supabase.commands.sql import table
+from scrapy_supabase.local import LocalSupabase
+from tests.backends.test_supabase_client import connected
+
+SCRAPY = [sys.executable, "-m", "scrapy", "supabase"]
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `scrapy supabase …` to its end."""
+    return subprocess.run(
+        [*SCRAPY, *arguments], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_local_prints_what_a_shell_can_source_and_stays(open_folder: Path, sign: signal.Signals) -> None:
+    """NAME=value lines and `ready`, nothing else; a signal ends it with exit code 0."""
+    folder = open_folder / "command data"
+    command = [*SCRAPY, "local", "--data-dir", str(folder), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(6)]
+    assert lines[5] == "ready\n"
+    script = (
+        "".join(lines[:5])
+        + 'echo "$SUPABASE_URL|$SUPABASE_KEY|$SUPABASE_ANON_KEY|$SUPABASE_DB_URL|$SUPABASE_JWT_SECRET"'
+    )
+    sourced = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.strip().split("|")
+    assert sourced[0].startswith("http://127.0.0.1:")
+    assert sourced[3].startswith("postgresql://postgres:")
+    assert all(sourced)
+    asked = run("sql", "select 1 as one", cwd=open_folder, SUPABASE_DB_URL=sourced[3])
+    assert asked.stdout == "one\n---\n1\n(1 row)\n"
+    process.send_signal(sign)
+    rest, errors = process.communicate(timeout=20)
+    assert (process.returncode, rest) == (0, ""), errors
+
+
+def test_local_with_sql_prints_a_table_and_ends(open_folder: Path) -> None:
+    """The stack is started for one query."""
+    done = run(
+        "local", "--data-dir", str(open_folder / "command data"), "--sql", "select 'ä' as a, null as b", cwd=open_folder
+    )
+    assert (done.returncode, done.stdout) == (0, "a | b\n--+-----\nä | NULL\n(1 row)\n"), done.stderr
+
+
+def test_local_exposes_the_schemas_it_is_told(open_folder: Path, tmp_path: Path) -> None:
+    """`--schemas public,shop`: a table of either is asked for by its profile."""
+    (tmp_path / "1_shop.sql").write_text(
+        "create schema shop; create table shop.books (id int primary key); grant usage on schema shop to service_role; "
+        "grant all on shop.books to service_role; insert into shop.books values (7)"
+    )
+    command = [*SCRAPY, "local", "--data-dir", str(open_folder / "two"), "--port", "0", "--migrations", str(tmp_path)]
+    process = subprocess.Popen([*command, "--schemas", "public, shop"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(6)]
+    found = dict(shlex.split(line)[0].split("=", 1) for line in lines[:5])
+    try:
+        with connected(found["SUPABASE_URL"], found["SUPABASE_KEY"]) as client:
+            assert client.schema("shop").table("books").select("id").execute().data == [{"id": 7}]
+            with pytest.raises(APIError, match="Only the following schemas are exposed: public, shop"):
+                client.schema("auth").table("books").select("id").execute()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+def test_local_without_a_schema_says_so(open_folder: Path) -> None:
+    """One line, and exit code 1."""
+    done = run("local", "--data-dir", str(open_folder / "two"), "--port", "0", "--schemas", "public,", cwd=open_folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "names no schemas to expose" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_local_on_a_taken_port_says_so(open_folder: Path, local_stack: LocalSupabase) -> None:
+    """The remedy is in the message."""
+    port = local_stack.url.rpartition(":")[2]
+    done = run("local", "--data-dir", str(open_folder / "command data"), "--port", port, cwd=open_folder)
+    assert done.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sql_errors_are_one_line(open_folder: Path, local_stack: LocalSupabase) -> None:
+    """The server's words and the line; the password is not in it."""
+    done = run("sql", "select\n nothing", "--db-url", local_stack.db_url, cwd=open_folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == 'scrapy supabase sql: column "nothing" does not exist (line 2).\n'
+    refused = run("sql", "select 1", "--db-url", "postgresql://postgres:hunter2@127.0.0.1:1/x", cwd=open_folder)
+    assert refused.returncode == 1
+    assert "hunter2" not in refused.stderr
+    assert "Connection refused" in refused.stderr
+
+
+def test_sql_without_a_database_says_what_to_do(tmp_path: Path) -> None:
+    """Neither SUPABASE_DB_URL nor a local stack."""
+    done = run("sql", "select 1", cwd=tmp_path, SUPABASE_DB_URL="")
+    assert done.returncode == 1
+    assert "Set SUPABASE_DB_URL, or start a local one: scrapy supabase local" in done.stderr
+
+
+def test_sql_says_what_a_command_did(open_folder: Path, local_stack: LocalSupabase) -> None:
+    """Statements without rows, and several at once."""
+    query = "create temp table t (a int); insert into t values (1), (2); select count(*) from t"
+    done = run("sql", query, "--db-url", local_stack.db_url, cwd=open_folder)
+    assert done.stdout == "CREATE TABLE\nINSERT 0 2\ncount\n-----\n2\n(1 row)\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["local", "--help"], ["sql", "--help"]])
+def test_help(tmp_path: Path, arguments: list[str]) -> None:
+    """Every level explains itself."""
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "usage" in done.stdout.lower()
+
+
+def test_no_sub_command_is_an_error_that_lists_them(tmp_path: Path) -> None:
+    """`scrapy supabase` alone, and an unknown one."""
+    assert "check, ddl, load, replay, report, local, sql" in run(cwd=tmp_path).stderr
+    assert run("nonsense", cwd=tmp_path).returncode == 2
+
+
+def test_wide_characters_are_aligned() -> None:
+    """East Asian characters take two places, combining ones none."""
+    drawn = table(["名", "b"], [["漢字", "1"], ["e\u0301", "2"]]).splitlines()
+    assert drawn == ["名   | b", "-----+--", "漢字 | 1", "e\u0301    | 2"]

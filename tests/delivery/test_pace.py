@@ -1,0 +1,245 @@
+"""How many uploads at once, and how many rows a chunk: what the server's answers make of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from scrapy_supabase.backends.answers import classify, classify_sql
+from scrapy_supabase.delivery.pace import Pace
+from scrapy_supabase.models import Chunk, Effort, Outcome, Row
+from tests import fault_proxy as faults
+from tests.fault_proxy import FaultProxy
+from tests.fix_crawl import Crawler
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+
+class World:
+    """A clock, and outcomes."""
+
+    def __init__(self, **options: int) -> None:
+        self.now = 100.0
+        self.waiting = 0
+        given = {"uploads": 8, "rows": 100, "most_rows": 1000, **options}
+        self.pace = Pace(**given, waiting=lambda: self.waiting, clock=lambda: self.now)
+
+    def start_all(self, first: int = 1) -> int:
+        """Start uploads as long as there is room; how many."""
+        number = first
+        while self.pace.has_room:
+            self.pace.started(Chunk(number, (Row("t", ("id",), None, b"{}"),), f"{number}.jsonl"))
+            number += 1
+        return number - first
+
+    def ends(
+        self,
+        rows: int = 100,
+        seconds: float = 0.1,
+        requests: int = 1,
+        overloads: int = 0,
+        too_large: int = 0,
+        timeouts: int = 0,
+    ) -> bool:
+        """A chunk that began `seconds` ago comes to an end now."""
+        chunk = Chunk(1, (Row("t", ("id",), None, b"{}"),) * rows, "1.jsonl")
+        effort = Effort(requests=requests, overloads=overloads, too_large=too_large, timeouts=timeouts, seconds=seconds)
+        return self.pace.took(Outcome(chunk, rows, effort=effort))
+
+
+def test_a_busy_server_gets_half_as_much_at_once() -> None:
+    """Once for all that were in flight, then again; never less than one."""
+    world = World()
+    found = []
+    for _ in range(5):
+        world.now += 1
+        found.append((world.ends(overloads=1), world.ends(overloads=2, seconds=0.9), world.pace.uploads))
+    assert found == [(True, False, 4), (True, False, 2), (True, False, 1), (True, False, 1), (True, False, 1)]
+
+
+def test_it_grows_back_one_at_a_time() -> None:
+    """One more after as many successes as are in flight; not above the setting."""
+    world = World(uploads=4)
+    world.ends(overloads=1)
+    found = []
+    for _ in range(12):
+        world.now += 1
+        world.ends()
+        found.append(world.pace.uploads)
+    assert found == [2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4]
+
+
+def test_slow_answers_do_not_hold_up_a_crawl_that_goes_slowly() -> None:
+    """After a second others begin, as many as `uploads` again; never more than the setting."""
+    world = World(uploads=8)
+    for _ in range(2):
+        world.now += 1
+        world.ends(overloads=1)
+    assert world.pace.uploads == 2
+    started: list[int] = []
+    for _ in range(6):
+        started.append(world.start_all(100 + sum(started)))
+        world.now += 0.51
+    assert started == [2, 0, 2, 0, 2, 0]
+    world.now += 10
+    assert world.start_all(200) == 2
+    world.now += 10
+    assert world.start_all(300) == 0
+    world.ends(requests=2)
+
+
+def test_chunks_that_wait_for_their_next_try_hold_up_nobody() -> None:
+    """Up to four of them for each upload."""
+    world = World(uploads=2)
+    assert world.start_all() == 2
+    world.waiting = 2
+    assert world.start_all(10) == 2
+    world.waiting = 1000
+    assert world.start_all(20) == 6
+    world.waiting = 0
+    world.now += 10
+    assert world.start_all(30) == 0
+
+
+def test_chunks_grow_while_they_are_quick() -> None:
+    """Doubled by each full chunk that is stored within a second, up to a thousand."""
+    world = World()
+    found = []
+    for _ in range(6):
+        world.ends(rows=world.pace.rows)
+        found.append(world.pace.rows)
+    assert found == [200, 400, 800, 1000, 1000, 1000]
+
+
+@pytest.mark.parametrize(
+    "chunk", [{"rows": 99}, {"seconds": 1.1}, {"requests": 2}], ids=["not full", "not quick", "tried again"]
+)
+def test_others_tell_nothing_about_larger_chunks(chunk: dict[str, Any]) -> None:
+    """A small one is always quick."""
+    world = World()
+    world.ends(**chunk)
+    assert world.pace.rows == 100
+
+
+@pytest.mark.parametrize(
+    ("failure", "chunks"), [({"timeouts": 1}, 4), ({"too_large": 1}, 64)], ids=["timed out", "refused"]
+)
+def test_chunks_that_are_too_much_are_halved_and_grow_again(failure: dict[str, int], chunks: int) -> None:
+    """Halved once for all that were in flight; by a seventh after a success, or sixteen where the server refused it."""
+    world = World()
+    for _ in range(3):
+        world.ends(rows=world.pace.rows)
+    assert world.pace.rows == 800
+    world.now += 1
+    for _ in range(3):
+        world.ends(rows=800, requests=3, seconds=0.5, **failure)
+    found = [world.pace.rows]
+    while world.pace.rows < 800:
+        world.ends(rows=world.pace.rows)
+        found.append(world.pace.rows)
+    assert sorted(set(found)) == [400, 514, 628, 742, 856]
+    assert len(found) - 1 == chunks
+
+
+def test_chunks_never_double_again_after_a_failure() -> None:
+    """The size that failed is stored, and larger ones are tried by small steps."""
+    world = World()
+    for _ in range(2):
+        world.ends(rows=world.pace.rows)
+    world.now += 1
+    world.ends(rows=400, timeouts=1)
+    found = []
+    while world.pace.rows < 1000:
+        world.ends(rows=world.pace.rows)
+        found.append(world.pace.rows)
+    assert found == [257, 314, 371, 428, 489, 558, 637, 728, 832, 950, 1000]
+
+
+def test_chunks_that_a_server_never_takes_are_tried_ever_more_rarely() -> None:
+    """504 above 300 rows: of a thousand chunks, a handful."""
+    world = World()
+    failures = 0
+    for _ in range(1000):
+        world.now += 1
+        failed = world.pace.rows > 300
+        failures += failed
+        world.ends(rows=world.pace.rows, timeouts=int(failed))
+    assert failures <= 11
+    assert 250 <= world.pace.rows <= 350
+
+
+def test_a_number_means_that_number() -> None:
+    """Neither grown nor halved."""
+    world = World(rows=100, most_rows=100)
+    world.ends()
+    world.ends(too_large=1)
+    assert world.pace.rows == 100
+
+
+@pytest.mark.parametrize(
+    ("error", "overloads", "too_large", "timeouts"),
+    [
+        (classify(429, b"<h1>slow down</h1>"), 1, 0, 0),
+        (classify(503, b'{"code": "PGRST001", "message": "no database"}'), 0, 0, 0),
+        (classify(504, b'{"code": "PGRST003", "message": "timed out acquiring connection"}'), 1, 0, 0),
+        (classify_sql("53300", "too many connections"), 1, 0, 0),
+        (classify(504, b"<h1>Gateway time-out</h1>"), 0, 0, 1),
+        (classify(413, b""), 0, 1, 0),
+        (classify_sql("57014", "canceling statement due to statement timeout"), 0, 1, 0),
+        (classify_sql("40P01", "deadlock detected"), 0, 0, 0),
+        (classify_sql("23505", "duplicate key"), 0, 0, 0),
+    ],
+)
+def test_which_answers_say_so(error: Any, overloads: int, too_large: int, timeouts: int) -> None:
+    """By status and code."""
+    effort = Effort()
+    effort.count(error, 100)
+    assert (effort.overloads, effort.too_large, effort.timeouts) == (overloads, too_large, timeouts)
+
+
+@pytest.fixture
+def table(sql: Sql) -> Sql:
+    """The table `t`."""
+    sql("create table t (id bigint primary key, title text, n int); grant all on t to service_role")
+    return sql
+
+
+def sizes(proxy: FaultProxy) -> list[int]:
+    """Rows of each chunk that was sent, in order."""
+    return [len(json.loads(body)) for method, path, body in proxy.seen if "/t?" in path and body != b"[]"]
+
+
+def test_a_crawl_with_chunks_of_their_own_size(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
+    """From 100 to 1000 in a few chunks; the stats say where it ended."""
+    done = crawl({"count": 8000, "n": 1}, SUPABASE_URL=proxy.url, BATCH_CHUNK_SIZE="auto")
+    assert done.counts("uploaded") == (8000,), done.log
+    assert (sizes(proxy)[0], max(sizes(proxy))) == (100, 1000)
+    assert done.stats["supabase/chunk_size"] == 1000
+    assert "100 rows a chunk at first" in done.log
+
+
+def test_a_crawl_whose_server_takes_no_large_chunks(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
+    """413 above 300 rows: after the first refusals no request is too large."""
+
+    def at_most_300(exchange: faults.Exchange) -> None:
+        too_many = exchange.body.count(b'"id"') > 300
+        (faults.answers(413, "<h1>too large</h1>") if too_many else faults.passes)(exchange)
+
+    proxy.always = at_most_300
+    done = crawl({"count": 8000, "n": 1}, SUPABASE_URL=proxy.url, BATCH_CHUNK_SIZE="auto")
+    assert done.counts("uploaded", "failed") == (8000, 0), done.log
+    assert done.stats["supabase/chunk_size"] <= 400
+    assert max(sizes(proxy)[-10:]) <= 300
+
+
+def test_a_crawl_on_a_busy_server(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
+    """429 for a while: fewer at once, and more again when it is over."""
+    proxy.faults.extend([faults.passes] * 4 + [faults.answers(429, {"message": "slow down"})] * 6)
+    done = crawl({"count": 6000, "n": 1}, SUPABASE_URL=proxy.url)
+    assert done.counts("uploaded", "failed", "spooled") == (6000, 0, 0), done.log
+    assert done.counts("slowdown")[0] >= 1
+    assert "The server is busy: 2 uploads at once from now on, not 4." in done.log
+    assert done.stats["supabase/concurrency"] == 4

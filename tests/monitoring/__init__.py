@@ -1,0 +1,1 @@
+"""Tests of stats, run record and ledger."""

@@ -1,0 +1,160 @@
+"""The short way of most items ends where the long one does: same rows, same chunks, same refusals, same files."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from scrapy_supabase.backends.base import TableInfo
+from scrapy_supabase.errors import ItemError
+from scrapy_supabase.models import Chunk, Mode, Stored, TableSpec
+from scrapy_supabase.rows.builder import RowBuilder
+from scrapy_supabase.rows.chunks import Chunker
+from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.spool.disk import DiskSpool
+
+KEYS = st.one_of(st.integers(0, 5), st.integers(0, 5).map(str), st.none(), st.sampled_from([1.5, True, 2**70]))
+VALUES = st.one_of(
+    st.none(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.sampled_from(["null", "\\u0000", "a\x00b", "\ud800", '"\n', "x" * 200]),
+    st.sampled_from([b"\x01", [1, 2], {"a": float("nan")}, decimal.Decimal("1.10"), dt.date(2026, 1, 1), object()]),
+)
+ITEMS = st.one_of(
+    st.builds(lambda key, a, b: {"id": key, "a": a, "b": b}, KEYS, VALUES, VALUES),
+    st.builds(lambda key, a: {"id": key, "a": a}, KEYS, VALUES),
+    st.builds(lambda key, a: {"a": a, "id": key}, KEYS, VALUES),
+    st.builds(lambda key, a: {"id": key, "unknown": a}, KEYS, VALUES),
+    st.builds(lambda a: {"a": a}, VALUES),
+    st.just({"unknown": 1}),
+)
+
+NANS = [{"id": at, "a": number} for at, number in enumerate((1.0, float("nan"), 2.0))]
+
+
+class Way:
+    """What the pipeline does with an item, without a server."""
+
+    def __init__(self, folder: Path, mode: Mode, key: tuple[str, ...], *, is_short: bool, is_mapped: bool) -> None:
+        self.schema = Schema({"t": TableSpec("t", mode, key)})
+        self.schema.learn("t", TableInfo(dict.fromkeys(("id", "a", "b"), "text"), key, frozenset()))
+        self.spool = DiskSpool(folder, "run", self.schema, {})
+        self.spool._mapped = self.spool._mapped_files() if is_mapped else None
+        self.said: list[str] = []  # what happened, in order
+        self.builder = RowBuilder({None: self.schema.specs["t"]}, self.schema, {}, self.said.append)
+        self.chunker = Chunker(
+            max_rows=4,
+            max_bytes=100,
+            max_age=0,
+            mode=self.schema.mode,
+            references=self.schema.references,
+            open_file=self.spool.open,
+        )
+        self.is_short = is_short
+        self.take: Callable[[Any], bool] | None = None
+        self.short = 0
+        self.chunks: list[Chunk] = []
+
+    def process(self, item: Any) -> None:
+        """See `SupabasePipeline.process_item`."""
+        try:
+            if self.take is not None and self.take(item):
+                self.short += 1
+                return
+            self.chunks += self.chunker.add(self.builder.build(item))
+            found = self.chunker.only()
+            self.take = self.builder.short_way(item, found) if found and self.is_short else None
+        except ItemError as error:
+            self.said.append(f"{error.code}: {error}")
+
+    def ends(self) -> list[Any]:
+        """What came of the items: each chunk, and what is read back from its file."""
+        self.chunks += self.chunker.seal_all()
+        described: list[Any] = list(self.said)
+        for chunk in self.chunks:
+            back = self.spool.load(Stored(chunk.number, chunk.file, 0, rows=1)).chunk
+            assert back
+            assert (back.rows, back.keys) == (chunk.rows, chunk.keys)
+            described.append((chunk.number, chunk.rows, chunk.file, chunk.superseded, chunk.keys))
+        return described
+
+
+@given(
+    items=st.lists(ITEMS, max_size=30),
+    mode=st.sampled_from(Mode),
+    key=st.sampled_from([(), ("id",), ("id", "a")]),
+    learns=st.integers(0, 40),
+    shrinks=st.integers(0, 40),
+    ticks=st.sets(st.integers(0, 30)),
+    is_mapped=st.booleans(),
+)
+@example(items=NANS, mode=Mode.UPSERT, key=("id",), learns=40, shrinks=40, ticks={1}, is_mapped=True)
+@settings(deadline=None, max_examples=300)
+def test_both_ways_end_at_the_same(
+    items: list[Any],
+    mode: Mode,
+    key: tuple[str, ...],
+    learns: int,
+    shrinks: int,
+    ticks: set[int],
+    *,
+    is_mapped: bool,
+) -> None:
+    """Whatever comes, in whatever order; also when a column is missing or chunks get smaller while it comes."""
+    ends = []
+    for is_short in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            way = Way(Path(folder), mode, key, is_short=is_short, is_mapped=is_mapped)
+            for at, item in enumerate(items):
+                if at == learns:
+                    way.schema.drop("t", "b")
+                if at == shrinks:
+                    way.chunker.max_rows = 2
+                if at in ticks:
+                    way.chunks += way.chunker.due()
+                way.process(item)
+            ends.append(way.ends())
+            way.spool.close()
+    assert ends[0] == ends[1]
+
+
+def test_most_items_go_the_short_way(tmp_path: Path) -> None:
+    """Of each chunk all but the row that opens it; other values make no difference."""
+    way = Way(tmp_path, Mode.UPSERT, ("id",), is_short=True, is_mapped=True)
+    way.chunker.max_rows = 10
+    way.chunker._max_bytes = 10**6
+    for number in range(100):
+        way.process({"id": number, "a": [None, 1, "text", 1.5, decimal.Decimal(1)][number % 5], "b": "a\nb"})
+    assert (len(way.chunks), way.short) == (9, 90)
+    assert [len(chunk.rows) for chunk in way.chunker.due()] == [10]
+
+
+def test_a_chunk_outgrows_its_file(tmp_path: Path) -> None:
+    """Then its rows go the long way, and are all there."""
+    way = Way(tmp_path, Mode.UPSERT, ("id",), is_short=True, is_mapped=True)
+    way.chunker.max_rows = 1000
+    way.chunker._max_bytes = 10**7
+    for number in range(3000):
+        way.process({"id": number, "a": "x" * 2000})
+    way.ends()
+    assert way.short > 1000
+    assert sum(len(chunk.rows) for chunk in way.chunks) == 3000
+
+
+def test_a_smaller_chunk_is_asked_for(tmp_path: Path) -> None:
+    """The server has refused the size: the chunk that is open does not take as many as it might have."""
+    way = Way(tmp_path, Mode.UPSERT, ("id",), is_short=True, is_mapped=True)
+    for number in range(2):
+        way.process({"id": number, "a": ""})
+    way.chunker.max_rows = 2
+    way.process({"id": 2, "a": ""})
+    assert [len(chunk.rows) for chunk in way.chunks] == [2]

@@ -1,0 +1,244 @@
+"""The settings: every wrong value is said at once, with what is allowed, and no secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import supabase
+from scrapy.settings import Settings
+
+from scrapy_supabase.backends.postgrest import PostgrestBackend
+from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.models import Mode, TableSpec
+from scrapy_supabase.settings.config import KNOWN, Config
+from scrapy_supabase.settings.server import role_of
+
+GOOD = {"SUPABASE_URL": "https://abc.supabase.co", "SUPABASE_KEY": "sb_secret_x", "SUPABASE_TABLE": "t"}
+
+
+def config(environ: dict[str, str] | None = None, **settings: Any) -> Config:
+    """Read the good settings with these changes; None takes one away."""
+    given = {name: value for name, value in {**GOOD, **settings}.items() if value is not None}
+    return Config.from_settings(Settings(given), environ or {})
+
+
+def test_defaults() -> None:
+    """Those of the reference page."""
+    found = config()
+    assert (found.chunk_rows, found.attempts, found.delay, found.concurrent_uploads) == (100, 3, 1.0, 4)
+    assert found.spool_dir == Path(".scrapy/supabase").absolute()
+    assert found.tables == {"t": TableSpec("t")}
+    assert found.warnings == ()
+
+
+def test_a_project_without_a_scrapy_cfg_has_a_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Scrapyd runs it. Scrapy's NotConfigured must not get out: it would switch the pipeline off, with a warning."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCRAPY_SETTINGS_MODULE", "tests.crawl")
+    assert config().spool_dir == Path(".scrapy/supabase").absolute()
+    assert config(SUPABASE_URL="local").local_dir.name.startswith(("supabase-local", *"0123456789abcdef"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("BATCH_CHUNK_SIZE", 0, "1 to 1000"),
+        ("BATCH_CHUNK_SIZE", "ten", "1 to 1000"),
+        ("BATCH_CHUNK_SIZE", 2.5, "1 to 1000"),
+        ("BATCH_CHUNK_SIZE", True, "1 to 1000"),
+        ("BATCH_CHUNK_BYTES", -1, "1024 or more"),
+        ("BATCH_FLUSH_INTERVAL", -1, "0 for never"),
+        ("BATCH_RETRY_ATTEMPTS", 0, "1 or more"),
+        ("BATCH_RETRY_DELAY", "soon", "0 or more"),
+        ("BATCH_RETRY_DELAY", float("nan"), "0 or more"),
+        ("SUPABASE_CLOSE_TIMEOUT", float("inf"), "0 or more"),
+        ("SUPABASE_CONCURRENT_UPLOADS", 0, "1 or more"),
+        ("SUPABASE_TIMEOUT", 0, "more than 0"),
+        ("SUPABASE_DB_URL", 5, "a connection string such as"),
+        ("SUPABASE_DB_URL", "s3cret", "a connection string such as"),
+        ("SUPABASE_DB_URL", "https://user:s3cret@host", "a connection string such as"),
+        ("SUPABASE_DB_URL", "postgresql://user:a/s3cret@host/db", "percent-encoded"),
+        ("SUPABASE_DB_URL", "postgresql://user:a@s3cret@host/db", "percent-encoded"),
+        ("SUPABASE_DB_URL", "postgresql://user:a%zs3cret@host/db", "percent-encoded"),
+        ("SUPABASE_DB_URL", "host=h password=a s3cret", "a connection string such as"),
+        ("SUPABASE_INSERT_FALLBACK", "perhaps", "True or False"),
+        ("SUPABASE_MIGRATIONS", "/nowhere", "a folder that exists"),
+        ("SUPABASE_MODE", "replace", "upsert, insert, ignore"),
+        ("SUPABASE_MONITOR_MAX_FAILED_RATE", 1.5, "from 0 for none to 1"),
+        ("SUPABASE_MONITOR_MAX_FAILED_RATE", "1 %", "from 0 for none to 1"),
+        ("SUPABASE_MONITOR_MAX_SPOOLED_ROWS", -1, "0 or more"),
+        ("SUPABASE_MONITOR_MAX_UPLOAD_AGE", "long", "0 or more"),
+        ("SUPABASE_ON_CONFLICT", 5, "column names"),
+        ("SUPABASE_ON_CONFLICT", "a,,b", "column names"),
+        ("SUPABASE_SCHEMA", "", "not empty"),
+        ("SUPABASE_SPOOL_DIR", 5, "a folder, or None"),
+        ("SUPABASE_STAMPS", {"a": "yesterday"}, "one of run_id, row_id, now"),
+        ("SUPABASE_STAMPS", ["now"], "a dict"),
+        ("SUPABASE_TABLE", 5, "not empty"),
+        ("SUPABASE_TABLES", "t", "a dict"),
+        ("SUPABASE_TABLES", {"*": {"tabel": "t"}}, "a dict with the keys table, on_conflict"),
+        ("SUPABASE_TABLES", {"nowhere.Item": "t"}, "cannot be imported"),
+        ("SUPABASE_TABLES", {"*": {"table": "t", "columns": {"a": "c", "b": "c"}}}, "each needs its own"),
+        ("SUPABASE_UNKNOWN_COLUMNS", 5, "not empty"),
+        ("SUPABASE_URL", "abc.supabase.co", "the project's URL"),
+        ("SUPABASE_URL", "ftp://abc", "the project's URL"),
+        ("SUPABASE_URL", "https://abc:port", "the project's URL"),
+        ("SUPABASE_KEY", "two words", "a key without spaces"),
+    ],
+)
+def test_wrong_values(name: str, value: Any, allowed: str) -> None:
+    """One problem, that names the setting, shows the value and says what is allowed."""
+    with pytest.raises(ConfigurationError) as raised:
+        config(None, **{name: value})
+    message = str(raised.value)
+    assert message.startswith("1 wrong setting for scrapy-supabase:\n  - " + name)
+    assert allowed in message
+    assert "s3cret" not in message
+    assert (
+        name in ("SUPABASE_KEY", "SUPABASE_DB_URL")
+        or not isinstance(value, (str, int))
+        or repr(value) in message
+        or "imported" in message
+    )
+
+
+def test_all_of_them_at_once() -> None:
+    """The three that a newcomer forgets."""
+    with pytest.raises(ConfigurationError, match="3 wrong settings") as raised:
+        config(SUPABASE_URL=None, SUPABASE_KEY=None, SUPABASE_TABLE=None)
+    assert all(f"{name} is not set" in str(raised.value) for name in GOOD)
+
+
+def test_a_key_is_never_shown() -> None:
+    """Not by an error and not by the repr."""
+    with pytest.raises(ConfigurationError) as raised:
+        config(SUPABASE_KEY="my secret")
+    assert "my secret" not in str(raised.value)
+    assert "sb_secret_x" not in repr(config())
+
+
+def test_the_environment() -> None:
+    """It fills in what the settings do not say."""
+    environ = {
+        "SUPABASE_KEY": "sb_secret_env",
+        "BATCH_CHUNK_SIZE": "7",
+        "BATCH_RETRY_DELAY": "0.5",
+        "SUPABASE_TABLE": "x",
+    }
+    found = config(environ, SUPABASE_KEY=None, BATCH_RETRY_DELAY=2)
+    assert (found.key, found.chunk_rows, found.delay) == ("sb_secret_env", 7, 2.0)
+    assert list(found.tables) == ["t"]
+
+
+def test_warnings() -> None:
+    """Too many rows, an open wire, a misspelt name: said, not refused."""
+    found = config(
+        BATCH_CHUNK_SIZE=5000, SUPABASE_URL="http://db.example.com", SUPABASE_TABEL="x", SUPABASE_BUCKET="mine"
+    )
+    assert found.chunk_rows == 1000
+    assert [warning.partition(" is ")[0] for warning in found.warnings] == [
+        "SUPABASE_URL",
+        "BATCH_CHUNK_SIZE",
+        "SUPABASE_TABEL",
+    ]
+    assert config(SUPABASE_URL="http://127.0.0.1:54321").warnings == ()
+
+
+def test_tables_override_the_common_settings() -> None:
+    """Each entry only what it says."""
+    found = config(
+        SUPABASE_MODE="ignore",
+        SUPABASE_ON_CONFLICT="a, b",
+        SUPABASE_TABLES={dict: {"table": "d", "mode": "insert", "columns": {"x": "y"}}, "builtins.object": "o"},
+    )
+    assert found.routes == {
+        None: TableSpec("t", Mode.IGNORE, ("a", "b")),
+        dict: TableSpec("d", Mode.INSERT, ("a", "b"), {"x": "y"}),
+        object: TableSpec("o", Mode.IGNORE, ("a", "b")),
+    }
+
+
+def test_one_table_cannot_be_two_things() -> None:
+    """Two routes to one table must agree on mode and key."""
+    with pytest.raises(ConfigurationError, match="names table 't' twice"):
+        config(SUPABASE_TABLES={dict: {"table": "t", "mode": "insert"}})
+
+
+def test_every_known_setting_is_read() -> None:
+    """A wrong value for any of them is noticed: nothing in `KNOWN` is dead."""
+    odd = object()
+    for name in sorted(KNOWN - {"SUPABASE_ENABLED"}):
+        with pytest.raises(ConfigurationError, match=name):
+            config(None, **{name: odd})
+
+
+@pytest.mark.parametrize(
+    ("key", "role"),
+    [
+        ("sb_secret_abc", "service_role"),
+        ("sb_publishable_abc", "anon"),
+        ("e30.eyJyb2xlIjoiYW5vbiJ9.x", "anon"),
+        ("e30.e30.x", "service_role"),
+        ("garbage", "service_role"),
+    ],
+)
+def test_the_role_of_a_key(key: str, role: str) -> None:
+    """For the SQL that messages print."""
+    assert role_of(key) == role
+
+
+@pytest.mark.parametrize("key", ["e30.eyJyb2xlIjoiYW5vbiJ9.x", "sb_secret_abc", "sb_publishable_abc"])
+def test_url_and_headers_are_those_of_supabase_py(key: str) -> None:
+    """The client that everybody uses is the judge of how a project is addressed."""
+    client = supabase.create_client("https://abc.supabase.co", key)
+    ours = PostgrestBackend("https://abc.supabase.co", key)
+    sent = {name.lower(): value for name, value in ours._headers.items()}
+    theirs = {name.lower(): value for name, value in client.options.headers.items()}
+    assert {name: sent[name] for name in ("apikey", "authorization")} == {
+        name: theirs[name] for name in ("apikey", "authorization")
+    }
+    assert str(client.rest_url).removeprefix("https://abc.supabase.co") + "/" == ours._prefix
+
+
+@pytest.mark.parametrize(
+    ("db_url", "host", "role"),
+    [
+        ("postgresql://postgres:p@db.abc.supabase.co:5432/postgres", "abc.supabase.co", "postgres"),
+        (
+            "postgresql://postgres.abc:p@aws-0-eu-west-1.pooler.supabase.com:6543/postgres",
+            "abc.supabase.co",
+            "postgres",
+        ),
+        ("postgresql://scraper.abc:p@aws-0-eu-west-1.pooler.supabase.com:5432/postgres", "abc.supabase.co", "scraper"),
+        ("postgresql://me:p@192.0.2.1:5433/shop", "192.0.2.1:5433/shop", "me"),
+        ("host=192.0.2.1 user=me password=p", "192.0.2.1:5432/me", "me"),
+        ("local", "local", "postgres"),
+    ],
+)
+def test_a_database_alone_is_enough(db_url: str, host: str, role: str) -> None:
+    """No key is needed; the project is the same by its API, its database and its poolers."""
+    found = config(SUPABASE_URL=None, SUPABASE_KEY=None, SUPABASE_DB_URL=db_url)
+    assert (found.host, found.role) == (host, role)
+    assert db_url == "local" or "p@" not in repr(found)
+    assert config({"SUPABASE_DB_URL": db_url}, SUPABASE_URL=None, SUPABASE_KEY=None).db_url == db_url
+
+
+def test_a_database_beside_the_url_does_not_rename_the_project() -> None:
+    """What is in the spool belongs to the project of SUPABASE_URL, whichever way it goes."""
+    assert config(SUPABASE_DB_URL="postgresql://me:p@192.0.2.1/shop").host == "abc.supabase.co"
+
+
+def test_local_and_another_database_contradict_each_other() -> None:
+    """Rows meant for this machine must not go elsewhere because of a forgotten variable."""
+    with pytest.raises(ConfigurationError, match="names another server"):
+        config({"SUPABASE_DB_URL": "postgresql://me:p@192.0.2.1/shop"}, SUPABASE_URL="local")
+
+
+def test_chunks_of_their_own_size() -> None:
+    """A number is that number; "auto" is none."""
+    found = config(BATCH_CHUNK_SIZE="auto")
+    assert (found.chunk_rows, found.most_chunk_rows) == (100, 1000)
+    found = config(BATCH_CHUNK_SIZE="250")
+    assert (found.chunk_rows, found.most_chunk_rows) == (250, 250)
