@@ -16,7 +16,7 @@ from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.backends.retry import Patience
 from scrapy_supabase.delivery.engine import Delivery
-from scrapy_supabase.delivery.observer import BegunUpload, Observer
+from scrapy_supabase.delivery.observer import BegunUpload, RunObserver
 from scrapy_supabase.delivery.pace import Pace
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.uploader import Uploader
@@ -106,7 +106,7 @@ def assemble(
     backend: Backend,
     schema: Schema,
     spool: Spool,
-    observer: Observer,
+    observer: RunObserver,
     patience: Patience,
     wake: Callable[[], None],
     recovered: Sequence[Stored] = (),

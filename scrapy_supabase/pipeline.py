@@ -116,7 +116,7 @@ class SupabasePipeline:
             await self._loop.run_in_thread(self._connect)
         except FatalError as error:
             self._fatal = error
-            self._record.failed(error)
+            self._record.on_fatal(error)
             logger.error(  # noqa: TRY400 (what the server says is enough)
                 "Closing the crawl before its first page (%s): %s", error.reason, error
             )
@@ -262,7 +262,7 @@ class SupabasePipeline:
 
     def _stop_crawl(self, error: FatalError) -> None:
         self._fatal = error
-        self._record.failed(error)
+        self._record.on_fatal(error)
         logger.error("Closing the crawl (%s): %s", error.reason, error)
 
     async def _close_if_fatal(self) -> None:

@@ -236,11 +236,11 @@ class Upload:
             *(result.failed_chunks, result.average_chunk_seconds, counted(result.requests, "request"), result.retries),
         )
 
-    def sealed(self, chunk: Chunk) -> None:
-        """See `observer.Observer`."""
+    def on_chunk_sealed(self, chunk: Chunk) -> None:
+        """See `observer.RunObserver`."""
 
-    def settled(self, outcome: Outcome) -> None:
-        """See `observer.Observer`."""
+    def on_chunk_done(self, outcome: Outcome) -> None:
+        """See `observer.RunObserver`."""
         result, effort = self.result, outcome.effort
         result.chunks += 1
         result.uploaded += outcome.uploaded
@@ -258,27 +258,27 @@ class Upload:
             *(counted(len(outcome.chunk.rows), "row"), outcome.chunk.table, effort.seconds),
         )
 
-    def left(self, kept: Chunk | Stored, rows: int) -> None:  # noqa: ARG002
-        """See `observer.Observer`."""
+    def on_rows_kept(self, kept: Chunk | Stored, rows: int) -> None:  # noqa: ARG002
+        """See `observer.RunObserver`."""
         self.result.left += rows
         self.result.failed_chunks += 1
 
-    def read_back(self, loaded: Loaded) -> None:
-        """See `observer.Observer`."""
+    def on_chunk_loaded(self, loaded: Loaded) -> None:
+        """See `observer.RunObserver`."""
         self.result.failed += len(loaded.damaged)
         self.result.reasons.update((rejection.table, rejection.code) for rejection in loaded.damaged)
 
-    def waited(self, seconds: float) -> None:
-        """See `observer.Observer`."""
+    def on_waited(self, seconds: float) -> None:
+        """See `observer.RunObserver`."""
 
-    def was_gone(self, seconds: float) -> None:
-        """See `observer.Observer`."""
+    def on_outage_end(self, seconds: float) -> None:
+        """See `observer.RunObserver`."""
 
-    def slowed(self) -> None:
-        """See `observer.Observer`."""
+    def on_throttled(self) -> None:
+        """See `observer.RunObserver`."""
 
-    def failed(self, error: FatalError) -> None:
-        """See `observer.Observer`."""
+    def on_fatal(self, error: FatalError) -> None:
+        """See `observer.RunObserver`."""
         self.result.error = error
         logger.error("The upload ends early (%s): %s", error.reason, error)
 

@@ -82,19 +82,19 @@ def test_stats() -> None:
     chunk = Chunk(1, (row,), "1.jsonl", superseded=1)
     effort = Effort(1, 1, 1, 1, 1, 1, 1.0)
     effort.errors["23505"] += 1
-    stats.sealed(chunk)
+    stats.on_chunk_sealed(chunk)
     old = msgspec.structs.replace(chunk, origin=Origin("run", "spider", Mode.UPSERT, ()))
     for each in (chunk, old):
-        stats.settled(Outcome(each, 1, (Rejection("t", b"", "c", "m"),), (), (row,), None, effort))
-        stats.settled(Outcome(each, 1))
-        stats.left(each, 1)
+        stats.on_chunk_done(Outcome(each, 1, (Rejection("t", b"", "c", "m"),), (), (row,), None, effort))
+        stats.on_chunk_done(Outcome(each, 1))
+        stats.on_rows_kept(each, 1)
     stats.outdated(Counter({"t": 1}))
-    stats.read_back(Loaded(None, torn=1))
-    stats.was_gone(1.0)
-    stats.slowed()
+    stats.on_chunk_loaded(Loaded(None, torn=1))
+    stats.on_outage_end(1.0)
+    stats.on_throttled()
     stats.refused("t", "c")
     stats.cleaned("t")
-    stats.waited(1.0)
+    stats.on_waited(1.0)
     stats.publish(chunk_size=100, concurrency=4)
     made = {key.removeprefix(PREFIX).removesuffix("/t").replace("23505", "<code>") for key in collector.keys}
     assert names("stats.md", r"^\| `([^`]+)`") == made

@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from scrapy_supabase.delivery.observer import BegunUpload, Observer
+from scrapy_supabase.delivery.observer import BegunUpload, RunObserver
 from scrapy_supabase.delivery.outage import Circuit
 from scrapy_supabase.delivery.pace import Pace
 from scrapy_supabase.delivery.threads import Threads
@@ -77,7 +77,7 @@ class Delivery:
         probe: Callable[[str], None] = lambda _: None,
         chunker: Chunker,
         spool: Spool,
-        observer: Observer,
+        observer: RunObserver,
         references: Callable[[str], frozenset[str]],
         in_turn: Callable[[str], bool] = lambda _: False,
         pace: Pace,
@@ -237,7 +237,7 @@ class Delivery:
             self._backlog.clear()
         self._advance()
         if self._circuit.is_open:
-            self._observer.was_gone(self._circuit.close(self._clock()))
+            self._observer.on_outage_end(self._circuit.close(self._clock()))
 
     def close(self) -> None:
         """Let the threads end. One that is in a request ends after it; it never keeps the process alive."""
@@ -272,7 +272,7 @@ class Delivery:
         self._sealed.extend(more)
         while self._sealed:
             chunk = self._sealed.popleft()
-            self._observer.sealed(chunk)
+            self._observer.on_chunk_sealed(chunk)
             in_line = self._backlog or self._loading or self._circuit.is_open or (self._released and self._queue)
             if in_line and not self._halted:
                 self._put_off(chunk)
@@ -324,7 +324,7 @@ class Delivery:
             self._chunker.close_room()
         if self._waiting is not None and not self._pressed:
             waiting, self._waiting = self._waiting, None
-            self._observer.waited(self._clock() - self._waiting_since)
+            self._observer.on_waited(self._clock() - self._waiting_since)
             waiting.set_result(None)
         busy = self._queue or self._in_flight or self._deferred
         if self._idle is not None and not self._idle.done() and self._at_the_end() and not busy:
@@ -404,9 +404,9 @@ class Delivery:
         if outcome.uploaded:
             self._last_success = now
         if self.pace.took(outcome):
-            self._observer.slowed()
+            self._observer.on_throttled()
         self._chunker.max_rows = self.pace.rows
-        self._observer.settled(outcome)
+        self._observer.on_chunk_done(outcome)
         if outcome.deferred:
             self._deferred.append(chunk.again(outcome.deferred, last_try=True))
         if outcome.left:
@@ -443,22 +443,22 @@ class Delivery:
         Return the number of rows for which there is no place: they are in the log, and rejected.
         """
         if isinstance(kept, Stored):
-            self._observer.left(kept, self._spool.count(kept))
+            self._observer.on_rows_kept(kept, self._spool.count(kept))
             return 0
         self._held.discard(kept.number)
         if not self._halted and kept.origin is None:  # newer rows are stored; older ones of another run can wait
             self._left_keys.setdefault(kept.table, set()).update(kept.keys)
         lost = self._spool.leave(kept)
         if lost:
-            self._observer.settled(Outcome(kept, 0, lost))
+            self._observer.on_chunk_done(Outcome(kept, 0, lost))
         if len(lost) < len(kept.rows):
             superseded = 0 if lost else kept.superseded  # else counted with what is lost
-            self._observer.left(kept, len(kept.rows) - len(lost) + superseded)
+            self._observer.on_rows_kept(kept, len(kept.rows) - len(lost) + superseded)
         return len(lost)
 
     def _fail(self, error: FatalError) -> None:
         self.halt()
-        self._observer.failed(error)
+        self._observer.on_fatal(error)
 
     # When the server is gone
 
@@ -508,7 +508,7 @@ class Delivery:
             logger.warning(
                 "The server is reachable again after %.0f s. Kept meanwhile and uploaded now: %s.", seconds, waiting
             )
-            self._observer.was_gone(seconds)
+            self._observer.on_outage_end(seconds)
 
     # The threads
 
@@ -567,7 +567,7 @@ class Delivery:
         self._loading.clear()
         for stored, loaded in zip(batch, loads, strict=True):
             self._backlog_bytes -= stored.size
-            self._observer.read_back(loaded)
+            self._observer.on_chunk_loaded(loaded)
             if loaded.chunk is not None:
                 # Meanwhile an older one may have come back.
                 overtakes = bool(self._backlog) and self._backlog[0].number < stored.number
@@ -576,7 +576,7 @@ class Delivery:
                 else:
                     self._queue.append(loaded.chunk)
             elif stored.rows and not loaded.damaged:  # of this run, and not readable
-                self._observer.left(stored, stored.rows)
+                self._observer.on_rows_kept(stored, stored.rows)
 
     def _look(self, table: str) -> None:
         gone: TransientError | None = None

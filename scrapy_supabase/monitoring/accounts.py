@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Accounts:
-    """The delivery's `observer.Observer` in a crawl. `stop` is called with what no upload can survive."""
+    """The delivery's `observer.RunObserver` in a crawl. `stop` is called with what no upload can survive."""
 
     def __init__(self, stats: Stats, record: Record, stop: Callable[[FatalError], None]) -> None:
         self._stats = stats
@@ -33,15 +33,15 @@ class Accounts:
         self._stats.outdated(rows)
         self._record.outdated(rows)
 
-    def sealed(self, chunk: Chunk) -> None:
-        """See `observer.Observer`."""
-        self._stats.sealed(chunk)
-        self._record.sealed(chunk)
+    def on_chunk_sealed(self, chunk: Chunk) -> None:
+        """See `observer.RunObserver`."""
+        self._stats.on_chunk_sealed(chunk)
+        self._record.on_chunk_sealed(chunk)
 
-    def settled(self, outcome: Outcome) -> None:
-        """See `observer.Observer`."""
-        self._stats.settled(outcome)
-        self._record.settled(outcome)
+    def on_chunk_done(self, outcome: Outcome) -> None:
+        """See `observer.RunObserver`."""
+        self._stats.on_chunk_done(outcome)
+        self._record.on_chunk_done(outcome)
         if logger.isEnabledFor(logging.DEBUG):  # what it says costs more than asking
             logger.debug(
                 "%s: %d uploaded, %d rejected, %d left; %s, %.3f s",
@@ -49,31 +49,31 @@ class Accounts:
                 *(counted(outcome.effort.requests, "request"), outcome.effort.seconds),
             )
 
-    def left(self, kept: Chunk | Stored, rows: int) -> None:
-        """See `observer.Observer`."""
-        self._stats.left(kept, rows)
-        self._record.left(kept, rows)
+    def on_rows_kept(self, kept: Chunk | Stored, rows: int) -> None:
+        """See `observer.RunObserver`."""
+        self._stats.on_rows_kept(kept, rows)
+        self._record.on_rows_kept(kept, rows)
 
-    def read_back(self, loaded: Loaded) -> None:
-        """See `observer.Observer`."""
-        self._stats.read_back(loaded)
-        self._record.read_back(loaded)
+    def on_chunk_loaded(self, loaded: Loaded) -> None:
+        """See `observer.RunObserver`."""
+        self._stats.on_chunk_loaded(loaded)
+        self._record.on_chunk_loaded(loaded)
 
-    def waited(self, seconds: float) -> None:
-        """See `observer.Observer`."""
-        self._stats.waited(seconds)
-        self._record.waited(seconds)
+    def on_waited(self, seconds: float) -> None:
+        """See `observer.RunObserver`."""
+        self._stats.on_waited(seconds)
+        self._record.on_waited(seconds)
 
-    def was_gone(self, seconds: float) -> None:
-        """See `observer.Observer`."""
-        self._stats.was_gone(seconds)
-        self._record.was_gone(seconds)
+    def on_outage_end(self, seconds: float) -> None:
+        """See `observer.RunObserver`."""
+        self._stats.on_outage_end(seconds)
+        self._record.on_outage_end(seconds)
 
-    def slowed(self) -> None:
-        """See `observer.Observer`."""
-        self._stats.slowed()
-        self._record.slowed()
+    def on_throttled(self) -> None:
+        """See `observer.RunObserver`."""
+        self._stats.on_throttled()
+        self._record.on_throttled()
 
-    def failed(self, error: FatalError) -> None:
-        """See `observer.Observer`."""
+    def on_fatal(self, error: FatalError) -> None:
+        """See `observer.RunObserver`."""
         self._stop(error)

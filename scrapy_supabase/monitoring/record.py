@@ -55,13 +55,13 @@ class Record:
             settings=dict(settings),
         )
 
-    def sealed(self, chunk: Chunk) -> None:
+    def on_chunk_sealed(self, chunk: Chunk) -> None:
         """A chunk is complete: its rows have been received."""
         rows = self._rows(chunk.table)
         rows.received += len(chunk.rows) + chunk.superseded
         self._figures["chunks"] += 1
 
-    def settled(self, outcome: Outcome) -> None:
+    def on_chunk_done(self, outcome: Outcome) -> None:
         """Rows of a chunk are where the outcome says."""
         effort, rows = outcome.effort, self._rows(outcome.chunk.table)
         if outcome.chunk.origin is None:
@@ -91,7 +91,7 @@ class Record:
         figures["splits"] += effort.splits
         figures["fallbacks"] += effort.fallbacks
 
-    def left(self, kept: Chunk | Stored, number: int) -> None:
+    def on_rows_kept(self, kept: Chunk | Stored, number: int) -> None:
         """Rows stay in the spool for the next run."""
         rows = self._rows(kept.table)
         if kept.recovered if isinstance(kept, Stored) else kept.origin is not None:
@@ -99,7 +99,7 @@ class Record:
         else:
             rows.left += number
 
-    def read_back(self, loaded: Loaded) -> None:
+    def on_chunk_loaded(self, loaded: Loaded) -> None:
         """A chunk was read from its file."""
         recovered = loaded.chunk is None or loaded.chunk.origin is not None
         for rejection in loaded.damaged:
@@ -116,15 +116,15 @@ class Record:
         self._reject(rejection, recovered=False)
         self._known.timeline.add(self._clock() - self._begin, rejected=1)
 
-    def waited(self, seconds: float) -> None:
+    def on_waited(self, seconds: float) -> None:
         """Items waited because too much was on its way."""
         self._figures["waited"] += seconds  # type: ignore[assignment]
 
-    def slowed(self) -> None:
+    def on_throttled(self) -> None:
         """The server was busy: fewer uploads at once."""
         self._figures["slowdowns"] += 1
 
-    def was_gone(self, seconds: float) -> None:
+    def on_outage_end(self, seconds: float) -> None:
         """The server was gone for so long."""
         known = self._known
         known.outage_count += 1
@@ -132,7 +132,7 @@ class Record:
         if len(known.outages) < _MOST_OUTAGES:
             known.outages.append(Outage(max(0.0, self._clock() - self._begin - seconds), seconds))
 
-    def failed(self, error: FatalError) -> None:
+    def on_fatal(self, error: FatalError) -> None:
         """Nothing is uploaded from now on."""
         if self._known.fatal is None:
             from scrapy_supabase.monitoring.redaction import scrubbed  # patterns that most crawls never need

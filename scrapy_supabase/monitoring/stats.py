@@ -45,7 +45,7 @@ class Collector(Protocol):
 
 
 class Stats:
-    """Counts rows and effort; an `Observer` of the delivery.
+    """Counts rows and effort; a `RunObserver` of the delivery.
 
     `totals` are those of the moment; the collector has them after the next `publish`. At every close
     `received = uploaded + superseded + failed + spooled`, in all and for each table. Rows of earlier runs are counted
@@ -66,14 +66,14 @@ class Stats:
         for name in ("received", "uploaded", "failed", "spooled"):  # a zero says more than a missing line
             self._offer(collector.inc_value, f"{PREFIX}{name}_count", 0)
 
-    def sealed(self, chunk: Chunk) -> None:
+    def on_chunk_sealed(self, chunk: Chunk) -> None:
         """A chunk is complete: its rows have been received."""
         if not self._waiting():
             self._times["waiting_since"] = datetime.now(UTC)
         self._count("received", len(chunk.rows) + chunk.superseded, chunk.table)
         self._count("chunk")
 
-    def settled(self, outcome: Outcome) -> None:
+    def on_chunk_done(self, outcome: Outcome) -> None:
         """Rows of a chunk are where the outcome says."""
         chunk, effort = outcome.chunk, outcome.effort
         table, origin = chunk.table, chunk.origin
@@ -99,13 +99,13 @@ class Stats:
             self._count("upload_seconds", effort.seconds, suffix="")
             self._longest = max(self._longest, effort.seconds)
 
-    def left(self, kept: Chunk | Stored, rows: int) -> None:
+    def on_rows_kept(self, kept: Chunk | Stored, rows: int) -> None:
         """Rows stay in the spool for the next run."""
         recovered = kept.recovered if isinstance(kept, Stored) else kept.origin is not None
         self._count("recovered_spooled" if recovered else "spooled", rows, kept.table)
         self._fail(kept.number)
 
-    def read_back(self, loaded: Loaded) -> None:
+    def on_chunk_loaded(self, loaded: Loaded) -> None:
         """A chunk was read from its file."""
         self._count("torn", loaded.torn)
         for rejection in loaded.damaged:
@@ -130,16 +130,16 @@ class Stats:
         """Characters that cannot be stored were removed from a row."""
         self._count("cleaned", 1, table)
 
-    def waited(self, seconds: float) -> None:
+    def on_waited(self, seconds: float) -> None:
         """Items waited because too much was on its way."""
         self._count("backpressure_seconds", seconds, suffix="")
 
-    def was_gone(self, seconds: float) -> None:
+    def on_outage_end(self, seconds: float) -> None:
         """The server was gone for so long."""
         self._count("outage")
         self._count("outage_seconds", seconds, suffix="")
 
-    def slowed(self) -> None:
+    def on_throttled(self) -> None:
         """The server was busy: fewer uploads at once."""
         self._count("slowdown")
 

@@ -56,7 +56,7 @@ class Watcher(Stats):
         super().__init__(Collector())
         self.error: FatalError | None = None
 
-    def failed(self, error: FatalError) -> None:
+    def on_fatal(self, error: FatalError) -> None:
         """Nothing is uploaded any more."""
         self.error = error
 

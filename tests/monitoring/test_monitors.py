@@ -242,15 +242,15 @@ def test_the_times_are_those_of_the_stats() -> None:
     seen = []
     for number in range(3):
         chunk = Chunk(number, (Row("t", ("a",), None, b"{}"),), "1.jsonl")
-        stats.sealed(chunk)
+        stats.on_chunk_sealed(chunk)
         seen.append(time("waiting_since"))
         if number:
-            stats.settled(Outcome(chunk, 1))
+            stats.on_chunk_done(Outcome(chunk, 1))
     first, second, _ = seen
     assert first == second
     assert time("last_upload_time") >= first
-    stats.settled(Outcome(chunk, 0, (Rejection("t", b"", "c", "m"),)))
-    stats.sealed(chunk)
+    stats.on_chunk_done(Outcome(chunk, 0, (Rejection("t", b"", "c", "m"),)))
+    stats.on_chunk_sealed(chunk)
     assert time("waiting_since") > first
 
 

@@ -64,8 +64,8 @@ def settled(record: Record, *, rows: int = 1, rejected: int = 0, seconds: float 
     rejections = tuple(Rejection("t", ROW.data, code, "no") for _ in range(rejected))
     effort = Effort(requests=2, request_bytes=10, retries=1, seconds=seconds)
     effort.errors["http_503"] += 1
-    record.sealed(chunk)
-    record.settled(Outcome(chunk, rows - rejected, rejections, effort=effort))
+    record.on_chunk_sealed(chunk)
+    record.on_chunk_done(Outcome(chunk, rows - rejected, rejections, effort=effort))
 
 
 def test_a_million_chunks_take_no_more_memory_than_a_thousand() -> None:
@@ -78,15 +78,15 @@ def test_a_million_chunks_take_no_more_memory_than_a_thousand() -> None:
     def live(chunks: range) -> None:
         for number in chunks:
             clock.now += 1
-            record.sealed(chunk)
+            record.on_chunk_sealed(chunk)
             effort.seconds = 0.001 * (number % 5000)
             rejections: tuple[Rejection, ...] = ()
             if number % 100 == 0:
                 effort.errors.clear()
                 effort.errors[f"E{number % 100_000}"] = 1
                 rejections = (Rejection("t", ROW.data, f"E{number}", "no"),)
-                record.was_gone(0.5)
-            record.settled(Outcome(chunk, 1 - len(rejections), rejections, effort=effort))
+                record.on_outage_end(0.5)
+            record.on_chunk_done(Outcome(chunk, 1 - len(rejections), rejections, effort=effort))
 
     live(range(900_000))
     size = len(record.encoded("spool"))
@@ -146,14 +146,14 @@ def test_counts_add_up_for_each_table_and_earlier_runs_are_apart() -> None:
     """`received = uploaded + superseded + rejected + left`, as in the stats."""
     record = new_record()
     chunk = Chunk(1, (ROW,) * 10, "1.jsonl", superseded=2)
-    record.sealed(chunk)
+    record.on_chunk_sealed(chunk)
     reject = Rejection("t", ROW.data, "23514", "no")
-    record.settled(Outcome(chunk, 6, (reject,), left=(ROW,) * 3, effort=Effort(requests=1)))
-    record.left(chunk.again((ROW,) * 3), 3)
+    record.on_chunk_done(Outcome(chunk, 6, (reject,), left=(ROW,) * 3, effort=Effort(requests=1)))
+    record.on_rows_kept(chunk.again((ROW,) * 3), 3)
     record.refused(Rejection("t", b"{}", "no_column", "no"))
     old = msgspec.structs.replace(chunk, origin=Origin("earlier", "s", Mode.UPSERT, ()))
-    record.settled(Outcome(old, 8, (reject,), effort=Effort(requests=1)))
-    record.left(old, 1)
+    record.on_chunk_done(Outcome(old, 8, (reject,), effort=Effort(requests=1)))
+    record.on_rows_kept(old, 1)
     rows = known(record).tables["t"]
     assert rows.received == 13 == rows.uploaded + rows.superseded + rows.rejected + rows.left
     assert (rows.recovered, rows.recovered_rejected, rows.recovered_left) == (8, 1, 1)
@@ -185,8 +185,8 @@ def test_a_fatal_error_is_kept_once_and_without_keys() -> None:
     """What the server says may quote the key."""
     record = new_record()
     error = classify(401, b'{"message": "bad key sb_secret_abc123 in %s"}' % JWT.encode())
-    record.failed(fatal(error, "supabase_unauthorized", "Do this."))
-    record.failed(fatal(error, "supabase_paused", "Not this."))
+    record.on_fatal(fatal(error, "supabase_unauthorized", "Do this."))
+    record.on_fatal(fatal(error, "supabase_paused", "Not this."))
     found = known(record, "supabase_unauthorized").fatal
     assert found is not None
     assert (found.reason, found.remedy) == ("supabase_unauthorized", "Do this.")
