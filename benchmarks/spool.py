@@ -32,7 +32,7 @@ from tests.fault_proxy import FaultProxy
 
 INSIDE = """
 import time
-import scrapy_supabase.spool.disk, scrapy_supabase.spool.chunk_file
+import scrapy_supabase.spool.disk, scrapy_supabase.spool.append_file
 
 spent = [0.0]
 
@@ -51,7 +51,7 @@ def timed(cls, name):
 
 
 for name in ("append", "close"):
-    timed(scrapy_supabase.spool.chunk_file.AppendFile, name)
+    timed(scrapy_supabase.spool.append_file.AppendFile, name)
 for name in ("open", "settle"):
     timed(scrapy_supabase.spool.disk.DiskSpool, name)
 """

@@ -31,8 +31,8 @@ from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.rows.stamps import Stamp, stamps_of
 from scrapy_supabase.settings.config import Config, uses_url_stamp
 from scrapy_supabase.settings.shown import in_force
-from scrapy_supabase.spool.chunk_file import REJECTED
 from scrapy_supabase.spool.disk import DiskSpool, Spool
+from scrapy_supabase.spool.reject_file import REJECTED
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler

@@ -16,8 +16,8 @@ from scrapy_supabase.delivery.pace import Pace
 from scrapy_supabase.messages import rejected_rows
 from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, TableSpec
 from scrapy_supabase.schema.schema import Schema
-from scrapy_supabase.spool.chunk_file import REJECTED
 from scrapy_supabase.spool.disk import DiskSpool
+from scrapy_supabase.spool.reject_file import REJECTED
 from tests.delivery.test_delivery import Engine, row, stored
 from tests.delivery.test_outage import Server, cut_off, tick
 from tests.messages import Said, of_records

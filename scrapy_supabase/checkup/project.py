@@ -19,8 +19,8 @@ from scrapy_supabase.monitoring.run import LEDGER_COLUMNS, NEXT_VERSION
 from scrapy_supabase.pipeline import SupabasePipeline
 from scrapy_supabase.settings.components import components
 from scrapy_supabase.settings.config import SNAPSHOT_VERSION, Config, uses_url_stamp
-from scrapy_supabase.spool.chunk_file import REJECTED
 from scrapy_supabase.spool.recovery import runs_noted
+from scrapy_supabase.spool.reject_file import REJECTED
 from scrapy_supabase.spool.replay import chunks_in, outdated, rejects_in
 
 _SWITCH_ON = "Add to the settings: ADDONS = {'scrapy_supabase.Addon': 300}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.messages import counted, kept_rows, rejected_rows
 from scrapy_supabase.script import UploadResult
-from scrapy_supabase.spool.chunk_file import REJECTED
+from scrapy_supabase.spool.reject_file import REJECTED
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -22,9 +22,10 @@ from scrapy_supabase.models import Mode
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.script import Upload, UploadResult
 from scrapy_supabase.settings.config import Config
-from scrapy_supabase.spool.chunk_file import REJECTED, Header
+from scrapy_supabase.spool.chunk_file import Header
 from scrapy_supabase.spool.disk import DiskSpool, numbered
 from scrapy_supabase.spool.recovery import runs_noted
+from scrapy_supabase.spool.reject_file import REJECTED
 from scrapy_supabase.spool.replay import Found, chunks_in, outdated, rejects_in, take_back_rejects
 
 WHEN_REFUSED = "No row was uploaded; the spool is as it was."

@@ -22,7 +22,7 @@ from scrapy_supabase.messages import counted, replay_command
 from scrapy_supabase.monitoring.stats import Readings
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.monitors import Thresholds
-from scrapy_supabase.spool.chunk_file import REJECTED
+from scrapy_supabase.spool.reject_file import REJECTED
 
 __unittest = True  # unittest's way to leave a module's frames out: a failure is its message, without a traceback
 

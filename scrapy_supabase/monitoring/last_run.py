@@ -18,7 +18,7 @@ from scrapy_supabase.errors import SupabaseError
 from scrapy_supabase.messages import reason
 from scrapy_supabase.monitoring.histogram import Histogram
 from scrapy_supabase.monitoring.timeline import Timeline
-from scrapy_supabase.spool.chunk_file import append
+from scrapy_supabase.spool.file_io import append
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from shlex import quote
 from scrapy_supabase.messages import NOT_KEPT
 from scrapy_supabase.monitoring.last_run import LastRun
 from scrapy_supabase.report.words import counted, moment
-from scrapy_supabase.spool.chunk_file import REJECTED
+from scrapy_supabase.spool.reject_file import REJECTED
 
 GOOD, ATTENTION, BAD = "good", "attention", "bad"
 

@@ -30,30 +30,26 @@ from scrapy_supabase.models import Chunk, Loaded, Mode, Origin, Outcome, Rejecti
 from scrapy_supabase.rows.chunks import ChunkFile, one_version_each
 from scrapy_supabase.rows.keys import key_form
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.spool.append_file import AppendFile
 from scrapy_supabase.spool.chunk_file import (
     FORMAT,
     FORMAT_MIXED,
-    REJECTED,
-    AppendFile,
     Header,
     UnreadableError,
-    append,
-    append_shared,
     cannot_read,
     count_rows,
     first_line,
     lines_in,
     now,
-    printed_in,
     read_chunk,
     read_header,
-    reject_line,
     row_of,
-    sync_folder,
 )
+from scrapy_supabase.spool.file_io import append, append_shared, sync_folder
 from scrapy_supabase.spool.later_runs import LaterRuns, StoredNotes
 from scrapy_supabase.spool.mapped import MappedFiles, can_map
 from scrapy_supabase.spool.recovery import RunFolder, chunk_files, dead_runs, runs_noted
+from scrapy_supabase.spool.reject_file import REJECTED, printed_in, reject_line
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from scrapy_supabase.spool.chunk_file import AppendFile
+from scrapy_supabase.spool.append_file import AppendFile
 
 _SIZE = 1024 * 1024  # bytes of a file; twenty chunks of a hundred small rows
 # Where room that was promised (posix_fallocate) is there: on others a full disk can end the process.
@@ -25,7 +25,7 @@ _SAFE = frozenset({"ext4", "xfs", "tmpfs"})
 
 
 class MappedFile:
-    """A chunk's file, see `spool_file.AppendFile`. A line that it has no room for is appended, and all that follow."""
+    """A chunk's file, see `append_file.AppendFile`. A line that it has no room for is appended, and all that follow."""
 
     __slots__ = ("_files", "_map", "_rest", "_start", "name")
 

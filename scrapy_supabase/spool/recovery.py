@@ -19,17 +19,9 @@ from pathlib import Path
 
 import msgspec
 
-from scrapy_supabase.spool.chunk_file import (
-    REJECTED,
-    UnreadableError,
-    append,
-    append_shared,
-    cannot_read,
-    cut,
-    now,
-    read_header,
-    same_file,
-)
+from scrapy_supabase.spool.chunk_file import UnreadableError, cannot_read, cut, now, read_header
+from scrapy_supabase.spool.file_io import append, append_shared, same_file
+from scrapy_supabase.spool.reject_file import REJECTED
 
 logger = logging.getLogger(__name__)
 

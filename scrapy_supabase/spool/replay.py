@@ -12,22 +12,12 @@ import msgspec
 
 from scrapy_supabase.models import Mode, Stored
 from scrapy_supabase.rows.chunks import ChunkFile
-from scrapy_supabase.spool.chunk_file import (
-    FORMAT,
-    NO_ROW,
-    REJECTED,
-    Header,
-    RejectedLine,
-    UnreadableError,
-    append_shared,
-    count_rows,
-    read_header,
-    reject_lines,
-    take,
-)
+from scrapy_supabase.spool.chunk_file import FORMAT, Header, UnreadableError, count_rows, read_header
 from scrapy_supabase.spool.disk import DiskSpool
+from scrapy_supabase.spool.file_io import append_shared, take
 from scrapy_supabase.spool.later_runs import LaterRuns
 from scrapy_supabase.spool.recovery import RunFolder, RunNote, chunk_files
+from scrapy_supabase.spool.reject_file import NO_ROW, REJECTED, RejectedLine, reject_lines
 
 _MOST_OPEN = 64  # files at once
 

@@ -19,7 +19,7 @@ import msgspec
 from scrapy_supabase.errors import SupabaseError
 from scrapy_supabase.messages import counted, sentence
 from scrapy_supabase.monitoring.stats import Readings
-from scrapy_supabase.spool.chunk_file import REJECTED
+from scrapy_supabase.spool.reject_file import REJECTED
 
 if TYPE_CHECKING:
     from scrapy import Spider

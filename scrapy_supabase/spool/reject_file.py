@@ -1,0 +1,94 @@
+"""The reject file: one refused row a line, with the reason (docs/reference/spool.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from scrapy_supabase.models import NO_TABLE, Mode, Rejection
+from scrapy_supabase.spool.chunk_file import now
+
+REJECTED = "rejected.jsonl"
+NO_ROW = "without a row. Correct or delete"
+
+
+class RejectedLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the reject file.
+
+    Items that never became a row have no `columns`, and in `printed` the fields of `row` whose values are only printed,
+    each with that value. Where their table is not known, what follows is missing.
+    """
+
+    time: str
+    table: str
+    code: str
+    message: str
+    details: str | None = None
+    hint: str | None = None
+    spider: str = ""
+    project: str = ""
+    run: str = ""
+    columns: tuple[str, ...] | None = None
+    mode: Mode | None = None
+    on_conflict: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    printed: dict[str, Any] | None = None
+    row: msgspec.Raw = msgspec.Raw(b"null")
+
+    def problem(self) -> str:
+        """What keeps the line from being uploaded, and what to do; empty where nothing does."""
+        row: dict[str, Any] = {}
+        with suppress(msgspec.MsgspecError):
+            row = msgspec.json.decode(self.row, type=dict[str, Any])
+        if not row or self.columns == ():
+            return NO_ROW
+        if not self.table or self.table == NO_TABLE:
+            return 'without a table. Put its name in "table"'
+        if self.columns is None and self.printed is None:
+            return 'of an older version, whose values may be only printed. Correct "row", and add "printed": {}'
+        if any(name in row and row[name] == value for name, value in (self.printed or {}).items()):
+            return 'with printed values, which cannot be stored. Replace those that "printed" lists'
+        return ""
+
+
+@contextmanager
+def reject_lines(path: Path) -> Iterator[Iterator[tuple[bytes, RejectedLine | None]]]:
+    """Each line of a reject file, as it is and as what it says; None where it says nothing of the kind."""
+    with path.open("rb") as file:
+
+        def lines() -> Iterator[tuple[bytes, RejectedLine | None]]:
+            for line in file:
+                found: RejectedLine | None = None
+                with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                    found = msgspec.json.decode(line, type=RejectedLine)
+                yield line, found
+
+        yield lines()
+
+
+def reject_line(rejection: Rejection, facts: Mapping[str, str], header: Mapping[str, Any]) -> bytes:
+    """A line of the reject file. `header` holds columns, mode and key of a row, nothing of an item that is none."""
+    line: dict[str, Any] = {
+        "time": now(),
+        "table": rejection.table,
+        "code": rejection.code,
+        "message": rejection.message,
+        "details": rejection.details,
+        "hint": rejection.hint,
+        **facts,
+        **header,
+        "row": msgspec.Raw(rejection.data),
+    }
+    return msgspec.json.encode(line) + b"\n"
+
+
+def printed_in(rejection: Rejection) -> dict[str, msgspec.Raw]:
+    """The fields of a rejected item that are only printed, each with what is printed."""
+    with suppress(msgspec.MsgspecError):
+        row = msgspec.json.decode(rejection.data, type=dict[str, msgspec.Raw])
+        return {name: row[name] for name in rejection.printed}
+    return {}
