@@ -71,12 +71,12 @@ ELSEWHERE = {
     "local/gateway/server.py": "tests/local/test_gateway_errors.py",
     "local/gateway/write.py": "tests/local/test_golden.py",
     # Words of PostgreSQL that are looked for, and what is added to them in a rejection.
-    "isolate.py": "tests/delivery/test_isolate.py",
-    "work.py": "tests/delivery/test_isolate.py",
+    "delivery/isolate.py": "tests/delivery/test_isolate.py",
+    "delivery/work.py": "tests/delivery/test_isolate.py",
     # The page of a run: its words are looked at in the page, and what it shows of the settings.
     "report/charts.py": "tests/report/test_report.py",
     "report/page.py": "tests/report/test_report.py",
-    "settings_shown.py": "tests/monitoring/test_record.py",
+    "settings/shown.py": "tests/monitoring/test_record.py",
 }
 """Module → the test that keeps what it says."""
 
