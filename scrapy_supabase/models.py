@@ -80,6 +80,10 @@ class TableSpec(msgspec.Struct, frozen=True):
     snapshots: bool = False  # the rows of each run are kept
 
 
+Routes = Mapping[type | None, TableSpec]
+"""Class of item (None: any other) → its table."""
+
+
 class Origin(msgspec.Struct, frozen=True):
     """The earlier run that scraped the rows of a recovered chunk, and what it was told to do with them.
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from scrapy_supabase.errors import ItemError
-from scrapy_supabase.models import NO_TABLE, Mode, Rejection, Row, TableSpec
+from scrapy_supabase.models import NO_TABLE, Mode, Rejection, Routes, Row, TableSpec
 from scrapy_supabase.rows.chunks import OpenChunk
 from scrapy_supabase.rows.keys import NO_KEY, KeyForm, key_form
 from scrapy_supabase.rows.stamps import Stamp
@@ -30,8 +30,6 @@ from scrapy_supabase.schema.remedies import MADE_BY_THE_DATABASE, lacks, unknown
 from scrapy_supabase.schema.schema import Schema
 
 logger = logging.getLogger(__name__)
-
-Routes = Mapping[type | None, TableSpec]  # class of item (None: any other) → its table
 
 _NOT_LIKE_IT = (KeyError, *CANNOT_ENCODE)
 
