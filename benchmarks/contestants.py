@@ -167,24 +167,28 @@ def _engine(job: Job, url: str, db_url: str | None, *, encoded: bool = False) ->
     from scrapy_supabase.rows.builder import RowBuilder
     from scrapy_supabase.script import Upload, UploadResult
     from scrapy_supabase.settings.config import Config
+    from scrapy_supabase.settings.server import ServerConfig
+    from scrapy_supabase.settings.spool import SpoolConfig
+    from scrapy_supabase.settings.tables import TablesConfig
+    from scrapy_supabase.settings.upload import UploadConfig
 
     config = Config(
-        url=url,
-        key=job["key"],
-        db_url=db_url,
-        routes={None: TableSpec("bench")},
-        chunk_rows=job["chunk"],
-        most_chunk_rows=job["chunk"],
-        flush_interval=0.0,
-        concurrent_uploads=job["uploads"],
-        spool_dir=Path(job["spool"]) if job.get("spool") else None,
+        server=ServerConfig(url, job["key"], db_url),
+        tables=TablesConfig({None: TableSpec("bench")}),
+        upload=UploadConfig(
+            chunk_rows=job["chunk"],
+            most_chunk_rows=job["chunk"],
+            flush_interval=0.0,
+            concurrency=job["uploads"],
+        ),
+        spool=SpoolConfig(Path(job["spool"]) if job.get("spool") else None),
     )
     run, schema, result = Run("bench"), new_schema(config), UploadResult()
     spool = new_spool(config, schema, run)
     with Upload(config, run, schema, spool, result) as upload:
         upload.begin()
         if encoded:
-            builder = RowBuilder(config.routes, schema, {}, lambda _: None)
+            builder = RowBuilder(config.tables.routes, schema, {}, lambda _: None)
             rows = [builder.build(row) for row in items(job)]
             started = time.perf_counter()
             for row in rows:

@@ -39,51 +39,52 @@ def find_server(config: Config) -> tuple[Config, LocalSupabase | None]:
 
     For `"local"`, a server is started or joined, which the caller must stop.
     """
-    if LOCAL not in (config.url, config.db_url):
+    server = config.server
+    if LOCAL not in (server.url, server.db_url):
         return config, None
     from scrapy_supabase.local import LocalSupabase
 
-    schemas = dict.fromkeys(("public", config.schema))
-    stack = LocalSupabase(config.local_dir, migrations=config.migrations or (), schemas=schemas, join=True)
+    schemas = dict.fromkeys(("public", server.schema))
+    stack = LocalSupabase(server.local_dir, migrations=server.migrations or (), schemas=schemas, join=True)
     stack.start()
-    db_url = stack.db_url if config.db_url == LOCAL else config.db_url
-    return replace(config, url=stack.url, key=stack.service_role_key, db_url=db_url), stack
+    db_url = stack.db_url if server.db_url == LOCAL else server.db_url
+    found = replace(server, url=stack.url, key=stack.service_role_key, db_url=db_url)
+    return replace(config, server=found), stack
 
 
 def new_schema(config: Config) -> Schema:
     """What is known of the tables before the server was asked."""
     return Schema(
-        config.tables,
-        unknown=config.unknown_columns,
-        insert_fallback=config.insert_fallback,
-        database_schema=config.schema,
-        role=config.role,
+        config.tables.specs,
+        unknown=config.upload.unknown_columns,
+        insert_fallback=config.upload.insert_fallback,
+        database_schema=config.server.schema,
+        role=config.server.role,
     )
 
 
 def new_backend(config: Config) -> Backend:
     """The server that takes the rows. Connects when it is first used."""
-    if config.db_url:
+    server, connections = config.server, config.upload.concurrency
+    if server.db_url:
         from scrapy_supabase.backends.postgres import PostgresBackend  # of an extra; 0.1 s
 
-        return PostgresBackend(
-            config.db_url, schema=config.schema, timeout=config.timeout, connections=config.concurrent_uploads
-        )
+        return PostgresBackend(server.db_url, schema=server.schema, timeout=server.timeout, connections=connections)
     return PostgrestBackend(
-        config.url,
-        config.key,
-        schema=config.schema,
-        timeout=config.timeout,
-        connections=config.concurrent_uploads,
-        proxy=config.proxy,
+        server.url,
+        server.key,
+        schema=server.schema,
+        timeout=server.timeout,
+        connections=connections,
+        proxy=server.proxy,
     )
 
 
 def begin(config: Config, backend: Backend, schema: Schema, run: Run, patience: Patience) -> None:
     """Check the tables and begin the run. Blocks; raises `FatalError` for what no upload can survive."""
-    known, partly = known_columns(config.routes)
-    attempts, delay = config.attempts, config.delay
-    types = partial(declared_types, config.routes)
+    known, partly = known_columns(config.tables.routes)
+    attempts, delay = config.upload.attempts, config.upload.delay
+    types = partial(declared_types, config.tables.routes)
     SchemaCheck(
         backend, schema, known, attempts=attempts, delay=delay, patience=patience, partly=partly, types=types
     ).run()
@@ -92,10 +93,10 @@ def begin(config: Config, backend: Backend, schema: Schema, run: Run, patience: 
 
 def new_spool(config: Config, schema: Schema, run: Run) -> DiskSpool | NoSpool:
     """The run's place on disk. Raises `ConfigurationError` where it cannot be written."""
-    if config.spool_dir is None:
+    if config.spool.folder is None:
         return NoSpool()
-    facts = {"run": run.id, "spider": run.spider, "project": config.host}
-    return DiskSpool(config.spool_dir, run.folder, schema, facts, fsync=config.spool_fsync)
+    facts = {"run": run.id, "spider": run.spider, "project": config.server.host}
+    return DiskSpool(config.spool.folder, run.folder, schema, facts, fsync=config.spool.fsync)
 
 
 def assemble(
@@ -116,9 +117,9 @@ def assemble(
     spool, oldest first.
     """
     chunker = Chunker(
-        max_rows=config.chunk_rows,
-        max_bytes=config.chunk_bytes,
-        max_age=config.flush_interval,
+        max_rows=config.upload.chunk_rows,
+        max_bytes=config.upload.chunk_bytes,
+        max_age=config.upload.flush_interval,
         mode=schema.mode,
         references=schema.references,
         open_file=spool.open,
@@ -127,7 +128,7 @@ def assemble(
     )
 
     def new_uploader(schema: Schema) -> Uploader:
-        return Uploader(backend, schema, attempts=config.attempts, delay=config.delay, patience=patience)
+        return Uploader(backend, schema, attempts=config.upload.attempts, delay=config.upload.delay, patience=patience)
 
     uploads = Uploaders(schema, new_uploader)
     patience.on_wait = wake
@@ -141,15 +142,15 @@ def assemble(
         references=schema.references,
         in_turn=schema.has_unknown_key,
         pace=Pace(
-            uploads=config.concurrent_uploads,
-            rows=config.chunk_rows,
-            most_rows=config.most_chunk_rows,
+            uploads=config.upload.concurrency,
+            rows=config.upload.chunk_rows,
+            most_rows=config.upload.most_chunk_rows,
             waiting=lambda: patience.waiting,
         ),
         wake=wake,
         recovered=recovered,
-        most_bytes=config.spool_max_bytes,
-        longest_outage=config.max_outage,
+        most_bytes=config.spool.max_bytes,
+        longest_outage=config.upload.max_outage,
         together=1 if blocks else _TOGETHER,
         blocks=blocks,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from scrapy import Request
 from scrapy.exceptions import NotConfigured
 
-from scrapy_supabase.settings.config import uses_url_stamp
+from scrapy_supabase.settings.tables import uses_url_stamp
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler

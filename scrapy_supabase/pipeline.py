@@ -29,8 +29,9 @@ from scrapy_supabase.monitoring.run import Run, log_no_end
 from scrapy_supabase.monitoring.stats import Stats, figures_of_scrapy
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.rows.stamps import Stamp, stamps_of
-from scrapy_supabase.settings.config import Config, uses_url_stamp
+from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.shown import in_force
+from scrapy_supabase.settings.tables import uses_url_stamp
 from scrapy_supabase.spool.disk import DiskSpool, Spool
 from scrapy_supabase.spool.reject_file import REJECTED
 
@@ -108,7 +109,7 @@ class SupabasePipeline:
         self._run = Run(self._crawler.spider.name if self._crawler.spider else "")
         self._patience = Patience()
         run, config = self._run, self._config
-        self._record = Record(run.id, run.spider, run.started, config.host, in_force(config))
+        self._record = Record(run.id, run.spider, run.started, config.server.host, in_force(config))
         self._accounts = Accounts(self._stats, self._record, self._fail)
         for warning in self._config.warnings:
             logger.warning("%s", warning)
@@ -125,12 +126,16 @@ class SupabasePipeline:
         self._compose()
         await self._loop.run_in_thread(partial(self._kept.write, self._recorded()))
         if not self._fatal:
-            config = self._config
+            server, upload = self._config.server, self._config.upload
             logger.info(
                 "Uploading to %s%s: %s; %s a chunk%s, %d at once; spool: %s",
-                *(config.host, " over a database connection" * bool(config.db_url), self._described()),
-                *(counted(config.chunk_rows, "row"), " at first" * (config.most_chunk_rows > config.chunk_rows)),
-                *(config.concurrent_uploads, self._spool.folder or "none"),
+                server.host,
+                " over a database connection" if server.db_url else "",
+                self._described(),
+                counted(upload.chunk_rows, "row"),
+                " at first" if upload.grows else "",
+                upload.concurrency,
+                self._spool.folder or "none",
             )
         listen = self._crawler.signals.connect
         listen(self._close_if_fatal, signals.spider_opened)
@@ -174,19 +179,21 @@ class SupabasePipeline:
             if self._local is not None:
                 await self._loop.run_in_thread(self._local.stop)
             return
-        self._close_by = time.monotonic() + self._config.close_timeout
-        self._patience.limit(self._config.close_timeout)
+        self._close_by = time.monotonic() + self._config.upload.close_timeout
+        self._patience.limit(self._config.upload.close_timeout)
         done = self._delivery.finish()
         if self._delivery.is_cut_off:
             logger.info(
                 "The server is unreachable: waiting up to %g s for it (SUPABASE_CLOSE_TIMEOUT).%s",
-                self._config.close_timeout,
+                self._config.upload.close_timeout,
                 " What is not uploaded by then is left to the next run." if self._spool.folder else "",
             )
-        if not await self._loop.wait(done, self._config.close_timeout):
+        if not await self._loop.wait(done, self._config.upload.close_timeout):
             logger.warning(
                 "Not uploaded after %g s (SUPABASE_CLOSE_TIMEOUT): %s in flight, %d waiting.%s",
-                *(self._config.close_timeout, counted(self._delivery.in_flight, "chunk"), self._delivery.backlog),
+                self._config.upload.close_timeout,
+                counted(self._delivery.in_flight, "chunk"),
+                self._delivery.backlog,
                 " They are left to the next run." if self._spool.folder else "",
             )
         self._ticker.stop()
@@ -203,7 +210,7 @@ class SupabasePipeline:
         """Write report and ledger, when Scrapy knows why the crawl ended, and leave the server."""
         stats = self._crawler.stats.get_stats() if self._crawler.stats else {}
         try:
-            table = self._config.runs_table
+            table = self._config.tables.runs_table
             if table is not None and self._run.begun:
                 end = partial(self._run.end, self._backend, table, reason, self._stats.totals, dict(stats))
                 rest = max(self._close_by - time.monotonic(), _LEDGER_TAKES)
@@ -228,7 +235,7 @@ class SupabasePipeline:
     def _open_spool(self) -> None:
         """Make room on disk, and take over what dead runs left. Runs in a thread."""
         self._spool: Spool = new_spool(self._config, self._schema, self._run)
-        self._kept = LastRunFile(self._spool.folder, self._config.report, self._run.id, _page_of)
+        self._kept = LastRunFile(self._spool.folder, self._config.monitors.report, self._run.id, _page_of)
         self._recovered = self._spool.recover() if isinstance(self._spool, DiskSpool) and not self._fatal else []
         if self._recovered:
             logger.info(
@@ -244,7 +251,7 @@ class SupabasePipeline:
 
     def _compose(self) -> None:
         config, schema = self._config, self._schema
-        self._rows = RowBuilder(config.routes, schema, self._stamps(), self._stats.cleaned)
+        self._rows = RowBuilder(config.tables.routes, schema, self._stamps(), self._stats.cleaned)
         self._delivery = assemble(
             config, self._backend, schema, self._spool, self._accounts, self._patience, self._wake, self._recovered
         )
@@ -289,7 +296,7 @@ class SupabasePipeline:
     def _tick(self) -> None:
         self._delivery.tick()
         if is_closing(self._crawler) and self._delivery.release():
-            timeout, folder = self._config.close_timeout, self._spool.folder
+            timeout, folder = self._config.upload.close_timeout, self._spool.folder
             logger.warning(
                 "The crawl is being closed, so items do not wait for uploads any more. Rows that are not uploaded "
                 "within %g s after the last item (SUPABASE_CLOSE_TIMEOUT) %s.",
@@ -364,7 +371,7 @@ class SupabasePipeline:
             info = self._schema.info(table)
             return f"{table} ({counted(len(info.columns), 'column')})" if info else table
 
-        return ", ".join(map(one, self._config.tables))
+        return ", ".join(map(one, self._config.tables.specs))
 
     def _stamps(self) -> dict[str, Stamp]:
         urls = self._crawler.get_spider_middleware(UrlStampMiddleware)

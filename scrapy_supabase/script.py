@@ -32,8 +32,9 @@ from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.rows.choice import chosen
 from scrapy_supabase.rows.stamps import stamps_of
 from scrapy_supabase.schema.schema import Schema
-from scrapy_supabase.settings.config import Config, local_folder
-from scrapy_supabase.settings.explicit import project_of, script_config
+from scrapy_supabase.settings.config import Config
+from scrapy_supabase.settings.explicit import project_of, script_config, server_of
+from scrapy_supabase.settings.folders import local_folder
 from scrapy_supabase.settings.server import LOCAL
 from scrapy_supabase.spool.disk import NoSpool, Spool
 
@@ -121,15 +122,13 @@ def upload_to_supabase(
     to single rows, and an end in the middle, is in the result.
     """
     config = script_config(
-        str(client.supabase_url),
-        client.supabase_key,
-        client.options.schema,
+        server_of(str(client.supabase_url), client.supabase_key, client.options.schema),
         table_name,
         mode=Mode.UPSERT if upsert else Mode.INSERT,
         on_conflict=on_conflict,
         snapshots=enable_daily_snapshots,
         chunk_size=chunk_size,
-        concurrent_uploads=concurrent_uploads,
+        concurrency=concurrent_uploads,
     )
     if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 0):
         raise ConfigurationError(f"top_n is {top_n!r}: it must be a whole number of rows, 0 or more, or None for all.")
@@ -200,9 +199,9 @@ class Upload:
 
     def build_and_add(self, items: Iterable[Any], total: int | None = None) -> None:
         """Build a row of each item and upload it. Ends early where nothing can be uploaded any more."""
-        if total is not None and self._config.most_chunk_rows == self._config.chunk_rows:
-            self._chunks_expected = -(-total // self._config.chunk_rows)
-        builder = RowBuilder(self._config.routes, self._schema, stamps_of(self._run), self._cleaned)
+        if total is not None and not self._config.upload.grows:
+            self._chunks_expected = -(-total // self._config.upload.chunk_rows)
+        builder = RowBuilder(self._config.tables.routes, self._schema, stamps_of(self._run), self._cleaned)
         for item in items:
             try:
                 row = builder.build(item)

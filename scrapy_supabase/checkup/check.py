@@ -47,10 +47,10 @@ def check(settings: Any, *, in_project: bool, clock: Callable[[], float] = time.
         yield warning("settings", *divided(text))
     if not config.enabled:
         yield warning("settings", "SUPABASE_ENABLED is False: nothing is uploaded", "Set it to True, or leave it out.")
-    yield ok("settings", f"{counted(len(config.tables), 'table')} named, no wrong value")
+    yield ok("settings", f"{counted(len(config.tables.specs), 'table')} named, no wrong value")
     yield from check_spool(config)
     try:
-        config, stack = find_server(replace(config, attempts=1))
+        config, stack = find_server(replace(config, upload=replace(config.upload, attempts=1)))
     except SupabaseError as failed:
         yield error("server", *divided(str(failed)))
         return
@@ -81,7 +81,7 @@ def _check_server_and_tables(
 ) -> Iterator[Finding]:
     """What the server says. Raises `ServerError` for an answer that is about no table."""
     try:
-        kinds = {spec.name: _kinds(config, spec) for spec in config.tables.values()}
+        kinds = {spec.name: _kinds(config, spec) for spec in config.tables.specs.values()}
     except ConfigurationError as failed:
         yield error("settings", *divided(str(failed)))
         return
@@ -89,11 +89,11 @@ def _check_server_and_tables(
     facts = backend.facts()
     yield from check_server(config, facts, (before + clock()) / 2)
     schema = new_schema(config)
-    SchemaCheck(backend, schema, {}, attempts=1, delay=config.delay, patience=Patience()).learn()
+    SchemaCheck(backend, schema, {}, attempts=1, delay=config.upload.delay, patience=Patience()).learn()
     drop_is_meant = is_set(settings, "SUPABASE_UNKNOWN_COLUMNS")
     tables = TableCheck(config, backend, schema, facts, drop_is_meant=drop_is_meant)
     usable: TableSpec | None = None
-    for spec in config.tables.values():
+    for spec in config.tables.specs.values():
         wrong = False
         for finding in tables.findings(spec, kinds[spec.name]):
             yield finding
@@ -108,6 +108,6 @@ def _kinds(config: Config, spec: TableSpec) -> list[ItemKind]:
     """The items that go to a table."""
     return [
         ItemKind(item_class.__qualname__, fields_of(item_class)) if item_class else ItemKind("any other item", None)
-        for item_class, other in config.routes.items()
+        for item_class, other in config.tables.routes.items()
         if other.name == spec.name
     ]

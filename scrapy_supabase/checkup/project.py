@@ -18,7 +18,8 @@ from scrapy_supabase.models import Mode
 from scrapy_supabase.monitoring.run import LEDGER_COLUMNS, NEXT_VERSION
 from scrapy_supabase.pipeline import SupabasePipeline
 from scrapy_supabase.settings.components import components
-from scrapy_supabase.settings.config import SNAPSHOT_VERSION, Config, uses_url_stamp
+from scrapy_supabase.settings.config import Config
+from scrapy_supabase.settings.tables import SNAPSHOT_VERSION, uses_url_stamp
 from scrapy_supabase.spool.recovery import runs_noted
 from scrapy_supabase.spool.reject_file import REJECTED
 from scrapy_supabase.spool.replay import chunks_in, outdated, rejects_in
@@ -44,7 +45,7 @@ def check_switched_on(settings: Any) -> Iterator[Finding]:
 
 def check_spool(config: Config) -> Iterator[Finding]:
     """Whether rows can wait on disk, and what earlier crawls left there."""
-    folder = config.spool_dir
+    folder = config.spool.folder
     if folder is None:
         yield warning(
             "spool",
@@ -85,7 +86,7 @@ def _left(folder: Path) -> Iterator[Finding]:
 
 def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
     """What a run asks of the database beside its tables: a snapshot's version, the ledger's row. Takes neither."""
-    if any(SNAPSHOT_VERSION in spec.stamps.values() for spec in config.tables.values()):
+    if any(SNAPSHOT_VERSION in spec.stamps.values() for spec in config.tables.specs.values()):
         try:
             backend.call(NEXT_VERSION, {"tables": [], "day": "2000-01-01"})
         except TransientError:
@@ -98,16 +99,16 @@ def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
             )
         else:
             yield ok("snapshots", f"the function {NEXT_VERSION} is there")
-    if config.runs_table:
+    if config.tables.runs_table:
         try:
-            backend.write(Write(config.runs_table, LEDGER_COLUMNS, b"[]", Mode.UPSERT, ("run_id",)))
+            backend.write(Write(config.tables.runs_table, LEDGER_COLUMNS, b"[]", Mode.UPSERT, ("run_id",)))
         except TransientError:
             raise
         except ServerError as failed:
             yield error(
                 "ledger",
-                f"table {config.runs_table} (SUPABASE_RUNS_TABLE) takes no row: {failed.answer}",
-                f"For the SQL that makes it, run: scrapy supabase ddl --runs {shlex.quote(config.runs_table)}",
+                f"table {config.tables.runs_table} (SUPABASE_RUNS_TABLE) takes no row: {failed.answer}",
+                f"For the SQL that makes it, run: scrapy supabase ddl --runs {shlex.quote(config.tables.runs_table)}",
             )
         else:
-            yield ok("ledger", f"table {config.runs_table} takes the row of a run")
+            yield ok("ledger", f"table {config.tables.runs_table} takes the row of a run")

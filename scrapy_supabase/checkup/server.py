@@ -13,8 +13,9 @@ from scrapy_supabase.checkup.finding import Finding, error, ok, warning
 from scrapy_supabase.errors import FatalError, ServerError, TransientError
 from scrapy_supabase.messages import counted
 from scrapy_supabase.models import TableSpec
-from scrapy_supabase.settings.config import MOST_ROWS, Config
+from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.server import claims_of
+from scrapy_supabase.settings.upload import MOST_ROWS, UploadConfig
 
 _SKEW = 30.0  # seconds that clocks may differ; PostgREST itself allows 30 for a token's times
 _NO_YEAR = 253402300800  # 10000-01-01
@@ -32,10 +33,10 @@ _NEW_KEY = "Take a valid key from the project's API settings, and set it as SUPA
 
 def check_key(config: Config, now: float) -> Iterator[Finding]:
     """What the key, or the connection string, tells of itself."""
-    if config.db_url:
-        yield ok("key", f"not needed: SUPABASE_DB_URL connects as {config.role}")
+    if config.server.db_url:
+        yield ok("key", f"not needed: SUPABASE_DB_URL connects as {config.server.role}")
         return
-    key = config.key
+    key = config.server.key
     claims = claims_of(key)
     if claims is not None:
         yield from _check_token(claims, now)
@@ -70,7 +71,7 @@ def _check_token(claims: dict[str, Any], now: float) -> Iterator[Finding]:
 
 def check_server(config: Config, facts: ServerFacts, now: float) -> Iterator[Finding]:
     """What it is, and its clock against this machine's."""
-    yield ok("server", f"{config.host} answers" + f": {facts.name}" * bool(facts.name))
+    yield ok("server", f"{config.server.host} answers" + f": {facts.name}" * bool(facts.name))
     if facts.clock is None:
         return
     skew = now - facts.clock.timestamp()
@@ -87,9 +88,9 @@ def check_server(config: Config, facts: ServerFacts, now: float) -> Iterator[Fin
 def no_server(config: Config, failed: ServerError) -> Finding:
     """The finding for an error that is about no table."""
     if isinstance(failed, TransientError):
-        name = "SUPABASE_DB_URL" if config.db_url else "SUPABASE_URL"
+        name = "SUPABASE_DB_URL" if config.server.db_url else "SUPABASE_URL"
         remedy = f"Check {name}, this machine's network, and in the dashboard that the project is up (not paused)."
-        return error("server", f"{config.host} does not answer as it should: {failed}", failed.remedy or remedy)
+        return error("server", f"{config.server.host} does not answer as it should: {failed}", failed.remedy or remedy)
     remedy, subject = "", "server"
     if isinstance(failed, FatalError):
         remedy, subject = failed.remedy, "key" if failed.reason == "supabase_unauthorized" else "server"
@@ -105,20 +106,20 @@ def check_distance(config: Config, backend: Backend, spec: TableSpec) -> Iterato
         backend.write(probe)
         times.append(time.perf_counter() - started)
     seconds = statistics.median(times)
-    uploads = config.concurrent_uploads
+    upload, uploads = config.upload, config.upload.concurrency
     size = next((size for size in _SIZES if uploads * size / seconds >= _ENOUGH), MOST_ROWS)
     text = f"a request takes {1000 * seconds:.1f} ms there and back (median of {_PROBES})"
-    rate = uploads * config.chunk_rows / seconds
-    if config.most_chunk_rows >= size:
-        yield ok("server", f"{text}; BATCH_CHUNK_SIZE = {_size_of(config)} is fine")
+    rate = uploads * upload.chunk_rows / seconds
+    if upload.most_chunk_rows >= size:
+        yield ok("server", f"{text}; BATCH_CHUNK_SIZE = {_size_of(upload)} is fine")
     else:
         yield warning(
             "server",
-            f"{text}; with {counted(uploads, 'upload')} at once of {counted(config.chunk_rows, 'row')} each, the "
+            f"{text}; with {counted(uploads, 'upload')} at once of {counted(upload.chunk_rows, 'row')} each, the "
             f"server gets at most {counted(round(rate), 'row')} a second",
             f"If the crawl yields more than that, set BATCH_CHUNK_SIZE to {size}, or to 'auto'.",
         )
 
 
-def _size_of(config: Config) -> str:
-    return "'auto'" if config.most_chunk_rows > config.chunk_rows else str(config.chunk_rows)
+def _size_of(upload: UploadConfig) -> str:
+    return "'auto'" if upload.grows else str(upload.chunk_rows)

@@ -59,7 +59,7 @@ class TableCheck:
         self, config: Config, backend: Backend, schema: Schema, facts: ServerFacts, *, drop_is_meant: bool
     ) -> None:
         self._config = config
-        self._role = facts.role or config.role
+        self._role = facts.role or config.server.role
         self._passes_policies = self._role in _ABOVE_POLICIES if facts.bypasses is None else facts.bypasses
         self._backend = backend
         self._schema = schema
@@ -76,7 +76,7 @@ class TableCheck:
             self._schema,
             {spec.name: tuple(sorted(names))},
             attempts=1,
-            delay=self._config.delay,
+            delay=self._config.upload.delay,
             patience=Patience(),
             partly=[spec.name] if any(kind.fields is None for kind in kinds) else (),
             log=said.logger,

@@ -105,7 +105,7 @@ def _sql(
             f"--key is {opts.key!r}: it must be column names with commas between, such as --key url,day."
         )
     config, spec = config_for_new_table(settings, item_class, name, {"table": opts.table, "on_conflict": key})
-    collect = config.unknown_columns.column if config.unknown_columns.policy == "collect" else ""
+    collect = config.upload.unknown_columns.column if config.upload.unknown_columns.policy == "collect" else ""
     if key is not None:
         known = columns_sent(spec, fields)
         unknown = [name for name in key if name not in known]
@@ -114,14 +114,16 @@ def _sql(
                 f"--key names {unknown[0]!r}, which is no column of the table. It has: {', '.join(known)}."
             )
         fields = [replace(one, primary_key=False) for one in fields]
-    own = item_class is not None and any(base in config.routes for base in item_class.__mro__)
+    own = item_class is not None and any(base in config.tables.routes for base in item_class.__mro__)
     if item_class is not None and not own and opts.table is None and spec.name != name:
         source = (
             f"{source} The name is that of SUPABASE_TABLE; for a table of its own, use --table and SUPABASE_TABLES."
         )
-    role = "service_role" if config.role == "postgres" else config.role  # who makes the table may do all with it
+    role = config.server.role
+    if role == "postgres":  # who makes the table may do all with it
+        role = "service_role"
     table = table_of(
-        spec, fields, schema=config.schema, role=role, collect=collect, readable=opts.public, source=source
+        spec, fields, schema=config.server.schema, role=role, collect=collect, readable=opts.public, source=source
     )
     return create_sql(table)
 

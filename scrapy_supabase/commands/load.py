@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 from scrapy_supabase.assembly import find_server, new_schema, new_spool
@@ -21,7 +20,7 @@ from scrapy_supabase.models import Mode, Rejection
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.files import FORMATS, BadLine, RowFile
 from scrapy_supabase.script import Upload, UploadResult
-from scrapy_supabase.settings.explicit import config_for_table
+from scrapy_supabase.settings.explicit import config_for_table, config_of_command
 
 WHEN_REFUSED = "No row was uploaded."
 WHEN_INTERRUPTED = (
@@ -54,19 +53,18 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     """Upload; returns the exit code."""
     given = {"mode": opts.mode, "on_conflict": opts.on_conflict, "BATCH_CHUNK_SIZE": opts.chunk_size}
     config = config_for_table(settings, opts.table, given)
-    folder = config.spool_dir
+    folder = config.spool.folder
     if folder is None:
         raise ConfigurationError(
             "load needs a spool for rows that cannot be uploaded, and SUPABASE_SPOOL_DIR is None. Set it to a folder."
         )
     files = [RowFile(path, opts.format, keep_empty=opts.keep_empty, encoding=opts.encoding) for path in opts.file]
-    (spec,) = config.tables.values()
+    (spec,) = config.tables.specs.values()
     run, schema, result = Run("load"), new_schema(config), UploadResult()
     server, stack = find_server(config)
     try:
         spool = new_spool(config, schema, run)
-        outage = 60.0 if config.max_outage is None else config.max_outage
-        config = replace(server, max_outage=outage, runs_table=None)
+        config = config_of_command(server)
         sizes = [file.size for file in files]
         total = sum(size for size in sizes if size is not None) if None not in sizes else None
         with progress_of("load", total, "B") as bar, Upload(config, run, schema, spool, result) as upload:

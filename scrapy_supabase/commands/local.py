@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scrapy_supabase.commands.sql import run_query
-from scrapy_supabase.settings.config import local_folder
+from scrapy_supabase.settings.folders import local_folder
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

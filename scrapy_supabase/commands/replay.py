@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from scrapy_supabase.models import Mode
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.script import Upload, UploadResult
 from scrapy_supabase.settings.config import Config
+from scrapy_supabase.settings.explicit import config_of_command
 from scrapy_supabase.spool.chunk_file import Header
 from scrapy_supabase.spool.disk import DiskSpool, numbered
 from scrapy_supabase.spool.recovery import runs_noted
@@ -55,14 +55,14 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     config = Config.from_settings(settings, tables=False)
     folder, only = _folders(config, opts.path)
     found = _selected(folder, only, opts)
-    mine = [one for one in found if one.header.project == config.host]
+    mine = [one for one in found if one.header.project == config.server.host]
     others: Counter[str] = Counter()
     for one in found:
-        if one.header.project != config.host:
+        if one.header.project != config.server.host:
             others[one.header.project] += one.rows
     for project, rows in others.items():
         what = counted(rows, "row")
-        print(f"Left alone: {what} of another project, {project or 'unknown'}; the settings name {config.host}.")
+        print(f"Left alone: {what} of another project, {project or 'unknown'}; the settings name {config.server.host}.")
     if alive := sum(one.rows for one in mine if one.alive):
         print(f"Left alone: {counted(alive, 'row')} of crawls that are running.")
     mine = [one for one in mine if not one.alive]
@@ -80,11 +80,10 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
 
 
 def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Namespace, total: int) -> int:
-    project = config.host
+    project = config.server.host
     config, stack = find_server(config)
     try:
-        outage = 60.0 if config.max_outage is None else config.max_outage
-        config = replace(config, max_outage=outage, runs_table=None)
+        config = config_of_command(config)
         run, schema, result = Run("replay"), new_schema(config), UploadResult()
         spool = DiskSpool(folder, run.folder, schema, {"run": run.id, "spider": "replay", "project": project})
         mode = Mode(opts.mode) if opts.mode else None
@@ -98,7 +97,7 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
             taken = take_back_rejects(
                 spool,
                 lambda header: header.project == project and opts.table in (None, header.table),
-                config.chunk_rows,
+                config.upload.chunk_rows,
             )
             # Rejected rows are older, as a rule; where stored rows are kept, the newest go first.
             both = (recovered, taken.chunks[::-1]) if mode is Mode.IGNORE else (taken.chunks, recovered)
@@ -123,7 +122,7 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
 
 def _folders(config: Config, path: str | None) -> tuple[Path, str | None]:
     """The spool's folder, and the name of the run's where PATH is one."""
-    folder = Path(path) if path else config.spool_dir
+    folder = Path(path) if path else config.spool.folder
     if folder is None:
         raise ConfigurationError(
             "There is no spool: SUPABASE_SPOOL_DIR is None. Name a folder: scrapy supabase replay FOLDER"

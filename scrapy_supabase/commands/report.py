@@ -61,9 +61,9 @@ def _spool(settings: Any, named: str | None) -> Path:
             raise ConfigurationError(f"{named} is no folder. Name a spool with --spool (default: .scrapy/supabase).")
         return Path(named).absolute()
     config = Config.from_settings(settings, {"SUPABASE_URL": "local", "SUPABASE_KEY": "-"}, tables=False)
-    if config.spool_dir is None:
+    if config.spool.folder is None:
         raise ConfigurationError(
             "There is no spool: SUPABASE_SPOOL_DIR is None. Name a folder: scrapy supabase report --spool "
             ".scrapy/supabase"
         )
-    return config.spool_dir
+    return config.spool.folder

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import counted, sentence
-from scrapy_supabase.settings.config import database_url, hosted_project, local_folder
-from scrapy_supabase.settings.server import LOCAL
+from scrapy_supabase.settings.folders import local_folder
+from scrapy_supabase.settings.server import LOCAL, database_url, hosted_project
 
 if TYPE_CHECKING:
     import psycopg

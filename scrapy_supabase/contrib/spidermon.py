@@ -48,12 +48,12 @@ class SupabaseMonitor(BaseScrapyMonitor):
     @property
     def thresholds(self) -> Thresholds:
         """The most that is fine."""
-        return self._config.thresholds
+        return self._config.monitors.thresholds
 
     @property
     def spool(self) -> Path | None:
         """Where rows are that are not in the database."""
-        return self._config.spool_dir and self._config.spool_dir.absolute()
+        return self._config.spool.folder and self._config.spool.folder.absolute()
 
 
 @monitors.name("Supabase: rejected rows")

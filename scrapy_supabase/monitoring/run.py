@@ -16,7 +16,8 @@ from scrapy_supabase.errors import ServerError, SupabaseError, fatal
 from scrapy_supabase.messages import sentence
 from scrapy_supabase.models import Mode
 from scrapy_supabase.rows.values import encode_row
-from scrapy_supabase.settings.config import SNAPSHOT_VERSION, Config
+from scrapy_supabase.settings.config import Config
+from scrapy_supabase.settings.tables import SNAPSHOT_VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +61,10 @@ class Run:
 
         Blocks. Raises `FatalError` where the database does not let it.
         """
-        tables = sorted(spec.name for spec in config.tables.values() if SNAPSHOT_VERSION in spec.stamps.values())
+        attempts, delay = config.upload.attempts, config.upload.delay
+        tables = sorted(spec.name for spec in config.tables.specs.values() if SNAPSHOT_VERSION in spec.stamps.values())
         if tables:
-            policy = Retrying(config.attempts, config.delay, patience, log_retry("Taking a snapshot version"))
+            policy = Retrying(attempts, delay, patience, log_retry("Taking a snapshot version"))
             arguments = {"tables": tables, "day": self.snapshot_date.isoformat()}
             try:
                 self.snapshot_version = int(policy(backend.call, NEXT_VERSION, arguments))
@@ -72,15 +74,15 @@ class Run:
                     "that makes it, run: scrapy supabase ddl --snapshots"
                 )
                 raise fatal(error, "supabase_snapshot", remedy) from error
-        if config.runs_table:
-            what = f"Writing the run to table {config.runs_table}"
-            policy = Retrying(config.attempts, config.delay, patience, log_retry(what))
+        if config.tables.runs_table:
+            what = f"Writing the run to table {config.tables.runs_table}"
+            policy = Retrying(attempts, delay, patience, log_retry(what))
             try:
-                policy(backend.write, self._row(config.runs_table, {}))
+                policy(backend.write, self._row(config.tables.runs_table, {}))
             except ServerError as error:
                 remedy = (
                     "SUPABASE_RUNS_TABLE must name a table of its own kind. For the SQL that makes it, run: "
-                    f"scrapy supabase ddl --runs {shlex.quote(config.runs_table)}"
+                    f"scrapy supabase ddl --runs {shlex.quote(config.tables.runs_table)}"
                 )
                 raise fatal(error, "supabase_runs_table", remedy) from error
         self.begun = True

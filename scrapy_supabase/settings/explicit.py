@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -12,10 +13,13 @@ from scrapy.settings import BaseSettings
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
 from scrapy_supabase.rows.builder import route_of
-from scrapy_supabase.settings.config import Config, read_attempts, read_chunk_size, read_delay
+from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.reader import FROM_ENVIRONMENT, Reader
-from scrapy_supabase.settings.server import proxy_of, read_key, read_url
-from scrapy_supabase.settings.tables import TABLE_KEYS, table_spec
+from scrapy_supabase.settings.server import ServerConfig, proxy_of, read_key, read_url
+from scrapy_supabase.settings.tables import TABLE_KEYS, TablesConfig, table_spec
+from scrapy_supabase.settings.upload import UploadConfig, read_attempts, read_chunk_size, read_delay
+
+_MOST_OUTAGE = 60.0  # seconds
 
 
 def config_for_table(settings: BaseSettings, table: str | None, given: Mapping[str, Any]) -> Config:
@@ -56,8 +60,8 @@ def config_for_new_table(
     nowhere = {"SUPABASE_URL": "http://localhost", "SUPABASE_KEY": "-"}
     config = Config.from_settings(changed, {**nowhere, **elsewhere})
     given = {key: value for key, value in given.items() if value is not None}
-    named = config.tables.get(given.get("table", name)) if item_class is None else None
-    spec = named or route_of(config.routes, item_class or dict) or TableSpec(name)
+    named = config.tables.specs.get(given.get("table", name)) if item_class is None else None
+    spec = named or route_of(config.tables.routes, item_class or dict) or TableSpec(name)
     on_conflict = tuple(given.get("on_conflict", spec.on_conflict))
     snapshots = spec.snapshots and not set(SNAPSHOT_STAMPS) <= set(on_conflict)
     if on_conflict and snapshots:
@@ -74,35 +78,48 @@ def project_of(url: str | None, key: str | None, environ: Mapping[str, str] | No
     return found
 
 
+def server_of(url: str, key: str, schema: str) -> ServerConfig:
+    """Return the server of a client of supabase-py."""
+    url = url.rstrip("/")
+    return ServerConfig(url, key, schema=schema, proxy=proxy_of(url))
+
+
 def script_config(
-    url: str,
-    key: str,
-    schema: str,
+    server: ServerConfig,
     table: str,
     *,
     mode: Mode,
     on_conflict: str | Sequence[str] | None,
     snapshots: bool,
     chunk_size: int | str | None,
-    **more: Any,
+    concurrency: int,
 ) -> Config:
     """Return the `Config` of an upload to one table without Scrapy's settings. Raises `ConfigurationError`."""
     given = {} if chunk_size is None else {"BATCH_CHUNK_SIZE": chunk_size}
     reader = Reader(BaseSettings(given), os.environ)
-    url = url.rstrip("/")
-    values = {
-        "schema": schema,
-        **read_chunk_size(reader),
-        "attempts": read_attempts(reader),
-        "delay": read_delay(reader),
-        "flush_interval": 0.0,
-        "max_outage": 60.0,  # there is no spool in which rows could wait longer
-        "proxy": proxy_of(url),
-        **more,
-    }
+    chunk_rows, most_chunk_rows = read_chunk_size(reader)
+    upload = UploadConfig(
+        chunk_rows=chunk_rows,
+        most_chunk_rows=most_chunk_rows,
+        flush_interval=0.0,
+        concurrency=concurrency,
+        attempts=read_attempts(reader),
+        delay=read_delay(reader),
+        max_outage=_MOST_OUTAGE,  # there is no spool in which rows could wait longer
+    )
     if not isinstance(table, str) or not table:
         reader.wrong("table_name", table, "a table's name, a text that is not empty", "")
     key_columns = reader.names_of("on_conflict", on_conflict or ())
     reader.check("argument")
     spec = table_spec(table, mode, key_columns, {}, {}, snapshots=snapshots)
-    return Config(url=url, key=key, routes={None: spec}, **values)
+    return Config(server, TablesConfig({None: spec}), upload)
+
+
+def config_of_command(config: Config) -> Config:
+    """Return the settings of an upload that somebody waits for: by default an outage ends it soon; without a ledger."""
+    outage = _MOST_OUTAGE if config.upload.max_outage is None else config.upload.max_outage
+    return replace(
+        config,
+        tables=replace(config.tables, runs_table=None),
+        upload=replace(config.upload, max_outage=outage),
+    )

@@ -1,6 +1,9 @@
-"""What the Spidermon monitors tolerate."""
+"""The settings of what watches a crawl: what the Spidermon monitors tolerate, and the report."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -15,8 +18,20 @@ class Thresholds(msgspec.Struct, frozen=True):
     upload_age: float = 900.0
 
 
-def read_thresholds(reader: Reader) -> Thresholds:
+@dataclass(frozen=True, slots=True)
+class MonitorsConfig:
+    """What the monitors tolerate, and the file of the report (None: no report)."""
+
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    report: Path | None = None
+
+
+def read_monitors(reader: Reader) -> MonitorsConfig:
     """Read them; a crawl does so at its start, so that a wrong one is not said only when it ends."""
+    return MonitorsConfig(_thresholds(reader), _report(reader))
+
+
+def _thresholds(reader: Reader) -> Thresholds:
     name, usual = "SUPABASE_MONITOR_MAX_FAILED_RATE", Thresholds()
     allowed = "a fraction of the rows, from 0 for none to 1 (0.01 is one in a hundred)"
     rate = reader.number(name, usual.failed_rate, float, 0, allowed)
@@ -29,3 +44,12 @@ def read_thresholds(reader: Reader) -> Thresholds:
         ),
         reader.number("SUPABASE_MONITOR_MAX_UPLOAD_AGE", usual.upload_age, float, 0, "a number of seconds, 0 or more"),
     )
+
+
+def _report(reader: Reader) -> Path | None:
+    value = reader.raw("SUPABASE_REPORT")
+    if value is None:
+        return None
+    if not isinstance(value, (str, Path)) or not str(value).strip() or "\0" in str(value) or Path(value).is_dir():
+        return reader.wrong("SUPABASE_REPORT", value, 'the path of a file, such as "report.html", or None', None)
+    return Path(value).expanduser().absolute()

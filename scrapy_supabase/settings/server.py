@@ -3,16 +3,75 @@
 from __future__ import annotations
 
 import base64
+import os
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+from scrapy.settings import BaseSettings
 
+from scrapy_supabase.settings.folders import local_folder
 from scrapy_supabase.settings.reader import Reader
 
 LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """The server: by its URL and key, or by a connection string. `timeout` is in seconds."""
+
+    url: str
+    key: str = field(default="", repr=False)
+    db_url: str | None = field(default=None, repr=False)
+    schema: str = "public"
+    timeout: float = 65.0
+    proxy: str | None = field(default=None, repr=False)
+    local_dir: Path = Path()
+    migrations: Path | None = None
+
+    @property
+    def host(self) -> str:
+        """What names the project, in log lines and in the spool."""
+        return project_host(self.url, self.db_url)
+
+    @property
+    def role(self) -> str:
+        """The database role that uploads, as far as key or connection string tell."""
+        return database_role(self.db_url) if self.db_url else role_of(self.key)
+
+
+def read_server(reader: Reader) -> ServerConfig:
+    """Read the settings of the server."""
+    key, url, db_url = read_key(reader), read_url(reader), read_db_url(reader)
+    usual = ServerConfig(url)
+    return ServerConfig(
+        url=url,
+        key=key,
+        db_url=db_url,
+        schema=reader.text("SUPABASE_SCHEMA", usual.schema),
+        timeout=reader.number("SUPABASE_TIMEOUT", usual.timeout, float, 0.001, "a number of seconds, more than 0"),
+        proxy=proxy_of(url),
+        local_dir=local_folder() if LOCAL in (url, db_url) else Path(),
+        migrations=_migrations(reader),
+    )
+
+
+def database_url(settings: BaseSettings, environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the connection string of the setting or the environment, or None. Raises `ConfigurationError`."""
+    reader = Reader(settings, os.environ if environ is None else environ)
+    found = read_db_url(reader)
+    reader.check()
+    return found
+
+
+def hosted_project(settings: BaseSettings, environ: Mapping[str, str] | None = None) -> str:
+    """Return the host that the settings or the environment name; empty for none, and for the local Supabase."""
+    url = Reader(settings, os.environ if environ is None else environ).raw("SUPABASE_URL")
+    return "" if not isinstance(url, str) or url == LOCAL else project_host(url, None)
 
 
 def read_key(reader: Reader) -> str:
@@ -99,6 +158,15 @@ def read_db_url(reader: Reader) -> str | None:
 
 def _can_be_parsed(url: str) -> bool:
     return "=" in url or url.startswith(("postgresql://", "postgres://"))
+
+
+def _migrations(reader: Reader) -> Path | None:
+    value = reader.raw("SUPABASE_MIGRATIONS")
+    if value is None:
+        return None
+    if not isinstance(value, (str, Path)) or not Path(value).is_dir():
+        return reader.wrong("SUPABASE_MIGRATIONS", value, "a folder that exists", None)
+    return Path(value).absolute()
 
 
 def database_parts(db_url: str) -> Mapping[str, Any]:

@@ -6,35 +6,37 @@ from urllib.parse import urlsplit
 
 from scrapy_supabase.models import TableSpec
 from scrapy_supabase.settings.config import Config
+from scrapy_supabase.settings.server import ServerConfig
 
 
 def in_force(config: Config) -> dict[str, str]:
     """Setting → its value, in the order of docs/reference/settings.md. The spool's folder is the record's to say."""
-    rows = str(config.chunk_rows)
-    if config.most_chunk_rows > config.chunk_rows:
-        rows = f"auto: {config.chunk_rows} to {config.most_chunk_rows} rows"
-    unknown = config.unknown_columns
+    server, upload = config.server, config.upload
+    rows = str(upload.chunk_rows)
+    if upload.grows:
+        rows = f"auto: {upload.chunk_rows} to {upload.most_chunk_rows} rows"
+    unknown = upload.unknown_columns
     return {
-        "SUPABASE_URL": _without_user(config.url) or "not set",
-        "SUPABASE_KEY": _kind_of_key(config),
-        "SUPABASE_DB_URL": f"hidden; role {config.role}" if config.db_url else "not set",
-        "Proxy of the environment": "used; hidden" if config.proxy else "none",
-        "SUPABASE_SCHEMA": config.schema,
-        **{f"Table {name}": _table(spec) for name, spec in config.tables.items()},
-        "SUPABASE_INSERT_FALLBACK": str(config.insert_fallback),
+        "SUPABASE_URL": _without_user(server.url) or "not set",
+        "SUPABASE_KEY": _kind_of_key(server),
+        "SUPABASE_DB_URL": f"hidden; role {server.role}" if server.db_url else "not set",
+        "Proxy of the environment": "used; hidden" if server.proxy else "none",
+        "SUPABASE_SCHEMA": server.schema,
+        **{f"Table {name}": _table(spec) for name, spec in config.tables.specs.items()},
+        "SUPABASE_INSERT_FALLBACK": str(upload.insert_fallback),
         "SUPABASE_UNKNOWN_COLUMNS": unknown.column or unknown.policy,
-        "SUPABASE_RUNS_TABLE": config.runs_table or "none",
+        "SUPABASE_RUNS_TABLE": config.tables.runs_table or "none",
         "BATCH_CHUNK_SIZE": rows,
-        "BATCH_CHUNK_BYTES": str(config.chunk_bytes),
-        "BATCH_FLUSH_INTERVAL": f"{config.flush_interval:g} s" if config.flush_interval else "never",
-        "BATCH_RETRY_ATTEMPTS": str(config.attempts),
-        "BATCH_RETRY_DELAY": f"{config.delay:g} s",
-        "SUPABASE_CONCURRENT_UPLOADS": str(config.concurrent_uploads),
-        "SUPABASE_TIMEOUT": f"{config.timeout:g} s",
-        "SUPABASE_CLOSE_TIMEOUT": f"{config.close_timeout:g} s",
-        "SUPABASE_MAX_OUTAGE": "none" if config.max_outage is None else f"{config.max_outage:g} s",
-        "SUPABASE_SPOOL_FSYNC": str(config.spool_fsync),
-        "SUPABASE_SPOOL_MAX_BYTES": str(config.spool_max_bytes),
+        "BATCH_CHUNK_BYTES": str(upload.chunk_bytes),
+        "BATCH_FLUSH_INTERVAL": f"{upload.flush_interval:g} s" if upload.flush_interval else "never",
+        "BATCH_RETRY_ATTEMPTS": str(upload.attempts),
+        "BATCH_RETRY_DELAY": f"{upload.delay:g} s",
+        "SUPABASE_CONCURRENT_UPLOADS": str(upload.concurrency),
+        "SUPABASE_TIMEOUT": f"{server.timeout:g} s",
+        "SUPABASE_CLOSE_TIMEOUT": f"{upload.close_timeout:g} s",
+        "SUPABASE_MAX_OUTAGE": "none" if upload.max_outage is None else f"{upload.max_outage:g} s",
+        "SUPABASE_SPOOL_FSYNC": str(config.spool.fsync),
+        "SUPABASE_SPOOL_MAX_BYTES": str(config.spool.max_bytes),
     }
 
 
@@ -43,12 +45,12 @@ def _without_user(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _kind_of_key(config: Config) -> str:
-    key = config.key
+def _kind_of_key(server: ServerConfig) -> str:
+    key = server.key
     if not key:
         return "none needed"
     kind = next((f"{start}…" for start in ("sb_secret_", "sb_publishable_") if key.startswith(start)), "a legacy JWT")
-    return f"hidden: {kind}" if config.db_url else f"hidden: {kind}, role {config.role}"
+    return f"hidden: {kind}" if server.db_url else f"hidden: {kind}, role {server.role}"
 
 
 def _table(spec: TableSpec) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
 from scrapy_supabase.messages import sentence
@@ -12,7 +14,44 @@ from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
 from scrapy_supabase.settings.reader import Reader
 
 STAMPS = ("run_id", "row_id", "now", "hour", "date", *SNAPSHOT_STAMPS, "spider", "url")
+SNAPSHOT_VERSION = "snapshot_version"
 TABLE_KEYS = ("table", "on_conflict", "columns", "mode", "stamps", "snapshots", "row_id_column")
+
+
+@dataclass(frozen=True, slots=True)
+class TablesConfig:
+    """The table of each item class (None: any other), and the table that keeps a row of each run."""
+
+    routes: Mapping[type | None, TableSpec] = field(default_factory=dict)
+    runs_table: str | None = None
+
+    @property
+    def specs(self) -> dict[str, TableSpec]:
+        """Table name → what the settings say of it."""
+        return {spec.name: spec for spec in self.routes.values()}
+
+
+def read_tables(reader: Reader, *, routes: bool = True) -> TablesConfig:
+    """Read the settings of tables; with `routes=False`, only what is said of the ledger."""
+    return TablesConfig(
+        routes=read_routes(reader) if routes else {},
+        runs_table=reader.text("SUPABASE_RUNS_TABLE", "") if reader.raw("SUPABASE_RUNS_TABLE") else None,
+    )
+
+
+def uses_url_stamp(settings: BaseSettings) -> bool:
+    """Whether any stamp is `url`, without a check of anything else."""
+    tables = settings.get("SUPABASE_TABLES")
+    of_tables = (
+        [table.get("stamps") for table in tables.values() if isinstance(table, Mapping)]
+        if isinstance(tables, Mapping)
+        else []
+    )
+    return any(
+        "url" in stamps.values()
+        for stamps in [settings.get("SUPABASE_STAMPS"), *of_tables]
+        if isinstance(stamps, Mapping)
+    )
 
 
 def read_routes(reader: Reader) -> dict[type | None, TableSpec]:

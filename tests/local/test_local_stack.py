@@ -24,6 +24,7 @@ from scrapy_supabase.local import LocalSupabase, LocalSupabaseError
 from scrapy_supabase.local.binaries import find_server
 from scrapy_supabase.local.cluster import identity
 from scrapy_supabase.settings.config import Config
+from scrapy_supabase.settings.server import ServerConfig
 from tests.polling import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -97,16 +98,16 @@ def test_it_answers_and_leaves_nothing_running(folder: Path) -> None:
 
 def test_the_schema_of_a_crawl_is_exposed(folder: Path) -> None:
     """`SUPABASE_URL = "local"` with `SUPABASE_SCHEMA`: its tables are there, and those of `public` are the default."""
-    found, stack = server_of(Config("local", "", {}, schema="shop", local_dir=folder))
+    found, stack = server_of(Config(ServerConfig("local", schema="shop", local_dir=folder)))
     assert stack is not None
     try:
-        headers = {"apikey": found.key, "Accept-Profile": "shop"}
+        headers = {"apikey": found.server.key, "Accept-Profile": "shop"}
         with psycopg.connect(stack.db_url, autocommit=True) as connection:
             connection.execute("create schema shop; grant usage on schema shop to service_role")
             connection.execute("create table shop.books (id int); grant all on shop.books to service_role")
             connection.execute("create table films (id int); grant all on films to service_role")
-        for name, sent in (("books", headers), ("films", {"apikey": found.key})):
-            request = urllib.request.Request(f"{found.url}/rest/v1/{name}", headers=sent)
+        for name, sent in (("books", headers), ("films", {"apikey": found.server.key})):
+            request = urllib.request.Request(f"{found.server.url}/rest/v1/{name}", headers=sent)
             with urllib.request.urlopen(request, timeout=10) as answer:
                 assert json.loads(answer.read()) == []
     finally:

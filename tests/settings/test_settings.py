@@ -12,7 +12,7 @@ from scrapy.settings import Settings
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.models import Mode, TableSpec
-from scrapy_supabase.settings.config import KNOWN, Config
+from scrapy_supabase.settings.config import IN_ORDER, KNOWN, TABLE_SETTINGS, Config
 from scrapy_supabase.settings.server import role_of
 
 GOOD = {"SUPABASE_URL": "https://abc.supabase.co", "SUPABASE_KEY": "sb_secret_x", "SUPABASE_TABLE": "t"}
@@ -27,9 +27,10 @@ def config(environ: dict[str, str] | None = None, **settings: Any) -> Config:
 def test_defaults() -> None:
     """Those of the reference page."""
     found = config()
-    assert (found.chunk_rows, found.attempts, found.delay, found.concurrent_uploads) == (100, 3, 1.0, 4)
-    assert found.spool_dir == Path(".scrapy/supabase").absolute()
-    assert found.tables == {"t": TableSpec("t")}
+    upload = found.upload
+    assert (upload.chunk_rows, upload.attempts, upload.delay, upload.concurrency) == (100, 3, 1.0, 4)
+    assert found.spool.folder == Path(".scrapy/supabase").absolute()
+    assert found.tables.specs == {"t": TableSpec("t")}
     assert found.warnings == ()
 
 
@@ -37,8 +38,8 @@ def test_a_project_without_a_scrapy_cfg_has_a_spool(tmp_path: Path, monkeypatch:
     """As Scrapyd runs it. Scrapy's NotConfigured must not get out: it would switch the pipeline off, with a warning."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCRAPY_SETTINGS_MODULE", "tests.crawl")
-    assert config().spool_dir == Path(".scrapy/supabase").absolute()
-    assert config(SUPABASE_URL="local").local_dir.name.startswith(("supabase-local", *"0123456789abcdef"))
+    assert config().spool.folder == Path(".scrapy/supabase").absolute()
+    assert config(SUPABASE_URL="local").server.local_dir.name.startswith(("supabase-local", *"0123456789abcdef"))
 
 
 @pytest.mark.parametrize(
@@ -128,8 +129,8 @@ def test_the_environment() -> None:
         "SUPABASE_TABLE": "x",
     }
     found = config(environ, SUPABASE_KEY=None, BATCH_RETRY_DELAY=2)
-    assert (found.key, found.chunk_rows, found.delay) == ("sb_secret_env", 7, 2.0)
-    assert list(found.tables) == ["t"]
+    assert (found.server.key, found.upload.chunk_rows, found.upload.delay) == ("sb_secret_env", 7, 2.0)
+    assert list(found.tables.specs) == ["t"]
 
 
 def test_warnings() -> None:
@@ -137,7 +138,7 @@ def test_warnings() -> None:
     found = config(
         BATCH_CHUNK_SIZE=5000, SUPABASE_URL="http://db.example.com", SUPABASE_TABEL="x", SUPABASE_BUCKET="mine"
     )
-    assert found.chunk_rows == 1000
+    assert found.upload.chunk_rows == 1000
     assert [warning.partition(" is ")[0] for warning in found.warnings] == [
         "SUPABASE_URL",
         "BATCH_CHUNK_SIZE",
@@ -153,7 +154,7 @@ def test_tables_override_the_common_settings() -> None:
         SUPABASE_ON_CONFLICT="a, b",
         SUPABASE_TABLES={dict: {"table": "d", "mode": "insert", "columns": {"x": "y"}}, "builtins.object": "o"},
     )
-    assert found.routes == {
+    assert found.tables.routes == {
         None: TableSpec("t", Mode.IGNORE, ("a", "b")),
         dict: TableSpec("d", Mode.INSERT, ("a", "b"), {"x": "y"}),
         object: TableSpec("o", Mode.IGNORE, ("a", "b")),
@@ -172,6 +173,16 @@ def test_every_known_setting_is_read() -> None:
     for name in sorted(KNOWN - {"SUPABASE_ENABLED"}):
         with pytest.raises(ConfigurationError, match=name):
             config(None, **{name: odd})
+
+
+def test_the_order_of_mistakes() -> None:
+    """That of `IN_ORDER`, whichever module reads a setting; those of tables as they are found, table by table."""
+    with pytest.raises(ConfigurationError) as raised:
+        config(None, **dict.fromkeys(KNOWN, object()))
+    listed = [problem.partition(" is ")[0] for problem in raised.value.problems]
+    first, last = IN_ORDER.index(TABLE_SETTINGS[0]), IN_ORDER.index(TABLE_SETTINGS[-1]) + 1
+    assert listed[:first] + listed[last:] == [*IN_ORDER[:first], *IN_ORDER[last:]]
+    assert set(listed[first:last]) == set(TABLE_SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -220,14 +231,14 @@ def test_url_and_headers_are_those_of_supabase_py(key: str) -> None:
 def test_a_database_alone_is_enough(db_url: str, host: str, role: str) -> None:
     """No key is needed; the project is the same by its API, its database and its poolers."""
     found = config(SUPABASE_URL=None, SUPABASE_KEY=None, SUPABASE_DB_URL=db_url)
-    assert (found.host, found.role) == (host, role)
+    assert (found.server.host, found.server.role) == (host, role)
     assert db_url == "local" or "p@" not in repr(found)
-    assert config({"SUPABASE_DB_URL": db_url}, SUPABASE_URL=None, SUPABASE_KEY=None).db_url == db_url
+    assert config({"SUPABASE_DB_URL": db_url}, SUPABASE_URL=None, SUPABASE_KEY=None).server.db_url == db_url
 
 
 def test_a_database_beside_the_url_does_not_rename_the_project() -> None:
     """What is in the spool belongs to the project of SUPABASE_URL, whichever way it goes."""
-    assert config(SUPABASE_DB_URL="postgresql://me:p@192.0.2.1/shop").host == "abc.supabase.co"
+    assert config(SUPABASE_DB_URL="postgresql://me:p@192.0.2.1/shop").server.host == "abc.supabase.co"
 
 
 def test_local_and_another_database_contradict_each_other() -> None:
@@ -238,7 +249,7 @@ def test_local_and_another_database_contradict_each_other() -> None:
 
 def test_chunks_of_their_own_size() -> None:
     """A number is that number; "auto" is none."""
-    found = config(BATCH_CHUNK_SIZE="auto")
+    found = config(BATCH_CHUNK_SIZE="auto").upload
     assert (found.chunk_rows, found.most_chunk_rows) == (100, 1000)
-    found = config(BATCH_CHUNK_SIZE="250")
+    found = config(BATCH_CHUNK_SIZE="250").upload
     assert (found.chunk_rows, found.most_chunk_rows) == (250, 250)

@@ -1,0 +1,24 @@
+"""Where a project keeps its data: `.scrapy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scrapy.exceptions import NotConfigured
+from scrapy.utils.project import data_path
+
+
+def project_data(name: str) -> Path:
+    """Return a folder of the project's data: `.scrapy/<name>`."""
+    try:
+        return Path(data_path(name)).absolute()
+    except NotConfigured:
+        # A project without a scrapy.cfg, as Scrapyd has it. Scrapy would take this for "switch the pipeline off".
+        return Path(".scrapy", name).absolute()
+
+
+def local_folder() -> Path:
+    """Return the folder of this project's local Supabase: `.scrapy/supabase-local`, as a rule."""
+    from scrapy_supabase.local.place import default_folder
+
+    return default_folder(project_data("supabase-local"))

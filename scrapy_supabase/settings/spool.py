@@ -1,0 +1,41 @@
+"""The settings of the spool: where chunks are kept until they are confirmed, and how many bytes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from scrapy_supabase.settings.folders import project_data
+from scrapy_supabase.settings.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolConfig:
+    """The spool's folder (None: no spool), whether files are synced to the disk, and the most bytes that may wait."""
+
+    folder: Path | None = None
+    fsync: bool = False
+    max_bytes: int = 1024**3
+
+
+def read_spool(reader: Reader) -> SpoolConfig:
+    """Read the settings of the spool."""
+    usual = SpoolConfig()
+    return SpoolConfig(
+        folder=_folder(reader),
+        fsync=reader.flag("SUPABASE_SPOOL_FSYNC", usual.fsync),
+        max_bytes=reader.number(
+            "SUPABASE_SPOOL_MAX_BYTES", usual.max_bytes, int, 1024, "a whole number of bytes, 1024 or more"
+        ),
+    )
+
+
+def _folder(reader: Reader) -> Path | None:
+    if not reader.is_set("SUPABASE_SPOOL_DIR"):
+        return project_data("supabase")
+    value = reader.raw("SUPABASE_SPOOL_DIR")
+    if value is None:
+        return None
+    if not isinstance(value, (str, Path)) or not str(value):
+        return reader.wrong("SUPABASE_SPOOL_DIR", value, "a folder, or None for no spool", None)
+    return Path(value).absolute()  # the process may change its folder in mid-crawl

@@ -1,0 +1,90 @@
+"""The settings of uploads: the size of chunks, how many at once, how often and how long they are tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from scrapy_supabase.schema.schema import UnknownColumns
+from scrapy_supabase.settings.reader import Reader
+
+MOST_ROWS = 1000  # PostgREST's and Supabase's usual limit for what one request may touch
+
+
+@dataclass(frozen=True, slots=True)
+class UploadConfig:
+    """How rows are sent. Seconds, bytes and rows are plain numbers."""
+
+    chunk_rows: int = 100
+    most_chunk_rows: int = 100  # more than `chunk_rows` where chunks grow
+    chunk_bytes: int = 1024 * 1024
+    flush_interval: float = 5.0
+    concurrency: int = 4
+    attempts: int = 3
+    delay: float = 1.0
+    close_timeout: float = 60.0
+    max_outage: float | None = None
+    insert_fallback: bool = True
+    unknown_columns: UnknownColumns = field(default_factory=UnknownColumns)
+
+    @property
+    def grows(self) -> bool:
+        """Whether chunks may become larger than they are at first: `BATCH_CHUNK_SIZE = "auto"`."""
+        return self.most_chunk_rows > self.chunk_rows
+
+
+def read_upload(reader: Reader) -> UploadConfig:
+    """Read the settings of uploads."""
+    usual, seconds = UploadConfig(), "a number of seconds"
+    chunk_rows, most_chunk_rows = read_chunk_size(reader)
+    return UploadConfig(
+        chunk_rows=chunk_rows,
+        most_chunk_rows=most_chunk_rows,
+        chunk_bytes=reader.number(
+            "BATCH_CHUNK_BYTES", usual.chunk_bytes, int, 1024, "a whole number of bytes, 1024 or more"
+        ),
+        flush_interval=reader.number(
+            "BATCH_FLUSH_INTERVAL", usual.flush_interval, float, 0, f"{seconds}, or 0 for never"
+        ),
+        concurrency=reader.number(
+            "SUPABASE_CONCURRENT_UPLOADS", usual.concurrency, int, 1, "a whole number, 1 or more"
+        ),
+        attempts=read_attempts(reader),
+        delay=read_delay(reader),
+        close_timeout=reader.number("SUPABASE_CLOSE_TIMEOUT", usual.close_timeout, float, 0, f"{seconds}, 0 or more"),
+        max_outage=_max_outage(reader),
+        insert_fallback=reader.flag("SUPABASE_INSERT_FALLBACK", usual.insert_fallback),
+        unknown_columns=_unknown_columns(reader),
+    )
+
+
+def read_chunk_size(reader: Reader) -> tuple[int, int]:
+    """Return the rows of a chunk, and the most they may become."""
+    if reader.raw("BATCH_CHUNK_SIZE") == "auto":
+        return 100, MOST_ROWS
+    allowed = f'a whole number of rows, 1 to {MOST_ROWS}, or "auto"'
+    number = reader.number("BATCH_CHUNK_SIZE", 100, int, 1, allowed)
+    if number > MOST_ROWS:
+        reader.warnings.append(f"BATCH_CHUNK_SIZE is {number}: {MOST_ROWS} rows a request are the most, and are used.")
+    number = min(number, MOST_ROWS)
+    return number, number
+
+
+def read_attempts(reader: Reader) -> int:
+    """Return the tries of a request in all."""
+    return reader.number("BATCH_RETRY_ATTEMPTS", 3, int, 1, "a whole number of tries, 1 or more")
+
+
+def read_delay(reader: Reader) -> float:
+    """Return the seconds before the second try."""
+    return reader.number("BATCH_RETRY_DELAY", 1.0, float, 0, "a number of seconds, 0 or more")
+
+
+def _unknown_columns(reader: Reader) -> UnknownColumns:
+    value = reader.text("SUPABASE_UNKNOWN_COLUMNS", "drop")
+    return UnknownColumns(value) if value in ("drop", "reject") else UnknownColumns("collect", value)
+
+
+def _max_outage(reader: Reader) -> float | None:
+    if reader.raw("SUPABASE_MAX_OUTAGE") is None:
+        return None
+    return reader.number("SUPABASE_MAX_OUTAGE", 0.0, float, 0, "a number of seconds, 0 or more, or None for any")
