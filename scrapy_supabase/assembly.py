@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING
 from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.backends.retry import Patience
+from scrapy_supabase.delivery.backlog import Backlog
 from scrapy_supabase.delivery.engine import Delivery
+from scrapy_supabase.delivery.executor import Executor
+from scrapy_supabase.delivery.limits import Limits
 from scrapy_supabase.delivery.observer import RunObserver
-from scrapy_supabase.delivery.pace import Pace
+from scrapy_supabase.delivery.outage import Outage
+from scrapy_supabase.delivery.schedule import Schedule
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.delivery.uploaders import Uploaders
@@ -130,27 +134,20 @@ def assemble(
     def new_uploader(schema: Schema) -> Uploader:
         return Uploader(backend, schema, attempts=config.upload.attempts, delay=config.upload.delay, patience=patience)
 
+    limits = Limits(
+        concurrency=config.upload.concurrency,
+        chunk_size=config.upload.chunk_rows,
+        most_rows=config.upload.most_chunk_rows,
+        waiting=lambda: patience.waiting,
+    )
     uploads = Uploaders(schema, new_uploader)
     patience.on_wait = wake
     return Delivery(
-        uploads.upload,
-        begin=uploads.begin,
-        probe=uploads.probe,
+        Executor(uploads, limits, settle=spool.settle, wake=wake, blocks=blocks),
+        Schedule(schema.references, schema.has_unknown_key),
+        Backlog(spool, recovered, config.spool.max_bytes),
+        Outage(config.upload.max_outage),
         chunker=chunker,
-        spool=spool,
         observer=observer,
-        references=schema.references,
-        in_turn=schema.has_unknown_key,
-        pace=Pace(
-            uploads=config.upload.concurrency,
-            rows=config.upload.chunk_rows,
-            most_rows=config.upload.most_chunk_rows,
-            waiting=lambda: patience.waiting,
-        ),
-        wake=wake,
-        recovered=recovered,
-        most_bytes=config.spool.max_bytes,
-        longest_outage=config.upload.max_outage,
         together=1 if blocks else _TOGETHER,
-        blocks=blocks,
     )

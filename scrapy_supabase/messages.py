@@ -8,6 +8,8 @@ from pathlib import Path
 NOT_KEPT = "not_kept"
 """The code of rows that were neither uploaded nor kept in a file: the log has them."""
 
+OWN_FAULT = "fault of scrapy-supabase itself: please report it with the lines below."
+
 
 def counted(number: float, noun: str) -> str:
     """`1 row`, `2 rows`, `0 rows`."""

@@ -182,7 +182,7 @@ class SupabasePipeline:
         self._close_by = time.monotonic() + self._config.upload.close_timeout
         self._patience.limit(self._config.upload.close_timeout)
         done = self._delivery.finish()
-        if self._delivery.is_cut_off:
+        if self._delivery.is_offline:
             logger.info(
                 "The server is unreachable: waiting up to %g s for it (SUPABASE_CLOSE_TIMEOUT).%s",
                 self._config.upload.close_timeout,
@@ -285,8 +285,8 @@ class SupabasePipeline:
         return (chunk and self._rows.short_way(item, chunk)) or _takes_none
 
     def _publish(self) -> None:
-        pace = self._delivery.pace
-        self._stats.publish(chunk_size=pace.rows, concurrency=pace.uploads)
+        limits = self._delivery.limits
+        self._stats.publish(chunk_size=limits.chunk_size, concurrency=limits.concurrency)
 
     def _refuse(self, item: Any, error: ItemError) -> None:
         rejection = self._rows.rejection(item, error)
@@ -313,7 +313,7 @@ class SupabasePipeline:
                 "%s uploaded (%d rows/min), %s in flight, %d on disk%s, %s rejected",
                 *(counted(uploaded, "row"), 60 * (uploaded - self._uploaded_before) / seconds),
                 *(counted(self._delivery.in_flight, "chunk"), self._delivery.backlog),
-                *(": the server is unreachable" if self._delivery.is_cut_off else "", totals["failed"]),
+                *(": the server is unreachable" if self._delivery.is_offline else "", totals["failed"]),
             )
             self._last_progress, self._uploaded_before = now, uploaded
         self._publish()
@@ -322,7 +322,7 @@ class SupabasePipeline:
 
     def _recorded(self, reason: str | None = None) -> bytes:
         stats = self._crawler.stats.get_stats() if self._crawler.stats else {}
-        folder, cut_off = self._spool.folder, self._delivery.is_cut_off
+        folder, cut_off = self._spool.folder, self._delivery.is_offline
         return self._record.encoded(
             str(folder) if folder else None, cut_off=cut_off, reason=reason, crawl=figures_of_scrapy(stats)
         )

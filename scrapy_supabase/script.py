@@ -294,7 +294,7 @@ class Upload:
         while not future.done():
             poll = select.poll()
             poll.register(self._woken, select.POLLIN)
-            for begun in delivery.begun:
+            for begun in delivery.pending:
                 poll.register(begun.fileno(), select.POLLIN)
             poll.poll(1000)
             with suppress(BlockingIOError):

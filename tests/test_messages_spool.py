@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from scrapy_supabase.delivery.pace import Pace
+from scrapy_supabase.delivery.limits import Limits
 from scrapy_supabase.messages import rejected_rows
 from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, TableSpec
 from scrapy_supabase.schema.schema import Schema
@@ -137,7 +137,7 @@ def test_a_file_that_is_gone(said: Said, caplog: pytest.LogCaptureFixture, tmp_p
 
 def test_an_outage(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """When it begins, while it lasts, when it ends; the spool is full meanwhile; what is not tried again."""
-    caplog.set_level("DEBUG", "scrapy_supabase.delivery.engine")
+    caplog.set_level("DEBUG", "scrapy_supabase.delivery")
     server = Server()
     disk = spool(tmp_path)
     engine = Engine(server.upload, disk, rows=1, workers=1, most_bytes=150, **server.options)
@@ -225,7 +225,7 @@ def test_our_own_faults(
     server.now += 3
     caplog.clear()
     engine.delivery.tick()
-    assert eventually(lambda: bool(engine.delivery._done))
+    assert eventually(lambda: bool(engine.executor._done))
     engine.finish()
     said("A fault of ours when the server is looked for", of_records(caplog))
     disk.close()
@@ -233,12 +233,12 @@ def test_our_own_faults(
 
 def test_a_busy_server(said: Said, caplog: pytest.LogCaptureFixture) -> None:
     """How many uploads and rows at once from now on."""
-    caplog.set_level("INFO", "scrapy_supabase.delivery.pace")
+    caplog.set_level("INFO", "scrapy_supabase.delivery.limits")
     now = iter(range(100, 200))
-    pace = Pace(uploads=4, rows=100, most_rows=1000, clock=lambda: next(now))
+    limits = Limits(concurrency=4, chunk_size=100, most_rows=1000, clock=lambda: next(now))
     chunk = Chunk(1, tuple(row(str(n)) for n in range(3)), "1.jsonl")
     busy, large = Effort(requests=1, overloads=1, seconds=0.5), Effort(requests=1, too_large=1, seconds=0.5)
-    pace.took(Outcome(chunk, 0, left=chunk.rows, effort=busy))
-    pace.took(Outcome(chunk, 0, left=chunk.rows, effort=busy))
-    pace.took(Outcome(chunk, 0, left=chunk.rows, effort=large))
+    limits.update(Outcome(chunk, 0, left=chunk.rows, effort=busy))
+    limits.update(Outcome(chunk, 0, left=chunk.rows, effort=busy))
+    limits.update(Outcome(chunk, 0, left=chunk.rows, effort=large))
     said("A server that has too much to do", [f"{r.levelname}: {r.getMessage()}" for r in caplog.records])

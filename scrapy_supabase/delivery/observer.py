@@ -1,4 +1,4 @@
-"""What the engine asks of others: somebody who is told what happened, and uploads that it has begun itself."""
+"""What the engine tells: the protocol of an observer."""
 
 from __future__ import annotations
 
@@ -34,23 +34,3 @@ class RunObserver(Protocol):
 
     def on_fatal(self, error: FatalError) -> None:
         """Nothing is uploaded from now on; what is not uploaded stays in the spool."""
-
-
-class BegunUpload(Protocol):
-    """An upload whose request the owner has sent itself. For one thread at a time."""
-
-    @property
-    def chunk(self) -> Chunk:
-        """What is uploaded."""
-
-    def poll(self) -> Outcome | bool:
-        """The outcome where all went well; True: no answer yet; False: only `finish` can tell. Never waits."""
-
-    def fileno(self) -> int:
-        """What becomes readable when an answer comes."""
-
-    def finish(self) -> Outcome:
-        """Wait for the answer, and do what it asks for."""
-
-    def abandon(self) -> None:
-        """Hang up."""

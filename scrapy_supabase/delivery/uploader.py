@@ -19,6 +19,7 @@ import msgspec
 from scrapy_supabase.backends.base import Backend, BegunWrite, Write
 from scrapy_supabase.backends.retry import Patience
 from scrapy_supabase.delivery.attempts import Sender
+from scrapy_supabase.delivery.executor import Progress
 from scrapy_supabase.delivery.isolate import columns_at_fault, find_suspects
 from scrapy_supabase.delivery.limits import RequestLimits
 from scrapy_supabase.delivery.table_writer import RefusedRowsError, TableWriter
@@ -49,8 +50,8 @@ _MOST_BYTES_TO_SEARCH = 256 * 1024  # in the owner's thread: 100 rows of 350 byt
 _TRIES_OF_A_ROW = 2  # how often a row that alone fails is put off before it is rejected
 
 
-class BegunUpload(msgspec.Struct, eq=False):
-    """A chunk of which one request was sent by `Uploader.begin`. See `observer.BegunUpload`.
+class SentChunk(msgspec.Struct, eq=False):
+    """A chunk of which one request was sent by `Uploader.send`. See `executor.PendingUpload`.
 
     `request` is None where the next one needs waiting. `work` is the upload so far, of which the last piece is under
     way; None with the first request. `refusal` is the answer to the request where it was read already.
@@ -62,16 +63,16 @@ class BegunUpload(msgspec.Struct, eq=False):
     write: Write
     request: BegunWrite | None
     started: float
-    work: Work[BegunUpload] | None = None
+    work: Work[SentChunk] | None = None
     refusal: ServerError | None = None
 
-    def poll(self) -> Outcome | bool:
-        """The outcome where all rows have one; True: no answer yet; False: only `finish` can tell. Never waits."""
+    def poll(self) -> Outcome | Progress:
+        """Return the outcome where all rows have one. Never waits."""
         if self.request is None or self.refusal is not None:
-            return False
+            return Progress.NEEDS_WAITING
         stored = self.request.stored()
         if stored is None:
-            return True
+            return Progress.NO_ANSWER
         return self.uploader.stored(self) if stored else self.uploader.refused(self)
 
     def fileno(self) -> int:
@@ -117,7 +118,7 @@ class Uploader:
         self._writer = TableWriter(self._sender, schema)
         self._clock = clock
         # The first that fits.
-        self._reactions: tuple[tuple[type[ServerError], Callable[[Work[BegunUpload], Piece, Any], None]], ...] = (
+        self._reactions: tuple[tuple[type[ServerError], Callable[[Work[SentChunk], Piece, Any], None]], ...] = (
             (MissingReferenceError, self._on_missing_reference),
             (BadRowsError, self._on_bad_rows),
             (TooLargeError, self._on_too_large),
@@ -127,7 +128,7 @@ class Uploader:
         self._limits = RequestLimits()
         self._stored: set[str] = set()  # tables that have taken a row
 
-    def begin(self, chunk: Chunk) -> BegunUpload | None:
+    def send(self, chunk: Chunk) -> SentChunk | None:
         """Send the request for `chunk` as far as that needs no waiting; None where it does, or is no plain case."""
         if chunk.mixed or self._limits.most(chunk.rows) < len(chunk.rows):
             return None
@@ -137,10 +138,10 @@ class Uploader:
         except RefusedRowsError:
             return None
         request = self._sender.backend.begin(write)
-        return BegunUpload(self, chunk, rows, write, request, started) if request else None
+        return SentChunk(self, chunk, rows, write, request, started) if request else None
 
-    def stored(self, begun: BegunUpload) -> Outcome | bool:
-        """Take in that the rows of a begun request are stored. Never waits; returns what `BegunUpload.poll` does."""
+    def stored(self, begun: SentChunk) -> Outcome | Progress:
+        """Take in that the rows of a begun request are stored. Never waits; returns what `SentChunk.poll` does."""
         if (work := begun.work) is not None:
             work.effort.requests += 1
             work.effort.request_bytes += len(begun.write.body)
@@ -154,23 +155,23 @@ class Uploader:
         effort = Effort(requests=1, request_bytes=len(begun.write.body), seconds=seconds)
         return Outcome(begun.chunk, len(begun.rows), effort=effort)
 
-    def refused(self, begun: BegunUpload) -> Outcome | bool:
+    def refused(self, begun: SentChunk) -> Outcome | Progress:
         """Take in the refusal of a begun request; where rows are at fault, find them and send the others.
 
-        Never waits; returns what `BegunUpload.poll` does. A thread that does the same gives the interpreter lock away
+        Never waits; returns what `SentChunk.poll` does. A thread that does the same gives the interpreter lock away
         and waits for it ten times, which takes it 30 ms beside a busy crawl, and the crawl a third of a second for a
         hundred chunks (docs/benchmarks/bad_rows).
         """
         request = begun.request
         if request is None or len(begun.write.body) > _MOST_BYTES_TO_SEARCH or not request.received():
-            return False
+            return Progress.NEEDS_WAITING
         try:
             request.finish()
         except ServerError as error:
             needs_request = error.stale_schema or is_policy_violation(error.code, error.message)
             if needs_request or not isinstance(error, BadRowsError):
                 begun.refusal = error
-                return False
+                return Progress.NEEDS_WAITING
             work = begun.work = begun.work or Work(begun.chunk, [Piece(begun.chunk.rows)])
             work.effort.requests += 1
             work.effort.request_bytes += len(begun.write.body)
@@ -179,7 +180,7 @@ class Uploader:
             return self._begin_next(begun, work)
         return self.stored(begun)
 
-    def _begin_next(self, begun: BegunUpload, work: Work[BegunUpload]) -> Outcome | bool:
+    def _begin_next(self, begun: SentChunk, work: Work[SentChunk]) -> Outcome | Progress:
         """Send the next piece as far as that needs no waiting; the outcome where there is none."""
         piece = self._next(work)
         if piece is None:
@@ -189,9 +190,9 @@ class Uploader:
         with suppress(RefusedRowsError):
             begun.write, begun.rows = self._writer.write_of(begun.chunk.table, piece.rows)
             begun.request = self._sender.backend.begin(begun.write)
-        return begun.request is not None
+        return Progress.NEEDS_WAITING if begun.request is None else Progress.NO_ANSWER
 
-    def upload(self, chunk: Chunk, begun: BegunUpload | None = None) -> Outcome:
+    def upload(self, chunk: Chunk, begun: SentChunk | None = None) -> Outcome:
         """Upload `chunk`, or go on with what was `begun`; never raises for what a server says."""
         started = begun.started if begun else self._clock()
         work = (begun and begun.work) or Work(chunk, [Piece(chunk.rows)])
@@ -202,7 +203,7 @@ class Uploader:
             self._try(work, piece)
         return self._outcome(work, started)
 
-    def _outcome(self, work: Work[BegunUpload], started: float) -> Outcome:
+    def _outcome(self, work: Work[SentChunk], started: float) -> Outcome:
         if not work.uploaded and not work.fatal:
             self._suspect_all(work)
         work.effort.seconds = self._clock() - started
@@ -220,7 +221,7 @@ class Uploader:
         except ServerError:
             pass  # whatever it says of the table, it is there
 
-    def _next(self, work: Work[BegunUpload]) -> Piece | None:
+    def _next(self, work: Work[SentChunk]) -> Piece | None:
         """Take the next piece that must be sent to know what becomes of it; None where there is none left."""
         while work.pieces:
             piece = work.pieces.pop()
@@ -236,7 +237,7 @@ class Uploader:
                 return piece
         return None
 
-    def _try(self, work: Work[BegunUpload], piece: Piece) -> None:
+    def _try(self, work: Work[SentChunk], piece: Piece) -> None:
         """Send a piece and do what the answer asks for."""
         rows = piece.rows
         if work.chunk.mixed and any(row.columns != rows[0].columns for row in rows):
@@ -255,13 +256,13 @@ class Uploader:
         else:
             self._count_stored(work, piece)
 
-    def _count_stored(self, work: Work[BegunUpload], piece: Piece) -> None:
+    def _count_stored(self, work: Work[SentChunk], piece: Piece) -> None:
         work.uploaded += len(piece.rows)
         self._limits.stored(piece.rows)
         work.false_suspects += piece.blamed is not None
         self._stored.add(work.chunk.table)
 
-    def _try_mixed(self, work: Work[BegunUpload], piece: Piece) -> None:
+    def _try_mixed(self, work: Work[SentChunk], piece: Piece) -> None:
         """Store the rows that are new in one request; the others then go by their columns."""
         rows = piece.rows
         try:
@@ -278,13 +279,13 @@ class Uploader:
         shapes = [tuple(shape) for _, shape in groupby(rest, _columns_of)]
         work.pieces.extend(Piece(shape, isolating=piece.isolating) for shape in reversed(shapes))
 
-    def _react(self, work: Work[BegunUpload], piece: Piece, error: ServerError) -> None:
+    def _react(self, work: Work[SentChunk], piece: Piece, error: ServerError) -> None:
         react = next(react for kind, react in self._reactions if isinstance(error, kind))
         react(work, piece, error)
 
     # What a refusal means for a piece
 
-    def _on_missing_reference(self, work: Work[BegunUpload], piece: Piece, error: MissingReferenceError) -> None:
+    def _on_missing_reference(self, work: Work[SentChunk], piece: Piece, error: MissingReferenceError) -> None:
         if work.chunk.last_try:
             self._on_bad_rows(work, piece, error)
             return
@@ -293,7 +294,7 @@ class Uploader:
             self._schema.learn_reference(work.chunk.table, error.parent)
         work.defer(piece.rows)
 
-    def _on_bad_rows(self, work: Work[BegunUpload], piece: Piece, error: ServerError) -> None:
+    def _on_bad_rows(self, work: Work[SentChunk], piece: Piece, error: ServerError) -> None:
         rows = piece.rows
         if (words := words_of(error)) in work.blamed:
             work.unproven.add(words)
@@ -310,14 +311,14 @@ class Uploader:
                 return
         work.split(rows, one_is_bad=True)
 
-    def _on_too_large(self, work: Work[BegunUpload], piece: Piece, error: TooLargeError) -> None:
+    def _on_too_large(self, work: Work[SentChunk], piece: Piece, error: TooLargeError) -> None:
         if len(piece.rows) == 1:
             self._refuse(work, piece.rows, error)
             return
         self._limits.too_large(piece.rows, refused=True)
         work.split(piece.rows, one_is_bad=False)
 
-    def _on_transient(self, work: Work[BegunUpload], piece: Piece, error: TransientError) -> None:
+    def _on_transient(self, work: Work[SentChunk], piece: Piece, error: TransientError) -> None:
         rows = piece.rows
         if piece.isolating and len(rows) > 1:
             work.split(rows, one_is_bad=False, isolating=True)
@@ -340,7 +341,7 @@ class Uploader:
         else:
             work.split(rows, one_is_bad=False, isolating=True)
 
-    def _gone(self, work: Work[BegunUpload], piece: Piece, error: TransientError) -> TransientError | None:
+    def _gone(self, work: Work[SentChunk], piece: Piece, error: TransientError) -> TransientError | None:
         """Return the failure that other requests meet, too; None where the server is there, and takes all but these."""
         if not self._sender.patience.allows(self._sender.delay):
             return error
@@ -352,20 +353,20 @@ class Uploader:
         refusal = self._writer.refusal_without_rows(work, piece.rows)
         return refusal if isinstance(refusal, TransientError) else None
 
-    def _on_fatal(self, work: Work[BegunUpload], piece: Piece, error: FatalError) -> None:
+    def _on_fatal(self, work: Work[SentChunk], piece: Piece, error: FatalError) -> None:
         work.fatal = error
         work.give_up(piece.rows)
 
-    def _refuse(self, work: Work[BegunUpload], rows: tuple[Row, ...], error: ServerError) -> None:
+    def _refuse(self, work: Work[SentChunk], rows: tuple[Row, ...], error: ServerError) -> None:
         types = self._types(work)
         for row in rows:
             work.refuse(row, error, columns_at_fault(error, row, types))
 
-    def _types(self, work: Work[BegunUpload]) -> Mapping[str, str]:
+    def _types(self, work: Work[SentChunk]) -> Mapping[str, str]:
         info = self._schema.info(work.chunk.table)
         return info.columns if info else {}
 
-    def _suspect_all(self, work: Work[BegunUpload]) -> None:
+    def _suspect_all(self, work: Work[SentChunk]) -> None:
         """Blame a policy, a grant or a full disk that refuses every row of a chunk, and has let none in before."""
         table = work.chunk.table
         if table in self._stored or work.deferred or (work.gone and not work.gone.about_rows):

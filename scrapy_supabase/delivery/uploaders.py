@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from scrapy_supabase.delivery.observer import BegunUpload
+from scrapy_supabase.delivery.executor import PendingUpload
 from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.models import Chunk, Mode, Outcome, TableSpec
 from scrapy_supabase.schema.schema import Schema
@@ -43,9 +43,9 @@ class Uploaders:
         self._lock = threading.Lock()
         self._logged: set[str] = set()
 
-    def begin(self, chunk: Chunk) -> BegunUpload | None:
+    def send(self, chunk: Chunk) -> PendingUpload | None:
         """Send a chunk of this run without waiting for the answer; None where that cannot be done."""
-        return self._own.begin(chunk) if chunk.origin is None else None
+        return self._own.send(chunk) if chunk.origin is None else None
 
     def upload(self, chunk: Chunk) -> Outcome:
         """Upload a chunk and wait for the outcome. An earlier run's rows never end this one by a fault of their own."""

@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from scrapy_supabase.backends import postgres
 from scrapy_supabase.backends.answers import classify_connection
 from scrapy_supabase.backends.postgres import PostgresBackend
+from scrapy_supabase.delivery.executor import Progress
 from scrapy_supabase.errors import FatalError, TransientError
 from scrapy_supabase.models import Mode, Outcome
 from tests.delivery.test_begun import certified
@@ -76,13 +77,13 @@ def through(project: Project, tcp: TcpProxy) -> str:
 
 def ended(made: Line, rows: list[dict[str, Any]]) -> Outcome:
     """Begun by the owner, looked at, and ended as the engine does it."""
-    begun = made.uploader.begin(made.chunk(rows))
+    begun = made.uploader.send(made.chunk(rows))
     assert begun is not None
-    found: list[Outcome | bool] = [True]
+    found: list[Outcome | Progress] = [Progress.NO_ANSWER]
 
     def looked() -> bool:
         found[0] = begun.poll()
-        return found[0] is not True
+        return found[0] is not Progress.NO_ANSWER
 
     eventually(looked, within=1.0)
     return found[0] if isinstance(found[0], Outcome) else begun.finish()
@@ -144,7 +145,7 @@ def test_connections_that_the_server_ends_while_idle(table: Sql, line: MakeLine)
     table("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'scrapy-supabase'")
     assert made.upload(*items(2, 2)).uploaded == 2
     table("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'scrapy-supabase'")
-    begun = made.uploader.begin(made.chunk(items(4, 2)))
+    begun = made.uploader.send(made.chunk(items(4, 2)))
     assert begun is None or begun.finish().uploaded == 2
     assert table("select count(*) from t where id < 4") == [(3,)]
 
@@ -164,10 +165,10 @@ def test_it_closes_while_a_statement_is_on_its_way(table: Sql, line: MakeLine) -
     """What is abandoned is not used again."""
     made = line()
     made.upload(*items(1, 1))
-    begun = made.uploader.begin(made.chunk(items(2, 2)))
+    begun = made.uploader.send(made.chunk(items(2, 2)))
     assert begun is not None
     begun.abandon()
-    assert made.uploader.begin(made.chunk(items(2, 2))) is None
+    assert made.uploader.send(made.chunk(items(2, 2))) is None
 
 
 # What the server says

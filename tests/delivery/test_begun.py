@@ -17,7 +17,8 @@ from cryptography.x509.oid import NameOID
 
 from scrapy_supabase.backends.base import Write
 from scrapy_supabase.backends.postgrest import PostgrestBackend
-from scrapy_supabase.delivery.uploader import BegunUpload
+from scrapy_supabase.delivery.executor import Progress
+from scrapy_supabase.delivery.uploader import SentChunk
 from scrapy_supabase.errors import TransientError
 from scrapy_supabase.models import Chunk, Mode, Outcome
 from tests import fault_proxy as faults
@@ -41,20 +42,20 @@ def made(line: MakeLine, proxy: FaultProxy, sql: Sql) -> Line:
     return line(url=proxy.url, timeout=1.0)
 
 
-def begin(made: Line, chunk: Chunk) -> BegunUpload:
+def begin(made: Line, chunk: Chunk) -> SentChunk:
     """The chunk's request is sent."""
-    begun = made.uploader.begin(chunk)
+    begun = made.uploader.send(chunk)
     assert begun is not None
     return begun
 
 
-def ended(begun: BegunUpload) -> Outcome:
+def ended(begun: SentChunk) -> Outcome:
     """What the engine does: look, and go on in a thread where looking is not enough."""
-    found: list[Outcome | bool] = [True]
+    found: list[Outcome | Progress] = [Progress.NO_ANSWER]
 
     def looked() -> bool:
         found[0] = begun.poll()
-        return found[0] is not True
+        return found[0] is not Progress.NO_ANSWER
 
     assert eventually(looked)
     return found[0] if isinstance(found[0], Outcome) else begun.finish()
@@ -63,12 +64,12 @@ def ended(begun: BegunUpload) -> Outcome:
 def test_what_works_at_once_needs_no_thread(made: Line, sql: Sql) -> None:
     """The answer is only looked at; the connection serves the next."""
     for first in (0, 100, 200):
-        found: list[Outcome | bool] = []
+        found: list[Outcome | Progress] = []
         begun = begin(made, made.chunk(items(first, 100)))
 
-        def stored(begun: BegunUpload = begun, found: list[Outcome | bool] = found) -> bool:
+        def stored(begun: SentChunk = begun, found: list[Outcome | Progress] = found) -> bool:
             found.append(begun.poll())
-            return found[-1] is not True
+            return found[-1] is not Progress.NO_ANSWER
 
         assert eventually(stored)
         assert isinstance(found[-1], Outcome)
@@ -89,11 +90,11 @@ def test_bad_rows_need_no_thread(line: MakeLine, sql: Sql, bad: int) -> None:
     for number in range(bad):
         rows[7 * number]["title"] = None
     begun = begin(made, made.chunk(rows))
-    found: list[Outcome | bool] = []
+    found: list[Outcome | Progress] = []
 
     def polled() -> bool:
         found.append(begun.poll())
-        return found[-1] is not True
+        return found[-1] is not Progress.NO_ANSWER
 
     assert eventually(polled)
     outcome = found[-1]
@@ -150,7 +151,7 @@ def test_no_answer_ends_by_the_timeout(made: Line, proxy: FaultProxy, sql: Sql) 
     """There is nothing to see; who waits is told, and tries again."""
     proxy.faults.append(faults.hangs)
     begun = begin(made, made.chunk(items(0, 5)))
-    assert begun.poll() is True
+    assert begun.poll() is Progress.NO_ANSWER
     assert begun.finish().uploaded == 5
     assert sql("select count(*) from t") == [(5,)]
 
@@ -174,7 +175,7 @@ def test_a_body_that_does_not_fit_into_the_socket_goes_on_in_a_thread(made: Line
     """A row of 12 MB: sent in part, then to its end."""
     proxy.faults.append(faults.passes)
     begun = begin(made, made.chunk(items(0, 1, "y" * 12_000_000)))
-    assert begun.poll() is False
+    assert begun.poll() is Progress.NEEDS_WAITING
     assert begun.finish().uploaded == 1
     assert sql("select length(title) from t") == [(12_000_000,)]
 
@@ -186,7 +187,7 @@ def test_a_connection_that_was_closed_while_it_was_idle(project: Project, line: 
         made = line(url=first.url)
         port = first.server_address[1]
     del port  # nobody listens there any more
-    begun = made.uploader.begin(made.chunk(items(0, 5)))
+    begun = made.uploader.send(made.chunk(items(0, 5)))
     outcome = begun.finish() if begun else made.uploader.upload(made.chunk(items(0, 5)))
     assert len(outcome.left) == 5
 
@@ -196,7 +197,7 @@ def test_an_abandoned_upload_hangs_up(made: Line, proxy: FaultProxy) -> None:
     proxy.faults.append(faults.hangs)
     begun = begin(made, made.chunk(items(0, 5)))
     begun.abandon()
-    assert made.uploader.begin(made.chunk(items(0, 5))) is None  # its connection is not used again
+    assert made.uploader.send(made.chunk(items(0, 5))) is None  # its connection is not used again
 
 
 def test_over_tls(project: Project, line: MakeLine, sql: Sql, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

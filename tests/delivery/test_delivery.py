@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,9 +19,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scrapy_supabase.delivery.backlog import Backlog
 from scrapy_supabase.delivery.engine import Delivery
-from scrapy_supabase.delivery.observer import BegunUpload
-from scrapy_supabase.delivery.pace import Pace
+from scrapy_supabase.delivery.executor import Executor, PendingUpload, Progress
+from scrapy_supabase.delivery.limits import Limits
+from scrapy_supabase.delivery.outage import Outage
+from scrapy_supabase.delivery.schedule import Schedule
 from scrapy_supabase.errors import FatalError
 from scrapy_supabase.models import Chunk, Loaded, Mode, Outcome, Rejection, Row, Stored, TableSpec
 from scrapy_supabase.monitoring.stats import Stats
@@ -61,6 +65,15 @@ class Watcher(Stats):
         self.error = error
 
 
+@dataclass
+class Decided:
+    """The uploads of a delivery, as the test decides them."""
+
+    upload: Callable[[Chunk], Outcome]
+    send: Callable[[Chunk], PendingUpload | None]
+    probe: Callable[[str], None]
+
+
 class Engine:
     """A delivery whose uploads are decided by the test, and its owner's side of it."""
 
@@ -69,11 +82,15 @@ class Engine:
         upload: Callable[[Chunk], Outcome],
         spool: Spool | None = None,
         *,
-        begin: Callable[[Chunk], BegunUpload | None] = lambda _: None,
+        send: Callable[[Chunk], PendingUpload | None] = lambda _: None,
+        probe: Callable[[str], None] = lambda _: None,
         rows: int = 3,
         workers: int = 3,
         tables: tuple[str, ...] = ("t",),
         recovered: Sequence[Stored] = (),
+        most_bytes: float = float("inf"),
+        longest_outage: float | None = None,
+        blocks: bool = False,
         **more: Any,
     ) -> None:
         self.schema = Schema({name: TableSpec(name) for name in tables})
@@ -89,17 +106,15 @@ class Engine:
             open_file=self.spool.open,
             last=len(recovered),
         )
+        limits = Limits(concurrency=workers, chunk_size=rows, most_rows=rows)
+        self.executor = Executor(
+            Decided(upload, send, probe), limits, settle=self.spool.settle, wake=self.woken.set, blocks=blocks
+        )
+        self.backlog = Backlog(self.spool, recovered, most_bytes)
+        self.outage = Outage(longest_outage)
+        self.schedule = Schedule(self.schema.references)
         self.delivery = Delivery(
-            upload,
-            begin=begin,
-            chunker=chunker,
-            spool=self.spool,
-            observer=self.stats,
-            references=self.schema.references,
-            pace=Pace(uploads=workers, rows=rows, most_rows=rows),
-            wake=self.woken.set,
-            recovered=recovered,
-            **more,
+            self.executor, self.schedule, self.backlog, self.outage, chunker=chunker, observer=self.stats, **more
         )
 
     def wait(self, future: Future[None], seconds: float = 10.0) -> bool:
@@ -136,9 +151,9 @@ class Begun:
         self.upload = upload
         self.random = random
 
-    def poll(self) -> Outcome | bool:
+    def poll(self) -> Outcome | Progress:
         """Decide."""
-        answers: list[Outcome | bool] = [True, False, stored(self.chunk)]
+        answers: list[Outcome | Progress] = [*Progress, stored(self.chunk)]
         return self.random.choice(answers)
 
     def finish(self) -> Outcome:
@@ -234,10 +249,10 @@ def test_counts_add_up_whatever_the_answers(
     spool = DiskSpool(folder, "run", Schema({"t": TableSpec("t")}), {}) if spooled else NoSpool()
     random = Random(seed)
 
-    def begin(chunk: Chunk) -> BegunUpload | None:
+    def send(chunk: Chunk) -> PendingUpload | None:
         return None if seed is None else Begun(chunk, upload, random)
 
-    engine = Engine(upload, spool, begin=begin, together=together)
+    engine = Engine(upload, spool, send=send, together=together)
     for number, key in enumerate(keys):
         engine.delivery.add(row(key, text=str(number)))
         if number % 7 == 0:
@@ -287,11 +302,11 @@ def test_full_chunks_are_begun_together() -> None:
     engine.delivery.flush()
     assert received() == 6
     settle(engine)
-    engine.delivery.pace.uploads = 1  # the server is busy
+    engine.delivery.limits.concurrency = 1  # the server is busy
     engine.delivery.add(row("6"))
     assert received() == 7
     settle(engine)
-    engine.delivery.pace.uploads = 3
+    engine.delivery.limits.concurrency = 3
     engine.delivery.add(row("7"))
     engine.finish()
     engine.balance()

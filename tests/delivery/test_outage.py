@@ -72,16 +72,16 @@ def tick(engine: Engine, server: Server, seconds: float) -> None:
         server.now += 1
         looks = server.looks
         engine.delivery.tick()
-        if engine.delivery._probing:
+        if engine.outage._is_probing:
             assert eventually(partial(lambda before: server.looks > before, looks))
-            assert eventually(lambda: bool(engine.delivery._done))
+            assert eventually(lambda: bool(engine.executor._done))
         engine.delivery.collect()
 
 
 def cut_off(engine: Engine) -> bool:
     """Whether the engine has seen that the server is gone."""
     engine.delivery.collect()
-    return engine.delivery.is_cut_off
+    return engine.delivery.is_offline
 
 
 def numbers(seen: list[bytes]) -> list[int]:
@@ -93,7 +93,7 @@ def test_the_crawl_goes_on_in_flat_memory_and_the_backlog_drains_in_order(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One WARNING when the server goes, one when it is back, with the length; every version in its order."""
-    caplog.set_level("INFO", "scrapy_supabase.delivery.engine")
+    caplog.set_level("INFO", "scrapy_supabase.delivery")
     server = Server()
     disk = spool(tmp_path)
     engine = Engine(server.upload, disk, rows=1, **server.options)
@@ -104,14 +104,14 @@ def test_the_crawl_goes_on_in_flat_memory_and_the_backlog_drains_in_order(
         assert engine.delivery.add(row("abcde"[number % 5], text=str(number))) is None
     delivery = engine.delivery
     assert delivery.backlog == 500
-    assert not delivery._queue
-    assert not delivery._in_flight
-    assert all(isinstance(one, Stored) for one in delivery._backlog)
+    assert not engine.schedule.queue
+    assert not engine.schedule.in_flight
+    assert all(isinstance(one, Stored) for one in engine.backlog._waiting)
     tick(engine, server, 100)
     assert server.looks == 5  # after 2, 6, 14, 30 and 62 seconds
     server.is_gone = False
     tick(engine, server, 60)
-    assert not delivery.is_cut_off
+    assert not delivery.is_offline
     engine.finish()
     engine.balance()
     assert engine.stats.totals["uploaded"] == 500
@@ -132,9 +132,9 @@ def test_a_full_spool_is_not_said_again_and_again(tmp_path: Path, caplog: pytest
     disk = spool(tmp_path)
     engine = Engine(Server().upload, disk, most_bytes=1000)
     for size in (1001, 999, 1001, 999, 1001, 499, 1001):
-        engine.delivery._backlog_bytes = size
-        engine.delivery._advance()
-    engine.delivery._backlog_bytes = 0
+        engine.backlog._bytes = size
+        engine.delivery.flush()
+    engine.backlog._bytes = 0
     engine.finish()
     disk.close()
     assert caplog.text.count("nothing more is taken until there is less (SUPABASE_SPOOL_MAX_BYTES)") == 2
@@ -236,7 +236,7 @@ def test_a_server_that_never_answers_holds_the_crawl_back_for_seconds_only(tmp_p
     assert waits[4].done()
     for number in range(5, 100):
         assert engine.delivery.add(row(str(number % 3), text=str(number))) is None
-    assert len(engine.delivery._queue) <= 2
+    assert len(engine.schedule.queue) <= 2
     answer.set()
     engine.finish()
     engine.balance()
@@ -298,7 +298,7 @@ def test_a_chunk_that_never_works_does_not_stop_the_others(tmp_path: Path, caplo
     for number in range(30):
         waiting = engine.delivery.add(row(str(number % 10), text=str(number)))
         assert waiting is None or engine.wait(waiting)
-        if engine.delivery.is_cut_off:
+        if engine.delivery.is_offline:
             tick(engine, server, 3)
     done = engine.delivery.finish()
     while not done.done():
@@ -321,7 +321,7 @@ def test_a_chunk_that_never_works_does_not_stop_the_others(tmp_path: Path, caplo
 
 def test_chunks_that_are_given_up_together_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One ERROR with the reason, the others at DEBUG; what is left is counted and said at the end."""
-    caplog.set_level("DEBUG", "scrapy_supabase.delivery.engine")
+    caplog.set_level("DEBUG", "scrapy_supabase.delivery")
     server, disk = Server(), spool(tmp_path)
     server.took = 5.0  # others got through meanwhile: no outage
     server.refuses = lambda chunk: b'"v":"7"' in chunk.rows[0].data or b'"v":"8"' in chunk.rows[0].data
@@ -530,7 +530,7 @@ def stepped(server: Server, disk: DiskSpool) -> tuple[Engine, deque[Callable[[],
     """An engine whose threads do one job when the test says so."""
     jobs: deque[Callable[[], None]] = deque()
     engine = Engine(server.upload, disk, rows=1, workers=2, **server.options)
-    engine.delivery._give = jobs.append  # type: ignore[assignment,method-assign]
+    engine.executor._workers.submit = lambda job, busy: jobs.append(job)  # type: ignore[method-assign,misc]  # noqa: ARG005
     return engine, jobs
 
 
@@ -547,7 +547,7 @@ def test_a_chunk_that_is_tried_again_goes_before_newer_versions(tmp_path: Path) 
     server.took = 5.0
     jobs.popleft()()
     engine.delivery.collect()
-    assert not engine.delivery.is_cut_off
+    assert not engine.delivery.is_offline
     server.refuses = lambda _: False
     while jobs:
         jobs.popleft()()
@@ -566,7 +566,7 @@ def test_a_chunk_that_is_being_read_does_not_overtake_one_that_comes_back(tmp_pa
     server.is_gone = True
     in_flight[1]()
     engine.delivery.collect()
-    assert engine.delivery.is_cut_off
+    assert engine.delivery.is_offline
     engine.delivery.add(row("a", text="3"))
     server.is_gone = False
     server.now += 2
@@ -582,7 +582,7 @@ def test_a_chunk_that_is_being_read_does_not_overtake_one_that_comes_back(tmp_pa
     engine.delivery.tick()
     jobs.popleft()()
     engine.delivery.collect()
-    assert not engine.delivery.is_cut_off
+    assert not engine.delivery.is_offline
     reading()
     engine.delivery.collect()
     while jobs:

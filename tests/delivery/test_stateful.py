@@ -72,8 +72,8 @@ class Runs(RuleBasedStateMachine):
             probe=self.probe,
             clock=lambda: self.now,
         )
-        self.engine.delivery._give = self.jobs.append  # type: ignore[assignment,method-assign]
-        self.engine.delivery._advance()
+        self.engine.executor._workers.submit = lambda job, busy: self.jobs.append(job)  # type: ignore[method-assign,misc]  # noqa: ARG005
+        self.engine.delivery.flush()
         self.received = 0
 
     def upload(self, chunk: Chunk) -> Outcome:

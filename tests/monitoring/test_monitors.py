@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from scrapy_supabase.delivery.pace import Pace
 from scrapy_supabase.models import Chunk, Outcome, Rejection, Row
 from scrapy_supabase.monitoring.stats import Readings, Stats
 from tests import fault_proxy as faults
@@ -231,11 +230,11 @@ def test_age_is_that_of_rows_that_wait() -> None:
 
 def test_the_times_are_those_of_the_stats() -> None:
     """`waiting_since` stays while rows wait, and is set anew after a time without; a rejection is no upload."""
-    collector, pace = Collector(), Pace(uploads=4, rows=100, most_rows=100)
+    collector = Collector()
     stats = Stats(collector)
 
     def time(name: str) -> datetime:
-        stats.publish(chunk_size=pace.rows, concurrency=pace.uploads)
+        stats.publish(chunk_size=100, concurrency=4)
         found: datetime = collector.values[f"supabase/{name}"]
         return found
 

@@ -1,4 +1,4 @@
-"""The upload threads: as many as are busy at once, each a daemon."""
+"""Worker threads: as many as are busy at once, each a daemon."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from queue import SimpleQueue
 Job = Callable[[], None]
 
 
-class Threads:
-    """Threads that do jobs in the order in which they are given. For one owner."""
+class WorkerPool:
+    """Threads that do jobs in the order in which they are submitted. For one owner."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._number = 0
 
-    def give(self, job: Job, busy: int) -> None:
-        """Have a job done; `busy` jobs, this one counted, are not done yet."""
+    def submit(self, job: Job, *, busy: int) -> None:
+        """Do a job in a thread; `busy` jobs, this one counted, are not done yet."""
         if self._number < busy:
             self._number += 1
             # A daemon: a server that never answers must not keep the process from ending.

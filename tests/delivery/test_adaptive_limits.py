@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scrapy_supabase.backends.answers import classify, classify_sql
-from scrapy_supabase.delivery.pace import Pace
+from scrapy_supabase.delivery.limits import Limits
 from scrapy_supabase.models import Chunk, Effort, Outcome, Row
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
@@ -24,14 +24,14 @@ class World:
     def __init__(self, **options: int) -> None:
         self.now = 100.0
         self.waiting = 0
-        given = {"uploads": 8, "rows": 100, "most_rows": 1000, **options}
-        self.pace = Pace(**given, waiting=lambda: self.waiting, clock=lambda: self.now)
+        given = {"concurrency": 8, "chunk_size": 100, "most_rows": 1000, **options}
+        self.limits = Limits(**given, waiting=lambda: self.waiting, clock=lambda: self.now)
 
     def start_all(self, first: int = 1) -> int:
         """Start uploads as long as there is room; how many."""
         number = first
-        while self.pace.has_room:
-            self.pace.started(Chunk(number, (Row("t", ("id",), None, b"{}"),), f"{number}.jsonl"))
+        while self.limits.has_room:
+            self.limits.started(Chunk(number, (Row("t", ("id",), None, b"{}"),), f"{number}.jsonl"))
             number += 1
         return number - first
 
@@ -47,7 +47,7 @@ class World:
         """A chunk that began `seconds` ago comes to an end now."""
         chunk = Chunk(1, (Row("t", ("id",), None, b"{}"),) * rows, "1.jsonl")
         effort = Effort(requests=requests, overloads=overloads, too_large=too_large, timeouts=timeouts, seconds=seconds)
-        return self.pace.took(Outcome(chunk, rows, effort=effort))
+        return self.limits.update(Outcome(chunk, rows, effort=effort))
 
 
 def test_a_busy_server_gets_half_as_much_at_once() -> None:
@@ -56,29 +56,29 @@ def test_a_busy_server_gets_half_as_much_at_once() -> None:
     found = []
     for _ in range(5):
         world.now += 1
-        found.append((world.ends(overloads=1), world.ends(overloads=2, seconds=0.9), world.pace.uploads))
+        found.append((world.ends(overloads=1), world.ends(overloads=2, seconds=0.9), world.limits.concurrency))
     assert found == [(True, False, 4), (True, False, 2), (True, False, 1), (True, False, 1), (True, False, 1)]
 
 
 def test_it_grows_back_one_at_a_time() -> None:
     """One more after as many successes as are in flight; not above the setting."""
-    world = World(uploads=4)
+    world = World(concurrency=4)
     world.ends(overloads=1)
     found = []
     for _ in range(12):
         world.now += 1
         world.ends()
-        found.append(world.pace.uploads)
+        found.append(world.limits.concurrency)
     assert found == [2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4]
 
 
 def test_slow_answers_do_not_hold_up_a_crawl_that_goes_slowly() -> None:
-    """After a second others begin, as many as `uploads` again; never more than the setting."""
-    world = World(uploads=8)
+    """After a second others begin, as many as `concurrency` again; never more than the setting."""
+    world = World(concurrency=8)
     for _ in range(2):
         world.now += 1
         world.ends(overloads=1)
-    assert world.pace.uploads == 2
+    assert world.limits.concurrency == 2
     started: list[int] = []
     for _ in range(6):
         started.append(world.start_all(100 + sum(started)))
@@ -93,7 +93,7 @@ def test_slow_answers_do_not_hold_up_a_crawl_that_goes_slowly() -> None:
 
 def test_chunks_that_wait_for_their_next_try_hold_up_nobody() -> None:
     """Up to four of them for each upload."""
-    world = World(uploads=2)
+    world = World(concurrency=2)
     assert world.start_all() == 2
     world.waiting = 2
     assert world.start_all(10) == 2
@@ -109,8 +109,8 @@ def test_chunks_grow_while_they_are_quick() -> None:
     world = World()
     found = []
     for _ in range(6):
-        world.ends(rows=world.pace.rows)
-        found.append(world.pace.rows)
+        world.ends(rows=world.limits.chunk_size)
+        found.append(world.limits.chunk_size)
     assert found == [200, 400, 800, 1000, 1000, 1000]
 
 
@@ -121,7 +121,7 @@ def test_others_tell_nothing_about_larger_chunks(chunk: dict[str, Any]) -> None:
     """A small one is always quick."""
     world = World()
     world.ends(**chunk)
-    assert world.pace.rows == 100
+    assert world.limits.chunk_size == 100
 
 
 @pytest.mark.parametrize(
@@ -131,15 +131,15 @@ def test_chunks_that_are_too_much_are_halved_and_grow_again(failure: dict[str, i
     """Halved once for all that were in flight; by a seventh after a success, or sixteen where the server refused it."""
     world = World()
     for _ in range(3):
-        world.ends(rows=world.pace.rows)
-    assert world.pace.rows == 800
+        world.ends(rows=world.limits.chunk_size)
+    assert world.limits.chunk_size == 800
     world.now += 1
     for _ in range(3):
         world.ends(rows=800, requests=3, seconds=0.5, **failure)
-    found = [world.pace.rows]
-    while world.pace.rows < 800:
-        world.ends(rows=world.pace.rows)
-        found.append(world.pace.rows)
+    found = [world.limits.chunk_size]
+    while world.limits.chunk_size < 800:
+        world.ends(rows=world.limits.chunk_size)
+        found.append(world.limits.chunk_size)
     assert sorted(set(found)) == [400, 514, 628, 742, 856]
     assert len(found) - 1 == chunks
 
@@ -148,13 +148,13 @@ def test_chunks_never_double_again_after_a_failure() -> None:
     """The size that failed is stored, and larger ones are tried by small steps."""
     world = World()
     for _ in range(2):
-        world.ends(rows=world.pace.rows)
+        world.ends(rows=world.limits.chunk_size)
     world.now += 1
     world.ends(rows=400, timeouts=1)
     found = []
-    while world.pace.rows < 1000:
-        world.ends(rows=world.pace.rows)
-        found.append(world.pace.rows)
+    while world.limits.chunk_size < 1000:
+        world.ends(rows=world.limits.chunk_size)
+        found.append(world.limits.chunk_size)
     assert found == [257, 314, 371, 428, 489, 558, 637, 728, 832, 950, 1000]
 
 
@@ -164,19 +164,19 @@ def test_chunks_that_a_server_never_takes_are_tried_ever_more_rarely() -> None:
     failures = 0
     for _ in range(1000):
         world.now += 1
-        failed = world.pace.rows > 300
+        failed = world.limits.chunk_size > 300
         failures += failed
-        world.ends(rows=world.pace.rows, timeouts=int(failed))
+        world.ends(rows=world.limits.chunk_size, timeouts=int(failed))
     assert failures <= 11
-    assert 250 <= world.pace.rows <= 350
+    assert 250 <= world.limits.chunk_size <= 350
 
 
 def test_a_number_means_that_number() -> None:
     """Neither grown nor halved."""
-    world = World(rows=100, most_rows=100)
+    world = World(chunk_size=100, most_rows=100)
     world.ends()
     world.ends(too_large=1)
-    assert world.pace.rows == 100
+    assert world.limits.chunk_size == 100
 
 
 @pytest.mark.parametrize(
