@@ -57,6 +57,7 @@ class SchemaCheck:
     others, too. `attempts`, `delay` and `patience` are those of any request. `log` is told what should be mended.
     """
 
+    # Nine arguments: the last three are for `check`, which asks the same as a crawl and says it otherwise.
     def __init__(
         self,
         backend: Backend,

@@ -6,13 +6,11 @@ Runs in the upload threads. Failure is data here: whatever a backend raises ends
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
 
 import msgspec
 
@@ -20,16 +18,13 @@ from scrapy_supabase.backends.base import Backend, BegunWrite, Write
 from scrapy_supabase.backends.retry import Patience
 from scrapy_supabase.delivery.attempts import Sender
 from scrapy_supabase.delivery.executor import Progress
-from scrapy_supabase.delivery.isolate import columns_at_fault, find_suspects
 from scrapy_supabase.delivery.limits import RequestLimits
+from scrapy_supabase.delivery.reactions import Reactions
 from scrapy_supabase.delivery.table_writer import RefusedRowsError, TableWriter
-from scrapy_supabase.delivery.work import Piece, Work, words_of
+from scrapy_supabase.delivery.work import Piece, Work
 from scrapy_supabase.errors import (
     BadRowsError,
-    FatalError,
-    MissingReferenceError,
     ServerError,
-    TooLargeError,
     TransientError,
     fatal,
     is_policy_violation,
@@ -41,13 +36,7 @@ from scrapy_supabase.schema.schema import Schema
 logger = logging.getLogger(__name__)
 
 _columns_of = attrgetter("columns")
-_SQLSTATE = re.compile(r"[0-9A-Z]{5}")
-_MOST_SUSPECTS = 4  # rows that are tried alone for one refusal; more are halved like any others
-_MOST_FALSE_SUSPECTS = 2  # in one chunk, before the server's words are not listened to any more
-# How often a chunk is given up for a while before its rows are looked at. What gives no code may be about any of them.
-_TRIES_BEFORE_ISOLATION = 4
 _MOST_BYTES_TO_SEARCH = 256 * 1024  # in the owner's thread: 100 rows of 350 bytes take 0.8 ms
-_TRIES_OF_A_ROW = 2  # how often a row that alone fails is put off before it is rejected
 
 
 class SentChunk(msgspec.Struct, eq=False):
@@ -117,15 +106,8 @@ class Uploader:
         self._sender = Sender(backend, schema, attempts=attempts, delay=delay, patience=patience)
         self._writer = TableWriter(self._sender, schema)
         self._clock = clock
-        # The first that fits.
-        self._reactions: tuple[tuple[type[ServerError], Callable[[Work[SentChunk], Piece, Any], None]], ...] = (
-            (MissingReferenceError, self._on_missing_reference),
-            (BadRowsError, self._on_bad_rows),
-            (TooLargeError, self._on_too_large),
-            (TransientError, self._on_transient),
-            (FatalError, self._on_fatal),
-        )
         self._limits = RequestLimits()
+        self._reactions = Reactions(self._sender, self._writer, schema, self._limits)
         self._stored: set[str] = set()  # tables that have taken a row
 
     def send(self, chunk: Chunk) -> SentChunk | None:
@@ -176,7 +158,7 @@ class Uploader:
             work.effort.requests += 1
             work.effort.request_bytes += len(begun.write.body)
             work.effort.count(error, len(begun.rows))
-            self._react(work, work.pieces.pop(), error)
+            self._reactions.react(work, work.pieces.pop(), error)
             return self._begin_next(begun, work)
         return self.stored(begun)
 
@@ -227,7 +209,7 @@ class Uploader:
             piece = work.pieces.pop()
             rows = piece.rows
             if piece.blamed is not None and work.has_proven(piece):
-                self._refuse(work, rows, piece.blamed)
+                self._reactions.reject(work, rows, piece.blamed)
             elif len(rows) > 1 and piece.refused_before == work.refused:
                 work.split(rows, one_is_bad=True)
             elif (most := self._limits.most(rows)) < len(rows):
@@ -252,7 +234,7 @@ class Uploader:
             for row in rows:
                 work.refuse(row, refused.error)
         except ServerError as error:
-            self._react(work, piece, error)
+            self._reactions.react(work, piece, error)
         else:
             self._count_stored(work, piece)
 
@@ -268,7 +250,7 @@ class Uploader:
         try:
             rest = self._writer.store_new(work, rows, once=piece.isolating)
         except ServerError as error:
-            self._react(work, piece, error)
+            self._reactions.react(work, piece, error)
             return
         if len(rest) < len(rows):
             work.uploaded += len(rows) - len(rest)
@@ -278,93 +260,6 @@ class Uploader:
             rest = tuple(sorted(rest, key=_columns_of))
         shapes = [tuple(shape) for _, shape in groupby(rest, _columns_of)]
         work.pieces.extend(Piece(shape, isolating=piece.isolating) for shape in reversed(shapes))
-
-    def _react(self, work: Work[SentChunk], piece: Piece, error: ServerError) -> None:
-        react = next(react for kind, react in self._reactions if isinstance(error, kind))
-        react(work, piece, error)
-
-    # What a refusal means for a piece
-
-    def _on_missing_reference(self, work: Work[SentChunk], piece: Piece, error: MissingReferenceError) -> None:
-        if work.chunk.last_try:
-            self._on_bad_rows(work, piece, error)
-            return
-        # Which rows lack what they refer to is not worth a search: it may be under way.
-        if error.parent:
-            self._schema.learn_reference(work.chunk.table, error.parent)
-        work.defer(piece.rows)
-
-    def _on_bad_rows(self, work: Work[SentChunk], piece: Piece, error: ServerError) -> None:
-        rows = piece.rows
-        if (words := words_of(error)) in work.blamed:
-            work.unproven.add(words)
-        if len(rows) == 1:
-            self._refuse(work, rows, error)
-            return
-        if error.code == "21000":  # two rows are one key to the server; each alone may be good, the later one last
-            work.split(rows, one_is_bad=False)
-            return
-        if work.false_suspects < _MOST_FALSE_SUSPECTS:
-            found = find_suspects(error, rows, self._types(work))
-            if 0 < len(found.rows) < len(rows) and (found.sure or len(found.rows) <= _MOST_SUSPECTS):
-                work.set_aside(found.rows, rows, error, sure=found.sure)
-                return
-        work.split(rows, one_is_bad=True)
-
-    def _on_too_large(self, work: Work[SentChunk], piece: Piece, error: TooLargeError) -> None:
-        if len(piece.rows) == 1:
-            self._refuse(work, piece.rows, error)
-            return
-        self._limits.too_large(piece.rows, refused=True)
-        work.split(piece.rows, one_is_bad=False)
-
-    def _on_transient(self, work: Work[SentChunk], piece: Piece, error: TransientError) -> None:
-        rows = piece.rows
-        if piece.isolating and len(rows) > 1:
-            work.split(rows, one_is_bad=False, isolating=True)
-        elif error.splittable and len(rows) > 1 and self._sender.patience.allows(self._sender.delay):
-            self._limits.too_large(rows, refused=False)
-            self._sender.count_retry(work, rows, error)
-            self._sender.patience.sleep(max(self._sender.delay, error.retry_after or 0.0))
-            work.split(rows, one_is_bad=False)
-        elif (gone := self._gone(work, piece, error)) is not None:
-            logger.debug("%s: not uploaded yet: %s Its rows are kept.", work.chunk, gone)
-            work.gone = gone
-            work.give_up(rows)
-        elif len(rows) == 1 and work.chunk.tries >= _TRIES_OF_A_ROW:
-            self._refuse(work, rows, error)
-        elif len(rows) == 1:  # somebody may hold a lock on it
-            error.is_there = error.about_rows = True
-            logger.debug("%s: a row is tried again later: %s", work.chunk, error)
-            work.gone = work.gone or error
-            work.leave(rows)
-        else:
-            work.split(rows, one_is_bad=False, isolating=True)
-
-    def _gone(self, work: Work[SentChunk], piece: Piece, error: TransientError) -> TransientError | None:
-        """Return the failure that other requests meet, too; None where the server is there, and takes all but these."""
-        if not self._sender.patience.allows(self._sender.delay):
-            return error
-        if error.about_rows:
-            return None
-        is_verdict = not error.unanswered and _SQLSTATE.fullmatch(error.code)
-        if not piece.isolating and not is_verdict and work.chunk.tries < _TRIES_BEFORE_ISOLATION:
-            return error
-        refusal = self._writer.refusal_without_rows(work, piece.rows)
-        return refusal if isinstance(refusal, TransientError) else None
-
-    def _on_fatal(self, work: Work[SentChunk], piece: Piece, error: FatalError) -> None:
-        work.fatal = error
-        work.give_up(piece.rows)
-
-    def _refuse(self, work: Work[SentChunk], rows: tuple[Row, ...], error: ServerError) -> None:
-        types = self._types(work)
-        for row in rows:
-            work.refuse(row, error, columns_at_fault(error, row, types))
-
-    def _types(self, work: Work[SentChunk]) -> Mapping[str, str]:
-        info = self._schema.info(work.chunk.table)
-        return info.columns if info else {}
 
     def _suspect_all(self, work: Work[SentChunk]) -> None:
         """Blame a policy, a grant or a full disk that refuses every row of a chunk, and has let none in before."""

@@ -95,6 +95,7 @@ class Chunker:
     optional fields would be nearly a request each.
     """
 
+    # Nine arguments: three limits, four questions to schema and spool, which it does not know, and two for tests.
     def __init__(
         self,
         *,
