@@ -28,7 +28,9 @@ from scrapy_supabase.schema.declared import declared_types, known_columns
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.server import LOCAL
-from scrapy_supabase.spool.disk import DiskSpool, NoSpool, Spool
+from scrapy_supabase.spool.base import Spool
+from scrapy_supabase.spool.disk import DiskSpool
+from scrapy_supabase.spool.no_spool import NoSpool
 
 if TYPE_CHECKING:
     from scrapy_supabase.local import LocalSupabase

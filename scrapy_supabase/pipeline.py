@@ -32,7 +32,8 @@ from scrapy_supabase.rows.stamps import Stamp, stamps_of
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.shown import in_force
 from scrapy_supabase.settings.tables import uses_url_stamp
-from scrapy_supabase.spool.disk import DiskSpool, Spool
+from scrapy_supabase.spool.base import Spool
+from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.reject_file import REJECTED
 
 if TYPE_CHECKING:

@@ -36,7 +36,8 @@ from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.explicit import project_of, script_config, server_of
 from scrapy_supabase.settings.folders import local_folder
 from scrapy_supabase.settings.server import LOCAL
-from scrapy_supabase.spool.disk import NoSpool, Spool
+from scrapy_supabase.spool.base import Spool
+from scrapy_supabase.spool.no_spool import NoSpool
 
 if TYPE_CHECKING:
     from supabase import Client

@@ -84,7 +84,7 @@ def test_rows_in_two_places(said: Said, tmp_path: Path) -> None:
 def test_files_in_the_way(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """A file that cannot be removed or renamed: what happens with its rows."""
     disk = spool(tmp_path)
-    disk._mapped = None  # as where files cannot be mapped: one that is mapped is used again, and not removed
+    disk._files.mapped = None  # as where files cannot be mapped: one that is mapped is used again, and not removed
     path = file_of(disk, 1)
     path.unlink()
     path.mkdir()

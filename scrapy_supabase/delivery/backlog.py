@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from scrapy_supabase.messages import OWN_FAULT
 from scrapy_supabase.models import Chunk, Loaded, Stored
-from scrapy_supabase.spool.disk import Spool
+from scrapy_supabase.spool.base import Spool
 
 logger = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,8 +10,14 @@ from typing import Any
 
 import msgspec
 
-from scrapy_supabase.models import NO_TABLE, Mode, Rejection
+from scrapy_supabase.messages import reason
+from scrapy_supabase.models import NO_TABLE, Mode, Origin, Rejection
+from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.chunk_file import now
+from scrapy_supabase.spool.file_io import append_shared
+from scrapy_supabase.spool.lost_rows import log_rows
+
+logger = logging.getLogger(__name__)
 
 REJECTED = "rejected.jsonl"
 NO_ROW = "without a row. Correct or delete"
@@ -53,6 +60,43 @@ class RejectedLine(msgspec.Struct, frozen=True, kw_only=True):
         if any(name in row and row[name] == value for name, value in (self.printed or {}).items()):
             return 'with printed values, which cannot be stored. Replace those that "printed" lists'
         return ""
+
+
+class RejectFile:
+    """The reject file of the spool in `folder`, as one run writes it: `facts` (run, spider, project) go into a line."""
+
+    def __init__(self, folder: Path, schema: Schema, facts: Mapping[str, str], *, fsync: bool) -> None:
+        self._path = folder / REJECTED
+        self._schema = schema
+        self._facts = facts
+        self._fsync = fsync
+
+    def add(self, rejections: tuple[Rejection, ...], origin: Origin | None = None) -> None:
+        """Append rows, those of an earlier run with its `origin`; where that cannot be, log them in full."""
+        if not rejections:
+            return
+        facts = {**self._facts, **({"run": origin.run, "spider": origin.spider} if origin else {})}
+        lines = b"".join(reject_line(rejection, facts, self._described(rejection, origin)) for rejection in rejections)
+        try:
+            append_shared(self._path, lines, fsync=self._fsync)
+        except OSError as error:
+            logger.error(  # noqa: TRY400 (a full disk needs no traceback)
+                "The reject file %s cannot be written: %s. Rejected rows are in this log instead:",
+                self._path,
+                reason(error),
+            )
+            log_rows(rejections)
+
+    def _described(self, rejection: Rejection, origin: Origin | None) -> dict[str, Any]:
+        """What a replay of the row needs to know."""
+        described: dict[str, Any] = {"columns": rejection.columns}
+        if rejection.columns is None:
+            described = {"printed": printed_in(rejection)}
+        told = origin or self._schema.specs.get(rejection.table)
+        if told is not None:
+            key = origin.key if origin else self._schema.key(rejection.table)
+            described |= {"mode": told.mode, "on_conflict": told.on_conflict, "key": key}
+        return described
 
 
 @contextmanager

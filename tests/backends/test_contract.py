@@ -736,7 +736,7 @@ def test_six_writers_in_random_order(sql: Sql, line: MakeLine) -> None:
     import random
 
     from scrapy_supabase.rows.chunks import Chunker
-    from scrapy_supabase.spool.disk import NoSpool
+    from scrapy_supabase.spool.no_spool import NoSpool
 
     sql("create table t (id bigint primary key, writer int); grant all on t to service_role")
     errors: list[Any] = []

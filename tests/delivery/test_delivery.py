@@ -30,7 +30,9 @@ from scrapy_supabase.models import Chunk, Loaded, Mode, Outcome, Rejection, Row,
 from scrapy_supabase.monitoring.stats import Stats
 from scrapy_supabase.rows.chunks import Chunker
 from scrapy_supabase.schema.schema import Schema
-from scrapy_supabase.spool.disk import DiskSpool, NoSpool, Spool
+from scrapy_supabase.spool.base import Spool
+from scrapy_supabase.spool.disk import DiskSpool
+from scrapy_supabase.spool.no_spool import NoSpool
 from tests.polling import eventually
 
 

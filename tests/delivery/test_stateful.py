@@ -62,7 +62,7 @@ class Runs(RuleBasedStateMachine):
         schema = Schema({"t": TableSpec("t", on_conflict=("id",))})
         schema.learn_key_types("t", {"id": "text"})
         self.spool = DiskSpool(self.folder, f"run{self.number:04}", schema, {"project": "p", "run": str(self.number)})
-        self.spool._mapped = self.spool._mapped_files() if self.number % 2 else None  # whatever disk this is
+        self.spool._files.mapped = self.spool._files.map_files() if self.number % 2 else None  # whatever disk this is
         self.engine = Engine(
             self.upload,
             self.spool,

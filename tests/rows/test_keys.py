@@ -23,7 +23,8 @@ from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.keys import KeyForm
 from scrapy_supabase.script import Upload, UploadResult
 from scrapy_supabase.settings.config import Config
-from scrapy_supabase.spool.disk import DiskSpool, NoSpool
+from scrapy_supabase.spool.disk import DiskSpool
+from scrapy_supabase.spool.no_spool import NoSpool
 from tests.fix_project import Project, as_role
 
 Sql = Callable[..., list[tuple[Any, ...]]]

@@ -48,7 +48,7 @@ class Way:
         self.schema = Schema({"t": TableSpec("t", mode, key)})
         self.schema.learn("t", TableInfo(dict.fromkeys(("id", "a", "b"), "text"), key, frozenset()))
         self.spool = DiskSpool(folder, "run", self.schema, {})
-        self.spool._mapped = self.spool._mapped_files() if is_mapped else None
+        self.spool._files.mapped = self.spool._files.map_files() if is_mapped else None
         self.said: list[str] = []  # what happened, in order
         self.builder = RowBuilder({None: self.schema.specs["t"]}, self.schema, {}, self.said.append)
         self.chunker = Chunker(

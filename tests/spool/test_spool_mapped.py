@@ -26,8 +26,8 @@ def spool(folder: Path, run: str = "run", *, fsync: bool = False) -> DiskSpool:
     schema = Schema({"t": TableSpec("t", on_conflict=("id",))})
     schema.learn_key_types("t", {"id": "text"})
     made = DiskSpool(folder, run, schema, {"run": run}, fsync=fsync)
-    assert not fsync or made._mapped is None
-    made._mapped = None if fsync else made._mapped_files()
+    assert not fsync or made._files.mapped is None
+    made._files.mapped = None if fsync else made._files.map_files()
     return made
 
 
@@ -259,11 +259,11 @@ from scrapy_supabase.models import Outcome
 from tests.spool.test_spool_mapped import chunk_of, rows, spool
 disk = spool(Path(sys.argv[1]) / "spool")
 chunks = [chunk_of(disk, number, rows(*range(100), text="x" * 5000)) for number in range(1, 11)]
-whole = sum(disk._incomplete.isdisjoint({chunk.file}) for chunk in chunks)
+whole = sum(disk._files.is_complete(chunk.file) for chunk in chunks)
 for chunk in chunks:
     disk.settle(Outcome(chunk, 100))
 after = chunk_of(disk, 11, rows(1))
-print(whole, disk._incomplete.isdisjoint({after.file}))
+print(whole, disk._files.is_complete(after.file))
 """
 
 
