@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from scrapy_supabase.backends import postgres
+from scrapy_supabase.backends import pg_connections
 from scrapy_supabase.backends.answers import classify_connection
 from scrapy_supabase.backends.postgres import PostgresBackend
 from scrapy_supabase.delivery.executor import Progress
@@ -300,7 +300,7 @@ def test_nothing_stays_in_the_session_of_a_pooler(
             assert made.upload(*items(10 * n, 10)).uploaded == 10
         backend = made.backend
         assert isinstance(backend, PostgresBackend)
-        found = backend._ask(
+        found = backend._connections.run(
             b"select json_build_array((select count(*) from pg_prepared_statements where statement like '%recordset%'),"
             b" (select count(*) from pg_settings where source = 'session'),"
             b" (select count(*) from pg_locks where pid = pg_backend_pid() and locktype = 'advisory'))"
@@ -324,7 +324,7 @@ def test_items_of_many_shapes_do_not_fill_the_servers_memory(
 
     What the server cannot forget ends with the connection (here after a hundred).
     """
-    monkeypatch.setattr(postgres, "_MOST_ON_A_CONNECTION", 100)
+    monkeypatch.setattr(pg_connections, "_MOST_ON_A_CONNECTION", 100)
     fields = [f"c{n}" for n in range(10)]
     sql(
         f"create table t (id bigint primary key, {', '.join(f'{name} text' for name in fields)});"
@@ -339,7 +339,7 @@ def test_items_of_many_shapes_do_not_fill_the_servers_memory(
         for again in range(2):
             assert made.upload({"id": 2 * number + again, **some}).uploaded == 1
         if number >= 60:
-            found = backend._ask(
+            found = backend._connections.run(
                 b"select json_build_array((select count(*) from pg_prepared_statements), pg_backend_pid())"
             )
             statements, process = json.loads(found or b"")

@@ -1,0 +1,174 @@
+"""A statement on its way to a database, and its answer as far as that has come."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import psycopg
+from psycopg import pq
+
+from scrapy_supabase.backends.answers import classify_sql
+from scrapy_supabase.backends.idle import IdleConnections, silence
+from scrapy_supabase.backends.pg_link import Link
+from scrapy_supabase.errors import ServerError, TransientError
+
+_CANCEL_TIMEOUT = 2.0  # seconds
+_GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
+
+
+class SentStatement:
+    """A statement that is on its way. See `base.BegunWrite`. Raises `psycopg.Error` where it could not be sent.
+
+    With a name to `prepare` it by, it is only prepared. `judge` tells what an error means.
+    """
+
+    def __init__(
+        self,
+        idle: IdleConnections[Link],
+        link: Link,
+        timeout: float,
+        sql: bytes,
+        parameters: Sequence[bytes] = (),
+        prepare: bytes | None = None,
+        *,
+        judge: Callable[[pq.abc.PGresult], ServerError],
+    ) -> None:
+        self._judge = judge
+        self._idle = idle
+        self._link = link
+        self._pgconn = link.pgconn
+        self._timeout = timeout
+        self._failed: pq.abc.PGresult | None = None
+        self.value: bytes | None = None  # the first of the first row, as text
+        self._lost: psycopg.Error | None = None
+        self._silence = 0.0
+        if prepare is not None:
+            self._pgconn.send_prepare(prepare, sql)
+        elif (name := link.prepared.get(sql)) is not None:
+            self._pgconn.send_query_prepared(name, list(parameters))
+        else:
+            self._pgconn.send_query_params(sql, list(parameters))
+        self._unsent = self._pgconn.flush() == 1
+
+    def stored(self) -> bool | None:
+        """See `base.BegunWrite`."""
+        if self._unsent:
+            return False
+        if not self._is_over():
+            return None
+        if self._lost or self._failed:
+            return False
+        self._silence = _silence(self._pgconn.socket)
+        self._idle.put(self._link)
+        return True
+
+    def received(self) -> bool:
+        """See `base.BegunWrite`."""
+        return not self._unsent and self._is_over()
+
+    def silence(self) -> float:
+        """See `base.BegunWrite`."""
+        return self._silence
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._pgconn.socket
+
+    def finish(self, *, keep: bool = True) -> None:
+        """Wait for the answer; `keep` the connection for others, unless it is lost. Raises `ServerError`."""
+        try:
+            self._wait()
+        except BaseException:
+            self._link.close()
+            raise
+        if self._lost or self._pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            self._link.close()
+        elif keep:
+            self._idle.put(self._link)
+        if self._failed is not None:
+            raise self._judge(self._failed)
+        if self._lost is not None:
+            raise connection_lost(self._lost, ambiguous=True) from self._lost
+
+    def abandon(self) -> None:
+        """Hang up."""
+        self._link.close()
+
+    def _wait(self) -> None:
+        until = time.monotonic() + self._timeout
+        poll = select.poll()
+        while True:
+            if self._unsent:
+                try:
+                    self._unsent = self._pgconn.flush() == 1
+                except psycopg.Error as error:  # the server may have said why before it hung up
+                    self._unsent, self._lost = False, error
+            if self._is_over():
+                return
+            poll.register(self._pgconn.socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            rest = until - time.monotonic()
+            if rest <= 0 or not poll.poll(rest * 1000):
+                self._cancel()
+                silent = TransientError(f"no answer for {self._timeout:g} s (SUPABASE_TIMEOUT)", code="TimeoutError")
+                silent.ambiguous = True
+                raise silent
+
+    def _is_over(self) -> bool:
+        """Take in what has come; whether that is all. Never waits."""
+        if self._lost is None or self._failed is None:
+            try:
+                self._pgconn.consume_input()
+            except psycopg.Error as error:
+                self._lost = error
+        while not self._pgconn.is_busy():
+            result = self._pgconn.get_result()
+            if result is None:
+                return True
+            if result.status not in _GOOD:
+                # Of a connection that was lost, libpq makes a result of its own, which has no code.
+                if result.error_field(pq.DiagnosticField.SQLSTATE) is None:
+                    self._lost = self._lost or psycopg.OperationalError(_text(result.error_message))
+                else:
+                    self._failed = self._failed or result
+            elif result.ntuples and result.nfields:
+                self.value = result.get_value(0, 0)
+        return self._lost is not None
+
+    def _cancel(self) -> None:
+        """Let the server end what nobody waits for any more: tried again, it would wait for its own locks."""
+        if psycopg.capabilities.has_cancel_safe():
+            with suppress(psycopg.Error):
+                self._link.connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+
+
+def error_of(result: pq.abc.PGresult, table: str) -> ServerError:
+    """Return what an answer that is an error means for a statement about `table`."""
+    field = pq.DiagnosticField
+    code, message, details, hint = (
+        _text(value) if (value := result.error_field(each)) else None
+        for each in (field.SQLSTATE, field.MESSAGE_PRIMARY, field.MESSAGE_DETAIL, field.MESSAGE_HINT)
+    )
+    return classify_sql(code or "", message or "the answer has no message", details, hint, table=table)
+
+
+def connection_lost(error: psycopg.Error, *, ambiguous: bool) -> TransientError:
+    """Return the error of a connection that was lost; `ambiguous` once a statement was on its way."""
+    made = TransientError(" ".join(str(error).split()) or "the connection was lost", code="08006")
+    made.unanswered, made.ambiguous = True, ambiguous
+    return made
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _silence(number: int) -> float:
+    sock = socket.socket(fileno=number)
+    try:
+        return silence(sock)
+    finally:
+        sock.detach()
