@@ -19,10 +19,13 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from msgspec.structs import replace
 
+from scrapy_supabase.backends import openapi
 from scrapy_supabase.backends.answers import classify, parse_body
 from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, View, Write
 from scrapy_supabase.backends.bounded_cache import BoundedCache
-from scrapy_supabase.backends.http import Answer, HttpPool, SentRequest
+from scrapy_supabase.backends.http import HttpPool
+from scrapy_supabase.backends.http_answer import Answer
+from scrapy_supabase.backends.http_request import SentRequest
 from scrapy_supabase.backends.wide import LONGEST_TARGET, only, parts
 from scrapy_supabase.errors import FatalError, ServerError, TransientError, TrialStoredError, UnknownError, fatal
 from scrapy_supabase.models import Mode
@@ -33,6 +36,7 @@ _RESOLUTION = {
     Mode.INSERT: "return=minimal,missing=default",
 }
 _STORED = (200, 201)
+_NO_OPERATOR = re.compile(r"([^:]+?) @> unknown")  # "operator does not exist: text @> unknown"
 _WRONG_URL = "Set SUPABASE_URL to the project's URL itself, such as https://abcdefgh.supabase.co."
 
 
@@ -155,7 +159,7 @@ class PostgrestBackend:
         """Read the OpenAPI document; None where this key may not (hosted Supabase: all but the secret keys)."""
         answer = self._openapi()
         if answer.status == 200:
-            return _tables(answer.body)
+            return openapi.tables(answer.body)
         error = self._error(answer)
         # A refused document says nothing about the tables: the probes will. A refused key will be refused there, too.
         if isinstance(error, FatalError) and answer.status in (401, 403, 404):
@@ -186,10 +190,7 @@ class PostgrestBackend:
         answer = self._openapi()
         if answer.status == 401 or answer.status >= 500:
             raise self._error(answer)
-        document = None
-        with suppress(msgspec.DecodeError, msgspec.ValidationError):
-            document = msgspec.json.decode(answer.body, type=_OpenApi)
-        version = document.info.get("version") if document else None
+        version = openapi.version(answer.body)
         name = f"PostgREST {version}" if version else answer.headers.get("Server", "")
         date = answer.headers.get("Date")
         clock = None
@@ -266,46 +267,3 @@ class _Begun:
 
     def finish(self) -> None:
         self._judge(self._sent.answer())
-
-
-_PRIMARY_KEY = "<pk/>"
-_NO_OPERATOR = re.compile(r"([^:]+?) @> unknown")  # "operator does not exist: text @> unknown"
-
-
-def _tables(document: bytes) -> Mapping[str, TableInfo] | None:
-    try:
-        definitions = msgspec.json.decode(document, type=_OpenApi).definitions
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        return None
-    return {name: _table_info(table) for name, table in definitions.items()}
-
-
-def _table_info(table: _Definition) -> TableInfo:
-    without_default = {c: table.properties[c] for c in table.required if table.properties[c].default is msgspec.UNSET}
-    # A default is told where it can be said in JSON: any of a text, a timestamp or a uuid, but not nextval(…).
-    told = frozenset(column for column, p in without_default.items() if p.type == "string")
-    return TableInfo(
-        columns={column: p.format or p.type or "" for column, p in table.properties.items()},
-        key_types={column: "enum" for column, p in table.properties.items() if p.enum},
-        primary_key=tuple(c for c, p in table.properties.items() if _PRIMARY_KEY in (p.description or "")),
-        required=told,
-        perhaps_required=frozenset(without_default) - told,
-    )
-
-
-class _Property(msgspec.Struct):
-    format: str | None = None
-    type: str | None = None
-    description: str | None = None
-    enum: list[Any] = []
-    default: Any = msgspec.UNSET
-
-
-class _Definition(msgspec.Struct):
-    properties: dict[str, _Property] = {}
-    required: list[str] = []
-
-
-class _OpenApi(msgspec.Struct):
-    definitions: dict[str, _Definition]
-    info: dict[str, Any] = {}
