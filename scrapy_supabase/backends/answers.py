@@ -8,10 +8,10 @@ PostgREST 14.14.
 
 from __future__ import annotations
 
-import json
 import re
 
 from scrapy_supabase.backends import no_connection
+from scrapy_supabase.backends.error_body import one_line, parse_body
 from scrapy_supabase.errors import (
     BadRowsError,
     FatalError,
@@ -122,7 +122,7 @@ def classify(status: int, body: bytes, retry_after: str | None = None, *, table:
     code = parsed.get("code", "")
     if not code or code == str(status):  # a gateway in front of PostgREST puts its status there
         code = f"http_{status}"
-    message = parsed.get("message") or parsed.get("error") or _one_line(body) or "the answer has no message"
+    message = parsed.get("message") or parsed.get("error") or one_line(body) or "the answer has no message"
     error = _classified(code, message, parsed.get("details"), parsed.get("hint"), status, table)
     if isinstance(error, TransientError):
         error.retry_after = _seconds(retry_after)
@@ -256,29 +256,6 @@ def _is_perhaps_stale(error: ServerError, table: str) -> bool:
     return error.code in ("PGRST204", "PGRST205")
 
 
-def parse_body(body: bytes) -> dict[str, str]:
-    """Return code, message, details and hint of an error body as far as they are there, and nothing from HTML."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {
-        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in found.items()
-        if name in {"code", "message", "error", "details", "hint"}
-        and value
-        and not (name == "code" and not isinstance(value, str))  # a gateway's number is a status, not a code
-    }
-
-
-def _one_line(body: bytes) -> str:
-    text = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", body[:4000].decode("utf-8", "replace"), flags=re.DOTALL)
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE].rstrip()}…"
-
-
 def _seconds(retry_after: str | None) -> float | None:
     try:
         return max(0.0, float(retry_after)) if retry_after else None
@@ -286,7 +263,6 @@ def _seconds(retry_after: str | None) -> float | None:
         return None
 
 
-_LONGEST_LINE = 160  # of a page in HTML
 _NOT_PRESENT = r'(?s)is not present in table "(?P<table>.*)"\.$'
 _NO_RELATION = r"(?s)relation \"(.*)\" does not exist|Could not find the table '(.*?)'(?: in the schema cache)?$"
 

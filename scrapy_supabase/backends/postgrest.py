@@ -20,9 +20,10 @@ import msgspec
 from msgspec.structs import replace
 
 from scrapy_supabase.backends import openapi
-from scrapy_supabase.backends.answers import classify, parse_body
+from scrapy_supabase.backends.answers import classify
 from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, View, Write
 from scrapy_supabase.backends.bounded_cache import BoundedCache
+from scrapy_supabase.backends.error_body import parse_body
 from scrapy_supabase.backends.http import HttpPool
 from scrapy_supabase.backends.http_answer import Answer
 from scrapy_supabase.backends.http_request import SentRequest
