@@ -11,18 +11,17 @@ import select
 import socket
 import subprocess
 import time
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Self
 
 from scrapy_supabase.local.binaries import find_postgrest, find_server
 from scrapy_supabase.local.cluster import Cluster
+from scrapy_supabase.local.data_folder import holder_of, last_line, prepare_folder, take_lease
 from scrapy_supabase.local.errors import LocalSupabaseError
 from scrapy_supabase.local.keys import Keys, load_keys, write_private
 from scrapy_supabase.local.launch import start_supervisor
 from scrapy_supabase.local.migrations import apply_migrations, read_migrations
-from scrapy_supabase.messages import reason, sentence
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +105,7 @@ class LocalSupabase:
         if self._lease is not None:
             raise LocalSupabaseError(f"The local Supabase in {self._folder} is started already.")
         migrations = read_migrations(self._migrations)
-        self._prepare_folder()
+        prepare_folder(self._folder)
         deadline = time.monotonic() + _START_TIMEOUT
         try:
             while not (self._try_own() or self._try_join()):
@@ -145,18 +144,6 @@ class LocalSupabase:
         else:
             supervisor.wait()
 
-    def _prepare_folder(self) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / "leases").mkdir(mode=0o700, exist_ok=True)
-            if self._folder.stat().st_uid == os.geteuid():
-                # As root, the server's user must get through to its own folder; names are all that others see.
-                self._folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
-        except OSError as error:
-            raise LocalSupabaseError(
-                f"The data folder {self._folder} cannot be used: {sentence(reason(error))} Use another one."
-            ) from error
-
     def _try_own(self) -> bool:
         lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -166,12 +153,12 @@ class LocalSupabase:
             if self._join:
                 return False
             raise LocalSupabaseError(
-                f"The local Supabase in {self._folder} is in use by {self._holder()}. Stop that one, or use "
+                f"The local Supabase in {self._folder} is in use by {holder_of(self._folder)}. Stop that one, or use "
                 "another data folder."
             ) from None
         try:
             (self._folder / "state.json").unlink(missing_ok=True)
-            self._lease = self._take_lease()
+            self._lease = take_lease(self._folder)
             self._keys = load_keys(self._folder)
             self._launch(lock)
         finally:
@@ -189,22 +176,11 @@ class LocalSupabase:
                     return False
                 self._state = json.loads(state.read_text())
                 self._keys = load_keys(self._folder)
-                self._lease = self._take_lease()
+                self._lease = take_lease(self._folder)
                 return True
         finally:
             os.close(guard)
         return False
-
-    def _take_lease(self) -> int:
-        lease = os.open(self._folder / "leases" / uuid.uuid4().hex, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        fcntl.flock(lease, fcntl.LOCK_EX)
-        return lease
-
-    def _holder(self) -> str:
-        try:
-            return f"process {json.loads((self._folder / 'state.json').read_text())['owner']}"
-        except (OSError, ValueError, KeyError):
-            return "a process that is starting"
 
     def _launch(self, lock: int) -> None:
         server = find_server()
@@ -240,7 +216,7 @@ class LocalSupabase:
             if self._supervisor.poll() is not None:
                 break
             time.sleep(0.005)
-        raise LocalSupabaseError(f"PostgreSQL did not start: {self._last_line('postgres.log')}")
+        raise LocalSupabaseError(f"PostgreSQL did not start: {last_line(self._folder, 'postgres.log')}")
 
     def _make_roles(self) -> None:
         done = self._folder / "roles-made"
@@ -263,13 +239,7 @@ class LocalSupabase:
         line = stream.readline().decode().strip() if ready else ""
         if line.startswith("ready "):
             return line
-        raise LocalSupabaseError(f"The REST API did not start: {self._last_line('gateway.log')}")
-
-    def _last_line(self, name: str) -> str:
-        with contextlib.suppress(OSError, IndexError):
-            last = (self._folder / name).read_text(errors="replace").strip().splitlines()[-1]
-            return f"{sentence(last)} More is in {self._folder / name}."
-        return f"see {self._folder / name}."
+        raise LocalSupabaseError(f"The REST API did not start: {last_line(self._folder, 'gateway.log')}")
 
     def _connect(self) -> Any:
         import psycopg

@@ -27,6 +27,7 @@ _SHORT = {"timestamp with time zone": "timestamptz", "time without time zone": "
 class Table:
     """A table to be made. `primary_key` is empty where rows get a number; `unique` is what an upsert goes by."""
 
+    # Nine fields: the parts of a CREATE TABLE and its grants. Five need not be given.
     name: str
     schema: str
     columns: tuple[ItemField, ...]

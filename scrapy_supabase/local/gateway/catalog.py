@@ -41,6 +41,7 @@ class ForeignKey:
 class Table:
     """A table or view. `represented`: a column's domain has casts that PostgREST formats and parses it with."""
 
+    # Ten fields: as many facts as the catalog has of a table that decide about requests.
     schema: str
     name: str
     comment: str | None
@@ -216,7 +217,7 @@ def _column(
     return Column(name, kind, form, nullable, default, comment, max_length, tuple(enum or ()))
 
 
-def _function(
+def _function(  # nine parameters: the columns of the catalog's answer, in their order
     schema: str,
     name: str,
     parameters: list[list[Any]],

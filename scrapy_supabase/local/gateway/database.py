@@ -44,6 +44,7 @@ class _JsonBodyDumper(Dumper):
 class Context:
     """What a request's SQL may ask: who, which route, and the settings of its role."""
 
+    # Nine fields: all that the settings of a transaction are made from.
     caller: Caller
     schema: str
     method: str

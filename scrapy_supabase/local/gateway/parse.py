@@ -30,6 +30,7 @@ class Query:
     `columns` and the place from which on it could not be read.
     """
 
+    # Nine fields, none of which must be given.
     select: tuple[Field, ...] = (Field(Path("*")),)
     where: tuple[Filter | Logic, ...] = ()
     order: tuple[Order, ...] = ()

@@ -17,6 +17,7 @@ from scrapy_supabase.local.gateway.ranges import Range
 class Request:
     """`kind` is the media type of the body, `rows` are those asked for."""
 
+    # Nine fields: the parts of an HTTP request, each read once.
     method: str
     schema: str
     target: str

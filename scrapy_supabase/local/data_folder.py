@@ -1,0 +1,50 @@
+"""A data folder: made, leased by those who use it, and its logs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import uuid
+from pathlib import Path
+
+from scrapy_supabase.local.errors import LocalSupabaseError
+from scrapy_supabase.messages import reason, sentence
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder, and let others see no more of it than they must. Raises `LocalSupabaseError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "leases").mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid == os.geteuid():
+            # As root, the server's user must get through to its own folder; names are all that others see.
+            folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    except OSError as error:
+        raise LocalSupabaseError(
+            f"The data folder {folder} cannot be used: {sentence(reason(error))} Use another one."
+        ) from error
+
+
+def take_lease(folder: Path) -> int:
+    """Return the descriptor of a lease: while it is open, what runs is not stopped."""
+    lease = os.open(folder / "leases" / uuid.uuid4().hex, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    fcntl.flock(lease, fcntl.LOCK_EX)
+    return lease
+
+
+def holder_of(folder: Path) -> str:
+    """Return who has the folder, in words."""
+    try:
+        return f"process {json.loads((folder / 'state.json').read_text())['owner']}"
+    except (OSError, ValueError, KeyError):
+        return "a process that is starting"
+
+
+def last_line(folder: Path, name: str) -> str:
+    """Return the last line of a log in the folder, and where the rest is."""
+    with contextlib.suppress(OSError, IndexError):
+        last = (folder / name).read_text(errors="replace").strip().splitlines()[-1]
+        return f"{sentence(last)} More is in {folder / name}."
+    return f"see {folder / name}."
