@@ -120,8 +120,15 @@ class Cluster:
     def _initdb(self, folder: Path, password_file: Path) -> None:
         done = subprocess.run(
             [
-                *(self.server.bin / "initdb", "-D", folder, "-U", "postgres", "-A", "scram-sha-256"),
-                *(f"--pwfile={password_file}", "-E", "UTF8", "--locale=C", "-N"),
+                self.server.bin / "initdb",
+                "--pgdata",
+                folder,
+                "--username=postgres",
+                "--auth=scram-sha-256",
+                f"--pwfile={password_file}",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
             ],
             capture_output=True,
             text=True,

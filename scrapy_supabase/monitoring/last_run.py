@@ -231,7 +231,9 @@ class LastRunFile:
                 logger.warning(
                     "What this run did cannot be written to %s: %s. No row is concerned. Free space there, or set %s "
                     "to another place.",
-                    *(path, reason(error), "SUPABASE_REPORT" if path == self._page else "SUPABASE_SPOOL_DIR"),
+                    path,
+                    reason(error),
+                    "SUPABASE_REPORT" if path == self._page else "SUPABASE_SPOOL_DIR",
                 )
                 self._said.add(path)
             return False

@@ -174,7 +174,8 @@ class RowBuilder:
                 self._warned.add(kind)
                 logger.warning(
                     "%s: they are rejected. Add %r (or '*') to SUPABASE_TABLES, or set SUPABASE_TABLE.",
-                    *(message, where),
+                    message,
+                    where,
                 )
             raise ItemError("no_table", message)
         recipe = self._recipes[kind] = _Recipe(spec, None if kind is dict else _fields_of())
@@ -252,7 +253,8 @@ class RowBuilder:
                     "Table %s: column %r gets JSON as text. It is stored as one JSON string, in which queries find no "
                     "field. To store what it holds, put the dict or list itself into the item, as json.loads(text) "
                     "returns it.",
-                    *(table, column),
+                    table,
+                    column,
                 )
 
     def _warn_of_missing_key(self, spec: TableSpec, key: tuple[str, ...]) -> None:

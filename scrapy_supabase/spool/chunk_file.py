@@ -116,7 +116,7 @@ def row_of(header: Header, data: bytes, form: KeyForm) -> Row:
 
 
 def key_of_json(values: Mapping[str, msgspec.Raw], form: KeyForm) -> Key | None:
-    """The key of a row of these values, the same that `rows.py` makes of the item."""
+    """The key of a row of these values, the same that `rows/builder.py` makes of the item."""
     return form.of_texts([text_of_json(values.get(column, _NULL)) for column in form.columns])
 
 
