@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,9 +22,13 @@ from scrapy_supabase.delivery.schedule import Schedule
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.delivery.uploaders import Uploaders
+from scrapy_supabase.messages import counted, outdated_rows
 from scrapy_supabase.models import Stored
+from scrapy_supabase.monitoring.accounts import Accounts
 from scrapy_supabase.monitoring.run import Run
+from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.rows.chunks import Chunker
+from scrapy_supabase.rows.stamps import Stamp, stamps_of
 from scrapy_supabase.schema.declared import declared_types, known_columns
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.settings.config import Config
@@ -86,15 +91,58 @@ def new_backend(config: Config) -> Backend:
     )
 
 
-def begin(config: Config, backend: Backend, schema: Schema, run: Run, patience: Patience) -> None:
-    """Check the tables and begin the run. Blocks; raises `FatalError` for what no upload can survive."""
-    known, partly = known_columns(config.tables.routes)
-    attempts, delay = config.upload.attempts, config.upload.delay
-    types = partial(declared_types, config.tables.routes)
-    SchemaCheck(
-        backend, schema, known, attempts=attempts, delay=delay, patience=patience, partly=partly, types=types
-    ).run()
-    run.begin(backend, config, patience)
+class Destination:
+    """The server that takes a run's rows, and what is known of its tables. Connects when it is first used.
+
+    `local` is a server on this machine that was started or joined for this run.
+    """
+
+    def __init__(self, config: Config, schema: Schema, local: LocalSupabase | None = None) -> None:
+        self.schema = schema
+        self.backend = new_backend(config)
+        self.patience = Patience()
+        self._local = local
+
+    @classmethod
+    def find(cls, config: Config) -> Destination:
+        """Start or join the server where it is `"local"`. Blocks."""
+        found, local = find_server(config)
+        try:
+            return cls(found, new_schema(found), local)
+        except BaseException:
+            if local is not None:
+                local.stop()
+            raise
+
+    def begin(self, config: Config, run: Run) -> None:
+        """Check the tables and begin the run. Blocks; raises `FatalError` for what no upload can survive."""
+        known, partly = known_columns(config.tables.routes)
+        SchemaCheck(
+            self.backend,
+            self.schema,
+            known,
+            attempts=config.upload.attempts,
+            delay=config.upload.delay,
+            patience=self.patience,
+            partly=partly,
+            types=partial(declared_types, config.tables.routes),
+        ).run()
+        run.begin(self.backend, config, self.patience)
+
+    def described(self, tables: Iterable[str]) -> str:
+        """Return tables and their numbers of columns, in words."""
+
+        def one(table: str) -> str:
+            info = self.schema.info(table)
+            return f"{table} ({counted(len(info.columns), 'column')})" if info else table
+
+        return ", ".join(map(one, tables))
+
+    def close(self) -> None:
+        """Close the connections, and leave a local server. Blocks."""
+        self.backend.close()
+        if self._local is not None:
+            self._local.stop()
 
 
 def new_spool(config: Config, schema: Schema, run: Run) -> DiskSpool | NoSpool:
@@ -105,13 +153,71 @@ def new_spool(config: Config, schema: Schema, run: Run) -> DiskSpool | NoSpool:
     return DiskSpool(config.spool.folder, run.folder, schema, facts, fsync=config.spool.fsync)
 
 
+def recover(spool: Spool, accounts: Accounts) -> Sequence[Stored]:
+    """Take over what dead runs left in the spool, oldest first, and log it. Blocks.
+
+    Rows that stay there because newer ones may be stored are counted and logged, too.
+    """
+    if not isinstance(spool, DiskSpool):
+        return ()
+    recovered = spool.recover()
+    if recovered:
+        logger.info(
+            "Earlier runs left %s (%d bytes) in the spool, to be uploaded beside the rows of this one.",
+            counted(len(recovered), "chunk"),
+            sum(stored.size for stored in recovered),
+        )
+    if spool.outdated:
+        accounts.outdated(spool.outdated)
+        logger.warning("Not uploaded: %s. %s", *outdated_rows(spool.outdated, spool.folder))
+    return recovered
+
+
+class OpenRun:
+    """A run and its stages: rows go into `delivery`; what is not uploaded stays in `spool`. Used once."""
+
+    def __init__(
+        self,
+        config: Config,
+        run: Run,
+        destination: Destination,
+        spool: Spool,
+        observer: RunObserver,
+        wake: Callable[[], None],
+        recovered: Sequence[Stored] = (),
+        *,
+        blocks: bool = False,
+    ) -> None:
+        """Put the stages together. `wake` and `blocks` are those of `delivery.engine.Delivery`."""
+        self.config = config
+        self.run = run
+        self.destination = destination
+        self.spool = spool
+        self.delivery = assemble(config, destination, spool, observer, wake, recovered, blocks=blocks)
+
+    def row_builder(self, stamps: Mapping[str, Stamp], on_cleaned: Callable[[str], None]) -> RowBuilder:
+        """Return what turns the run's items into rows. `stamps` are added to those of the run itself."""
+        all_stamps = {**stamps_of(self.run), **stamps}
+        return RowBuilder(self.config.tables.routes, self.destination.schema, all_stamps, on_cleaned)
+
+    def finish(self, within: float) -> Future[None]:
+        """Return what is done when all rows are uploaded or given up. No retry goes on after `within` seconds."""
+        self.destination.patience.limit(within)
+        return self.delivery.finish()
+
+    def stop(self) -> None:
+        """Stop uploading. What is not uploaded stays in the spool."""
+        self.destination.patience.end()
+        self.delivery.abandon()
+        self.delivery.close()
+        self.spool.close()
+
+
 def assemble(
     config: Config,
-    backend: Backend,
-    schema: Schema,
+    destination: Destination,
     spool: Spool,
     observer: RunObserver,
-    patience: Patience,
     wake: Callable[[], None],
     recovered: Sequence[Stored] = (),
     *,
@@ -122,6 +228,7 @@ def assemble(
     `blocks` says that its owner has nothing else to do while it waits. `recovered` is what earlier runs left in the
     spool, oldest first.
     """
+    schema, backend, patience = destination.schema, destination.backend, destination.patience
     chunker = Chunker(
         max_rows=config.upload.chunk_rows,
         max_bytes=config.upload.chunk_bytes,

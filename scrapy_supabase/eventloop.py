@@ -107,3 +107,9 @@ def is_closing(crawler: Crawler) -> bool:
     """
     slot = getattr(crawler.engine, "_slot", None)
     return getattr(slot, "closing", None) is not None
+
+
+async def close_crawl(crawler: Crawler, reason: str) -> None:
+    """Have Scrapy close the crawl; nothing, where there is no engine any more."""
+    if crawler.engine is not None:
+        await crawler.engine.close_spider_async(reason=reason)

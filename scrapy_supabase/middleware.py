@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 from scrapy import Request
 from scrapy.exceptions import NotConfigured
 
+from scrapy_supabase.errors import ConfigurationError
+from scrapy_supabase.rows.stamps import Stamp
 from scrapy_supabase.settings.tables import uses_url_stamp
 
 if TYPE_CHECKING:
@@ -55,3 +57,16 @@ class UrlStampMiddleware:
             self._urls[id(found)] = response.url
             if len(self._urls) > _MOST:
                 self._urls.popitem(last=False)
+
+
+def url_stamp(crawler: Crawler) -> dict[str, Stamp]:
+    """Return the stamp, if the crawl has the middleware. Raises `ConfigurationError` if it lacks it and needs it."""
+    urls = crawler.get_spider_middleware(UrlStampMiddleware)
+    if urls is not None:
+        return {"url": lambda item, _: urls.take(item)}
+    if uses_url_stamp(crawler.settings):
+        raise ConfigurationError(
+            "The stamp 'url' needs SPIDER_MIDDLEWARES = {'scrapy_supabase.UrlStampMiddleware': 950}, "
+            "or ADDONS = {'scrapy_supabase.Addon': 300} instead of the pipeline alone."
+        )
+    return {}

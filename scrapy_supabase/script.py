@@ -10,27 +10,20 @@ from __future__ import annotations
 
 import atexit
 import logging
-import select
-import socket
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from scrapy_supabase.assembly import assemble, begin, new_backend, new_schema
-from scrapy_supabase.backends.retry import Patience
+from scrapy_supabase.assembly import Destination, OpenRun, new_schema
+from scrapy_supabase.delivery.waiting import OwnerWait
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError
 from scrapy_supabase.messages import counted
 from scrapy_supabase.models import Chunk, Loaded, Mode, Outcome, Rejection, Row, Stored
 from scrapy_supabase.monitoring.run import Run
-from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.rows.choice import chosen
-from scrapy_supabase.rows.stamps import stamps_of
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.explicit import project_of, script_config, server_of
@@ -164,45 +157,31 @@ class Upload:
     ) -> None:
         self.result = result
         self._config = config
-        self._run = run
-        self._spool = spool
         self._progress = progress
-        self._patience = Patience()
-        self._woken, self._waker = socket.socketpair()
-        self._woken.setblocking(False)
-        self._waker.setblocking(False)
-        self._closing = threading.Lock()
         self._chunks_expected: int | None = None
         self._started = time.perf_counter()
-        self._schema = schema
-        self._backend = new_backend(config)
-        self._delivery = assemble(
-            config, self._backend, schema, spool, self, self._patience, self._wake, recovered, blocks=True
-        )
+        self._waiter = OwnerWait()
+        destination = Destination(config, schema)
+        self._run = OpenRun(config, run, destination, spool, self, self._waiter.wake, recovered, blocks=True)
 
     def __enter__(self) -> Upload:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._patience.end()
-        self._delivery.abandon()
-        self._delivery.close()
-        self._spool.close()
-        self._backend.close()
-        with self._closing:
-            self._woken.close()
-            self._waker.close()
+        self._run.stop()
+        self._run.destination.close()
+        self._waiter.close()
         self.result.seconds = time.perf_counter() - self._started
 
     def begin(self) -> None:
         """Check the table. Raises `FatalError` where it takes no rows."""
-        begin(self._config, self._backend, self._schema, self._run, self._patience)
+        self._run.destination.begin(self._config, self._run.run)
 
     def build_and_add(self, items: Iterable[Any], total: int | None = None) -> None:
         """Build a row of each item and upload it. Ends early where nothing can be uploaded any more."""
         if total is not None and not self._config.upload.grows:
             self._chunks_expected = -(-total // self._config.upload.chunk_rows)
-        builder = RowBuilder(self._config.tables.routes, self._schema, stamps_of(self._run), self._cleaned)
+        builder = self._run.row_builder({}, self._cleaned)
         for item in items:
             try:
                 row = builder.build(item)
@@ -216,18 +195,19 @@ class Upload:
         """Keep what cannot become a row."""
         self.result.failed += 1
         self.result.reasons[rejection.table, rejection.code] += 1
-        self._spool.reject((rejection,))
+        self._run.spool.reject((rejection,))
 
     def add(self, row: Row) -> bool:
         """Upload a row. False where nothing can be uploaded any more."""
-        waiting = self._delivery.add(row)
+        waiting = self._run.delivery.add(row)
         if waiting is not None:
-            self._wait(waiting)
+            self._waiter.wait(waiting, self._run.delivery)
         return self.result.error is None
 
     def finish(self) -> None:
         """Wait until every row is where it can be, and say how it went."""
-        self._wait(self._delivery.finish())
+        delivery = self._run.delivery
+        self._waiter.wait(delivery.finish(), delivery)
         result = self.result
         result.seconds = time.perf_counter() - self._started
         logger.info(
@@ -284,27 +264,6 @@ class Upload:
 
     def _cleaned(self, _table: str) -> None:
         self.result.cleaned += 1
-
-    def _wake(self) -> None:
-        with self._closing, suppress(OSError):  # full: it will wake up anyway; closed: nobody waits
-            self._waker.send(b"w")
-
-    def _wait(self, future: Future[None]) -> None:
-        delivery = self._delivery
-        ticked = time.monotonic()
-        while not future.done():
-            poll = select.poll()
-            poll.register(self._woken, select.POLLIN)
-            for begun in delivery.pending:
-                poll.register(begun.fileno(), select.POLLIN)
-            poll.poll(1000)
-            with suppress(BlockingIOError):
-                self._woken.recv(4096)
-            if time.monotonic() - ticked < 1.0:
-                delivery.collect()
-            else:
-                ticked = time.monotonic()
-                delivery.tick()
 
 
 def _with_progress(rows: Iterable[Any], total: int | None, table: str, wanted: bool | None) -> Iterable[Any]:

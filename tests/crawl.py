@@ -24,7 +24,7 @@ from scrapy.http import Response
 from scrapy.http.response.text import TextResponse
 from scrapy.statscollectors import MemoryStatsCollector
 
-from scrapy_supabase import pipeline
+from scrapy_supabase.monitoring import crawl_log
 
 
 @dataclasses.dataclass
@@ -85,7 +85,7 @@ class TestSpider(scrapy.Spider):
 
     async def start(self) -> AsyncIterator[Any]:
         """Items first, then requests. `progress_every` seconds are a minute."""
-        pipeline._PROGRESS_EVERY = self.plan.get("progress_every", pipeline._PROGRESS_EVERY)
+        crawl_log._PROGRESS_EVERY = self.plan.get("progress_every", crawl_log._PROGRESS_EVERY)
         for item in self.plan.get("items", []):
             yield made(item)
         for number in range(self.plan.get("count", 0)):

@@ -22,6 +22,7 @@ class Accounts:
         self._stats = stats
         self._record = record
         self._stop = stop
+        self.error: FatalError | None = None  # why nothing is uploaded any more
 
     def refused(self, rejection: Rejection) -> None:
         """An item was received that could not become a row."""
@@ -75,5 +76,12 @@ class Accounts:
         self._record.on_throttled()
 
     def on_fatal(self, error: FatalError) -> None:
-        """See `observer.RunObserver`."""
-        self._stop(error)
+        """Stop the crawl, unless it is being stopped for an earlier error."""
+        if self.error is None:
+            self.keep_fatal(error)
+            self._stop(error)
+
+    def keep_fatal(self, error: FatalError) -> None:
+        """Keep and record why nothing can be uploaded."""
+        self.error = error
+        self._record.on_fatal(error)

@@ -1,0 +1,50 @@
+"""How an owner that has nothing else to do waits for its engine: a script, not a crawl."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+
+from scrapy_supabase.delivery.engine import Delivery
+
+
+class OwnerWait:
+    """Waits in the owner's thread until an engine has come to a point, and serves the engine meanwhile."""
+
+    def __init__(self) -> None:
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self._closing = threading.Lock()
+
+    def wake(self) -> None:
+        """Have the owner look at the engine soon. Thread-safe."""
+        with self._closing, suppress(OSError):  # full: it will wake up anyway; closed: nobody waits
+            self._waker.send(b"w")
+
+    def wait(self, future: Future[None], delivery: Delivery) -> None:
+        """Return when `future` is done, which `delivery` completes."""
+        ticked = time.monotonic()
+        while not future.done():
+            poll = select.poll()
+            poll.register(self._woken, select.POLLIN)
+            for pending in delivery.pending:
+                poll.register(pending.fileno(), select.POLLIN)
+            poll.poll(1000)
+            with suppress(BlockingIOError):
+                self._woken.recv(4096)
+            if time.monotonic() - ticked < 1.0:
+                delivery.collect()
+            else:
+                ticked = time.monotonic()
+                delivery.tick()
+
+    def close(self) -> None:
+        """Close the sockets."""
+        with self._closing:
+            self._woken.close()
+            self._waker.close()

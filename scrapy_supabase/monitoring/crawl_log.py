@@ -1,0 +1,122 @@
+"""What a crawl logs about its rows: where they go, each minute how many, at the close what is not uploaded."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from scrapy_supabase.messages import counted, kept_rows, rejected_rows
+from scrapy_supabase.monitoring.stats import Stats
+from scrapy_supabase.spool.reject_file import REJECTED
+
+_PROGRESS_EVERY = 60.0  # seconds
+
+
+class CrawlLog:
+    """Logs to `log` what `stats` have counted.
+
+    `folder` is the spool's, or None; `close_timeout` is `SUPABASE_CLOSE_TIMEOUT`, in seconds.
+    """
+
+    def __init__(self, log: logging.Logger, stats: Stats, folder: Path | None, close_timeout: float) -> None:
+        self._log = log
+        self._stats = stats
+        self._folder = folder
+        self._close_timeout = close_timeout
+        self._last_time = time.monotonic()
+        self._last_uploaded = 0
+
+    def opened(self, where: str, tables: str, *, chunk_rows: int, grows: bool, uploads: int) -> None:
+        """Log where rows go. Chunks have `chunk_rows` rows, only at first if `grows`; `uploads` run at once."""
+        self._log.info(
+            "Uploading to %s: %s; %s a chunk%s, %d at once; spool: %s",
+            where,
+            tables,
+            counted(chunk_rows, "row"),
+            " at first" if grows else "",
+            uploads,
+            self._folder or "none",
+        )
+
+    def progress(self, *, in_flight: int, backlog: int, is_cut_off: bool) -> None:
+        """Log the progress of the last minute, if it is over. `in_flight` and `backlog` are chunks."""
+        now = time.monotonic()
+        seconds = now - self._last_time
+        if seconds < _PROGRESS_EVERY:
+            return
+        rows = self._stats.totals
+        uploaded = rows["uploaded"]
+        self._log.info(
+            "%s uploaded (%d rows/min), %s in flight, %d on disk%s, %s rejected",
+            counted(uploaded, "row"),
+            60 * (uploaded - self._last_uploaded) / seconds,
+            counted(in_flight, "chunk"),
+            backlog,
+            ": the server is unreachable" if is_cut_off else "",
+            rows["failed"],
+        )
+        self._last_time, self._last_uploaded = now, uploaded
+
+    def released(self) -> None:
+        """Log that items do not wait any more, because the crawl is being closed."""
+        folder = self._folder
+        self._log.warning(
+            "The crawl is being closed, so items do not wait for uploads any more. Rows that are not uploaded "
+            "within %g s after the last item (SUPABASE_CLOSE_TIMEOUT) %s.",
+            self._close_timeout,
+            f"stay in {folder}, or go to this log if they cannot be written there" if folder else "go to this log",
+        )
+
+    def unreachable_at_close(self) -> None:
+        """Log that the close waits for a server that does not answer."""
+        self._log.info(
+            "The server is unreachable: waiting up to %g s for it (SUPABASE_CLOSE_TIMEOUT).%s",
+            self._close_timeout,
+            " What is not uploaded by then is left to the next run." if self._folder else "",
+        )
+
+    def not_uploaded(self, *, in_flight: int, backlog: int) -> None:
+        """Log that the close does not wait any longer for these chunks."""
+        self._log.warning(
+            "Not uploaded after %g s (SUPABASE_CLOSE_TIMEOUT): %s in flight, %d waiting.%s",
+            self._close_timeout,
+            counted(in_flight, "chunk"),
+            backlog,
+            " They are left to the next run." if self._folder else "",
+        )
+
+    def summary(self) -> None:
+        """Log what the crawl did."""
+        rows = self._stats.totals
+        self._log.info(
+            "%s received: %d uploaded in %s, %d superseded by a newer row of the same key, %d rejected, %d left in the "
+            "spool",
+            counted(rows["received"], "row"),
+            rows["uploaded"],
+            counted(rows["request"], "request"),
+            rows["superseded"],
+            rows["failed"],
+            rows["spooled"],
+        )
+        if rows["chunk"] and (done := self._stats.settled_chunks):
+            self._log.info(
+                "%s (%d failed, %.3f s on average), %s sent again",
+                counted(rows["chunk"], "chunk"),
+                rows["chunk_failed"],
+                rows["upload_seconds"] / done,
+                counted(rows["retry"], "request"),
+            )
+        if any(rows[f"recovered{part}"] for part in ("", "_superseded", "_failed", "_spooled")):
+            self._log.info(
+                "Of earlier runs: %s uploaded, %d rejected, %d superseded by a newer row of the same key, %d left",
+                counted(rows["recovered"], "row"),
+                rows["recovered_failed"],
+                rows["recovered_superseded"],
+                rows["recovered_spooled"],
+            )
+        folder = self._folder
+        if folder and (left := rows["spooled"] + rows["recovered_spooled"]):
+            self._log.error("%s", kept_rows(left, folder))
+        if failed := rows["failed"] + rows["recovered_failed"]:
+            self._log.error("%s", rejected_rows(failed, self._stats.rejected_by_code, folder and folder / REJECTED))
