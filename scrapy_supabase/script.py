@@ -91,6 +91,7 @@ def init_supabase(url: str | None = None, key: str | None = None) -> Client:
     return create_client(url, key)
 
 
+# More than eight arguments: the public signature, of which all but two are settings.
 def upload_to_supabase(
     client: Client,
     rows: Iterable[Any],
