@@ -222,6 +222,11 @@ class Effort(msgspec.Struct):
     too_large: int = 0  # answers that refuse a request for its size
     timeouts: int = 0  # a gateway gave up waiting: fewer rows at once may help
 
+    def count_request(self, body: bytes) -> None:
+        """A request with this body is sent."""
+        self.requests += 1
+        self.request_bytes += len(body)
+
     def count(self, error: ServerError, rows: int) -> None:
         """An answer to a request with so many rows was no success."""
         self.errors[error.code] += 1

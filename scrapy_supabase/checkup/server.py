@@ -71,7 +71,8 @@ def _check_token(claims: dict[str, Any], now: float) -> Iterator[Finding]:
 
 def check_server(config: Config, facts: ServerFacts, now: float) -> Iterator[Finding]:
     """What it is, and its clock against this machine's."""
-    yield ok("server", f"{config.server.host} answers" + f": {facts.name}" * bool(facts.name))
+    name = f": {facts.name}" if facts.name else ""
+    yield ok("server", f"{config.server.host} answers{name}")
     if facts.clock is None:
         return
     skew = now - facts.clock.timestamp()

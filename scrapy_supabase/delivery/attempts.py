@@ -70,8 +70,7 @@ class Sender:
         def attempt() -> bytes:
             nonlocal first
             begun, first = first, None
-            work.effort.requests += 1
-            work.effort.request_bytes += len(write.body)
+            work.effort.count_request(write.body)
             try:
                 if returning is not None:
                     return self.backend.insert_new(write, returning)

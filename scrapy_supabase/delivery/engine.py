@@ -161,7 +161,7 @@ class Delivery:
         self._settle()
         # A busy crawl looks for answers with its next chunk; where more than that waits for them, threads look.
         if self._pressed or self._backlog or self._schedule.deferred or self._idle is not None:
-            self._flow.watch()
+            self._executor.watch()
 
     def _send_sealed(self, more: Iterable[Chunk] = ()) -> None:
         """Line up what is sealed, and start what may start."""

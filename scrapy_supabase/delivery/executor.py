@@ -12,7 +12,7 @@ import logging
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
@@ -90,7 +90,7 @@ class Executor:
     ) -> None:
         self.limits = limits
         self.uploads = uploads
-        self.blocks = blocks
+        self._blocks = blocks
         self.wakes_owner = False  # whether somebody waits for what is in flight
         self._settle = settle
         self._wake = wake
@@ -127,22 +127,26 @@ class Executor:
         self._jobs += 1
         self._work(partial(self._run, job, then))
 
-    def collect(self) -> list[Outcome]:
-        """Return the outcomes of uploads that have come to an end; call what is to follow other jobs. Never waits."""
-        found = [outcome for pending in list(self._pending) if (outcome := self._poll(pending)) is not None]
+    def collect(self) -> Iterator[Outcome]:
+        """Yield the outcomes of uploads that have come to an end; call what is to follow other jobs. Never waits.
+
+        What is not taken from this iterator comes with the next.
+        """
+        for pending in list(self._pending):
+            if (outcome := self._poll(pending)) is not None:
+                self._running.pop(outcome.chunk.number, None)
+                yield outcome
         while self._done:
             done = self._done.popleft()
             if isinstance(done, Outcome):
-                found.append(done)
+                self._running.pop(done.chunk.number, None)
+                yield done
             else:
                 done()
-        for outcome in found:
-            self._running.pop(outcome.chunk.number, None)
-        return found
 
     def watch(self) -> None:
         """Have threads wake the owner when an answer comes: somebody waits for it."""
-        if self.blocks:
+        if self._blocks:
             return
         for pending in self._pending:
             number = pending.fileno()
@@ -160,7 +164,7 @@ class Executor:
     def abandon(self) -> list[Outcome]:
         """Collect a last time, then forget all uploads: what a thread does with them is not settled any more."""
         with self._settling:
-            found = self.collect()
+            found = list(self.collect())
             for pending in self._pending:
                 pending.abandon()
             self._pending.clear()
@@ -173,7 +177,7 @@ class Executor:
 
     def _poll(self, pending: PendingUpload) -> Outcome | None:
         """Return the outcome where all rows of a chunk are stored; give a thread what needs waiting."""
-        found = pending.poll()
+        found = _or_left(pending.chunk, pending.poll)
         if found is Progress.NO_ANSWER:
             return None
         if found is Progress.NEEDS_WAITING:
@@ -197,11 +201,7 @@ class Executor:
     # In a worker thread
 
     def _upload(self, chunk: Chunk, upload: Callable[[], Outcome]) -> None:
-        try:
-            outcome = upload()
-        except Exception:
-            logger.exception("%s: not uploaded, by a %s", chunk, OWN_FAULT)
-            outcome = Outcome(chunk, 0, left=chunk.rows)
+        outcome = _or_left(chunk, upload)
         with self._settling:
             if self._running.get(chunk.number) is not chunk:
                 return  # abandoned
@@ -232,6 +232,15 @@ class Executor:
             poll.poll(_LONGEST_WATCH)
         self._done.append(partial(self._watched.discard, number))
         self._wake()
+
+
+def _or_left(chunk: Chunk, upload: Callable[[], T]) -> T | Outcome:
+    """Return what `upload` returns; where our own code fails in it, the outcome of a chunk that is left."""
+    try:
+        return upload()
+    except Exception:
+        logger.exception("%s: not uploaded, by a %s", chunk, OWN_FAULT)
+        return Outcome(chunk, 0, left=chunk.rows)
 
 
 def _given(outcome: Outcome) -> Outcome:

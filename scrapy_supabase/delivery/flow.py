@@ -110,10 +110,6 @@ class Flow:
             self.advance()
         self.look_for_server()
 
-    def watch(self) -> None:
-        """Be woken when an upload comes to an end: somebody waits for it."""
-        self._executor.watch()
-
     def drain(self) -> None:
         """Learn that no more chunks come: what waits for the end need not wait any more."""
         self.is_draining = True

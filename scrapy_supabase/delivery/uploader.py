@@ -1,6 +1,7 @@
 """Chunk → Outcome: send, and do with each kind of refusal what may still store the rows.
 
-Runs in the upload threads. Failure is data here: whatever a backend raises ends in the `Outcome`.
+Runs in worker threads; what never waits, in the owner's. Failure is data here: whatever a backend raises ends in the
+`Outcome`.
 """
 
 from __future__ import annotations
@@ -125,10 +126,9 @@ class Uploader:
     def stored(self, begun: SentChunk) -> Outcome | Progress:
         """Take in that the rows of a begun request are stored. Never waits; returns what `SentChunk.poll` does."""
         if (work := begun.work) is not None:
-            work.effort.requests += 1
-            work.effort.request_bytes += len(begun.write.body)
+            work.effort.count_request(begun.write.body)
             self._count_stored(work, work.pieces.pop())
-            return self._begin_next(begun, work)
+            return self._send_next(begun, work)
         self._stored.add(begun.chunk.table)
         self._limits.stored(begun.rows)
         # The answer may have come a while before somebody looked.
@@ -155,14 +155,13 @@ class Uploader:
                 begun.refusal = error
                 return Progress.NEEDS_WAITING
             work = begun.work = begun.work or Work(begun.chunk, [Piece(begun.chunk.rows)])
-            work.effort.requests += 1
-            work.effort.request_bytes += len(begun.write.body)
+            work.effort.count_request(begun.write.body)
             work.effort.count(error, len(begun.rows))
             self._reactions.react(work, work.pieces.pop(), error)
-            return self._begin_next(begun, work)
+            return self._send_next(begun, work)
         return self.stored(begun)
 
-    def _begin_next(self, begun: SentChunk, work: Work[SentChunk]) -> Outcome | Progress:
+    def _send_next(self, begun: SentChunk, work: Work[SentChunk]) -> Outcome | Progress:
         """Send the next piece as far as that needs no waiting; the outcome where there is none."""
         piece = self._next(work)
         if piece is None:

@@ -269,6 +269,34 @@ def test_counts_add_up_whatever_the_answers(
         assert engine.stats.totals["spooled"] == 0
 
 
+class Faulty(Begun):
+    """An upload in which our own code fails when the owner looks at it."""
+
+    def poll(self) -> Outcome | Progress:
+        """Fail."""
+        raise ZeroDivisionError
+
+
+def test_a_fault_in_the_owners_thread_is_one_of_that_upload(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The item that comes upon it goes on; the rows are kept and counted; a later row is uploaded."""
+    spool = DiskSpool(tmp_path, "run", Schema({"t": TableSpec("t")}), {})
+    first = [True]
+
+    def send(chunk: Chunk) -> PendingUpload | None:
+        return Faulty(chunk, stored, Random(0)) if first and first.pop() else None
+
+    engine = Engine(stored, spool, send=send, rows=1)
+    for number in range(3):
+        engine.delivery.add(row(str(number)))
+        engine.delivery.collect()
+    engine.finish()
+    engine.balance()
+    assert engine.stats.totals["uploaded"] == 2
+    assert engine.stats.totals["spooled"] == 1
+    assert caplog.text.count("not uploaded, by a fault of scrapy-supabase itself") == 1
+    spool.close()
+
+
 def test_back_pressure() -> None:
     """As many chunks wait as are uploaded at once; items wait from the next one on, until there is room again."""
     release = threading.Event()
