@@ -139,11 +139,6 @@ class Delivery:
         self._flow.look_for_server()
         return self._idle
 
-    def halt(self) -> None:
-        """Upload nothing any more: what is not uploaded stays in the spool, and what comes goes there."""
-        self._flow.is_halted = True
-        self._send_sealed()
-
     def abandon(self) -> None:
         """Leave what is not uploaded in the spool, whatever the threads do: the end of a close that took too long."""
         self._flow.is_halted = True

@@ -348,7 +348,8 @@ def test_full_chunks_that_wait_are_left_when_nothing_more_is_uploaded(tmp_path: 
     spool = DiskSpool(tmp_path, "run", Schema({"t": TableSpec("t")}), {})
     engine = Engine(stored, spool, rows=1, together=3)
     engine.delivery.add(row("0"))
-    engine.delivery.halt()
+    engine.delivery._flow._fail(FatalError("stop", code="http_540"))
+    engine.delivery.collect()
     assert engine.stats.totals["spooled"] == 1
     engine.delivery.add(row("1"))
     assert engine.stats.totals["spooled"] == 2
