@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
-from scrapy_supabase.backends.retry import Patience
+from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.delivery.backlog import Backlog
 from scrapy_supabase.delivery.engine import Delivery
 from scrapy_supabase.delivery.executor import Executor
@@ -22,7 +22,7 @@ from scrapy_supabase.delivery.schedule import Schedule
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.delivery.uploaders import Uploaders
-from scrapy_supabase.messages import counted, outdated_rows
+from scrapy_supabase.messages import outdated_rows, pluralize
 from scrapy_supabase.models import Stored
 from scrapy_supabase.monitoring.accounts import Accounts
 from scrapy_supabase.monitoring.run import Run
@@ -100,7 +100,7 @@ class Destination:
     def __init__(self, config: Config, schema: Schema, local: LocalSupabase | None = None) -> None:
         self.schema = schema
         self.backend = new_backend(config)
-        self.patience = Patience()
+        self.deadline = Deadline()
         self._local = local
 
     @classmethod
@@ -123,18 +123,18 @@ class Destination:
             known,
             attempts=config.upload.attempts,
             delay=config.upload.delay,
-            patience=self.patience,
+            deadline=self.deadline,
             partly=partly,
             types=partial(declared_types, config.tables.routes),
         ).run()
-        run.begin(self.backend, config, self.patience)
+        run.begin(self.backend, config, self.deadline)
 
     def described(self, tables: Iterable[str]) -> str:
         """Return tables and their numbers of columns, in words."""
 
         def one(table: str) -> str:
             info = self.schema.info(table)
-            return f"{table} ({counted(len(info.columns), 'column')})" if info else table
+            return f"{table} ({pluralize(len(info.columns), 'column')})" if info else table
 
         return ", ".join(map(one, tables))
 
@@ -164,7 +164,7 @@ def recover(spool: Spool, accounts: Accounts) -> Sequence[Stored]:
     if recovered:
         logger.info(
             "Earlier runs left %s (%d bytes) in the spool, to be uploaded beside the rows of this one.",
-            counted(len(recovered), "chunk"),
+            pluralize(len(recovered), "chunk"),
             sum(stored.size for stored in recovered),
         )
     if spool.outdated:
@@ -202,12 +202,12 @@ class OpenRun:
 
     def finish(self, within: float) -> Future[None]:
         """Return what is done when all rows are uploaded or given up. No retry goes on after `within` seconds."""
-        self.destination.patience.limit(within)
+        self.destination.deadline.limit(within)
         return self.delivery.finish()
 
     def stop(self) -> None:
         """Stop uploading. What is not uploaded stays in the spool."""
-        self.destination.patience.end()
+        self.destination.deadline.end()
         self.delivery.abandon()
         self.delivery.close()
         self.spool.close()
@@ -228,7 +228,7 @@ def assemble(
     `blocks` says that its owner has nothing else to do while it waits. `recovered` is what earlier runs left in the
     spool, oldest first.
     """
-    schema, backend, patience = destination.schema, destination.backend, destination.patience
+    schema, backend, deadline = destination.schema, destination.backend, destination.deadline
     chunker = Chunker(
         max_rows=config.upload.chunk_rows,
         max_bytes=config.upload.chunk_bytes,
@@ -241,16 +241,16 @@ def assemble(
     )
 
     def new_uploader(schema: Schema) -> Uploader:
-        return Uploader(backend, schema, attempts=config.upload.attempts, delay=config.upload.delay, patience=patience)
+        return Uploader(backend, schema, attempts=config.upload.attempts, delay=config.upload.delay, deadline=deadline)
 
     limits = Limits(
         concurrency=config.upload.concurrency,
         chunk_size=config.upload.chunk_rows,
         most_rows=config.upload.most_chunk_rows,
-        waiting=lambda: patience.waiting,
+        waiting=lambda: deadline.waiting,
     )
     uploads = Uploaders(schema, new_uploader)
-    patience.on_wait = wake
+    deadline.on_wait = wake
     return Delivery(
         Executor(uploads, limits, settle=spool.settle, wake=wake, blocks=blocks),
         Schedule(schema.references, schema.has_unknown_key),

@@ -11,7 +11,7 @@ NOT_KEPT = "not_kept"
 OWN_FAULT = "fault of scrapy-supabase itself: please report it with the lines below."
 
 
-def counted(number: float, noun: str) -> str:
+def pluralize(number: float, noun: str) -> str:
     """`1 row`, `2 rows`, `0 rows`."""
     return f"{number:g} {noun}" if number == 1 else f"{number:.0f} {noun}s"
 
@@ -30,14 +30,14 @@ def reason(error: Exception) -> str:
 def kept_rows(number: int, folder: Path) -> str:
     """Say where rows are that were not uploaded, and what uploads them."""
     return (
-        f"Not uploaded: {counted(number, 'row')}, kept in {folder} for the next crawl. "
+        f"Not uploaded: {pluralize(number, 'row')}, kept in {folder} for the next crawl. "
         f"To upload without one, run: {replay_command(folder)}"
     )
 
 
 def rows_by_table(rows: Counter[str]) -> str:
     """`5 rows for table t`, `5 rows for table t and 1 row for table u`."""
-    return " and ".join(f"{counted(number, 'row')} for table {table}" for table, number in sorted(rows.items()))
+    return " and ".join(f"{pluralize(number, 'row')} for table {table}" for table, number in sorted(rows.items()))
 
 
 def outdated_rows(rows: Counter[str], folder: Path) -> tuple[str, str]:
@@ -54,7 +54,7 @@ def outdated_rows(rows: Counter[str], folder: Path) -> tuple[str, str]:
 def rejected_rows(number: int, counts: Counter[tuple[str, str]], file: Path | None) -> str:
     """Say where rejected rows are (`file`, or None: in the log), and the count of each reason (table and code)."""
     reasons = ", ".join(f"{each} x {code} ({table.strip('()')})" for (table, code), each in counts.most_common())
-    what = f"Rejected: {counted(number, 'row')}: {reasons}."
+    what = f"Rejected: {pluralize(number, 'row')}: {reasons}."
     logged = sum(each for (_, code), each in counts.items() if code == NOT_KEPT)
     if file is None or logged == number:
         return f"{what} The log above has each of them."

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from scrapy_supabase.errors import FatalError, ServerError, TooLargeError, TransientError
-from scrapy_supabase.messages import counted
+from scrapy_supabase.messages import pluralize
 
 
 class Mode(StrEnum):
@@ -161,7 +161,7 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
         return sum(row.key is None for row in self.rows)
 
     def __str__(self) -> str:
-        return f"Chunk {self.number} ({counted(len(self.rows), 'row')} for {self.table})"
+        return f"Chunk {self.number} ({pluralize(len(self.rows), 'row')} for {self.table})"
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -240,9 +240,9 @@ class Effort(msgspec.Struct):
 class Outcome(msgspec.Struct, frozen=True):
     """Where each row of a chunk is now: `uploaded + len(rejections) + len(deferred) + len(left) == len(chunk.rows)`.
 
-    Among the `deferred` rows one refers to a row that may still be on its way: they are tried once more. `left` rows
-    got no verdict and stay in the spool; `gone` is set where that is because the server was not there, so that they may
-    be stored when it is back. `fatal` is set where no further upload makes sense.
+    `deferred` rows wait for a row that one of them refers to: they are tried once more. `left` rows got no verdict and
+    stay in the spool; `transient` is the error if the server could not be reached, so that they can be stored later.
+    `fatal` is set if no further upload makes sense.
     """
 
     chunk: Chunk
@@ -252,7 +252,7 @@ class Outcome(msgspec.Struct, frozen=True):
     left: tuple[Row, ...] = ()
     fatal: FatalError | None = None
     effort: Effort = msgspec.field(default_factory=Effort)
-    gone: TransientError | None = None
+    transient: TransientError | None = None
 
     @property
     def superseded(self) -> int:

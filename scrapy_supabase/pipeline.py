@@ -205,7 +205,7 @@ class _OpenCrawl:
     def fast_path(self, item: Any) -> Callable[[Any], bool]:
         """Return what takes items like this one, whose row has just been added."""
         chunk = self._delivery.open_chunk()
-        return (chunk and self._builder.short_way(item, chunk)) or _takes_none
+        return (chunk and self._builder.fast_path(item, chunk)) or _takes_none
 
     def reject(self, item: Any, error: ItemError) -> None:
         """Keep an item that cannot become a row."""
@@ -270,7 +270,7 @@ class _OpenCrawl:
             self._log.released()
         if self._file.is_wanted and self._record.is_due():
             start(self._loop.run_in_thread(partial(self._file.write, self._recorded())))
-        self._log.progress(in_flight=delivery.in_flight, backlog=delivery.backlog, is_cut_off=delivery.is_offline)
+        self._log.progress(in_flight=delivery.in_flight, backlog=delivery.backlog, is_offline=delivery.is_offline)
         self._publish()
 
     def _flush(self) -> None:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from scrapy_supabase.assembly import Destination, OpenRun, new_schema
 from scrapy_supabase.delivery.waiting import OwnerWait
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError
-from scrapy_supabase.messages import counted
+from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Chunk, Loaded, Mode, Outcome, Rejection, Row, Stored
 from scrapy_supabase.monitoring.run import Run
-from scrapy_supabase.rows.choice import chosen
+from scrapy_supabase.rows.selection import select_rows
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.explicit import project_of, script_config, server_of
@@ -127,7 +127,7 @@ def upload_to_supabase(
     )
     if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 0):
         raise ConfigurationError(f"top_n is {top_n!r}: it must be a whole number of rows, 0 or more, or None for all.")
-    source = chosen(rows, top_n, order_by)
+    source = select_rows(rows, top_n, order_by)
     total = len(source) if isinstance(source, Sequence) else None
     result = UploadResult()
     spool = NoSpool(result.rejected.extend)
@@ -213,8 +213,13 @@ class Upload:
         result.seconds = time.perf_counter() - self._started
         logger.info(
             "%s uploaded, %d failed, in %.1f s: %s (%d failed, %.3f s on average), %s, %d sent again",
-            *(counted(result.uploaded, "row"), result.failed, result.seconds, counted(result.chunks, "chunk")),
-            *(result.failed_chunks, result.average_chunk_seconds, counted(result.requests, "request"), result.retries),
+            *(pluralize(result.uploaded, "row"), result.failed, result.seconds, pluralize(result.chunks, "chunk")),
+            *(
+                result.failed_chunks,
+                result.average_chunk_seconds,
+                pluralize(result.requests, "request"),
+                result.retries,
+            ),
         )
 
     def on_chunk_sealed(self, chunk: Chunk) -> None:
@@ -236,7 +241,7 @@ class Upload:
         logger.info(
             "Chunk %d%s: %d of %s uploaded to %s in %.3f s",
             *(result.chunks, f" of {self._chunks_expected}" if self._chunks_expected else "", outcome.uploaded),
-            *(counted(len(outcome.chunk.rows), "row"), outcome.chunk.table, effort.seconds),
+            *(pluralize(len(outcome.chunk.rows), "row"), outcome.chunk.table, effort.seconds),
         )
 
     def on_rows_kept(self, kept: Chunk | Stored, rows: int) -> None:  # noqa: ARG002

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.postgres import PostgresBackend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
-from scrapy_supabase.backends.retry import Patience
+from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.models import Chunk, Mode, Outcome, Row, TableSpec
@@ -92,7 +92,7 @@ class Line:
     schema: Schema
     backend: Backend
     uploader: Uploader
-    patience: Patience
+    deadline: Deadline
     cleaned: list[str] = field(default_factory=list)
     number: int = 0
 
@@ -152,11 +152,11 @@ def line(project: Project, request: pytest.FixtureRequest) -> Iterator[MakeLine]
         else:
             backend = PostgresBackend(as_role(url or project.db_url, role_of(key)), timeout=timeout)
         made.append(backend)
-        patience = Patience()
+        deadline = Deadline()
         if check:
-            SchemaCheck(backend, schema, fields or {}, attempts=attempts, delay=delay, patience=patience).run()
-        uploader = Uploader(backend, schema, attempts=attempts, delay=delay, patience=patience)
-        return Line(schema, backend, uploader, patience)
+            SchemaCheck(backend, schema, fields or {}, attempts=attempts, delay=delay, deadline=deadline).run()
+        uploader = Uploader(backend, schema, attempts=attempts, delay=delay, deadline=deadline)
+        return Line(schema, backend, uploader, deadline)
 
     yield make
     for backend in made:

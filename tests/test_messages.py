@@ -72,7 +72,7 @@ ELSEWHERE = {
     "local/gateway/write.py": "tests/local/test_golden.py",
     # Words of PostgreSQL that are looked for, and what is added to them in a rejection.
     "delivery/isolate.py": "tests/delivery/test_isolate.py",
-    "delivery/work.py": "tests/delivery/test_isolate.py",
+    "delivery/upload_state.py": "tests/delivery/test_isolate.py",
     # The page of a run: its words are looked at in the page, and what it shows of the settings.
     "report/charts.py": "tests/report/test_report.py",
     "report/page.py": "tests/report/test_report.py",

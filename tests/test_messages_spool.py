@@ -19,7 +19,7 @@ from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.reject_file import REJECTED
 from tests.delivery.test_delivery import Engine, row, stored
-from tests.delivery.test_outage import Server, cut_off, tick
+from tests.delivery.test_outage import Server, is_offline, tick
 from tests.messages import Said, of_records
 from tests.polling import eventually
 
@@ -143,7 +143,7 @@ def test_an_outage(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path)
     engine = Engine(server.upload, disk, rows=1, workers=1, most_bytes=150, **server.options)
     server.is_gone = True
     engine.delivery.add(row("0"))
-    assert eventually(lambda: cut_off(engine))
+    assert eventually(lambda: is_offline(engine))
     tick(engine, server, 5)
     for number in range(1, 10):
         engine.delivery.add(row(str(number)))
@@ -161,7 +161,7 @@ def test_an_outage_that_is_too_long(said: Said, tmp_path: Path) -> None:
     engine = Engine(server.upload, disk, rows=1, longest_outage=30, **server.options)
     server.is_gone = True
     engine.delivery.add(row("0"))
-    assert eventually(lambda: cut_off(engine))
+    assert eventually(lambda: is_offline(engine))
     tick(engine, server, 40)
     engine.finish()
     disk.close()
@@ -220,7 +220,7 @@ def test_our_own_faults(
     engine = Engine(server.upload, disk, rows=1, clock=server.clock, probe=fails)
     server.is_gone = True
     engine.delivery.add(row("4"))
-    assert eventually(lambda: cut_off(engine))
+    assert eventually(lambda: is_offline(engine))
     server.is_gone = False
     server.now += 3
     caplog.clear()

@@ -16,7 +16,7 @@ from scrapy.http import Response
 
 from scrapy_supabase.backends.postgres import PostgresBackend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
-from scrapy_supabase.backends.retry import Patience
+from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.errors import FatalError, ItemError
 from scrapy_supabase.models import Chunk, Mode, Row, TableSpec
@@ -424,7 +424,7 @@ def test_snapshots(said: Said, alter: Sql, project: Project) -> None:
         stamps = {"snapshot_date": "snapshot_date", "snapshot_version": "snapshot_version"}
         schema = Schema({"t": TableSpec("t", stamps=stamps, snapshots=True)})
         try:
-            SchemaCheck(backend, schema, {}, attempts=1, delay=0, patience=Patience()).run()
+            SchemaCheck(backend, schema, {}, attempts=1, delay=0, deadline=Deadline()).run()
         except FatalError as error:
             return [f"{error.reason}: {error}"]
         return []
@@ -442,7 +442,7 @@ def test_snapshots(said: Said, alter: Sql, project: Project) -> None:
     said("Daily snapshots, and a table with neither key nor columns", check())
     alter("drop function next_snapshot_version")
     with pytest.raises(FatalError) as raised:
-        Run("s").begin(backend, config, Patience())
+        Run("s").begin(backend, config, Deadline())
     said("Daily snapshots, and their function is missing", f"{raised.value.reason}: {raised.value}")
     backend.close()
 
@@ -462,7 +462,7 @@ def test_the_ledger(
     backend = PostgrestBackend(proxy.url, project.key)
     config = Config.from_settings(_settings(project, SUPABASE_RUNS_TABLE="t_runs"), {})
     with pytest.raises(FatalError) as raised:
-        Run("s").begin(backend, config, Patience())
+        Run("s").begin(backend, config, Deadline())
     said("A table of runs that is not there", f"{raised.value.reason}: {raised.value}")
     Run("s").end(backend, "t_runs", "finished", dict.fromkeys(("received", "uploaded", "failed", "spooled"), 1), {})
     said("A table of runs that is gone at the end", of_records(caplog))
@@ -470,13 +470,13 @@ def test_the_ledger(
     caplog.set_level("INFO", "scrapy_supabase.backends.retry")
     proxy.faults.append(faults.resets_before)
     with pytest.raises(FatalError):
-        Run("s").begin(backend, config, Patience())
+        Run("s").begin(backend, config, Deadline())
     said("The server hiccups when the run is written down", of_records(caplog, least=logging.INFO))
     caplog.clear()
     proxy.faults.append(faults.resets_before)
     config = Config.from_settings(_settings(project, SUPABASE_DAILY_SNAPSHOTS=True), {})
     with pytest.raises(FatalError):
-        Run("s").begin(backend, config, Patience())
+        Run("s").begin(backend, config, Deadline())
     said("The server hiccups when a snapshot version is asked for", of_records(caplog, least=logging.INFO))
     backend.close()
 
@@ -556,7 +556,7 @@ def at_open(url: str) -> str:
     backend = PostgresBackend(url)
     schema = Schema({"t": TableSpec("t", Mode.UPSERT)})
     with pytest.raises(FatalError) as raised:
-        SchemaCheck(backend, schema, {}, attempts=1, delay=0.01, patience=Patience()).run()
+        SchemaCheck(backend, schema, {}, attempts=1, delay=0.01, deadline=Deadline()).run()
     backend.close()
     return f"{raised.value.reason}: {without_address(raised.value)}"
 

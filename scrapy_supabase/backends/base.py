@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any, Protocol
 
 import msgspec
@@ -70,20 +71,28 @@ class ServerFacts(msgspec.Struct, frozen=True):
     bypasses: bool | None = None
 
 
-class BegunWrite(Protocol):
-    """A write that is sent, and whose answer is to come. For one thread at a time."""
+class WriteState(Enum):
+    """What is known of a write that was sent."""
 
-    def stored(self) -> bool | None:
-        """True: it is stored. None: there is no answer yet. False: only `finish` can tell. Never waits."""
+    NO_ANSWER = auto()
+    STORED = auto()
+    UNCLEAR = auto()  # `PendingWrite.finish` returns or raises
 
-    def received(self) -> bool:
-        """Return whether the whole answer is here after `stored` returned False: `finish` then does not wait."""
+
+class PendingWrite(Protocol):
+    """A write that was sent and whose answer is still to come. For one thread at a time."""
+
+    def poll(self) -> WriteState:
+        """Return what is known of the write. Never waits."""
+
+    def has_answer(self) -> bool:
+        """Return whether the whole answer has arrived, after `poll` returned UNCLEAR: `finish` then does not wait."""
 
     def silence(self) -> float:
-        """For how many seconds the yes had been there when `stored` told it, as far as the system tells, else 0."""
+        """Return for how many seconds the answer had been there when `poll` returned STORED; 0 if not known."""
 
     def fileno(self) -> int:
-        """What becomes readable when an answer comes."""
+        """Return the descriptor that becomes readable when an answer arrives."""
 
     def finish(self) -> None:
         """Wait for the answer. Raises `ServerError`, as `Backend.write` does."""
@@ -93,9 +102,9 @@ class BegunWrite(Protocol):
 
 
 class Backend(Protocol):
-    """A server that takes rows. All methods may be called from several threads at once; all but `begin` block."""
+    """A server that takes rows. All methods may be called from several threads at once; all but `send` block."""
 
-    def begin(self, write: Write) -> BegunWrite | None:
+    def send(self, write: Write) -> PendingWrite | None:
         """Send a write, as far as that needs no waiting; None where it does. Never raises for what a server does."""
 
     def write(self, write: Write) -> None:
@@ -120,7 +129,7 @@ class Backend(Protocol):
     def facts(self) -> ServerFacts:
         """Ask the server who it is. Raises `ServerError`."""
 
-    def rehearse(self, write: Write) -> None:
+    def dry_run(self, write: Write) -> None:
         """Let the server judge two rows as it would in `write`, and store none.
 
         Raises `ServerError` where it refuses them, and `TrialStoredError` where a trigger of the table outwits that.

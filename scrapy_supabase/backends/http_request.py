@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from scrapy_supabase.backends import http_answer
+from scrapy_supabase.backends.base import WriteState
 from scrapy_supabase.backends.http_answer import Answer, NotAllError, status_of_empty
 from scrapy_supabase.backends.idle import IdleConnections, silence
 from scrapy_supabase.errors import TransientError
 
+STORED = (200, 201)  # what PostgREST answers to a write that it stored
 _WOULD_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -37,31 +39,31 @@ class SentRequest:
         self._failure = failure
         self._read = b""
         self._answer: Answer | None = None
-        self.silence = 0.0  # seconds for which an answer that `status` told had been there, as far as the system tells
+        self.silence = 0.0  # seconds for which the answer had been there when `poll` returned STORED
 
-    def status(self) -> int | None:
-        """The status of a yes without a body; None: nothing has come; 0: only `answer` can tell. Never waits."""
+    def poll(self) -> WriteState:
+        """See `base.PendingWrite`."""
         if self._unsent:
-            return 0
+            return WriteState.UNCLEAR
         sock = self._connection.sock
         try:
             self._read += _read_now(sock)
         except _WOULD_WAIT:
-            return None
+            return WriteState.NO_ANSWER
         except OSError:
-            return 0
-        status = status_of_empty(self._read)
-        if status:
-            self.silence = silence(sock)  # before another thread may have the connection
-            self._give_back()
-        return status
+            return WriteState.UNCLEAR
+        if status_of_empty(self._read) not in STORED:
+            return WriteState.UNCLEAR
+        self.silence = silence(sock)  # before another thread may have the connection
+        self._give_back()
+        return WriteState.STORED
 
     def fileno(self) -> int:
         """The socket's descriptor."""
         return int(self._connection.sock.fileno())
 
-    def received(self) -> bool:
-        """Return whether the whole answer has come. Never waits; to be called when `status` returned 0."""
+    def has_answer(self) -> bool:
+        """See `base.PendingWrite`."""
         if self._unsent:
             return False
         with suppress(NotAllError, OSError, http.client.HTTPException):  # `answer` raises the last two again

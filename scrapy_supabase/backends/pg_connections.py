@@ -45,7 +45,7 @@ class PgConnections:
         self._judge = judge
         self._idle = IdleConnections[Link](size, lambda link: link.pgconn.socket)
 
-    def begin(self, sql: bytes, body: bytes, table: str) -> SentStatement | None:
+    def send(self, sql: bytes, body: bytes, table: str) -> SentStatement | None:
         """Send a statement, as far as that needs no waiting; None where no idle connection is ready for it."""
         link = self._idle.take()
         if link is None:

@@ -12,6 +12,7 @@ import psycopg
 from psycopg import pq
 
 from scrapy_supabase.backends.answers import classify_sql
+from scrapy_supabase.backends.base import WriteState
 from scrapy_supabase.backends.idle import IdleConnections, silence
 from scrapy_supabase.backends.pg_link import Link
 from scrapy_supabase.errors import ServerError, TransientError
@@ -21,7 +22,7 @@ _GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 
 
 class SentStatement:
-    """A statement that is on its way. See `base.BegunWrite`. Raises `psycopg.Error` where it could not be sent.
+    """A statement that is on its way. See `base.PendingWrite`. Raises `psycopg.Error` where it could not be sent.
 
     With a name to `prepare` it by, it is only prepared. `judge` tells what an error means.
     """
@@ -54,24 +55,24 @@ class SentStatement:
             self._pgconn.send_query_params(sql, list(parameters))
         self._unsent = self._pgconn.flush() == 1
 
-    def stored(self) -> bool | None:
-        """See `base.BegunWrite`."""
+    def poll(self) -> WriteState:
+        """See `base.PendingWrite`."""
         if self._unsent:
-            return False
+            return WriteState.UNCLEAR
         if not self._is_over():
-            return None
+            return WriteState.NO_ANSWER
         if self._lost or self._failed:
-            return False
+            return WriteState.UNCLEAR
         self._silence = _silence(self._pgconn.socket)
         self._idle.put(self._link)
-        return True
+        return WriteState.STORED
 
-    def received(self) -> bool:
-        """See `base.BegunWrite`."""
+    def has_answer(self) -> bool:
+        """See `base.PendingWrite`."""
         return not self._unsent and self._is_over()
 
     def silence(self) -> float:
-        """See `base.BegunWrite`."""
+        """See `base.PendingWrite`."""
         return self._silence
 
     def fileno(self) -> int:

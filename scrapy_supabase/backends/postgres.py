@@ -15,7 +15,7 @@ import psycopg
 from psycopg import conninfo, pq
 
 from scrapy_supabase.backends.answers import classify_connection, classify_sql
-from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, View, Write
+from scrapy_supabase.backends.base import PendingWrite, ServerFacts, TableInfo, View, Write
 from scrapy_supabase.backends.bounded_cache import BoundedCache
 from scrapy_supabase.backends.bulk_sql import BulkInsert, array_literal, quote, returning_json
 from scrapy_supabase.backends.catalog import CATALOG_SQL, CatalogTable
@@ -53,10 +53,10 @@ class PostgresBackend:
     def __repr__(self) -> str:
         return f"<PostgresBackend {self._where}>"
 
-    def begin(self, write: Write) -> BegunWrite | None:
+    def send(self, write: Write) -> PendingWrite | None:
         """Send a write, as far as that needs no waiting; None where no connection is idle."""
         sql = self._statements.get(_shape(write))
-        return self._connections.begin(sql, write.body, write.table) if sql else None
+        return self._connections.send(sql, write.body, write.table) if sql else None
 
     def write(self, write: Write) -> None:
         """Store the rows, all or none. Raises `ServerError`."""
@@ -109,7 +109,7 @@ class PostgresBackend:
         version, clock, role, bypasses = msgspec.json.decode(found or b"[]", type=tuple[str, datetime, str, bool])
         return ServerFacts(f"PostgreSQL {version.partition(' ')[0]}", clock, role, bypasses)
 
-    def rehearse(self, write: Write) -> None:
+    def dry_run(self, write: Write) -> None:
         """Send it in a transaction, and roll that back."""
         statement = self._statement(write)
         try:

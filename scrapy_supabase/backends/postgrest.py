@@ -21,12 +21,12 @@ from msgspec.structs import replace
 
 from scrapy_supabase.backends import openapi
 from scrapy_supabase.backends.answers import classify
-from scrapy_supabase.backends.base import BegunWrite, ServerFacts, TableInfo, View, Write
+from scrapy_supabase.backends.base import PendingWrite, ServerFacts, TableInfo, View, Write, WriteState
 from scrapy_supabase.backends.bounded_cache import BoundedCache
 from scrapy_supabase.backends.error_body import parse_body
 from scrapy_supabase.backends.http import HttpPool
 from scrapy_supabase.backends.http_answer import Answer
-from scrapy_supabase.backends.http_request import SentRequest
+from scrapy_supabase.backends.http_request import STORED, SentRequest
 from scrapy_supabase.backends.wide import LONGEST_TARGET, only, parts
 from scrapy_supabase.errors import FatalError, ServerError, TransientError, TrialStoredError, UnknownError, fatal
 from scrapy_supabase.models import Mode
@@ -36,7 +36,6 @@ _RESOLUTION = {
     Mode.IGNORE: "return=minimal,resolution=ignore-duplicates",
     Mode.INSERT: "return=minimal,missing=default",
 }
-_STORED = (200, 201)
 _NO_OPERATOR = re.compile(r"([^:]+?) @> unknown")  # "operator does not exist: text @> unknown"
 _WRONG_URL = "Set SUPABASE_URL to the project's URL itself, such as https://abcdefgh.supabase.co."
 
@@ -83,11 +82,11 @@ class PostgrestBackend:
     def __repr__(self) -> str:
         return f"<PostgrestBackend {self._host}>"
 
-    def begin(self, write: Write) -> BegunWrite | None:
+    def send(self, write: Write) -> PendingWrite | None:
         """Send a write, as far as that needs no waiting; None where no connection is idle."""
         head = self._head(write)
         sent = self._http.send(head, self._body(write))
-        return _Begun(sent, partial(self._judge, write.table)) if sent else None
+        return _PendingRequest(sent, partial(self._judge, write.table)) if sent else None
 
     def write(self, write: Write) -> None:
         """Store the rows, all or none. Raises `ServerError`."""
@@ -111,7 +110,7 @@ class PostgrestBackend:
         return answer.body
 
     def _judge(self, table: str, answer: Answer) -> None:
-        if answer.status not in _STORED:
+        if answer.status not in STORED:
             raise self._error(answer, table)
         # `return=minimal` has no body. An error raised as PT200 has one, and stored nothing; a page is that of a
         # captive portal or a parked domain.
@@ -199,7 +198,7 @@ class PostgrestBackend:
             clock = parsedate_to_datetime(date) if date else None
         return ServerFacts(name, clock)
 
-    def rehearse(self, write: Write) -> None:
+    def dry_run(self, write: Write) -> None:
         """Ask for one object back: where more than one row was stored, PostgREST refuses that and rolls back.
 
         (PostgREST docs, references/api/resource_representation, "Singular or Plural": PGRST116.) Servers that let
@@ -208,7 +207,7 @@ class PostgrestBackend:
         headers = {**self._write_headers[write.mode], "Accept": "application/vnd.pgrst.object+json"}
         headers["Prefer"] += ",tx=rollback"
         answer = self._http.request(self._http.head("POST", self._target(write), headers), write.body)
-        if answer.status in _STORED and "tx=rollback" not in answer.headers.get("Preference-Applied", ""):
+        if answer.status in STORED and "tx=rollback" not in answer.headers.get("Preference-Applied", ""):
             raise TrialStoredError("stored", code=f"http_{answer.status}")
         error = self._error(answer, write.table)
         # PGRST116, or whatever a gateway makes of it. A schema that is not exposed is a 406 as well.
@@ -247,8 +246,8 @@ def quote_name(name: str) -> str:
     return f'"{escaped}"'
 
 
-class _Begun:
-    """See `base.BegunWrite`."""
+class _PendingRequest:
+    """See `base.PendingWrite`."""
 
     def __init__(self, sent: SentRequest, judge: Callable[[Answer], None]) -> None:
         self._sent = sent
@@ -256,12 +255,11 @@ class _Begun:
         self.abandon = sent.close
         self.fileno = sent.fileno
 
-    def stored(self) -> bool | None:
-        status = self._sent.status()
-        return None if status is None else status in _STORED
+    def poll(self) -> WriteState:
+        return self._sent.poll()
 
-    def received(self) -> bool:
-        return self._sent.received()
+    def has_answer(self) -> bool:
+        return self._sent.has_answer()
 
     def silence(self) -> float:
         return self._sent.silence

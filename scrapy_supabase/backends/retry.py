@@ -22,7 +22,7 @@ _LONGEST_BACKOFF = 60.0  # seconds
 _LONGEST_RETRY_AFTER = 300.0
 
 
-class Patience:
+class Deadline:
     """How long waits may still be: for ever at first; until a deadline when the crawl closes; not at all at the end.
 
     One is shared by all upload threads and set by the owner's thread. `clock` gives seconds and never goes back.
@@ -33,14 +33,14 @@ class Patience:
         self.waiting = 0
         self.on_wait: Callable[[], None] = lambda: None
         self._clock = clock
-        self._deadline: float | None = None
+        self._ends_at: float | None = None
         self._over = threading.Event()
         self._changed = threading.Condition()
 
     def limit(self, seconds: float) -> None:
         """Wait no longer than `seconds` from now on. Waits that would end later are given up at once."""
         with self._changed:
-            self._deadline = self._clock() + seconds
+            self._ends_at = self._clock() + seconds
             self._changed.notify_all()
 
     def end(self) -> None:
@@ -49,7 +49,7 @@ class Patience:
 
     def allows(self, seconds: float) -> bool:
         """Whether a wait of `seconds` would end in time."""
-        return self._deadline is None or self._clock() + seconds < self._deadline
+        return self._ends_at is None or self._clock() + seconds < self._ends_at
 
     def sleep(self, seconds: float) -> None:
         """Wait `seconds`, or less where that is no longer allowed."""
@@ -73,11 +73,11 @@ class Retrying:
     """
 
     def __init__(
-        self, attempts: int, delay: float, patience: Patience, before_sleep: Callable[[RetryCallState], None]
+        self, attempts: int, delay: float, deadline: Deadline, before_sleep: Callable[[RetryCallState], None]
     ) -> None:
         self._attempts = attempts
         self._delay = delay
-        self._patience = patience
+        self._deadline = deadline
         self._before_sleep = before_sleep
 
     def __call__(self, request: Callable[..., T], *arguments: Any) -> T:
@@ -107,7 +107,7 @@ class Retrying:
             retry=tenacity.retry_if_exception_type(TransientError),
             wait=wait,
             stop=self._is_over,
-            sleep=self._patience.sleep,
+            sleep=self._deadline.sleep,
             before_sleep=self._before_sleep,
             reraise=True,
         )
@@ -117,7 +117,7 @@ class Retrying:
         error = _error(state)
         if state.attempt_number >= min(self._attempts, error.tries or self._attempts):
             return True
-        return (error.retry_after or 0.0) > _LONGEST_RETRY_AFTER or not self._patience.allows(state.upcoming_sleep)
+        return (error.retry_after or 0.0) > _LONGEST_RETRY_AFTER or not self._deadline.allows(state.upcoming_sleep)
 
 
 def log_retry(what: str) -> Callable[[RetryCallState], None]:

@@ -10,14 +10,14 @@ from typing import Any
 
 from scrapy_supabase.assembly import find_server, new_backend, new_schema
 from scrapy_supabase.backends.base import Backend
-from scrapy_supabase.backends.retry import Patience
+from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.checkup.project import check_run, check_spool, check_switched_on
 from scrapy_supabase.checkup.server import check_distance, check_key, check_server, no_server
 from scrapy_supabase.checkup.tables import ItemKind, TableCheck
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.errors import ConfigurationError, ServerError, SupabaseError
-from scrapy_supabase.messages import counted
+from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import TableSpec
 from scrapy_supabase.schema.item_fields import fields_of
 from scrapy_supabase.settings.components import is_set
@@ -47,7 +47,7 @@ def check(settings: Any, *, in_project: bool, clock: Callable[[], float] = time.
         yield warning("settings", *divided(text))
     if not config.enabled:
         yield warning("settings", "SUPABASE_ENABLED is False: nothing is uploaded", "Set it to True, or leave it out.")
-    yield ok("settings", f"{counted(len(config.tables.specs), 'table')} named, no wrong value")
+    yield ok("settings", f"{pluralize(len(config.tables.specs), 'table')} named, no wrong value")
     yield from check_spool(config)
     try:
         config, stack = find_server(replace(config, upload=replace(config.upload, attempts=1)))
@@ -89,7 +89,7 @@ def _check_server_and_tables(
     facts = backend.facts()
     yield from check_server(config, facts, (before + clock()) / 2)
     schema = new_schema(config)
-    SchemaCheck(backend, schema, {}, attempts=1, delay=config.upload.delay, patience=Patience()).learn()
+    SchemaCheck(backend, schema, {}, attempts=1, delay=config.upload.delay, deadline=Deadline()).learn()
     drop_is_meant = is_set(settings, "SUPABASE_UNKNOWN_COLUMNS")
     tables = TableCheck(config, backend, schema, facts, drop_is_meant=drop_is_meant)
     usable: TableSpec | None = None

@@ -63,7 +63,7 @@ def check_upserts(backend: Backend, schema: Schema, spec: TableSpec, column: str
     """Try two rows of defaults where only rows can meet a deferrable constraint. Raises `TransientError`."""
     subject = f"table {spec.name}"
     try:
-        backend.rehearse(Write(spec.name, (column,), b"[{},{}]", Mode.UPSERT, spec.on_conflict))
+        backend.dry_run(Write(spec.name, (column,), b"[{},{}]", Mode.UPSERT, spec.on_conflict))
     except TrialStoredError:
         yield _stored(subject, "upserts are possible")
     except UpsertRefusedError as failed:
@@ -93,7 +93,7 @@ def upserts_refused(answer: str) -> str:
 def _refused(backend: Backend, spec: TableSpec, column: str, mode: Mode) -> bool:
     """Whether a policy refuses rows of defaults. Raises `ServerError` where something else does, before that."""
     try:
-        backend.rehearse(Write(spec.name, (column,), b"[{},{}]", mode, spec.on_conflict))
+        backend.dry_run(Write(spec.name, (column,), b"[{},{}]", mode, spec.on_conflict))
     except ServerError as failed:
         if is_policy_violation(failed.code, failed.message):
             return True

@@ -12,7 +12,7 @@ from scrapy_supabase.addon import Addon
 from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.checkup.finding import Finding, error, ok, warning
 from scrapy_supabase.errors import ServerError, TransientError
-from scrapy_supabase.messages import counted, outdated_rows, replay_command
+from scrapy_supabase.messages import outdated_rows, pluralize, replay_command
 from scrapy_supabase.middleware import UrlStampMiddleware
 from scrapy_supabase.models import Mode
 from scrapy_supabase.monitoring.run import LEDGER_COLUMNS, NEXT_VERSION
@@ -71,7 +71,7 @@ def _left(folder: Path) -> Iterator[Finding]:
     if waiting := sum(one.rows for one in found) - old.total():
         yield warning(
             "spool",
-            f"{counted(waiting, 'row')} of earlier crawls not uploaded, kept in {folder} for the next crawl",
+            f"{pluralize(waiting, 'row')} of earlier crawls not uploaded, kept in {folder} for the next crawl",
             f"To upload without one, run: {replay_command(folder)}",
         )
     if old:
@@ -79,7 +79,7 @@ def _left(folder: Path) -> Iterator[Finding]:
     if rejected := sum(one.rows for one in rejects_in(folder)):
         yield warning(
             "spool",
-            f"{counted(rejected, 'row')} of earlier crawls rejected, with the reasons in {folder / REJECTED}",
+            f"{pluralize(rejected, 'row')} of earlier crawls rejected, with the reasons in {folder / REJECTED}",
             f"When the table or the rows are mended, run: {replay_command(folder, '--rejected')}",
         )
 

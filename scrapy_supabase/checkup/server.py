@@ -11,7 +11,7 @@ from typing import Any
 from scrapy_supabase.backends.base import Backend, ServerFacts, Write
 from scrapy_supabase.checkup.finding import Finding, error, ok, warning
 from scrapy_supabase.errors import FatalError, ServerError, TransientError
-from scrapy_supabase.messages import counted
+from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import TableSpec
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.server import claims_of
@@ -116,8 +116,8 @@ def check_distance(config: Config, backend: Backend, spec: TableSpec) -> Iterato
     else:
         yield warning(
             "server",
-            f"{text}; with {counted(uploads, 'upload')} at once of {counted(upload.chunk_rows, 'row')} each, the "
-            f"server gets at most {counted(round(rate), 'row')} a second",
+            f"{text}; with {pluralize(uploads, 'upload')} at once of {pluralize(upload.chunk_rows, 'row')} each, the "
+            f"server gets at most {pluralize(round(rate), 'row')} a second",
             f"If the crawl yields more than that, set BATCH_CHUNK_SIZE to {size}, or to 'auto'.",
         )
 

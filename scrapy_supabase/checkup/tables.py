@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from scrapy_supabase.backends.base import Backend, ServerFacts, TableInfo, Write
 from scrapy_supabase.backends.catalog import KEEP_NEWEST
-from scrapy_supabase.backends.retry import Patience
+from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.checkup.policies import check_policies, check_upserts, upserts_refused
 from scrapy_supabase.delivery.schema_check import SchemaCheck
@@ -77,7 +77,7 @@ class TableCheck:
             {spec.name: tuple(sorted(names))},
             attempts=1,
             delay=self._config.upload.delay,
-            patience=Patience(),
+            deadline=Deadline(),
             partly=[spec.name] if any(kind.fields is None for kind in kinds) else (),
             log=said.logger,
         )

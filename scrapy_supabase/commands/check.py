@@ -20,7 +20,7 @@ from scrapy.utils.project import inside_project
 from scrapy_supabase.checkup.check import check
 from scrapy_supabase.checkup.finding import Finding, Level
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.messages import counted, sentence
+from scrapy_supabase.messages import pluralize, sentence
 
 _MARKS = {Level.OK: "✓", Level.WARNING: "!", Level.ERROR: "✗"}
 _PLAIN_MARKS = {Level.OK: "ok", Level.WARNING: "!", Level.ERROR: "X"}  # for terminals that lack the others
@@ -83,5 +83,5 @@ def _print(finding: Finding) -> None:
 
 def _summary(levels: Counter[Level]) -> str:
     errors, warnings = levels[Level.ERROR], levels[Level.WARNING]
-    said = [counted(number, noun) for number, noun in ((errors, "error"), (warnings, "warning")) if number]
+    said = [pluralize(number, noun) for number, noun in ((errors, "error"), (warnings, "warning")) if number]
     return f"{' and '.join(said)}." if said else "All is well: a crawl can start."

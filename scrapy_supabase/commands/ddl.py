@@ -24,7 +24,7 @@ from typing import Any
 from scrapy.utils.misc import load_object
 
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.messages import counted, sentence
+from scrapy_supabase.messages import pluralize, sentence
 from scrapy_supabase.rows.files import FORMATS, BadLine, RowFile
 from scrapy_supabase.schema.ddl import create_sql, ledger_sql, newest_sql, snapshots_sql, table_of
 from scrapy_supabase.schema.inference import Inference
@@ -159,7 +159,7 @@ def _of_file(path: str, form: str | None, encoding: str) -> Source:
     if not rows.rows:
         raise ConfigurationError(f"{shown} has no row to infer columns from. Name a file that has some.")
     name = "rows" if path == "-" else re.sub(r"\W+", "_", Path(path).name.split(".")[0]) or "rows"
-    return None, name, f"For {counted(rows.rows, 'row')} of {shown}.", rows.fields
+    return None, name, f"For {pluralize(rows.rows, 'row')} of {shown}.", rows.fields
 
 
 def _good(file: RowFile) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 from scrapy_supabase.assembly import find_server, new_schema, new_spool
 from scrapy_supabase.commands.progress import progress_of, said_how_it_went
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.messages import counted
+from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Mode, Rejection
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.files import FORMATS, BadLine, RowFile
@@ -79,7 +79,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
                 if unreadable or result.error:
                     break
             upload.finish()
-            bar.set_postfix_str(counted(result.uploaded, "row"))
+            bar.set_postfix_str(pluralize(result.uploaded, "row"))
     finally:
         if stack is not None:
             stack.stop()
@@ -98,7 +98,7 @@ def _reported(file: RowFile, upload: Upload, table: str, bar: Any) -> Any:
         else:
             yield row
         if number % 1000 == 0:
-            bar.set_postfix_str(counted(upload.result.uploaded, "row"), refresh=False)
+            bar.set_postfix_str(pluralize(upload.result.uploaded, "row"), refresh=False)
             bar.update(file.position - shown)
             shown = file.position
     bar.update(file.position - shown)

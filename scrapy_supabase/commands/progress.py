@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scrapy_supabase.messages import counted, kept_rows, rejected_rows
+from scrapy_supabase.messages import kept_rows, pluralize, rejected_rows
 from scrapy_supabase.script import UploadResult
 from scrapy_supabase.spool.reject_file import REJECTED
 
@@ -40,11 +40,11 @@ def progress_of(what: str, total: int | None, unit: str) -> Iterator[tqdm[Any]]:
 
 def said_how_it_went(result: UploadResult, folder: Path) -> None:
     """Say what became of the rows, and where those are that were not uploaded."""
-    uploaded = counted(result.uploaded, "row")
+    uploaded = pluralize(result.uploaded, "row")
     older = f", {result.superseded} superseded by a newer row of the same key" if result.superseded else ""
     print(f"{uploaded} uploaded{older}, {result.failed} rejected, {result.left} left, in {result.seconds:.1f} s.")
     if result.cleaned:
-        cleaned = counted(result.cleaned, "row")
+        cleaned = pluralize(result.cleaned, "row")
         print(f"Characters that PostgreSQL cannot store (NUL, lone surrogates) were left out of {cleaned}.")
     if result.left:
         print(kept_rows(result.left, folder), file=sys.stderr)

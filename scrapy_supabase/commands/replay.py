@@ -16,7 +16,7 @@ from scrapy_supabase.assembly import find_server, new_schema
 from scrapy_supabase.commands.progress import progress_of, said_how_it_went
 from scrapy_supabase.commands.sql import table as as_table
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.messages import counted, outdated_rows, replay_command, rows_by_table
+from scrapy_supabase.messages import outdated_rows, pluralize, replay_command, rows_by_table
 from scrapy_supabase.models import Mode
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.script import Upload, UploadResult
@@ -61,10 +61,10 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
         if one.header.project != config.server.host:
             others[one.header.project] += one.rows
     for project, rows in others.items():
-        what = counted(rows, "row")
+        what = pluralize(rows, "row")
         print(f"Left alone: {what} of another project, {project or 'unknown'}; the settings name {config.server.host}.")
     if alive := sum(one.rows for one in mine if one.alive):
-        print(f"Left alone: {counted(alive, 'row')} of crawls that are running.")
+        print(f"Left alone: {pluralize(alive, 'row')} of crawls that are running.")
     mine = [one for one in mine if not one.alive]
     if not mine:
         print(f"Nothing to upload in {folder}.")
@@ -112,7 +112,7 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
         if stack is not None:
             stack.stop()
     for problem, number in (+kept).items():
-        print(f"Left in {folder / REJECTED}: {counted(number, 'line')} {problem}.", file=sys.stderr)
+        print(f"Left in {folder / REJECTED}: {pluralize(number, 'line')} {problem}.", file=sys.stderr)
     said_how_it_went(result, folder)
     if spool.outdated:  # a crawl began meanwhile
         print(". ".join(outdated_rows(spool.outdated, folder)), file=sys.stderr)
@@ -153,12 +153,12 @@ def _list(found: list[Found]) -> int:
         counts[kind] += one.rows
     rows = [[*kind, str(number)] for kind, number in counts.items()]
     print(as_table(["scraped", "run", "spider", "table", "mode", "key", "state", "code", "rows"], rows))
-    print(f"({counted(sum(counts.values()), 'row')})")
+    print(f"({pluralize(sum(counts.values()), 'row')})")
     return 0
 
 
 def _mention_rejects(folder: Path, opts: argparse.Namespace) -> None:
     number = sum(one.rows for one in rejects_in(folder))
     if number and not opts.rejected:
-        rows, again = counted(number, "rejected row"), replay_command(folder, "--rejected")
+        rows, again = pluralize(number, "rejected row"), replay_command(folder, "--rejected")
         print(f"In {folder / REJECTED}: {rows}. When the table or the rows are mended, run: {again}")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.messages import counted, sentence
+from scrapy_supabase.messages import pluralize, sentence
 from scrapy_supabase.settings.folders import local_folder
 from scrapy_supabase.settings.server import LOCAL, database_url, hosted_project
 
@@ -76,7 +76,7 @@ def _print_result(cursor: psycopg.Cursor[Any]) -> None:
         return
     rows = [[_shown(value) for value in row] for row in cursor]
     print(table([column.name for column in cursor.description], rows))
-    print(f"({counted(len(rows), 'row')})")
+    print(f"({pluralize(len(rows), 'row')})")
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

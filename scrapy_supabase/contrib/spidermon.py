@@ -18,7 +18,7 @@ try:
 except ImportError as error:
     raise ImportError("Spidermon is not installed. Run: pip install 'scrapy-supabase[spidermon]'") from error
 
-from scrapy_supabase.messages import counted, replay_command
+from scrapy_supabase.messages import pluralize, replay_command
 from scrapy_supabase.monitoring.stats import Readings
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.monitors import Thresholds
@@ -73,7 +73,7 @@ class FailedRateMonitor(SupabaseMonitor):
                     f"{again}"
                 )
             self.fail(
-                f"Rejected: {failed} of {counted(had, 'row')} ({failed / had:.2%}), more than "
+                f"Rejected: {failed} of {pluralize(had, 'row')} ({failed / had:.2%}), more than "
                 f"{self.thresholds.failed_rate:.2%} (SUPABASE_MONITOR_MAX_FAILED_RATE): "
                 f"{_listed(self.readings.tables('failed', 'recovered_failed'))}. {where}"
             )
@@ -92,7 +92,7 @@ class SpooledRowsMonitor(SupabaseMonitor):
                 again = replay_command(self.spool)
                 where = f"Kept in {self.spool} for the next crawl. To upload without one, run: {again}"
             self.fail(
-                f"Not uploaded: {counted(left, 'row')}, more than {self.thresholds.spooled_rows} "
+                f"Not uploaded: {pluralize(left, 'row')}, more than {self.thresholds.spooled_rows} "
                 f"(SUPABASE_MONITOR_MAX_SPOOLED_ROWS): "
                 f"{_listed(self.readings.tables('spooled', 'recovered_spooled'))}. {where}"
             )
@@ -115,7 +115,7 @@ class UploadAgeMonitor(SupabaseMonitor):
                     f"To upload what is left then without a crawl, run: {again}"
                 )
             self.fail(
-                f"Waiting: {counted(waiting.total(), 'row')}, and the server has taken none for {age:.0f} s, longer "
+                f"Waiting: {pluralize(waiting.total(), 'row')}, and the server has taken none for {age:.0f} s, longer "
                 f"than {self.thresholds.upload_age:g} s (SUPABASE_MONITOR_MAX_UPLOAD_AGE): {_listed(waiting)}. The "
                 f"log's last WARNING of scrapy_supabase says what it answers. {where}"
             )

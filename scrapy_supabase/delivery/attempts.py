@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from scrapy_supabase.backends.base import Backend, Write
-from scrapy_supabase.backends.retry import Patience, Retrying
-from scrapy_supabase.delivery.work import Work
+from scrapy_supabase.backends.retry import Deadline, Retrying
+from scrapy_supabase.delivery.upload_state import UploadState
 from scrapy_supabase.errors import ServerError, TransientError
-from scrapy_supabase.messages import counted
+from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Mode, Row
 from scrapy_supabase.schema.schema import Schema
 
@@ -28,7 +28,7 @@ _SCHEMA_WAIT_AGAIN = 60.0  # seconds until the same refusal is waited for once m
 class Sender:
     """Sends requests to a backend. Thread-safe; shared by all upload threads.
 
-    `attempts` are the tries of a request in all, the second `delay` seconds after the first; `patience` says how long
+    `attempts` are the tries of a request in all, the second `delay` seconds after the first; `deadline` says how long
     waits may be; `clock` gives seconds and never goes back.
     """
 
@@ -39,12 +39,12 @@ class Sender:
         *,
         attempts: int,
         delay: float,
-        patience: Patience,
+        deadline: Deadline,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.backend = backend
         self.delay = delay
-        self.patience = patience
+        self.deadline = deadline
         self._schema = schema
         self._attempts = attempts
         self._clock = clock
@@ -53,7 +53,7 @@ class Sender:
 
     def send(
         self,
-        work: Work[Any],
+        state: UploadState[Any],
         rows: tuple[Row, ...],
         write: Write,
         first: Callable[[], object] | None = None,
@@ -69,89 +69,89 @@ class Sender:
 
         def attempt() -> bytes:
             nonlocal first
-            begun, first = first, None
-            work.effort.count_request(write.body)
+            sent, first = first, None
+            state.effort.count_request(write.body)
             try:
                 if returning is not None:
                     return self.backend.insert_new(write, returning)
-                if begun is None:
+                if sent is None:
                     self.backend.write(write)
                 else:
-                    begun()
+                    sent()
             except ServerError as error:
-                work.effort.count(error, len(rows))
+                state.effort.count(error, len(rows))
                 if isinstance(error, TransientError) and error.splittable and len(rows) > 1:
                     error.tries = 1  # the same again would take as long again
                 raise
             return b""
 
-        def before_sleep(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
+        def before_sleep(call: RetryCallState) -> None:
+            error = call.outcome.exception() if call.outcome else None
             if isinstance(error, TransientError):
-                self.count_retry(work, rows, error, state)
+                self.count_retry(state, rows, error, call)
 
-        policy = Retrying(1 if once else self._attempts, self.delay, self.patience, before_sleep)
+        policy = Retrying(1 if once else self._attempts, self.delay, self.deadline, before_sleep)
         while True:
             try:
                 return policy(attempt)
             except ServerError as error:
-                if not error.stale_schema or not self._wait_for_schema(work, error):
+                if not error.stale_schema or not self._wait_for_schema(state, error):
                     raise
 
-    def refusal_without_rows(self, work: Work[Any], write: Write) -> ServerError | None:
+    def refusal_without_rows(self, state: UploadState[Any], write: Write) -> ServerError | None:
         """Send `write` without its rows, once: None where it passes, so that the rows are at fault.
 
         Whatever is about connection, key, project, table or grant is refused without rows, too.
         """
         try:
-            self.send(work, (), msgspec.structs.replace(write, body=b"[]"), once=True)
+            self.send(state, (), msgspec.structs.replace(write, body=b"[]"), once=True)
         except ServerError as error:
             return error
         return None
 
     def count_retry(
-        self, work: Work[Any], rows: tuple[Row, ...], error: TransientError, state: RetryCallState | None = None
+        self, state: UploadState[Any], rows: tuple[Row, ...], error: TransientError, call: RetryCallState | None = None
     ) -> None:
         """Count a request that is sent again, and rows that may be stored twice by that."""
-        work.effort.retries += 1
-        if state is not None:
+        state.effort.retries += 1
+        if call is not None:
             logger.debug(
                 "%s: try %d of %d failed: %s Next try in %.1f s.",
-                *(work.chunk, state.attempt_number, min(self._attempts, error.tries or self._attempts)),
-                *(error, state.upcoming_sleep),
+                *(state.chunk, call.attempt_number, min(self._attempts, error.tries or self._attempts)),
+                *(error, call.upcoming_sleep),
             )
         else:
-            logger.debug("%s: too much for the server: %s Its halves are sent one after the other.", work.chunk, error)
-        table = work.chunk.table
+            logger.debug("%s: too much for the server: %s Its halves are sent one after the other.", state.chunk, error)
+        table = state.chunk.table
         if not error.ambiguous:
             return
         inserts, has_keys = self._schema.mode(table) is Mode.INSERT, self._schema.makes_key(table)
         keyless = [row for row in rows if inserts or (row.key is None and not has_keys)]
-        work.effort.ambiguous_retries += len(keyless)
+        state.effort.ambiguous_retries += len(keyless)
         if keyless and table not in self._warned_of_doubles:
             self._warned_of_doubles.add(table)
             logger.warning(
                 "Table %s: a request got no answer and is sent again. %s of its %s no key: if the request was stored, "
                 "they are stored twice. To prevent that, set SUPABASE_ON_CONFLICT to columns that make a row unique, "
                 "with a unique index on them.",
-                *(table, len(keyless), f"{counted(len(rows), 'row')} {'has' if len(rows) == 1 else 'have'}"),
+                *(table, len(keyless), f"{pluralize(len(rows), 'row')} {'has' if len(rows) == 1 else 'have'}"),
             )
 
-    def _wait_for_schema(self, work: Work[Any], error: ServerError) -> bool:
+    def _wait_for_schema(self, state: UploadState[Any], error: ServerError) -> bool:
         """Wait until the server should know a change of the table that was made a moment ago. False: that was done.
 
         One wait serves all uploads that are refused meanwhile, and all that follow within a minute.
         """
-        place, now = (work.chunk.table, error.code), self._clock()
+        place, now = (state.chunk.table, error.code), self._clock()
         until = self._schema_waits.get(place)
         if until is None or now > until + _SCHEMA_WAIT_AGAIN:
             until = self._schema_waits[place] = now + 2 * self.delay
             logger.info(
                 "%s: the server may not know the table as it is now: %s Next try in %.1f s.",
-                *(work.chunk, error.answer, 2 * self.delay),
+                *(state.chunk, error.answer, 2 * self.delay),
             )
         if now > until:
             return False
-        self.patience.sleep(until - now)
+        self.deadline.sleep(until - now)
         # The second who comes here after the wait is not let wait again.
         return True

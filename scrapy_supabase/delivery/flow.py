@@ -187,26 +187,26 @@ class Flow:
 
     def _try_again(self, chunk: Chunk, outcome: Outcome) -> None:
         """Queue the rows that got no verdict, or leave them to the next run."""
-        gone = outcome.gone
+        transient = outcome.transient
         # A lock on the table ends some time: that does not count.
-        is_locked = gone is not None and gone.is_there and not gone.about_rows
+        is_locked = transient is not None and transient.is_there and not transient.about_rows
         rest = chunk.again(outcome.left, tries=chunk.tries if is_locked else chunk.tries + 1)
-        if gone is None or self.is_halted or rest.tries >= _MOST_TRIES:
+        if transient is None or self.is_halted or rest.tries >= _MOST_TRIES:
             logged = self._keep(rest)
             if outcome.fatal is None and not self.is_halted:
-                is_said = gone is not None and self._said_kept and not logged
-                self._said_kept |= gone is not None
+                is_said = transient is not None and self._said_kept and not logged
+                self._said_kept |= transient is not None
                 logger.log(
                     logging.DEBUG if is_said else logging.ERROR,
                     "%s: not uploaded, and not tried again in this run%s Its rows %s.",
                     rest,
-                    f": {gone}" if gone else ".",
+                    f": {transient}" if transient else ".",
                     _where_they_are(len(rest.rows), logged, self._spool.folder),
                 )
             return
-        is_silent = not gone.is_there and self._last_success <= self._last_end - outcome.effort.seconds
+        is_silent = not transient.is_there and self._last_success <= self._last_end - outcome.effort.seconds
         if is_silent and not self._outage.is_on:
-            self._outage.begin(self._last_end, chunk.table, gone, self._spool.folder)
+            self._outage.begin(self._last_end, chunk.table, transient, self._spool.folder)
             if self.is_draining:
                 self._outage.probe_soon(self._clock())
             self.put_queue_off()

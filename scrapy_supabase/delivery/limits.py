@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from scrapy_supabase.messages import counted
+from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Chunk, Outcome, Row
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ class Limits:
             before, self.concurrency = self.concurrency, max(self.concurrency // 2, 1)
             if before > 1:
                 logger.info(
-                    "The server is busy: %s at once from now on, not %d.", counted(self.concurrency, "upload"), before
+                    "The server is busy: %s at once from now on, not %d.", pluralize(self.concurrency, "upload"), before
                 )
             return True
         if outcome.uploaded and self.concurrency < self._most_uploads:
@@ -206,7 +206,9 @@ class Limits:
                 self._shrink_rows(min(self.chunk_size, number), refused=effort.too_large > 0)
                 self._shrunk, self._has_failed = now, True
                 logger.info(
-                    "A chunk of %d rows was too much: %s a chunk from now on.", number, counted(self.chunk_size, "row")
+                    "A chunk of %d rows was too much: %s a chunk from now on.",
+                    number,
+                    pluralize(self.chunk_size, "row"),
                 )
         elif (
             number >= self.chunk_size

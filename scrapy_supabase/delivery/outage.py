@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from scrapy_supabase.errors import TransientError
-from scrapy_supabase.messages import counted
+from scrapy_supabase.messages import pluralize
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Outage:
             logger.warning(
                 "The server is reachable again after %.0f s. Kept meanwhile and uploaded now: %s.",
                 seconds,
-                counted(waiting, "chunk"),
+                pluralize(waiting, "chunk"),
             )
         return seconds
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from scrapy_supabase.backends.base import Backend, TableInfo, Write
-from scrapy_supabase.backends.retry import Patience, Retrying, log_retry
+from scrapy_supabase.backends.retry import Deadline, Retrying, log_retry
 from scrapy_supabase.delivery.table_writer import UPSERTS_REFUSED
 from scrapy_supabase.errors import (
     BadRowsError,
@@ -54,7 +54,7 @@ class SchemaCheck:
     """Checks the tables of `schema` against a backend and tells `schema` what it learns.
 
     `fields` maps a table to the columns that its items are known to have; those for the tables in `partly` may have
-    others, too. `attempts`, `delay` and `patience` are those of any request. `log` is told what should be mended.
+    others, too. `attempts`, `delay` and `deadline` are those of any request. `log` is told what should be mended.
     """
 
     # Nine arguments: the last three are for `check`, which asks the same as a crawl and says it otherwise.
@@ -66,7 +66,7 @@ class SchemaCheck:
         *,
         attempts: int,
         delay: float,
-        patience: Patience,
+        deadline: Deadline,
         partly: Collection[str] = (),
         types: Callable[[str], Mapping[str, str]] = lambda _: {},
         log: logging.Logger = logger,
@@ -77,10 +77,10 @@ class SchemaCheck:
         self._partly = partly
         self._types = types
         self._delay = delay
-        self._patience = patience
+        self._deadline = deadline
         self._logger = log
         self._looked_again = False
-        self._policy = Retrying(attempts, delay, patience, log_retry("Checking the tables"))
+        self._policy = Retrying(attempts, delay, deadline, log_retry("Checking the tables"))
 
     def run(self) -> None:
         """Check all tables. Raises `FatalError` for what no upload can survive."""
@@ -167,7 +167,7 @@ class SchemaCheck:
             except (SchemaDriftError, FatalError) as error:
                 if error.stale_schema and not waited:
                     waited = True  # a table or column made a moment ago is not in the server's schema cache yet
-                    self._patience.sleep(2 * self._delay)
+                    self._deadline.sleep(2 * self._delay)
                 elif isinstance(error, SchemaDriftError):
                     self._leave_out(spec, columns, error)
                 elif error.reason == "supabase_permission_denied":
@@ -221,7 +221,7 @@ class SchemaCheck:
             if not error.stale_schema or self._looked_again:
                 return
             self._looked_again = True
-            self._patience.sleep(2 * self._delay)
+            self._deadline.sleep(2 * self._delay)
         self.learn()
 
     def _send(self, write: Write) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from scrapy_supabase.backends.base import Write
 from scrapy_supabase.delivery.attempts import Sender
-from scrapy_supabase.delivery.work import Work, collected
+from scrapy_supabase.delivery.upload_state import UploadState, collected
 from scrapy_supabase.errors import (
     BadRowsError,
     FatalError,
@@ -58,7 +58,7 @@ _OF_THE_TABLE = ("PGRST204", "55000")
 
 
 class RefusedRowsError(Exception):
-    """All rows of a piece are refused for one reason, without a trial of each."""
+    """All rows of a slice are refused for one reason, without a trial of each."""
 
     def __init__(self, error: ServerError) -> None:
         self.error = error
@@ -73,7 +73,7 @@ class TableWriter:
 
     def store(
         self,
-        work: Work[Any],
+        state: UploadState[Any],
         rows: tuple[Row, ...],
         sent: tuple[Write, Callable[[], object]] | None = None,
         *,
@@ -84,7 +84,7 @@ class TableWriter:
         `sent` is a write that is on its way already, and what waits for its answer. With `once`, a request that fails
         is not sent a second time.
         """
-        table = work.chunk.table
+        table = state.chunk.table
         while True:
             first: Callable[[], object] | None = None
             if sent is not None:
@@ -92,23 +92,23 @@ class TableWriter:
             else:
                 write, rows = self.write_of(table, rows)
             try:
-                self._sender.send(work, rows, write, first, once=once)
+                self._sender.send(state, rows, write, first, once=once)
             except BadRowsError as error:
-                if not self._is_stored_by_insert(work, rows, write, error):
+                if not self._is_stored_by_insert(state, rows, write, error):
                     raise
                 return
             except (SchemaDriftError, UpsertRefusedError, FatalError) as error:
-                self._learn(work, rows, write, error)
+                self._learn(state, rows, write, error)
             else:
                 return
 
-    def store_new(self, work: Work[Any], rows: tuple[Row, ...], *, once: bool = False) -> tuple[Row, ...]:
+    def store_new(self, state: UploadState[Any], rows: tuple[Row, ...], *, once: bool = False) -> tuple[Row, ...]:
         """Store those of `rows` that are not in the table yet, in one request; return the others.
 
         The rows may differ in their columns: what a new row lacks gets its default, as if it had been sent alone. All
         are returned where that cannot be told, or would change values. Raises what is about the rows.
         """
-        table = work.chunk.table
+        table = state.chunk.table
         while True:
             write = self._write_of_all(table, rows)
             if write is None:
@@ -116,14 +116,14 @@ class TableWriter:
             updates = write.mode is Mode.UPSERT
             try:
                 found = self._sender.send(
-                    work, rows, write, returning=self._schema.key(table) if updates else (), once=once
+                    state, rows, write, returning=self._schema.key(table) if updates else (), once=once
                 )
             except ServerError as error:
                 if error.code == "42501":  # to be told which rows are new needs the right to read them
                     return rows
                 if not isinstance(error, SchemaDriftError | UpsertRefusedError | FatalError):
                     raise
-                self._learn(work, rows, write, error)
+                self._learn(state, rows, write, error)
             else:
                 return self._not_among(rows, found) if updates else ()
 
@@ -150,20 +150,20 @@ class TableWriter:
         rest = tuple(row for row in rows if row.key not in keys)
         return rest if len(rows) - len(rest) == len(keys) else rows
 
-    def _learn(self, work: Work[Any], rows: tuple[Row, ...], write: Write, error: ServerError) -> None:
+    def _learn(self, state: UploadState[Any], rows: tuple[Row, ...], write: Write, error: ServerError) -> None:
         """Learn what must be sent otherwise. Raise `BadRowsError` where the rows are at fault, and else `FatalError`.
 
         What is about the table is refused without rows, too: a trigger may raise any code for one row.
         """
-        if error.code in work.passed_without_rows:
-            raise self._about_rows(work, error)
+        if error.code in state.passed_without_rows:
+            raise self._about_rows(state, error)
         if error.code not in _OF_THE_TABLE or not isinstance(error, SchemaDriftError | UpsertRefusedError):
-            refusal = self._sender.refusal_without_rows(work, write)
+            refusal = self._sender.refusal_without_rows(state, write)
             if refusal is None or isinstance(refusal, BadRowsError):
-                work.passed_without_rows.add(error.code)
-                raise self._about_rows(work, error)
+                state.passed_without_rows.add(error.code)
+                raise self._about_rows(state, error)
             error = refusal
-        table = work.chunk.table
+        table = state.chunk.table
         if isinstance(error, SchemaDriftError):
             self._drop(rows, write.columns, error)
         elif isinstance(error, UpsertRefusedError):
@@ -172,51 +172,55 @@ class TableWriter:
             remedy = for_upserts(self._schema, table, error)
             if write.mode is Mode.INSERT or not self._schema.insert_fallback:
                 raise fatal(error, "supabase_no_unique_index", remedy) from error
-            self._fall_back(work, error, remedy)
+            self._fall_back(state, error, remedy)
         elif isinstance(error, FatalError) and error.reason == "supabase_permission_denied":
             remedy = f"Run: {grant_sql(self._schema, table, error)}"
             may_insert = write.mode is not Mode.INSERT and self._schema.insert_fallback
-            if not may_insert or self._sender.refusal_without_rows(work, Write(table, write.columns, b"", Mode.INSERT)):
+            if not may_insert or self._sender.refusal_without_rows(
+                state, Write(table, write.columns, b"", Mode.INSERT)
+            ):
                 raise fatal(error, error.reason, remedy) from error
-            self._fall_back(work, error, remedy)
+            self._fall_back(state, error, remedy)
         else:
             raise error
 
-    def _about_rows(self, work: Work[Any], error: ServerError) -> ServerError:
+    def _about_rows(self, state: UploadState[Any], error: ServerError) -> ServerError:
         """Make `error` one about rows; where it may be about all of them, remember that until a row is stored."""
         if error.code.startswith("http_"):  # a gateway's no may pass, too
-            work.suspicion = error if isinstance(error, FatalError) else None
+            state.suspicion = error if isinstance(error, FatalError) else None
             passing = _retyped(TransientError, error)
             passing.is_there = passing.about_rows = True
             return passing
         if error.code == "53100" and isinstance(error, FatalError):
-            work.suspicion = error
+            state.suspicion = error
         elif error.code == "42501" and isinstance(error, FatalError) and not isinstance(error, UnknownError):
-            remedy = grant_sql(self._schema, work.chunk.table, error)
-            work.suspicion = fatal(error, error.reason, f"Run: {remedy}")
+            remedy = grant_sql(self._schema, state.chunk.table, error)
+            state.suspicion = fatal(error, error.reason, f"Run: {remedy}")
         return _retyped(BadRowsError, error)
 
-    def _is_stored_by_insert(self, work: Work[Any], rows: tuple[Row, ...], write: Write, error: BadRowsError) -> bool:
+    def _is_stored_by_insert(
+        self, state: UploadState[Any], rows: tuple[Row, ...], write: Write, error: BadRowsError
+    ) -> bool:
         """Whether rows that a policy refuses as an upsert could be inserted. Only their insert can tell."""
         if write.mode is Mode.INSERT or not is_policy_violation(error.code, error.message):
             return False
         if not self._schema.insert_fallback:
             return False
         try:
-            self._sender.send(work, rows, msgspec.structs.replace(write, mode=Mode.INSERT))
+            self._sender.send(state, rows, msgspec.structs.replace(write, mode=Mode.INSERT))
         except (BadRowsError, FatalError):
             return False
-        remedy = f"Run: {policy_sql(self._schema, work.chunk.table, 'select', 'update')}"
-        self._fall_back(work, error, remedy)
+        remedy = f"Run: {policy_sql(self._schema, state.chunk.table, 'select', 'update')}"
+        self._fall_back(state, error, remedy)
         return True
 
-    def refusal_without_rows(self, work: Work[Any], rows: tuple[Row, ...]) -> ServerError | None:
+    def refusal_without_rows(self, state: UploadState[Any], rows: tuple[Row, ...]) -> ServerError | None:
         """Return what the server says to the request for `rows` without them; None where it passes."""
         try:
-            write, _ = self.write_of(work.chunk.table, rows)
+            write, _ = self.write_of(state.chunk.table, rows)
         except RefusedRowsError as refused:
             return refused.error
-        return self._sender.refusal_without_rows(work, write)
+        return self._sender.refusal_without_rows(state, write)
 
     def write_of(self, table: str, rows: tuple[Row, ...]) -> tuple[Write, tuple[Row, ...]]:
         """Return the request that stores `rows`, and the rows as it carries them. Raises `RefusedRowsError`."""
@@ -260,9 +264,9 @@ class TableWriter:
             types = {column: type_for(_value(rows[0], column))}
             logger.warning("%s", unknown_columns(self._schema, table, types))
 
-    def _fall_back(self, work: Work[Any], error: ServerError, remedy: str) -> None:
-        work.effort.fallbacks += 1
-        table = work.chunk.table
+    def _fall_back(self, state: UploadState[Any], error: ServerError, remedy: str) -> None:
+        state.effort.fallbacks += 1
+        table = state.chunk.table
         if self._schema.fall_back(table):
             logger.warning(UPSERTS_REFUSED, table, error.answer, remedy)
 

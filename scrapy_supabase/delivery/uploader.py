@@ -15,14 +15,14 @@ from operator import attrgetter
 
 import msgspec
 
-from scrapy_supabase.backends.base import Backend, BegunWrite, Write
-from scrapy_supabase.backends.retry import Patience
+from scrapy_supabase.backends.base import Backend, PendingWrite, Write, WriteState
+from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.delivery.attempts import Sender
 from scrapy_supabase.delivery.executor import Progress
 from scrapy_supabase.delivery.limits import RequestLimits
 from scrapy_supabase.delivery.reactions import Reactions
 from scrapy_supabase.delivery.table_writer import RefusedRowsError, TableWriter
-from scrapy_supabase.delivery.work import Piece, Work
+from scrapy_supabase.delivery.upload_state import Slice, UploadState
 from scrapy_supabase.errors import (
     BadRowsError,
     ServerError,
@@ -43,7 +43,7 @@ _MOST_BYTES_TO_SEARCH = 256 * 1024  # in the owner's thread: 100 rows of 350 byt
 class SentChunk(msgspec.Struct, eq=False):
     """A chunk of which one request was sent by `Uploader.send`. See `executor.PendingUpload`.
 
-    `request` is None where the next one needs waiting. `work` is the upload so far, of which the last piece is under
+    `request` is None where the next one needs waiting. `state` is the upload so far, of which the last slice is under
     way; None with the first request. `refusal` is the answer to the request where it was read already.
     """
 
@@ -51,19 +51,19 @@ class SentChunk(msgspec.Struct, eq=False):
     chunk: Chunk
     rows: tuple[Row, ...]
     write: Write
-    request: BegunWrite | None
+    request: PendingWrite | None
     started: float
-    work: Work[SentChunk] | None = None
+    state: UploadState[SentChunk] | None = None
     refusal: ServerError | None = None
 
     def poll(self) -> Outcome | Progress:
         """Return the outcome where all rows have one. Never waits."""
         if self.request is None or self.refusal is not None:
             return Progress.NEEDS_WAITING
-        stored = self.request.stored()
-        if stored is None:
+        found = self.request.poll()
+        if found is WriteState.NO_ANSWER:
             return Progress.NO_ANSWER
-        return self.uploader.stored(self) if stored else self.uploader.refused(self)
+        return self.uploader.stored(self) if found is WriteState.STORED else self.uploader.refused(self)
 
     def fileno(self) -> int:
         """What becomes readable when an answer comes; -1 where no request is under way."""
@@ -89,7 +89,7 @@ class SentChunk(msgspec.Struct, eq=False):
 class Uploader:
     """Uploads chunks to a backend. Thread-safe; one is shared by all upload threads.
 
-    `attempts` are the tries of a request in all, the second `delay` seconds after the first; `patience` says how long
+    `attempts` are the tries of a request in all, the second `delay` seconds after the first; `deadline` says how long
     waits may be; `clock` gives seconds.
     """
 
@@ -100,11 +100,11 @@ class Uploader:
         *,
         attempts: int,
         delay: float,
-        patience: Patience,
+        deadline: Deadline,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._schema = schema
-        self._sender = Sender(backend, schema, attempts=attempts, delay=delay, patience=patience)
+        self._sender = Sender(backend, schema, attempts=attempts, delay=delay, deadline=deadline)
         self._writer = TableWriter(self._sender, schema)
         self._clock = clock
         self._limits = RequestLimits()
@@ -120,75 +120,75 @@ class Uploader:
             write, rows = self._writer.write_of(chunk.table, chunk.rows)
         except RefusedRowsError:
             return None
-        request = self._sender.backend.begin(write)
+        request = self._sender.backend.send(write)
         return SentChunk(self, chunk, rows, write, request, started) if request else None
 
-    def stored(self, begun: SentChunk) -> Outcome | Progress:
+    def stored(self, sent: SentChunk) -> Outcome | Progress:
         """Take in that the rows of a begun request are stored. Never waits; returns what `SentChunk.poll` does."""
-        if (work := begun.work) is not None:
-            work.effort.count_request(begun.write.body)
-            self._count_stored(work, work.pieces.pop())
-            return self._send_next(begun, work)
-        self._stored.add(begun.chunk.table)
-        self._limits.stored(begun.rows)
+        if (state := sent.state) is not None:
+            state.effort.count_request(sent.write.body)
+            self._count_stored(state, state.slices.pop())
+            return self._send_next(sent, state)
+        self._stored.add(sent.chunk.table)
+        self._limits.stored(sent.rows)
         # The answer may have come a while before somebody looked.
-        silence = begun.request.silence() if begun.request else 0.0
-        seconds = max(self._clock() - begun.started - silence, 0.0)
-        effort = Effort(requests=1, request_bytes=len(begun.write.body), seconds=seconds)
-        return Outcome(begun.chunk, len(begun.rows), effort=effort)
+        silence = sent.request.silence() if sent.request else 0.0
+        seconds = max(self._clock() - sent.started - silence, 0.0)
+        effort = Effort(requests=1, request_bytes=len(sent.write.body), seconds=seconds)
+        return Outcome(sent.chunk, len(sent.rows), effort=effort)
 
-    def refused(self, begun: SentChunk) -> Outcome | Progress:
+    def refused(self, sent: SentChunk) -> Outcome | Progress:
         """Take in the refusal of a begun request; where rows are at fault, find them and send the others.
 
         Never waits; returns what `SentChunk.poll` does. A thread that does the same gives the interpreter lock away
         and waits for it ten times, which takes it 30 ms beside a busy crawl, and the crawl a third of a second for a
         hundred chunks (docs/benchmarks/bad_rows).
         """
-        request = begun.request
-        if request is None or len(begun.write.body) > _MOST_BYTES_TO_SEARCH or not request.received():
+        request = sent.request
+        if request is None or len(sent.write.body) > _MOST_BYTES_TO_SEARCH or not request.has_answer():
             return Progress.NEEDS_WAITING
         try:
             request.finish()
         except ServerError as error:
             needs_request = error.stale_schema or is_policy_violation(error.code, error.message)
             if needs_request or not isinstance(error, BadRowsError):
-                begun.refusal = error
+                sent.refusal = error
                 return Progress.NEEDS_WAITING
-            work = begun.work = begun.work or Work(begun.chunk, [Piece(begun.chunk.rows)])
-            work.effort.count_request(begun.write.body)
-            work.effort.count(error, len(begun.rows))
-            self._reactions.react(work, work.pieces.pop(), error)
-            return self._send_next(begun, work)
-        return self.stored(begun)
+            state = sent.state = sent.state or UploadState(sent.chunk, [Slice(sent.chunk.rows)])
+            state.effort.count_request(sent.write.body)
+            state.effort.count(error, len(sent.rows))
+            self._reactions.react(state, state.slices.pop(), error)
+            return self._send_next(sent, state)
+        return self.stored(sent)
 
-    def _send_next(self, begun: SentChunk, work: Work[SentChunk]) -> Outcome | Progress:
-        """Send the next piece as far as that needs no waiting; the outcome where there is none."""
-        piece = self._next(work)
-        if piece is None:
-            return self._outcome(work, begun.started)
-        work.pieces.append(piece)
-        begun.request = None
+    def _send_next(self, sent: SentChunk, state: UploadState[SentChunk]) -> Outcome | Progress:
+        """Send the next slice as far as that needs no waiting; the outcome where there is none."""
+        part = self._next(state)
+        if part is None:
+            return self._outcome(state, sent.started)
+        state.slices.append(part)
+        sent.request = None
         with suppress(RefusedRowsError):
-            begun.write, begun.rows = self._writer.write_of(begun.chunk.table, piece.rows)
-            begun.request = self._sender.backend.begin(begun.write)
-        return Progress.NEEDS_WAITING if begun.request is None else Progress.NO_ANSWER
+            sent.write, sent.rows = self._writer.write_of(sent.chunk.table, part.rows)
+            sent.request = self._sender.backend.send(sent.write)
+        return Progress.NEEDS_WAITING if sent.request is None else Progress.NO_ANSWER
 
-    def upload(self, chunk: Chunk, begun: SentChunk | None = None) -> Outcome:
-        """Upload `chunk`, or go on with what was `begun`; never raises for what a server says."""
-        started = begun.started if begun else self._clock()
-        work = (begun and begun.work) or Work(chunk, [Piece(chunk.rows)])
-        if begun is not None and begun.request is not None:
-            work.begun = begun
-            self._try(work, work.pieces.pop())
-        while (piece := self._next(work)) is not None:
-            self._try(work, piece)
-        return self._outcome(work, started)
+    def upload(self, chunk: Chunk, sent: SentChunk | None = None) -> Outcome:
+        """Upload `chunk`, or go on with what was `sent`; never raises for what a server says."""
+        started = sent.started if sent else self._clock()
+        state = (sent and sent.state) or UploadState(chunk, [Slice(chunk.rows)])
+        if sent is not None and sent.request is not None:
+            state.sent = sent
+            self._try(state, state.slices.pop())
+        while (part := self._next(state)) is not None:
+            self._try(state, part)
+        return self._outcome(state, started)
 
-    def _outcome(self, work: Work[SentChunk], started: float) -> Outcome:
-        if not work.uploaded and not work.fatal:
-            self._suspect_all(work)
-        work.effort.seconds = self._clock() - started
-        return work.outcome()
+    def _outcome(self, state: UploadState[SentChunk], started: float) -> Outcome:
+        if not state.uploaded and not state.fatal:
+            self._suspect_all(state)
+        state.effort.seconds = self._clock() - started
+        return state.outcome()
 
     def probe(self, table: str) -> None:
         """Ask once, with no rows, whether the server takes requests. Raises `TransientError` where it does not."""
@@ -202,78 +202,78 @@ class Uploader:
         except ServerError:
             pass  # whatever it says of the table, it is there
 
-    def _next(self, work: Work[SentChunk]) -> Piece | None:
-        """Take the next piece that must be sent to know what becomes of it; None where there is none left."""
-        while work.pieces:
-            piece = work.pieces.pop()
-            rows = piece.rows
-            if piece.blamed is not None and work.has_proven(piece):
-                self._reactions.reject(work, rows, piece.blamed)
-            elif len(rows) > 1 and piece.refused_before == work.refused:
-                work.split(rows, one_is_bad=True)
+    def _next(self, state: UploadState[SentChunk]) -> Slice | None:
+        """Take the next slice that must be sent to know what becomes of it; None where there is none left."""
+        while state.slices:
+            part = state.slices.pop()
+            rows = part.rows
+            if part.blamed is not None and state.has_proven(part):
+                self._reactions.reject(state, rows, part.blamed)
+            elif len(rows) > 1 and part.refused_before == state.refused:
+                state.split(rows, one_is_bad=True)
             elif (most := self._limits.most(rows)) < len(rows):
-                work.pieces.append(msgspec.structs.replace(piece, rows=rows[most:]))
-                return msgspec.structs.replace(piece, rows=rows[:most])
+                state.slices.append(msgspec.structs.replace(part, rows=rows[most:]))
+                return msgspec.structs.replace(part, rows=rows[:most])
             else:
-                return piece
+                return part
         return None
 
-    def _try(self, work: Work[SentChunk], piece: Piece) -> None:
-        """Send a piece and do what the answer asks for."""
-        rows = piece.rows
-        if work.chunk.mixed and any(row.columns != rows[0].columns for row in rows):
-            self._try_mixed(work, piece)
+    def _try(self, state: UploadState[SentChunk], part: Slice) -> None:
+        """Send a slice and do what the answer asks for."""
+        rows = part.rows
+        if state.chunk.mixed and any(row.columns != rows[0].columns for row in rows):
+            self._try_mixed(state, part)
             return
         try:
-            begun, work.begun = work.begun, None
-            sent = (begun.write, begun.answer) if begun else None
-            once = piece.isolating and len(rows) > 1
-            self._writer.store(work, begun.rows if begun else rows, sent, once=once)
+            sent, state.sent = state.sent, None
+            under_way = (sent.write, sent.answer) if sent else None
+            once = part.isolating and len(rows) > 1
+            self._writer.store(state, sent.rows if sent else rows, under_way, once=once)
         except RefusedRowsError as refused:
             for row in rows:
-                work.refuse(row, refused.error)
+                state.refuse(row, refused.error)
         except ServerError as error:
-            self._reactions.react(work, piece, error)
+            self._reactions.react(state, part, error)
         else:
-            self._count_stored(work, piece)
+            self._count_stored(state, part)
 
-    def _count_stored(self, work: Work[SentChunk], piece: Piece) -> None:
-        work.uploaded += len(piece.rows)
-        self._limits.stored(piece.rows)
-        work.false_suspects += piece.blamed is not None
-        self._stored.add(work.chunk.table)
+    def _count_stored(self, state: UploadState[SentChunk], part: Slice) -> None:
+        state.uploaded += len(part.rows)
+        self._limits.stored(part.rows)
+        state.false_suspects += part.blamed is not None
+        self._stored.add(state.chunk.table)
 
-    def _try_mixed(self, work: Work[SentChunk], piece: Piece) -> None:
+    def _try_mixed(self, state: UploadState[SentChunk], part: Slice) -> None:
         """Store the rows that are new in one request; the others then go by their columns."""
-        rows = piece.rows
+        rows = part.rows
         try:
-            rest = self._writer.store_new(work, rows, once=piece.isolating)
+            rest = self._writer.store_new(state, rows, once=part.isolating)
         except ServerError as error:
-            self._reactions.react(work, piece, error)
+            self._reactions.react(state, part, error)
             return
         if len(rest) < len(rows):
-            work.uploaded += len(rows) - len(rest)
+            state.uploaded += len(rows) - len(rest)
             self._limits.stored(rows)
-            self._stored.add(work.chunk.table)
-        if not work.chunk.is_ordered:
+            self._stored.add(state.chunk.table)
+        if not state.chunk.is_ordered:
             rest = tuple(sorted(rest, key=_columns_of))
         shapes = [tuple(shape) for _, shape in groupby(rest, _columns_of)]
-        work.pieces.extend(Piece(shape, isolating=piece.isolating) for shape in reversed(shapes))
+        state.slices.extend(Slice(shape, isolating=part.isolating) for shape in reversed(shapes))
 
-    def _suspect_all(self, work: Work[SentChunk]) -> None:
+    def _suspect_all(self, state: UploadState[SentChunk]) -> None:
         """Blame a policy, a grant or a full disk that refuses every row of a chunk, and has let none in before."""
-        table = work.chunk.table
-        if table in self._stored or work.deferred or (work.gone and not work.gone.about_rows):
+        table = state.chunk.table
+        if table in self._stored or state.deferred or (state.transient and not state.transient.about_rows):
             return
-        last, suspicion = work.rejections[-1:], work.suspicion
-        if last and not work.left and all(is_policy_violation(r.code, r.message) for r in work.rejections):
+        last, suspicion = state.rejections[-1:], state.suspicion
+        if last and not state.left and all(is_policy_violation(r.code, r.message) for r in state.rejections):
             policies = policy_sql(self._schema, table, "insert", "select", "update")
             remedy = f"Use the project's secret key, or run: {policies}"
             words = ServerError(last[0].message, code=last[0].code)
             suspicion = fatal(words, "supabase_permission_denied", remedy)
-        elif suspicion is None or any(r.code != suspicion.code for r in work.rejections):
+        elif suspicion is None or any(r.code != suspicion.code for r in state.rejections):
             return
-        work.fatal = suspicion
-        work.gone = None
-        work.rejections.clear()
-        work.left[:] = work.chunk.rows
+        state.fatal = suspicion
+        state.transient = None
+        state.rejections.clear()
+        state.left[:] = state.chunk.rows

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from scrapy_supabase.errors import FatalError
-from scrapy_supabase.messages import counted
+from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Chunk, Loaded, Outcome, Rejection, Stored
 from scrapy_supabase.monitoring.record import Record
 from scrapy_supabase.monitoring.stats import Stats
@@ -47,7 +47,7 @@ class Accounts:
             logger.debug(
                 "%s: %d uploaded, %d rejected, %d left; %s, %.3f s",
                 *(outcome.chunk, outcome.uploaded, len(outcome.rejections), len(outcome.left)),
-                *(counted(outcome.effort.requests, "request"), outcome.effort.seconds),
+                *(pluralize(outcome.effort.requests, "request"), outcome.effort.seconds),
             )
 
     def on_rows_kept(self, kept: Chunk | Stored, rows: int) -> None:

@@ -6,7 +6,7 @@ import logging
 import time
 from pathlib import Path
 
-from scrapy_supabase.messages import counted, kept_rows, rejected_rows
+from scrapy_supabase.messages import kept_rows, pluralize, rejected_rows
 from scrapy_supabase.monitoring.stats import Stats
 from scrapy_supabase.spool.reject_file import REJECTED
 
@@ -33,13 +33,13 @@ class CrawlLog:
             "Uploading to %s: %s; %s a chunk%s, %d at once; spool: %s",
             where,
             tables,
-            counted(chunk_rows, "row"),
+            pluralize(chunk_rows, "row"),
             " at first" if grows else "",
             uploads,
             self._folder or "none",
         )
 
-    def progress(self, *, in_flight: int, backlog: int, is_cut_off: bool) -> None:
+    def progress(self, *, in_flight: int, backlog: int, is_offline: bool) -> None:
         """Log the progress of the last minute, if it is over. `in_flight` and `backlog` are chunks."""
         now = time.monotonic()
         seconds = now - self._last_time
@@ -49,11 +49,11 @@ class CrawlLog:
         uploaded = rows["uploaded"]
         self._log.info(
             "%s uploaded (%d rows/min), %s in flight, %d on disk%s, %s rejected",
-            counted(uploaded, "row"),
+            pluralize(uploaded, "row"),
             60 * (uploaded - self._last_uploaded) / seconds,
-            counted(in_flight, "chunk"),
+            pluralize(in_flight, "chunk"),
             backlog,
-            ": the server is unreachable" if is_cut_off else "",
+            ": the server is unreachable" if is_offline else "",
             rows["failed"],
         )
         self._last_time, self._last_uploaded = now, uploaded
@@ -81,7 +81,7 @@ class CrawlLog:
         self._log.warning(
             "Not uploaded after %g s (SUPABASE_CLOSE_TIMEOUT): %s in flight, %d waiting.%s",
             self._close_timeout,
-            counted(in_flight, "chunk"),
+            pluralize(in_flight, "chunk"),
             backlog,
             " They are left to the next run." if self._folder else "",
         )
@@ -92,9 +92,9 @@ class CrawlLog:
         self._log.info(
             "%s received: %d uploaded in %s, %d superseded by a newer row of the same key, %d rejected, %d left in the "
             "spool",
-            counted(rows["received"], "row"),
+            pluralize(rows["received"], "row"),
             rows["uploaded"],
-            counted(rows["request"], "request"),
+            pluralize(rows["request"], "request"),
             rows["superseded"],
             rows["failed"],
             rows["spooled"],
@@ -102,15 +102,15 @@ class CrawlLog:
         if rows["chunk"] and (done := self._stats.settled_chunks):
             self._log.info(
                 "%s (%d failed, %.3f s on average), %s sent again",
-                counted(rows["chunk"], "chunk"),
+                pluralize(rows["chunk"], "chunk"),
                 rows["chunk_failed"],
                 rows["upload_seconds"] / done,
-                counted(rows["retry"], "request"),
+                pluralize(rows["retry"], "request"),
             )
         if any(rows[f"recovered{part}"] for part in ("", "_superseded", "_failed", "_spooled")):
             self._log.info(
                 "Of earlier runs: %s uploaded, %d rejected, %d superseded by a newer row of the same key, %d left",
-                counted(rows["recovered"], "row"),
+                pluralize(rows["recovered"], "row"),
                 rows["recovered_failed"],
                 rows["recovered_superseded"],
                 rows["recovered_spooled"],

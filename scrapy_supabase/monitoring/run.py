@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from scrapy_supabase.backends.base import Backend, Write
-from scrapy_supabase.backends.retry import Patience, Retrying, log_retry
+from scrapy_supabase.backends.retry import Deadline, Retrying, log_retry
 from scrapy_supabase.errors import ServerError, SupabaseError, fatal
 from scrapy_supabase.messages import sentence
 from scrapy_supabase.models import Mode
@@ -56,7 +56,7 @@ class Run:
         """The name of the run's folder in the spool: by age, and no two the same."""
         return f"{self.started:%Y%m%dT%H%M%S}.{self.started.microsecond // 1000:03}Z-{self.id[:8]}"
 
-    def begin(self, backend: Backend, config: Config, patience: Patience) -> None:
+    def begin(self, backend: Backend, config: Config, deadline: Deadline) -> None:
         """Take a snapshot version and write the ledger's row, as far as the settings ask for it.
 
         Blocks. Raises `FatalError` where the database does not let it.
@@ -64,7 +64,7 @@ class Run:
         attempts, delay = config.upload.attempts, config.upload.delay
         tables = sorted(spec.name for spec in config.tables.specs.values() if SNAPSHOT_VERSION in spec.stamps.values())
         if tables:
-            policy = Retrying(attempts, delay, patience, log_retry("Taking a snapshot version"))
+            policy = Retrying(attempts, delay, deadline, log_retry("Taking a snapshot version"))
             arguments = {"tables": tables, "day": self.snapshot_date.isoformat()}
             try:
                 self.snapshot_version = int(policy(backend.call, NEXT_VERSION, arguments))
@@ -76,7 +76,7 @@ class Run:
                 raise fatal(error, "supabase_snapshot", remedy) from error
         if config.tables.runs_table:
             what = f"Writing the run to table {config.tables.runs_table}"
-            policy = Retrying(attempts, delay, patience, log_retry(what))
+            policy = Retrying(attempts, delay, deadline, log_retry(what))
             try:
                 policy(backend.write, self._row(config.tables.runs_table, {}))
             except ServerError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from scrapy_supabase.monitoring.histogram import Histogram, begin_of
 from scrapy_supabase.monitoring.last_run import LastRun
 from scrapy_supabase.report.markup import Markup, join, tag
-from scrapy_supabase.report.words import counted, duration, number
+from scrapy_supabase.report.words import duration, number, pluralize
 
 WIDE, NARROW = 860, 330  # pixels; text keeps its size, so that a phone gets a chart of its own
 _SHORTEST = 10.0  # seconds on the time axis: the bars of shorter runs would be as wide as the plot
@@ -84,7 +84,7 @@ def _over_time(run: LastRun, width: int) -> Markup:
             rows = (counts[kind][at : at + 1] or [0])[0]
             if rows:
                 bar = (at * seconds, (at + 1) * seconds, base, base + rows / seconds)
-                parts.append(_bar(frame, *bar, kind, f"{_span(at, seconds)}: {counted(rows, 'row')} {kind}"))
+                parts.append(_bar(frame, *bar, kind, f"{_span(at, seconds)}: {pluralize(rows, 'row')} {kind}"))
                 base += rows / seconds
     for kind, y in lanes:
         parts.append(tag("text", kind, x=frame.left - 8, y=y + _LANE - 3, text_anchor="end", class_="label"))
@@ -184,7 +184,7 @@ def _latency(histogram: Histogram, width: int) -> Markup:
     parts = list(_levels(frame))
     for at, count in bars:
         if count:
-            span = f"{duration(begin_of(at))} to {duration(begin_of(at + each))}: {counted(count, 'chunk')}"
+            span = f"{duration(begin_of(at))} to {duration(begin_of(at + each))}: {pluralize(count, 'chunk')}"
             parts.append(_bar(frame, at - first, at - first + each, 0, count, "uploaded", span))
     parts.append(tag("text", "chunks", x=0, y=12, class_="label"))
     # The greatest comes topmost, and texts are to the left: so none lies upon another's line.
@@ -198,7 +198,7 @@ def _latency(histogram: Histogram, width: int) -> Markup:
     parts.extend(_log_axis(frame, first))
     words = ", ".join(f"p{100 * part:.0f} {duration(histogram.quantile(part))}" for part in _QUANTILES)
     described = (
-        f"How long {counted(histogram.number, 'chunk')} took: {words}, the longest {duration(histogram.longest)}."
+        f"How long {pluralize(histogram.number, 'chunk')} took: {words}, the longest {duration(histogram.longest)}."
     )
     return _picture(width, frame.floor + 24, described, parts)
 
@@ -230,9 +230,9 @@ def _picture(width: int, height: int, described: str, parts: list[Markup]) -> Ma
 
 def _described(run: LastRun) -> str:
     total, line = run.total, run.timeline
-    gone = f" The server was gone {counted(run.outage_count, 'time')}." if run.outage_count else ""
+    gone = f" The server was gone {pluralize(run.outage_count, 'time')}." if run.outage_count else ""
     return (
-        f"Rows a second over {duration(run.seconds)}: {counted(total.uploaded + total.recovered, 'row')} uploaded, "
+        f"Rows a second over {duration(run.seconds)}: {pluralize(total.uploaded + total.recovered, 'row')} uploaded, "
         f"{number(total.rejected + total.recovered_rejected)} rejected, {number(line.total('retries'))} retries, "
         f"{number(line.total('errors'))} errors.{gone}"
     )

@@ -112,14 +112,14 @@ def _over_time(run: LastRun) -> Markup:
     if not run.timeline.buckets:
         return _section("Rows over time", tag("p", "No chunk came to an end in this run.", class_="note"))
     figures = run.figures
-    chunks, requests = (words.counted(figures.get(f"{noun}s", 0), noun) for noun in ("chunk", "request"))
+    chunks, requests = (words.pluralize(figures.get(f"{noun}s", 0), noun) for noun in ("chunk", "request"))
     told = [f"{chunks} in {requests}, {words.size(figures.get('bytes', 0))} in all."]
     if pages := run.crawl.get("pages fetched"):
-        told.append(f"{words.counted(pages, 'page')} fetched.")
+        told.append(f"{words.pluralize(pages, 'page')} fetched.")
     if (waited := figures.get("waited", 0)) >= 0.1:
         told.append(f"Items waited {words.duration(waited)} for uploads.")
     if slow := figures.get("slowdowns"):
-        told.append(f"The server was busy {words.counted(slow, 'time')}: fewer uploads at once for a while.")
+        told.append(f"The server was busy {words.pluralize(slow, 'time')}: fewer uploads at once for a while.")
     told.append(_gone(run))
     text = " ".join(told).strip()
     legend = _legend(("uploaded", "uploaded"), ("rejected", "rejected"), ("retries", "retries"), ("errors", "errors"))
@@ -134,8 +134,8 @@ def _gone(run: LastRun) -> str:
         when = f"{words.duration(longest.start)} after the start"
         return f"The server was unreachable for {words.duration(run.outage_seconds)}, {when}."
     return (
-        f"The server was gone {words.counted(run.outage_count, 'time')}, {words.duration(run.outage_seconds)} in all, "
-        f"{words.duration(longest.seconds)} at the longest."
+        f"The server was gone {words.pluralize(run.outage_count, 'time')}, {words.duration(run.outage_seconds)} "
+        f"in all, {words.duration(longest.seconds)} at the longest."
     )
 
 
@@ -145,7 +145,7 @@ def _latency(run: LastRun) -> Markup:
         return join()
     p50, p95, p99 = map(latency.quantile, (0.5, 0.95, 0.99))
     text = (
-        f"Half of all {words.counted(latency.number, 'chunk')} took {words.duration(p50)} or less, 95 % "
+        f"Half of all {words.pluralize(latency.number, 'chunk')} took {words.duration(p50)} or less, 95 % "
         f"{words.duration(p95)}, 99 % {words.duration(p99)}; the longest {words.duration(latency.longest)}."
     )
     if latency.number == 1:
@@ -204,7 +204,9 @@ def _rejects(run: LastRun) -> Markup:
         title = _summary(rows, tag("b", f"{len(folded)} more kinds"))
         shown.append(tag("details", title, *folded, class_="more"))
     others = (
-        f" {words.counted(run.other_rejects, 'row')} of still other kinds are not listed." if run.other_rejects else ""
+        f" {words.pluralize(run.other_rejects, 'row')} of still other kinds are not listed."
+        if run.other_rejects
+        else ""
     )
     text = (
         "By table and code, with the server's words and up to three rows each. Long values are cut, and what looks "

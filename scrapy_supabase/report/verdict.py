@@ -9,7 +9,7 @@ from shlex import quote
 
 from scrapy_supabase.messages import NOT_KEPT
 from scrapy_supabase.monitoring.last_run import LastRun
-from scrapy_supabase.report.words import counted, moment
+from scrapy_supabase.report.words import moment, pluralize
 from scrapy_supabase.spool.reject_file import REJECTED
 
 GOOD, ATTENTION, BAD = "good", "attention", "bad"
@@ -46,7 +46,7 @@ def findings(run: LastRun) -> list[Finding]:
         found.append(
             Finding(
                 ATTENTION,
-                f"The spider raised {counted(exceptions, 'exception')}.",
+                f"The spider raised {pluralize(exceptions, 'exception')}.",
                 ("The items that it would have scraped are missing. The tracebacks are in the crawl's log.",),
             )
         )
@@ -68,7 +68,7 @@ def with_commands(text: str) -> tuple[str, ...]:
 def _all_is_well(run: LastRun) -> Finding:
     total = run.total
     earlier = (
-        f" Of earlier runs, {counted(total.recovered, 'row')} {_was(total.recovered)} uploaded, too."
+        f" Of earlier runs, {pluralize(total.recovered, 'row')} {_was(total.recovered)} uploaded, too."
         if total.recovered
         else ""
     )
@@ -77,11 +77,11 @@ def _all_is_well(run: LastRun) -> Finding:
         return Finding(
             GOOD if total.recovered else ATTENTION,
             "No rows were scraped.",
-            (f"The spider fetched {counted(pages, 'page')} and yielded no items.{earlier}",),
+            (f"The spider fetched {pluralize(pages, 'page')} and yielded no items.{earlier}",),
         )
     replaced = (
-        f" {counted(total.superseded, 'row')} {_was(total.superseded)} replaced by a newer one of the same key before "
-        "an upload."
+        f" {pluralize(total.superseded, 'row')} {_was(total.superseded)} replaced by a newer one of the same key "
+        "before an upload."
         if total.superseded
         else ""
     )
@@ -89,7 +89,7 @@ def _all_is_well(run: LastRun) -> Finding:
     if total.received == 1:
         return Finding(GOOD, "The only row is in its table.", more)
     where = "table" if sum(rows.received > 0 for rows in run.tables.values()) == 1 else "tables"
-    return Finding(GOOD, f"All {counted(total.received, 'row')} are in the {where}.", more)
+    return Finding(GOOD, f"All {pluralize(total.received, 'row')} are in the {where}.", more)
 
 
 def _not_ended(run: LastRun) -> list[Finding]:
@@ -125,7 +125,7 @@ def _left(run: LastRun) -> list[Finding]:
     if not left:
         return []
     verb, it, them = ("is", "it is", "it") if left == 1 else ("are", "they are", "them")
-    title = f"{counted(left, 'row')} {verb} not uploaded."
+    title = f"{pluralize(left, 'row')} {verb} not uploaded."
     text = f"Nothing is lost: {it} in {run.spool}. The next crawl uploads {them}, or you do:"
     return [Finding(BAD, title, (text, Command(f"scrapy supabase replay {quote(run.spool or '')}")))]
 
@@ -136,7 +136,7 @@ def _rejected(run: LastRun) -> list[Finding]:
     if not rejected:
         return []
     it = "it is" if rejected == 1 else "they are"
-    title = f"{counted(rejected, 'row')} {_was(rejected)} rejected"
+    title = f"{pluralize(rejected, 'row')} {_was(rejected)} rejected"
     others = total.uploaded + total.recovered
     rest = f"; the other {number_of(others)} in the tables." if others else "."
     if not run.spool:
@@ -161,7 +161,7 @@ def _outdated(run: LastRun) -> list[Finding]:
     return [
         Finding(
             ATTENTION,
-            f"{counted(rows, 'row')} of earlier runs {_was(rows)} not uploaded.",
+            f"{pluralize(rows, 'row')} of earlier runs {_was(rows)} not uploaded.",
             (
                 "What is stored may be newer: a later run stored rows in the same table. To replace what is stored:",
                 Command(f"scrapy supabase replay --mode upsert {quote(run.spool)}"),

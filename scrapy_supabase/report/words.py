@@ -10,7 +10,7 @@ def number(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def counted(value: float, noun: str) -> str:
+def pluralize(value: float, noun: str) -> str:
     """`1 row`, `2,000 rows`."""
     return f"{number(value)} {noun}{'' if value == 1 else 's'}"
 

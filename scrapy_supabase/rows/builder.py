@@ -103,7 +103,7 @@ class RowBuilder:
             self._on_cleaned(spec.name)
         return Row(spec.name, shape.columns, shape.key.of(values), data)
 
-    def short_way(self, item: Any, chunk: OpenChunk) -> Callable[[Any], bool] | None:
+    def fast_path(self, item: Any, chunk: OpenChunk) -> Callable[[Any], bool] | None:
         """Return what takes items like this one, whose row has just been built and added, into `chunk`, or None.
 
         It returns False, with nothing done, for an item of any other kind, and where there is no room: that is to be
@@ -244,7 +244,7 @@ class RowBuilder:
             logger.warning(MADE_BY_THE_DATABASE, table, column)
 
     def _warn_of_json_texts(self, table: str, columns: tuple[str, ...], values: Mapping[str, Any]) -> None:
-        """Once per column. Not all rows are looked at (see `short_way`), but at least the first of each chunk."""
+        """Once per column. Not all rows are looked at (see `fast_path`), but at least the first of each chunk."""
         for column in columns:
             value = values[column]
             if type(value) is str and (table, column) not in self._warned and is_json_text(value):

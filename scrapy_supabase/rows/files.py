@@ -17,7 +17,7 @@ from typing import IO, Any
 import msgspec
 
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.messages import counted, reason, sentence
+from scrapy_supabase.messages import pluralize, reason, sentence
 
 FORMATS = ("jsonl", "json", "csv")
 _BY_NAME = {".jsonl": "jsonl", ".jl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv"}
@@ -131,7 +131,7 @@ class RowFile:
                 elif not cells:
                     continue
                 elif len(cells) != len(names):
-                    problem = f"it has {counted(len(cells), 'cell')}, the header has {len(names)}"
+                    problem = f"it has {pluralize(len(cells), 'cell')}, the header has {len(names)}"
                     shown = msgspec.json.encode(cells)
                     yield BadLine(shown, f"{self._name}, line {reader.line_num}", problem)
                 else:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from scrapy.settings import BaseSettings
 
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.messages import counted
+from scrapy_supabase.messages import pluralize
 
 FROM_ENVIRONMENT = (
     "BATCH_CHUNK_SIZE",
@@ -36,7 +36,7 @@ class Reader:
         """Raise `ConfigurationError` that lists what is wrong; `noun` says what these are."""
         if self.problems:
             listed = "\n".join(f"  - {problem}" for problem in self.problems)
-            number = counted(len(self.problems), f"wrong {noun}")
+            number = pluralize(len(self.problems), f"wrong {noun}")
             raise ConfigurationError(f"{number} for scrapy-supabase:\n{listed}", self.problems)
 
     def raw(self, name: str, default: Any = None) -> Any:

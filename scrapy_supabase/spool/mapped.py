@@ -79,7 +79,7 @@ class MappedFile:
         self._map.seek(start)
         return True
 
-    def let_go(self) -> int:
+    def release(self) -> int:
         """Let go of the memory; return where the lines end."""
         end = self._map.tell()
         self._map.close()
@@ -154,12 +154,12 @@ class MappedFiles:
             self._remove(self._done.popleft())
 
     def _cut(self, file: MappedFile) -> None:
-        end = file.let_go()
+        end = file.release()
         with suppress(OSError):  # NUL bytes at its end do no harm
             os.truncate(f"{self._folder}/{file.name}", end)
 
     def _remove(self, file: MappedFile) -> None:
-        file.let_go()
+        file.release()
         with suppress(OSError):
             os.unlink(f"{self._folder}/{file.name}")  # noqa: PTH108
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from scrapy_supabase.errors import SupabaseError
-from scrapy_supabase.messages import counted, sentence
+from scrapy_supabase.messages import pluralize, sentence
 from scrapy_supabase.monitoring.stats import Readings
 from scrapy_supabase.spool.reject_file import REJECTED
 
@@ -104,7 +104,7 @@ def check(result: CrawlResult, *, rows: bool) -> None:
         raise CrawlError(_rejections(failed, result), result)
     if rows and (left := readings.count("spooled", "recovered_spooled")):
         said = _excerpt(result.log, " WARNING: ")
-        raise CrawlError(f"Not uploaded: {counted(left, 'row')} (check_rows=False allows that).\n{said}", result)
+        raise CrawlError(f"Not uploaded: {pluralize(left, 'row')} (check_rows=False allows that).\n{said}", result)
 
 
 def _excerpt(log: str, first: str) -> str:
@@ -116,7 +116,7 @@ def _excerpt(log: str, first: str) -> str:
 
 
 def _rejections(failed: int, result: CrawlResult) -> str:
-    lines = [f"Rejected: {counted(failed, 'row')} (check_rows=False allows that):"]
+    lines = [f"Rejected: {pluralize(failed, 'row')} (check_rows=False allows that):"]
     for one in result.rejected[:_MOST_SHOWN]:
         words = " ".join(sentence(one[name]) for name in ("message", "details", "hint") if one.get(name))
         lines.append(f"  {one['table']}, {one['code']}: {words} {json.dumps(one['row'])[:300]}")

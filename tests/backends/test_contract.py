@@ -301,7 +301,7 @@ def test_a_column_for_unknown_fields_is_missing(books: Sql, line: MakeLine) -> N
     assert "ALTER TABLE public.t ADD COLUMN more jsonb;" in outcome.fatal.remedy
     assert len(outcome.left) == 1
     made.schema.specs["t"] = TableSpec("t")
-    check = SchemaCheck(made.backend, made.schema, {}, attempts=1, delay=0.01, patience=made.patience)
+    check = SchemaCheck(made.backend, made.schema, {}, attempts=1, delay=0.01, deadline=made.deadline)
     with pytest.raises(FatalError, match="SUPABASE_UNKNOWN_COLUMNS must be drop, reject or a jsonb column"):
         check.check(TableSpec("t"))
 
@@ -688,7 +688,7 @@ def test_the_wait_ends_when_the_crawl_does(books: Sql, line: MakeLine, proxy: Fa
     outcomes = []
     thread = threading.Thread(target=lambda: outcomes.append(made.upload(*items(1))))
     thread.start()
-    made.patience.limit(0.2)
+    made.deadline.limit(0.2)
     thread.join(5)
     assert [len(outcome.left) for outcome in outcomes] == [1]
 

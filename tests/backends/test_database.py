@@ -21,7 +21,7 @@ from scrapy_supabase.backends.postgres import PostgresBackend
 from scrapy_supabase.delivery.executor import Progress
 from scrapy_supabase.errors import FatalError, TransientError
 from scrapy_supabase.models import Mode, Outcome
-from tests.delivery.test_begun import certified
+from tests.delivery.test_sent_chunks import certified
 from tests.fix_crawl import Crawler
 from tests.fix_project import Line, MakeLine, Project
 from tests.monitoring.test_snapshots import LEDGER, TABLE
@@ -77,31 +77,31 @@ def through(project: Project, tcp: TcpProxy) -> str:
 
 def ended(made: Line, rows: list[dict[str, Any]]) -> Outcome:
     """Begun by the owner, looked at, and ended as the engine does it."""
-    begun = made.uploader.send(made.chunk(rows))
-    assert begun is not None
+    sent = made.uploader.send(made.chunk(rows))
+    assert sent is not None
     found: list[Outcome | Progress] = [Progress.NO_ANSWER]
 
     def looked() -> bool:
-        found[0] = begun.poll()
+        found[0] = sent.poll()
         return found[0] is not Progress.NO_ANSWER
 
     eventually(looked, within=1.0)
-    return found[0] if isinstance(found[0], Outcome) else begun.finish()
+    return found[0] if isinstance(found[0], Outcome) else sent.finish()
 
 
 # The connection fails
 
 
 @pytest.mark.parametrize("fault", ["cut before", "cut after", "hang"])
-@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("sent", [False, True])
 def test_a_lost_connection_is_tried_again(
-    table: Sql, line: MakeLine, project: Project, tcp: TcpProxy, fault: Fault, begun: bool
+    table: Sql, line: MakeLine, project: Project, tcp: TcpProxy, fault: Fault, sent: bool
 ) -> None:
     """Stored exactly once, over a new connection; whether the first try was stored cannot be known."""
     made = line(url=through(project, tcp), timeout=0.5)
     made.upload(*items(100, 1))  # the statement is known from here on
     tcp.faults.append(fault)
-    outcome = ended(made, items(1, 3)) if begun else made.upload(*items(1, 3))
+    outcome = ended(made, items(1, 3)) if sent else made.upload(*items(1, 3))
     assert (outcome.uploaded, outcome.effort.retries, outcome.effort.requests) == (3, 1, 2)
     assert list(outcome.effort.errors) == ["TimeoutError" if fault == "hang" else "08006"]
     assert table("select count(*) from t") == [(4,)]
@@ -135,7 +135,7 @@ def test_nobody_listens(table: Sql, line: MakeLine, project: Project, tcp: TcpPr
     tcp.__exit__()
     outcome = made.upload(*items(1, 2))
     assert (outcome.uploaded, len(outcome.left), outcome.effort.errors["08001"]) == (0, 2, 2)
-    assert isinstance(outcome.gone, TransientError)
+    assert isinstance(outcome.transient, TransientError)
 
 
 def test_connections_that_the_server_ends_while_idle(table: Sql, line: MakeLine) -> None:
@@ -145,8 +145,8 @@ def test_connections_that_the_server_ends_while_idle(table: Sql, line: MakeLine)
     table("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'scrapy-supabase'")
     assert made.upload(*items(2, 2)).uploaded == 2
     table("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'scrapy-supabase'")
-    begun = made.uploader.send(made.chunk(items(4, 2)))
-    assert begun is None or begun.finish().uploaded == 2
+    sent = made.uploader.send(made.chunk(items(4, 2)))
+    assert sent is None or sent.finish().uploaded == 2
     assert table("select count(*) from t where id < 4") == [(3,)]
 
 
@@ -165,9 +165,9 @@ def test_it_closes_while_a_statement_is_on_its_way(table: Sql, line: MakeLine) -
     """What is abandoned is not used again."""
     made = line()
     made.upload(*items(1, 1))
-    begun = made.uploader.send(made.chunk(items(2, 2)))
-    assert begun is not None
-    begun.abandon()
+    sent = made.uploader.send(made.chunk(items(2, 2)))
+    assert sent is not None
+    sent.abandon()
     assert made.uploader.send(made.chunk(items(2, 2))) is None
 
 
@@ -195,7 +195,7 @@ def test_internal_errors_are_tried_twice_at_most(sql: Sql, line: MakeLine) -> No
         $$ begin raise exception 'oops' using errcode = 'XX000'; end $$;
         create trigger broken before insert on t for each row execute function t_broken()""")
     outcome = line(attempts=5).upload(*items(1, 2))
-    assert (outcome.gone.about_rows if outcome.gone else None, len(outcome.left)) == (True, 2)
+    assert (outcome.transient.about_rows if outcome.transient else None, len(outcome.left)) == (True, 2)
     # The chunk twice, once without rows, and each row alone twice, and once without it.
     assert outcome.effort.requests == 9
 
@@ -210,7 +210,7 @@ def test_an_error_of_the_commit_is_heard(sql: Sql, line: MakeLine) -> None:
     assert sql("select count(*) from t") == [(0,)]
 
 
-def test_what_goes_wrong_with_a_begun_upload_is_done_by_its_finish(table: Sql, line: MakeLine) -> None:
+def test_what_goes_wrong_with_a_sent_upload_is_done_by_its_finish(table: Sql, line: MakeLine) -> None:
     """A bad row, and a body that no buffer takes at once."""
     made = line()
     made.upload(*items(1, 1))

@@ -59,14 +59,14 @@ def test_a_dry_run_takes_any_406(sql: Sql, line: MakeLine, proxy: FaultProxy) ->
     """A gateway may put a page in place of PGRST116."""
     sql(TABLE)
     backend = line(url=proxy.url).backend
-    backend.rehearse(Write("t", ("id", "name"), TRIAL.body, Mode.INSERT))
+    backend.dry_run(Write("t", ("id", "name"), TRIAL.body, Mode.INSERT))
     proxy.faults.append(answers(406, "<h1>Not Acceptable</h1>"))
-    backend.rehearse(TRIAL)
+    backend.dry_run(TRIAL)
     proxy.faults.append(answers(406, {"code": "PGRST106", "message": "Invalid schema: shop"}))
     with pytest.raises(FatalError):
-        backend.rehearse(TRIAL)
+        backend.dry_run(TRIAL)
     proxy.faults.append(answers(201, None))
     with pytest.raises(TrialStoredError):
-        backend.rehearse(TRIAL)
+        backend.dry_run(TRIAL)
     assert proxy.always is passes
     assert sql("select count(*) from t") == [(0,)]

@@ -145,7 +145,7 @@ class Engine:
 READABLE = os.open(os.devnull, os.O_RDONLY)
 
 
-class Begun:
+class Pending:
     """An upload that the owner began: no answer yet, a plain yes, or one that needs a thread, as `random` has it."""
 
     def __init__(self, chunk: Chunk, upload: Callable[[Chunk], Outcome], random: Random) -> None:
@@ -252,7 +252,7 @@ def test_counts_add_up_whatever_the_answers(
     random = Random(seed)
 
     def send(chunk: Chunk) -> PendingUpload | None:
-        return None if seed is None else Begun(chunk, upload, random)
+        return None if seed is None else Pending(chunk, upload, random)
 
     engine = Engine(upload, spool, send=send, together=together)
     for number, key in enumerate(keys):
@@ -269,7 +269,7 @@ def test_counts_add_up_whatever_the_answers(
         assert engine.stats.totals["spooled"] == 0
 
 
-class Faulty(Begun):
+class Faulty(Pending):
     """An upload in which our own code fails when the owner looks at it."""
 
     def poll(self) -> Outcome | Progress:

@@ -119,8 +119,8 @@ def test_a_code_of_a_gateway_for_one_row(books: Sql, line: MakeLine, proxy: Faul
     proxy.always = firewall
     outcome = made.upload(*({"id": n, **GOOD, "name": "<script>" if n == 42 else "x"} for n in range(1, 101)))
     assert (outcome.uploaded, len(outcome.left), outcome.fatal) == (99, 1, None)
-    assert outcome.gone is not None
-    assert outcome.gone.is_there  # no outage
+    assert outcome.transient is not None
+    assert outcome.transient.is_there  # no outage
     again = made.uploader.upload(outcome.chunk.again(outcome.left, tries=2))
     assert [(r.code, r.message) for r in again.rejections] == [("http_403", "Blocked")]
 

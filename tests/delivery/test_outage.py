@@ -38,7 +38,7 @@ class Server:
         """Store all rows or none."""
         with self.lock:
             if self.is_gone or self.refuses(chunk):
-                return Outcome(chunk, 0, left=chunk.rows, gone=GONE, effort=Effort(seconds=self.took))
+                return Outcome(chunk, 0, left=chunk.rows, transient=GONE, effort=Effort(seconds=self.took))
             self.seen.extend(row.data for row in chunk.rows)
             return stored(chunk)
 
@@ -78,7 +78,7 @@ def tick(engine: Engine, server: Server, seconds: float) -> None:
         engine.delivery.collect()
 
 
-def cut_off(engine: Engine) -> bool:
+def is_offline(engine: Engine) -> bool:
     """Whether the engine has seen that the server is gone."""
     engine.delivery.collect()
     return engine.delivery.is_offline
@@ -99,7 +99,7 @@ def test_the_crawl_goes_on_in_flat_memory_and_the_backlog_drains_in_order(
     engine = Engine(server.upload, disk, rows=1, **server.options)
     server.is_gone = True
     assert engine.delivery.add(row("a", text="0")) is None
-    assert eventually(lambda: cut_off(engine))
+    assert eventually(lambda: is_offline(engine))
     for number in range(1, 500):
         assert engine.delivery.add(row("abcde"[number % 5], text=str(number))) is None
     delivery = engine.delivery
@@ -167,7 +167,7 @@ def test_a_close_looks_at_once_and_uploads_what_it_can(tmp_path: Path) -> None:
     engine = Engine(server.upload, disk, rows=2, **server.options)
     engine.delivery.add(row("1", text="1"))
     engine.delivery.add(row("2", text="2"))
-    assert eventually(lambda: cut_off(engine))
+    assert eventually(lambda: is_offline(engine))
     tick(engine, server, 40)
     server.is_gone = False
     engine.finish()
@@ -253,7 +253,7 @@ def test_an_outage_may_be_too_long(tmp_path: Path) -> None:
     disk = spool(tmp_path)
     engine = Engine(server.upload, disk, rows=1, longest_outage=30.0, **server.options)
     engine.delivery.add(row("a", text="0"))
-    assert eventually(lambda: cut_off(engine))
+    assert eventually(lambda: is_offline(engine))
     tick(engine, server, 29)
     assert engine.stats.error is None
     tick(engine, server, 3)

@@ -100,11 +100,11 @@ class Runs(RuleBasedStateMachine):
             raise CrashError
         if answer == "ok":
             return Outcome(chunk, len(good), bad)
-        gone = TransientError("gone", code="OSError") if "gone" in answer else None
+        transient = TransientError("gone", code="OSError") if "gone" in answer else None
         fatal = FatalError("paused", code="http_540") if answer == "fatal" else None
         # Of one that took long, others got through meanwhile.
         effort = Effort(seconds=1e6 if answer == "gone for one" else 0.0)
-        return Outcome(chunk, 0, left=chunk.rows, gone=gone, fatal=fatal, effort=effort)
+        return Outcome(chunk, 0, left=chunk.rows, transient=transient, fatal=fatal, effort=effort)
 
     def probe(self, table: str) -> None:
         assert table == "t"

@@ -16,7 +16,7 @@ from scrapy.settings import Settings
 from scrapy_supabase.assembly import new_schema
 from scrapy_supabase.backends.postgres import PostgresBackend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
-from scrapy_supabase.delivery.work import Piece, Work
+from scrapy_supabase.delivery.upload_state import Slice, UploadState
 from scrapy_supabase.errors import ServerError
 from scrapy_supabase.models import Chunk, Mode, Row, Unsure, may_meet, near_of
 from scrapy_supabase.monitoring.run import Run
@@ -307,10 +307,10 @@ def test_the_newest_version_is_stored(tables: Sql, project: Project, over: str, 
     check()
 
 
-def work_of(*keys: Any) -> tuple[Work[Any], tuple[Row, ...]]:
+def state_of(*keys: Any) -> tuple[UploadState[Any], tuple[Row, ...]]:
     """The upload of a chunk whose rows have these keys, before anything is sent."""
     rows = tuple(Row("t", ("k",), key, str(number).encode()) for number, key in enumerate(keys))
-    return Work(Chunk(1, rows, "1.jsonl"), []), rows
+    return UploadState(Chunk(1, rows, "1.jsonl"), []), rows
 
 
 UNSURE = [Unsure("n", (str(number),)) for number in range(5)]
@@ -321,16 +321,16 @@ SURE = [str(number) for number in range(5)]
 def test_what_may_be_newer_waits_for_what_it_may_replace(keys: list[Any], later: int) -> None:
     """A row that waits for its parent, or for a lock, is stored later: nothing that may be the same row before it."""
     for kept in ("deferred", "left"):
-        work, rows = work_of(*keys[:4])
-        work.pieces.append(Piece(rows[2:]))
-        (work.defer if kept == "deferred" else work.leave)(rows[:2])
-        assert getattr(work.outcome(), kept) == rows[:later]
+        state, rows = state_of(*keys[:4])
+        state.slices.append(Slice(rows[2:]))
+        (state.defer if kept == "deferred" else state.leave)(rows[:2])
+        assert getattr(state.outcome(), kept) == rows[:later]
 
 
 @pytest.mark.parametrize(("keys", "order"), [(UNSURE, ["0", "1", "2", "34"]), (SURE, ["034", "1", "2"])])
 def test_a_suspect_keeps_its_place_among_rows_that_may_be_equal(keys: list[Any], order: list[str]) -> None:
     """It may be good, and older than one of the others."""
-    work, rows = work_of(*keys)
-    work.set_aside(rows[1:3], rows, ServerError("no", code="23514"), sure=False)
-    sent = [b"".join(row.data for row in piece.rows).decode() for piece in reversed(work.pieces)]
+    state, rows = state_of(*keys)
+    state.set_aside(rows[1:3], rows, ServerError("no", code="23514"), sure=False)
+    sent = [b"".join(row.data for row in part.rows).decode() for part in reversed(state.slices)]
     assert sent == order

@@ -10,7 +10,7 @@ from typing import Any
 from scrapy_supabase.errors import ConfigurationError
 
 
-def chosen(rows: Iterable[Any], top_n: int | None, order_by: str | None) -> Iterable[Any]:
+def select_rows(rows: Iterable[Any], top_n: int | None, order_by: str | None) -> Iterable[Any]:
     """The rows that `upload_to_supabase` uploads. Raises `ConfigurationError`."""
     if order_by is None:
         if top_n is None:

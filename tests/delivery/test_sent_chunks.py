@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from scrapy_supabase.backends.base import Write
+from scrapy_supabase.backends.base import Write, WriteState
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.delivery.executor import Progress
 from scrapy_supabase.delivery.uploader import SentChunk
@@ -42,33 +42,33 @@ def made(line: MakeLine, proxy: FaultProxy, sql: Sql) -> Line:
     return line(url=proxy.url, timeout=1.0)
 
 
-def begin(made: Line, chunk: Chunk) -> SentChunk:
+def send(made: Line, chunk: Chunk) -> SentChunk:
     """The chunk's request is sent."""
-    begun = made.uploader.send(chunk)
-    assert begun is not None
-    return begun
+    sent = made.uploader.send(chunk)
+    assert sent is not None
+    return sent
 
 
-def ended(begun: SentChunk) -> Outcome:
+def ended(sent: SentChunk) -> Outcome:
     """What the engine does: look, and go on in a thread where looking is not enough."""
     found: list[Outcome | Progress] = [Progress.NO_ANSWER]
 
     def looked() -> bool:
-        found[0] = begun.poll()
+        found[0] = sent.poll()
         return found[0] is not Progress.NO_ANSWER
 
     assert eventually(looked)
-    return found[0] if isinstance(found[0], Outcome) else begun.finish()
+    return found[0] if isinstance(found[0], Outcome) else sent.finish()
 
 
 def test_what_works_at_once_needs_no_thread(made: Line, sql: Sql) -> None:
     """The answer is only looked at; the connection serves the next."""
     for first in (0, 100, 200):
         found: list[Outcome | Progress] = []
-        begun = begin(made, made.chunk(items(first, 100)))
+        sent = send(made, made.chunk(items(first, 100)))
 
-        def stored(begun: SentChunk = begun, found: list[Outcome | Progress] = found) -> bool:
-            found.append(begun.poll())
+        def stored(sent: SentChunk = sent, found: list[Outcome | Progress] = found) -> bool:
+            found.append(sent.poll())
             return found[-1] is not Progress.NO_ANSWER
 
         assert eventually(stored)
@@ -89,11 +89,11 @@ def test_bad_rows_need_no_thread(line: MakeLine, sql: Sql, bad: int) -> None:
     rows = items(0, 50)
     for number in range(bad):
         rows[7 * number]["title"] = None
-    begun = begin(made, made.chunk(rows))
+    sent = send(made, made.chunk(rows))
     found: list[Outcome | Progress] = []
 
     def polled() -> bool:
-        found.append(begun.poll())
+        found.append(sent.poll())
         return found[-1] is not Progress.NO_ANSWER
 
     assert eventually(polled)
@@ -125,7 +125,7 @@ def test_bad_rows_need_no_thread(line: MakeLine, sql: Sql, bad: int) -> None:
 def test_every_fault(made: Line, proxy: FaultProxy, sql: Sql, fault: faults.Fault, requests: int) -> None:
     """The first answer counts as the first try; all rows are stored in the end."""
     proxy.faults.append(fault)
-    outcome = ended(begin(made, made.chunk(items(0, 50))))
+    outcome = ended(send(made, made.chunk(items(0, 50))))
     assert outcome.uploaded == 50
     assert outcome.effort.requests >= requests
     assert sql("select count(*) from t") == [(50,)]
@@ -139,10 +139,10 @@ def test_an_empty_no_keeps_its_headers_and_its_connection(made: Line, proxy: Fau
     made.uploader.upload(chunk)
     proxy.faults.append(faults.answers(503, "", Retry_After="77"))
     write = Write("t", ("id",), b"[]", Mode.INSERT)
-    begun = made.backend.begin(write) if at_once else None
-    assert begun is None or eventually(lambda: begun.stored() is not None)
+    sent = made.backend.send(write) if at_once else None
+    assert sent is None or eventually(lambda: sent.poll() is not WriteState.NO_ANSWER)
     with pytest.raises(TransientError) as raised:
-        begun.finish() if begun else made.backend.write(write)
+        sent.finish() if sent else made.backend.write(write)
     assert raised.value.retry_after == 77
     assert len(made.backend._http._idle._idle) == 1
 
@@ -150,22 +150,22 @@ def test_an_empty_no_keeps_its_headers_and_its_connection(made: Line, proxy: Fau
 def test_no_answer_ends_by_the_timeout(made: Line, proxy: FaultProxy, sql: Sql) -> None:
     """There is nothing to see; who waits is told, and tries again."""
     proxy.faults.append(faults.hangs)
-    begun = begin(made, made.chunk(items(0, 5)))
-    assert begun.poll() is Progress.NO_ANSWER
-    assert begun.finish().uploaded == 5
+    sent = send(made, made.chunk(items(0, 5)))
+    assert sent.poll() is Progress.NO_ANSWER
+    assert sent.finish().uploaded == 5
     assert sql("select count(*) from t") == [(5,)]
 
 
 def test_bad_rows_unknown_columns_and_a_fatal_answer(made: Line, proxy: FaultProxy, sql: Sql) -> None:
     """Bisected, dropped, given back."""
     bad: list[dict[str, Any]] = [*items(0, 9), {"id": 9, "title": None}]
-    outcome = ended(begin(made, made.chunk(bad)))
+    outcome = ended(send(made, made.chunk(bad)))
     assert (outcome.uploaded, [r.code for r in outcome.rejections]) == (9, ["23502"])
     sql("alter table t drop column title; notify pgrst, 'reload schema'")
-    outcome = ended(begin(made, made.chunk(items(20, 10))))
+    outcome = ended(send(made, made.chunk(items(20, 10))))
     assert outcome.uploaded == 10
     proxy.faults.extend([faults.answers(540, {"message": "paused"})] * 2)
-    outcome = ended(begin(made, made.chunk(items(40, 10))))
+    outcome = ended(send(made, made.chunk(items(40, 10))))
     assert len(outcome.left) == 10
     assert outcome.fatal is not None
     assert outcome.fatal.reason == "supabase_paused"
@@ -174,9 +174,9 @@ def test_bad_rows_unknown_columns_and_a_fatal_answer(made: Line, proxy: FaultPro
 def test_a_body_that_does_not_fit_into_the_socket_goes_on_in_a_thread(made: Line, proxy: FaultProxy, sql: Sql) -> None:
     """A row of 12 MB: sent in part, then to its end."""
     proxy.faults.append(faults.passes)
-    begun = begin(made, made.chunk(items(0, 1, "y" * 12_000_000)))
-    assert begun.poll() is Progress.NEEDS_WAITING
-    assert begun.finish().uploaded == 1
+    sent = send(made, made.chunk(items(0, 1, "y" * 12_000_000)))
+    assert sent.poll() is Progress.NEEDS_WAITING
+    assert sent.finish().uploaded == 1
     assert sql("select length(title) from t") == [(12_000_000,)]
 
 
@@ -187,16 +187,16 @@ def test_a_connection_that_was_closed_while_it_was_idle(project: Project, line: 
         made = line(url=first.url)
         port = first.server_address[1]
     del port  # nobody listens there any more
-    begun = made.uploader.send(made.chunk(items(0, 5)))
-    outcome = begun.finish() if begun else made.uploader.upload(made.chunk(items(0, 5)))
+    sent = made.uploader.send(made.chunk(items(0, 5)))
+    outcome = sent.finish() if sent else made.uploader.upload(made.chunk(items(0, 5)))
     assert len(outcome.left) == 5
 
 
 def test_an_abandoned_upload_hangs_up(made: Line, proxy: FaultProxy) -> None:
     """The close gave up waiting."""
     proxy.faults.append(faults.hangs)
-    begun = begin(made, made.chunk(items(0, 5)))
-    begun.abandon()
+    sent = send(made, made.chunk(items(0, 5)))
+    sent.abandon()
     assert made.uploader.send(made.chunk(items(0, 5))) is None  # its connection is not used again
 
 
@@ -211,7 +211,7 @@ def test_over_tls(project: Project, line: MakeLine, sql: Sql, tmp_path: Path, mo
         made = line(url=server.url)
         server.faults.extend([faults.passes, faults.delays(0.1), faults.answers(503, "<html></html>")])
         for first in (0, 100, 200):
-            assert ended(begin(made, made.chunk(items(first, 100, "z" * 300)))).uploaded == 100
+            assert ended(send(made, made.chunk(items(first, 100, "z" * 300)))).uploaded == 100
     assert sql("select count(*) from t") == [(300,)]
 
 

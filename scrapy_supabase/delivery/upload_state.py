@@ -12,7 +12,7 @@ from scrapy_supabase.errors import FatalError, ServerError, TransientError
 from scrapy_supabase.messages import sentence
 from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, Row
 
-Begun = TypeVar("Begun")
+Sent = TypeVar("Sent")
 
 
 Words = tuple[str, str, str | None]
@@ -23,7 +23,7 @@ def words_of(error: ServerError) -> Words:
     return error.code, error.message, error.details
 
 
-class Piece(msgspec.Struct, frozen=True):
+class Slice(msgspec.Struct, frozen=True):
     """Rows still to be sent.
 
     `refused_before` is set where one of these rows or of their left sibling's must be bad: how many rows had been
@@ -42,19 +42,19 @@ class Piece(msgspec.Struct, frozen=True):
     isolating: bool = False
 
 
-class Work(msgspec.Struct, Generic[Begun]):
+class UploadState(msgspec.Struct, Generic[Sent]):
     """The upload of one chunk while it goes on."""
 
     chunk: Chunk
-    pieces: list[Piece]  # the next one last
-    begun: Begun | None = None
+    slices: list[Slice]  # the next one last
+    sent: Sent | None = None
     uploaded: int = 0
     rejections: list[Rejection] = msgspec.field(default_factory=list)
     deferred: list[Row] = msgspec.field(default_factory=list)
     left: list[Row] = msgspec.field(default_factory=list)
     effort: Effort = msgspec.field(default_factory=Effort)
     fatal: FatalError | None = None
-    gone: TransientError | None = None
+    transient: TransientError | None = None
     blamed: set[Words] = msgspec.field(default_factory=set)  # words whose suspects were set aside
     unproven: set[Words] = msgspec.field(default_factory=set)  # those of them that came again without the suspects
     false_suspects: int = 0  # rows that the server's words named and that it took alone
@@ -69,8 +69,8 @@ class Work(msgspec.Struct, Generic[Begun]):
     def split(self, rows: tuple[Row, ...], *, one_is_bad: bool, isolating: bool = False) -> None:
         """Send the halves of `rows` next."""
         half = len(rows) // 2
-        self.pieces.append(Piece(rows[half:], self.refused if one_is_bad else None, isolating=isolating))
-        self.pieces.append(Piece(rows[:half], isolating=isolating))
+        self.slices.append(Slice(rows[half:], self.refused if one_is_bad else None, isolating=isolating))
+        self.slices.append(Slice(rows[:half], isolating=isolating))
         self.effort.splits += 1
 
     def set_aside(self, suspects: tuple[Row, ...], rows: tuple[Row, ...], error: ServerError, *, sure: bool) -> None:
@@ -83,19 +83,19 @@ class Work(msgspec.Struct, Generic[Begun]):
         parts = [[row for row in rows if id(row) not in aside], *([row] for row in suspects)]
         if self.chunk.is_ordered:
             parts = [list(part) for _, part in groupby(rows, lambda row: id(row) in aside and id(row))]
-        pieces = [
-            Piece((part[0],), blamed=error, is_sure=sure, stored_before=self.uploaded)
+        slices = [
+            Slice((part[0],), blamed=error, is_sure=sure, stored_before=self.uploaded)
             if id(part[0]) in aside
-            else Piece(tuple(part))
+            else Slice(tuple(part))
             for part in parts
         ]
-        self.pieces.extend(reversed(pieces))
+        self.slices.extend(reversed(slices))
         self.effort.splits += 1
 
-    def has_proven(self, piece: Piece) -> bool:
-        """Whether the row of a piece is at fault, as others were stored without it."""
-        blamed = piece.blamed is not None and words_of(piece.blamed) not in self.unproven
-        return blamed and piece.is_sure and self.uploaded > piece.stored_before
+    def has_proven(self, part: Slice) -> bool:
+        """Whether the row of a slice is at fault, as others were stored without it."""
+        blamed = part.blamed is not None and words_of(part.blamed) not in self.unproven
+        return blamed and part.is_sure and self.uploaded > part.stored_before
 
     def refuse(self, row: Row, error: ServerError, columns: tuple[str, ...] = ()) -> None:
         """Reject `row` with the server's words, and the columns that it did not name."""
@@ -122,8 +122,8 @@ class Work(msgspec.Struct, Generic[Begun]):
         self.left.extend(self._not_sent())
 
     def _not_sent(self) -> list[Row]:
-        rows = [row for piece in reversed(self.pieces) for row in piece.rows]
-        self.pieces.clear()
+        rows = [row for part in reversed(self.slices) for row in part.rows]
+        self.slices.clear()
         return rows
 
     def outcome(self) -> Outcome:
@@ -132,7 +132,7 @@ class Work(msgspec.Struct, Generic[Begun]):
             self.left.extend(self.deferred)
             self.deferred.clear()
         rest = (tuple(self.rejections), tuple(self.deferred), tuple(self.left))
-        return Outcome(self.chunk, self.uploaded, *rest, self.fatal, self.effort, self.gone)
+        return Outcome(self.chunk, self.uploaded, *rest, self.fatal, self.effort, self.transient)
 
 
 def collected(row: Row, names: frozenset[str], column: str) -> Row:

@@ -1,4 +1,4 @@
-"""The short way of most items ends where the long one does: same rows, same chunks, same refusals, same files."""
+"""The fast path of most items and the full path give the same rows, chunks, refusals and files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Way:
                 return
             self.chunks += self.chunker.add(self.builder.build(item))
             found = self.chunker.only()
-            self.take = self.builder.short_way(item, found) if found and self.is_short else None
+            self.take = self.builder.fast_path(item, found) if found and self.is_short else None
         except ItemError as error:
             self.said.append(f"{error.code}: {error}")
 
@@ -127,7 +127,7 @@ def test_both_ways_end_at_the_same(
     assert ends[0] == ends[1]
 
 
-def test_most_items_go_the_short_way(tmp_path: Path) -> None:
+def test_most_items_take_the_fast_path(tmp_path: Path) -> None:
     """Of each chunk all but the row that opens it; other values make no difference."""
     way = Way(tmp_path, Mode.UPSERT, ("id",), is_short=True, is_mapped=True)
     way.chunker.max_rows = 10
