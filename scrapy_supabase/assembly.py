@@ -86,9 +86,19 @@ def new_backend(config: Config) -> Backend:
         server.key,
         schema=server.schema,
         timeout=server.timeout,
-        connections=connections,
+        connections=connections + _beside(config),
         proxy=server.proxy,
     )
+
+
+def _beside(config: Config) -> int:
+    """Return how many more chunks may be in flight while bad rows are looked for.
+
+    Over HTTP as many again: with 50 ms of latency, a crawl with 1 % of bad rows then takes 1.1 times as long as one
+    without, and 1.6 times otherwise (benchmarks/bad_rows). Database connections are scarce, and the figure is good
+    without.
+    """
+    return 0 if config.server.db_url else config.upload.concurrency
 
 
 class Destination:
@@ -248,6 +258,7 @@ def assemble(
         chunk_size=config.upload.chunk_rows,
         most_rows=config.upload.most_chunk_rows,
         waiting=lambda: deadline.waiting,
+        beside=_beside(config),
     )
     uploads = Uploaders(schema, new_uploader)
     deadline.on_wait = wake

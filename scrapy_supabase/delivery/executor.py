@@ -35,6 +35,7 @@ class Progress(Enum):
     """How far an upload is that has no outcome yet."""
 
     NO_ANSWER = auto()
+    SENT_NEXT = auto()  # a row was refused; the next request for the chunk is on its way
     NEEDS_WAITING = auto()  # only `finish` can tell
 
 
@@ -178,7 +179,9 @@ class Executor:
     def _poll(self, pending: PendingUpload) -> Outcome | None:
         """Return the outcome where all rows of a chunk are stored; give a thread what needs waiting."""
         found = _or_left(pending.chunk, pending.poll)
-        if found is Progress.NO_ANSWER:
+        if found is Progress.SENT_NEXT:
+            self.limits.isolating(pending.chunk)
+        if found is Progress.NO_ANSWER or found is Progress.SENT_NEXT:
             return None
         if found is Progress.NEEDS_WAITING:
             self._hand_over(pending, pending.finish)

@@ -131,7 +131,8 @@ class Limits:
 
     Chunks that wait for their next try do not count (`waiting` is how many do), up to four times `concurrency`. While
     the server is busy and `concurrency` is lower than at first, neither do those that take longer than a second: one
-    slow answer does not hold up the others.
+    slow answer does not hold up the others. Up to `beside` chunks whose bad rows are being looked for do not count
+    either, unless the server is busy: that takes further requests one after the other, and each waits for an answer.
 
     Not thread-safe. `concurrency` and `chunk_size` are what is in force now. `clock` gives seconds and never goes back.
     """
@@ -143,6 +144,7 @@ class Limits:
         chunk_size: int,
         most_rows: int,
         waiting: Callable[[], int] = lambda: 0,
+        beside: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.concurrency = concurrency
@@ -156,16 +158,24 @@ class Limits:
         self._slowed = self._shrunk = float("-inf")  # when that was
         self._successes = 0
         self._waiting = waiting
+        self._beside = beside
         self._started: dict[int, float] = {}  # number of a chunk in flight → when
+        self._isolating: set[int] = set()  # numbers of those whose bad rows are being looked for
 
     def started(self, chunk: Chunk) -> None:
         """An upload begins."""
         self._started[chunk.number] = self._clock()
 
+    def isolating(self, chunk: Chunk) -> None:
+        """Learn that a row of `chunk` was refused, and that it takes more requests."""
+        self._isolating.add(chunk.number)
+
     @property
     def has_room(self) -> bool:
         """Whether one more upload may begin."""
         number = len(self._started)
+        if self.concurrency == self._most_uploads:
+            number -= min(len(self._isolating), self._beside)
         if number < self.concurrency:
             return True
         number -= min(self._waiting(), _WAITING * self.concurrency)
@@ -179,6 +189,7 @@ class Limits:
         effort = outcome.effort
         now = self._clock()
         self._started.pop(outcome.chunk.number, None)
+        self._isolating.discard(outcome.chunk.number)
         began = now - effort.seconds
         if self._adapts_rows:
             self._fit_rows(outcome, began, now)

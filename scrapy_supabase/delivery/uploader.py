@@ -171,7 +171,7 @@ class Uploader:
         with suppress(RefusedRowsError):
             sent.write, sent.rows = self._writer.write_of(sent.chunk.table, part.rows)
             sent.request = self._sender.backend.send(sent.write)
-        return Progress.NEEDS_WAITING if sent.request is None else Progress.NO_ANSWER
+        return Progress.NEEDS_WAITING if sent.request is None else Progress.SENT_NEXT
 
     def upload(self, chunk: Chunk, sent: SentChunk | None = None) -> Outcome:
         """Upload `chunk`, or go on with what was `sent`; never raises for what a server says."""

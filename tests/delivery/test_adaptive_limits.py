@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,11 @@ from tests.fix_crawl import Crawler
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 
+def chunk_of(number: int) -> Chunk:
+    """A chunk of one row."""
+    return Chunk(number, (Row("t", ("id",), None, b"{}"),), f"{number}.jsonl")
+
+
 class World:
     """A clock, and outcomes."""
 
@@ -31,7 +37,7 @@ class World:
         """Start uploads as long as there is room; how many."""
         number = first
         while self.limits.has_room:
-            self.limits.started(Chunk(number, (Row("t", ("id",), None, b"{}"),), f"{number}.jsonl"))
+            self.limits.started(chunk_of(number))
             number += 1
         return number - first
 
@@ -102,6 +108,32 @@ def test_chunks_that_wait_for_their_next_try_hold_up_nobody() -> None:
     world.waiting = 0
     world.now += 10
     assert world.start_all(30) == 0
+
+
+def test_chunks_with_bad_rows_make_room_for_others() -> None:
+    """While their bad rows are looked for, as many others may be in flight; not while the server is busy."""
+    world = World(concurrency=2, beside=2)
+    assert world.start_all() == 2
+    for number in (1, 2):
+        world.limits.isolating(chunk_of(number))
+    assert world.start_all(10) == 2
+    world.limits.isolating(chunk_of(10))
+    assert world.start_all(20) == 0
+    world.now += 1
+    world.ends(overloads=1)
+    assert world.start_all(30) == 0
+    world.ends()
+    world.ends()
+    assert world.limits.concurrency == 2
+    assert world.start_all(40) == 1  # three are in flight, two of which do not count
+
+
+def test_chunks_with_bad_rows_make_no_room_on_scarce_connections() -> None:
+    """Over a database connection."""
+    world = World(concurrency=2)
+    assert world.start_all() == 2
+    world.limits.isolating(chunk_of(1))
+    assert world.start_all(10) == 0
 
 
 def test_chunks_grow_while_they_are_quick() -> None:
@@ -233,6 +265,31 @@ def test_a_crawl_whose_server_takes_no_large_chunks(crawl: Crawler, table: Sql, 
     assert done.counts("uploaded", "failed") == (8000, 0), done.log
     assert done.stats["supabase/chunk_size"] <= 400
     assert max(sizes(proxy)[-10:]) <= 300
+
+
+@pytest.mark.parametrize(("bad", "most"), [(False, 2), (True, 4)])
+def test_a_crawl_with_bad_rows_on_a_slow_way(
+    crawl: Crawler, table: Sql, proxy: FaultProxy, bad: bool, most: int
+) -> None:
+    """Twice as many requests at once at most, where chunks have bad rows; each bad row costs one request more."""
+    lock, flying, seen = threading.Lock(), [0], [0]
+
+    def slow(exchange: faults.Exchange) -> None:
+        with lock:
+            flying[0] += exchange.handler.command == "POST"
+            seen[0] = max(seen[0], flying[0])
+        exchange.handler.server.released.wait(0.1)
+        answer = exchange.forward()
+        with lock:
+            flying[0] -= exchange.handler.command == "POST"
+        exchange.reply(*answer)
+
+    proxy.always = slow
+    rows = [{"id": n, "n": "bad" if bad and n % 10 == 5 else n} for n in range(400)]
+    done = crawl({"items": rows}, SUPABASE_URL=proxy.url, BATCH_CHUNK_SIZE=10, SUPABASE_CONCURRENT_UPLOADS=2)
+    assert done.counts("uploaded", "failed") == ((360, 40) if bad else (400, 0)), done.log
+    assert seen == [most]
+    assert len(sizes(proxy)) == (80 if bad else 40)
 
 
 def test_a_crawl_on_a_busy_server(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
