@@ -28,7 +28,7 @@ from scrapy_supabase.monitoring.run import Run, log_no_end
 from scrapy_supabase.monitoring.stats import Stats, figures_of_scrapy
 from scrapy_supabase.report import page_of
 from scrapy_supabase.settings.config import Config
-from scrapy_supabase.settings.shown import in_force
+from scrapy_supabase.settings.display import effective_settings
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -99,7 +99,7 @@ class SupabasePipeline:
     async def _open_crawl(self, loop: EventLoop) -> _OpenCrawl:
         crawler, config = self._crawler, self._config
         run = Run(crawler.spider.name if crawler.spider else "")
-        record = Record(run.id, run.spider, run.started, config.server.host, in_force(config))
+        record = Record(run.id, run.spider, run.started, config.server.host, effective_settings(config))
 
         def stop(error: FatalError) -> None:
             logger.error("Closing the crawl (%s): %s", error.reason, error)

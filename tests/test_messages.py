@@ -76,7 +76,7 @@ ELSEWHERE = {
     # The page of a run: its words are looked at in the page, and what it shows of the settings.
     "report/charts.py": "tests/report/test_report.py",
     "report/page.py": "tests/report/test_report.py",
-    "settings/shown.py": "tests/monitoring/test_record.py",
+    "settings/display.py": "tests/monitoring/test_record.py",
 }
 """Module → the test that keeps what it says."""
 

@@ -1,4 +1,4 @@
-"""What a project has switched on, and what it has set itself: for `check`."""
+"""The components and settings that a project has enabled or set, for `scrapy supabase check`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from scrapy.utils.misc import load_object
 
 
 def components(settings: BaseSettings, name: str) -> Iterator[type]:
-    """The classes of a setting such as `ITEM_PIPELINES`; those that cannot be imported are left out."""
+    """Yield the enabled classes of a setting such as `ITEM_PIPELINES`, except those that cannot be imported."""
     for path, order in settings.getwithbase(name).items():
         if order is not None:
             try:
-                found = load_object(path)
-            except Exception:  # noqa: BLE001, S112 (somebody else's component: the crawl will say what it has)
+                component = load_object(path)
+            except Exception:  # noqa: BLE001, S112 (somebody else's component: the crawl will report the error)
                 continue
-            if isinstance(found, type):
-                yield found
+            if isinstance(component, type):
+                yield component
 
 
 def is_set(settings: BaseSettings, name: str) -> bool:
-    """Whether the project has given a setting of ours a value."""
+    """Return whether the project sets `name`, a setting of this package."""
     return settings.getpriority(name) is not None

@@ -1,4 +1,4 @@
-"""The whole configuration: one frozen `Config` of a part for each module here, every mistake said at once."""
+"""The whole configuration: a frozen `Config` with one part per module of this folder. All wrong values are listed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TABLE_SETTINGS = (
     "SUPABASE_TABLE",
     "SUPABASE_TABLES",
 )
-"""Mistakes in these are listed table by table."""
+"""The settings of tables. Wrong values in them are listed table by table."""
 
 IN_ORDER = (
     "SUPABASE_ENABLED",
@@ -55,15 +55,15 @@ IN_ORDER = (
     "SUPABASE_MONITOR_MAX_SPOOLED_ROWS",
     "SUPABASE_MONITOR_MAX_UPLOAD_AGE",
 )
-"""Every setting there is, in the order in which mistakes are listed."""
+"""All settings of this package, in the order in which wrong values are listed."""
 
 KNOWN = frozenset(IN_ORDER)
-"""A test compares them with docs/reference/settings.md."""
+"""The names of all settings. A test compares them with docs/reference/settings.md."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings, checked; `warnings` are to be logged once."""
+    """All settings, validated. The caller logs `warnings` once."""
 
     server: ServerConfig
     tables: TablesConfig = field(default_factory=TablesConfig)
@@ -77,23 +77,23 @@ class Config:
     def from_settings(
         cls, settings: BaseSettings, environ: Mapping[str, str] | None = None, *, tables: bool = True
     ) -> Config:
-        """Read everything. Raises `ConfigurationError` that lists every wrong value and what is allowed.
+        """Read all settings. `environ` replaces the environment; with `tables=False`, no table is required or read.
 
-        With `tables=False`, what the settings say of tables is not read.
+        Raises `ConfigurationError`, which lists every wrong value and what is allowed.
         """
         reader = Reader(settings, os.environ if environ is None else environ)
         enabled = reader.flag("SUPABASE_ENABLED", True)
         server = read_server(reader)
-        read = read_tables(reader, routes=tables)
+        tables_config = read_tables(reader, routes=tables)
         upload, spool, monitors = read_upload(reader), read_spool(reader), read_monitors(reader)
-        reader.problems.sort(key=_place)
+        reader.problems.sort(key=_position)
         _warn_of_misspelt(reader)
         reader.check()
-        return cls(server, read, upload, spool, monitors, enabled, tuple(reader.warnings))
+        return cls(server, tables_config, upload, spool, monitors, enabled, tuple(reader.warnings))
 
 
-def _place(problem: str) -> int:
-    """Return where a problem is listed: by the name of the setting, with which it begins."""
+def _position(problem: str) -> int:
+    """Return the sort key of a problem, which starts with the name of its setting."""
     name = re.split(r"\W", problem, maxsplit=1)[0]
     return IN_ORDER.index(TABLE_SETTINGS[0] if name in TABLE_SETTINGS else name)
 
@@ -106,8 +106,8 @@ def _warn_of_misspelt(reader: Reader) -> None:
 
         close = difflib.get_close_matches(name, KNOWN, 1, 0.85)
         if close:
-            said = f"{name} is not a setting of scrapy-supabase, and not used. Did you mean {close[0]}?"
-            if reader.problems:  # it may be why something is missing: first
-                reader.problems.insert(0, said)
+            message = f"{name} is not a setting of scrapy-supabase and has no effect. Did you mean {close[0]}?"
+            if reader.problems:  # a misspelt name may be why a setting is missing: list it first
+                reader.problems.insert(0, message)
             else:
-                reader.warnings.append(said)
+                reader.warnings.append(message)

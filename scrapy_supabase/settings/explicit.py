@@ -1,4 +1,4 @@
-"""The settings for what is no crawl: a script's arguments, one table that is named, a table that is yet to be made."""
+"""Configurations for scripts and commands: of a script's arguments, of one named table, of a table to be created."""
 
 from __future__ import annotations
 
@@ -19,67 +19,69 @@ from scrapy_supabase.settings.server import ServerConfig, proxy_of, read_key, re
 from scrapy_supabase.settings.tables import TABLE_KEYS, TablesConfig, table_spec
 from scrapy_supabase.settings.upload import UploadConfig, read_attempts, read_chunk_size, read_delay
 
-_MOST_OUTAGE = 60.0  # seconds
+_MAX_OUTAGE = 60.0  # seconds
 
 
-def config_for_table(settings: BaseSettings, table: str | None, given: Mapping[str, Any]) -> Config:
-    """The settings for rows of one table (by default `SUPABASE_TABLE`); what is `given` stands above them.
+def config_for_table(settings: BaseSettings, table: str | None, overrides: Mapping[str, Any]) -> Config:
+    """Return the configuration of an upload of file rows to one table, by default `SUPABASE_TABLE`.
 
-    `given` has keys of `SUPABASE_TABLES`, and `BATCH_CHUNK_SIZE`. Raises `ConfigurationError`.
+    `overrides` has keys of a `SUPABASE_TABLES` entry, and `BATCH_CHUNK_SIZE`; a value of None overrides nothing.
+    Raises `ConfigurationError`.
     """
     routed = settings.get("SUPABASE_TABLES")
     tables = list(routed.values()) if isinstance(routed, Mapping) else []
     table = table or settings.get("SUPABASE_TABLE")
     if not table:
-        raise ConfigurationError("Which table? Name it with --table, or set SUPABASE_TABLE.")
+        raise ConfigurationError("No table is named. Add --table, or set SUPABASE_TABLE.")
     own = next((spec for spec in tables if isinstance(spec, Mapping) and spec.get("table") == table), {})
-    more = {name: value for name, value in given.items() if name in TABLE_KEYS and value is not None}
+    more = {name: value for name, value in overrides.items() if name in TABLE_KEYS and value is not None}
     stamps = own.get("stamps", settings.get("SUPABASE_STAMPS") or {})
-    if isinstance(stamps, Mapping):  # a row of a file comes from no page
+    if isinstance(stamps, Mapping):  # rows of a file have no page URL
         more["stamps"] = {column: stamp for column, stamp in stamps.items() if stamp != "url"}
     changed = settings.copy()
     changed.set("SUPABASE_TABLE", None, "cmdline")
     changed.set("SUPABASE_TABLES", {"*": {**own, "table": table, **more}}, "cmdline")
-    if given.get("BATCH_CHUNK_SIZE") is not None:
-        changed.set("BATCH_CHUNK_SIZE", given["BATCH_CHUNK_SIZE"], "cmdline")
+    if overrides.get("BATCH_CHUNK_SIZE") is not None:
+        changed.set("BATCH_CHUNK_SIZE", overrides["BATCH_CHUNK_SIZE"], "cmdline")
     return Config.from_settings(changed)
 
 
 def config_for_new_table(
-    settings: BaseSettings, item_class: type | None, name: str, given: Mapping[str, Any]
+    settings: BaseSettings, item_class: type | None, name: str, overrides: Mapping[str, Any]
 ) -> tuple[Config, TableSpec]:
-    """What the settings say of a table that need not be there; `name` is its name where they name none.
+    """Return the configuration and the spec of a table that may not exist yet, for `ddl`. No server is required.
 
-    It is the table of `item_class`; without one, the one that has the name. `given` has keys of `SUPABASE_TABLES` and
-    stands above them. No server need be named. Raises `ConfigurationError`.
+    The spec is that of `item_class`, or without a class that of the table's name. `name` is the table's name if the
+    settings name none. `overrides` has keys of a `SUPABASE_TABLES` entry; a value of None overrides nothing.
+    Raises `ConfigurationError`.
     """
     changed = settings.copy()
     if not changed.get("SUPABASE_TABLE") and not changed.get("SUPABASE_TABLES"):
         changed.set("SUPABASE_TABLE", name, "cmdline")
-    elsewhere = {name: value for name, value in os.environ.items() if name in FROM_ENVIRONMENT and value}
-    nowhere = {"SUPABASE_URL": "http://localhost", "SUPABASE_KEY": "-"}
-    config = Config.from_settings(changed, {**nowhere, **elsewhere})
-    given = {key: value for key, value in given.items() if value is not None}
-    named = config.tables.specs.get(given.get("table", name)) if item_class is None else None
+    environ = {name: value for name, value in os.environ.items() if name in FROM_ENVIRONMENT and value}
+    placeholders = {"SUPABASE_URL": "http://localhost", "SUPABASE_KEY": "-"}
+    config = Config.from_settings(changed, {**placeholders, **environ})
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    named = config.tables.specs.get(overrides.get("table", name)) if item_class is None else None
     spec = named or route_of(config.tables.routes, item_class or dict) or TableSpec(name)
-    on_conflict = tuple(given.get("on_conflict", spec.on_conflict))
+    on_conflict = tuple(overrides.get("on_conflict", spec.on_conflict))
     snapshots = spec.snapshots and not set(SNAPSHOT_STAMPS) <= set(on_conflict)
     if on_conflict and snapshots:
         on_conflict = (*on_conflict, *SNAPSHOT_STAMPS)
-    return config, msgspec.structs.replace(spec, name=given.get("table", spec.name), on_conflict=on_conflict)
+    return config, msgspec.structs.replace(spec, name=overrides.get("table", spec.name), on_conflict=on_conflict)
 
 
 def project_of(url: str | None, key: str | None, environ: Mapping[str, str] | None = None) -> tuple[str, str]:
-    """URL and key for a script: those given, else those of the environment. Raises `ConfigurationError`."""
-    given = {name: value for name, value in (("SUPABASE_URL", url), ("SUPABASE_KEY", key)) if value is not None}
-    reader = Reader(BaseSettings(given), os.environ if environ is None else environ)
-    found = read_url(reader), read_key(reader)
+    """Return URL and key for a script: the arguments, else the environment's. Raises `ConfigurationError`."""
+    arguments = {name: value for name, value in (("SUPABASE_URL", url), ("SUPABASE_KEY", key)) if value is not None}
+    reader = Reader(BaseSettings(arguments), os.environ if environ is None else environ)
+    project = read_url(reader), read_key(reader)
     reader.check()
-    return found
+    return project
 
 
 def server_of(url: str, key: str, schema: str) -> ServerConfig:
-    """Return the server of a client of supabase-py."""
+    """Return the server that a client of supabase-py uses."""
     url = url.rstrip("/")
     return ServerConfig(url, key, schema=schema, proxy=proxy_of(url))
 
@@ -95,8 +97,8 @@ def script_config(
     concurrency: int,
 ) -> Config:
     """Return the `Config` of an upload to one table without Scrapy's settings. Raises `ConfigurationError`."""
-    given = {} if chunk_size is None else {"BATCH_CHUNK_SIZE": chunk_size}
-    reader = Reader(BaseSettings(given), os.environ)
+    settings = {} if chunk_size is None else {"BATCH_CHUNK_SIZE": chunk_size}
+    reader = Reader(BaseSettings(settings), os.environ)
     chunk_rows, most_chunk_rows = read_chunk_size(reader)
     upload = UploadConfig(
         chunk_rows=chunk_rows,
@@ -105,19 +107,19 @@ def script_config(
         concurrency=concurrency,
         attempts=read_attempts(reader),
         delay=read_delay(reader),
-        max_outage=_MOST_OUTAGE,  # there is no spool in which rows could wait longer
+        max_outage=_MAX_OUTAGE,  # without a spool, rows cannot wait longer
     )
     if not isinstance(table, str) or not table:
-        reader.wrong("table_name", table, "a table's name, a text that is not empty", "")
-    key_columns = reader.names_of("on_conflict", on_conflict or ())
+        reader.wrong("table_name", table, "a table name: a text that is not empty", "")
+    key_columns = reader.column_names("on_conflict", on_conflict or ())
     reader.check("argument")
     spec = table_spec(table, mode, key_columns, {}, {}, snapshots=snapshots)
     return Config(server, TablesConfig({None: spec}), upload)
 
 
 def config_of_command(config: Config) -> Config:
-    """Return the settings of an upload that somebody waits for: by default an outage ends it soon; without a ledger."""
-    outage = _MOST_OUTAGE if config.upload.max_outage is None else config.upload.max_outage
+    """Return the configuration of an upload by a command: without a ledger, and by default ended by a short outage."""
+    outage = _MAX_OUTAGE if config.upload.max_outage is None else config.upload.max_outage
     return replace(
         config,
         tables=replace(config.tables, runs_table=None),

@@ -1,4 +1,4 @@
-"""Where a project keeps its data: `.scrapy`."""
+"""The folders of a project's data, in `.scrapy`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ def project_data(name: str) -> Path:
     try:
         return Path(data_path(name)).absolute()
     except NotConfigured:
-        # A project without a scrapy.cfg, as Scrapyd has it. Scrapy would take this for "switch the pipeline off".
+        # A project without a scrapy.cfg, such as a deployed egg in Scrapyd. From a component, this exception would make
+        # Scrapy disable the pipeline.
         return Path(".scrapy", name).absolute()
 
 
 def local_folder() -> Path:
-    """Return the folder of this project's local Supabase: `.scrapy/supabase-local`, as a rule."""
+    """Return the folder of this project's local Supabase, by default `.scrapy/supabase-local`."""
     from scrapy_supabase.local.place import default_folder
 
     return default_folder(project_data("supabase-local"))

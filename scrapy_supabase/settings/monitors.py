@@ -1,4 +1,4 @@
-"""The settings of what watches a crawl: what the Spidermon monitors tolerate, and the report."""
+"""The settings of the Spidermon monitors and of the run report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scrapy_supabase.settings.reader import Reader
 
 
 class Thresholds(msgspec.Struct, frozen=True):
-    """The most that is fine: a fraction of the rows, a number of rows, seconds."""
+    """The maximum that a monitor accepts: a fraction of the rows, a number of rows, an age in seconds."""
 
     failed_rate: float = 0.01
     spooled_rows: int = 0
@@ -20,29 +20,31 @@ class Thresholds(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class MonitorsConfig:
-    """What the monitors tolerate, and the file of the report (None: no report)."""
+    """The thresholds of the monitors, and the file of the report (None: no report)."""
 
     thresholds: Thresholds = field(default_factory=Thresholds)
     report: Path | None = None
 
 
 def read_monitors(reader: Reader) -> MonitorsConfig:
-    """Read them; a crawl does so at its start, so that a wrong one is not said only when it ends."""
+    """Read the settings of monitors and report. A crawl reads them at its start, so that a wrong one fails early."""
     return MonitorsConfig(_thresholds(reader), _report(reader))
 
 
 def _thresholds(reader: Reader) -> Thresholds:
-    name, usual = "SUPABASE_MONITOR_MAX_FAILED_RATE", Thresholds()
+    name, defaults = "SUPABASE_MONITOR_MAX_FAILED_RATE", Thresholds()
     allowed = "a fraction of the rows, from 0 for none to 1 (0.01 is one in a hundred)"
-    rate = reader.number(name, usual.failed_rate, float, 0, allowed)
+    rate = reader.number(name, defaults.failed_rate, float, 0, allowed)
     if rate > 1:
-        rate = reader.wrong(name, rate, allowed, usual.failed_rate)
+        rate = reader.wrong(name, rate, allowed, defaults.failed_rate)
     return Thresholds(
         rate,
         reader.number(
-            "SUPABASE_MONITOR_MAX_SPOOLED_ROWS", usual.spooled_rows, int, 0, "a whole number of rows, 0 or more"
+            "SUPABASE_MONITOR_MAX_SPOOLED_ROWS", defaults.spooled_rows, int, 0, "a whole number of rows, 0 or more"
         ),
-        reader.number("SUPABASE_MONITOR_MAX_UPLOAD_AGE", usual.upload_age, float, 0, "a number of seconds, 0 or more"),
+        reader.number(
+            "SUPABASE_MONITOR_MAX_UPLOAD_AGE", defaults.upload_age, float, 0, "a number of seconds, 0 or more"
+        ),
     )
 
 

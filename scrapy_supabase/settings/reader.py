@@ -1,4 +1,4 @@
-"""One setting at a time, from Scrapy's settings or the environment; what is wrong is collected, to be said at once."""
+"""A reader of single settings, from Scrapy's settings or the environment, that collects wrong values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Reader:
-    """Reads one setting at a time and collects what is wrong."""
+    """Reads one setting at a time and collects `problems` and `warnings`."""
 
     def __init__(self, settings: BaseSettings, environ: Mapping[str, str]) -> None:
         self._settings = settings
@@ -33,35 +33,35 @@ class Reader:
         self.warnings: list[str] = []
 
     def check(self, noun: str = "setting") -> None:
-        """Raise `ConfigurationError` that lists what is wrong; `noun` says what these are."""
+        """Raise `ConfigurationError`, which lists all problems, if there are any; `noun` names what was read."""
         if self.problems:
             listed = "\n".join(f"  - {problem}" for problem in self.problems)
             number = pluralize(len(self.problems), f"wrong {noun}")
             raise ConfigurationError(f"{number} for scrapy-supabase:\n{listed}", self.problems)
 
     def raw(self, name: str, default: Any = None) -> Any:
-        """The value, from the environment where the setting has none and may be there; `default` for None."""
+        """Return the value of the setting, else that of the environment if it may be set there, else `default`."""
         value = self._settings.get(name)
         if value is None and name in FROM_ENVIRONMENT:
             value = self._environ.get(name) or None
         return default if value is None else value
 
     def is_set(self, name: str) -> bool:
-        """Whether the setting has a value, be it None."""
+        """Return whether the setting is set, also to None."""
         return name in self._settings
 
     def names(self) -> list[str]:
-        """The names of all settings."""
+        """Return the names of all settings, including Scrapy's."""
         return [name for name in self._settings if isinstance(name, str)]
 
     def wrong(self, name: str, value: Any, allowed: str, default: T) -> T:
-        """Note that a value cannot be used, and go on with `default`."""
-        shown = "set (not shown here)" if name in _SECRET and value is not None else _shown(value)
-        self.problems.append(f"{name} is {shown}: it must be {allowed}.")
+        """Record that `value` is not allowed, and return `default`."""
+        printed = "set (value hidden)" if name in _SECRET and value is not None else _printed(value)
+        self.problems.append(f"{name} is {printed}: it must be {allowed}.")
         return default
 
     def number(self, name: str, default: T, convert: Callable[[Any], T], least: float, allowed: str) -> T:
-        """A number of at least `least`."""
+        """Return a finite number of at least `least`; `convert` is int or float."""
         value = self.raw(name, default)
         try:
             if isinstance(value, bool):
@@ -74,7 +74,7 @@ class Reader:
         return number
 
     def flag(self, name: str, default: bool) -> bool:
-        """A truth value, as Scrapy reads it."""
+        """Return a truth value, parsed as Scrapy's `getbool` does."""
         value = self.raw(name, default)
         try:
             return self._settings.getbool(name, default) if self.is_set(name) else bool(value)
@@ -82,27 +82,27 @@ class Reader:
             return self.wrong(name, value, "True or False", default)
 
     def text(self, name: str, default: str) -> str:
-        """A text that is not empty."""
+        """Return a text that is not empty, without surrounding blanks."""
         value = self.raw(name, default)
         if not isinstance(value, str) or not value.strip():
             return self.wrong(name, value, "a text that is not empty", default)
         return value.strip()
 
-    def names_of(self, name: str, value: Any) -> tuple[str, ...]:
-        """Names of columns: a list, or a text with commas."""
+    def column_names(self, name: str, value: Any) -> tuple[str, ...]:
+        """Return the column names in `value`, a list or a comma-separated text."""
         names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
         if not isinstance(names, (list, tuple)) or not all(isinstance(part, str) and part for part in names):
-            return self.wrong(name, value, "column names: a list, or a text with commas", ())
+            return self.wrong(name, value, "column names: a list, or a comma-separated text", ())
         return tuple(dict.fromkeys(names))
 
     def text_map(self, name: str, value: Any) -> dict[str, str]:
-        """A dict of text to text."""
+        """Return `value`, a dict whose keys and values are texts that are not empty."""
         if not isinstance(value, Mapping) or not all(isinstance(p, str) and p for pair in value.items() for p in pair):
-            return self.wrong(name, value, "a dict of text to text", {})
+            return self.wrong(name, value, "a dict with texts as keys and values", {})
         return dict(value)
 
 
-def _shown(value: Any) -> str:
+def _printed(value: Any) -> str:
     if value is None:
         return "not set"
     text = repr(value)

@@ -1,4 +1,4 @@
-"""Which server: the settings that name it, and what they tell of project and role."""
+"""The settings of the server: its address and credentials, and the project and role derived from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOCAL = "local"
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """The server: by its URL and key, or by a connection string. `timeout` is in seconds."""
+    """A server, addressed by URL and key or by a connection string. `timeout` is in seconds."""
 
     url: str
     key: str = field(default="", repr=False)
@@ -35,25 +35,25 @@ class ServerConfig:
 
     @property
     def host(self) -> str:
-        """What names the project, in log lines and in the spool."""
+        """The name of the project in log lines and in the spool."""
         return project_host(self.url, self.db_url)
 
     @property
     def role(self) -> str:
-        """The database role that uploads, as far as key or connection string tell."""
+        """The database role that uploads, derived from the connection string or the key."""
         return database_role(self.db_url) if self.db_url else role_of(self.key)
 
 
 def read_server(reader: Reader) -> ServerConfig:
     """Read the settings of the server."""
     key, url, db_url = read_key(reader), read_url(reader), read_db_url(reader)
-    usual = ServerConfig(url)
+    defaults = ServerConfig(url)
     return ServerConfig(
         url=url,
         key=key,
         db_url=db_url,
-        schema=reader.text("SUPABASE_SCHEMA", usual.schema),
-        timeout=reader.number("SUPABASE_TIMEOUT", usual.timeout, float, 0.001, "a number of seconds, more than 0"),
+        schema=reader.text("SUPABASE_SCHEMA", defaults.schema),
+        timeout=reader.number("SUPABASE_TIMEOUT", defaults.timeout, float, 0.001, "a number of seconds, more than 0"),
         proxy=proxy_of(url),
         local_dir=local_folder() if LOCAL in (url, db_url) else Path(),
         migrations=_migrations(reader),
@@ -63,37 +63,37 @@ def read_server(reader: Reader) -> ServerConfig:
 def database_url(settings: BaseSettings, environ: Mapping[str, str] | None = None) -> str | None:
     """Return the connection string of the setting or the environment, or None. Raises `ConfigurationError`."""
     reader = Reader(settings, os.environ if environ is None else environ)
-    found = read_db_url(reader)
+    db_url = read_db_url(reader)
     reader.check()
-    return found
+    return db_url
 
 
 def hosted_project(settings: BaseSettings, environ: Mapping[str, str] | None = None) -> str:
-    """Return the host that the settings or the environment name; empty for none, and for the local Supabase."""
+    """Return the host of `SUPABASE_URL`; empty if it is not set or is "local"."""
     url = Reader(settings, os.environ if environ is None else environ).raw("SUPABASE_URL")
     return "" if not isinstance(url, str) or url == LOCAL else project_host(url, None)
 
 
 def read_key(reader: Reader) -> str:
-    """The key, or an empty text where none is needed."""
+    """Return the key; empty if none is needed."""
     value = reader.raw("SUPABASE_KEY", "")
     if reader.raw("SUPABASE_URL") == LOCAL:
-        return ""  # the local stack makes its own
+        return ""  # the local Supabase creates its own
     if not value and reader.raw("SUPABASE_DB_URL") is not None:
         return ""
     if not isinstance(value, str) or not value.strip():
         allowed = (
-            "the project's secret key (Supabase dashboard > Project Settings > API keys), best set in the environment: "
+            "the project's secret key (Supabase dashboard > Project Settings > API keys). Set it in the environment: "
             "export SUPABASE_KEY=sb_secret_…"
         )
         return reader.wrong("SUPABASE_KEY", None, allowed, "")
     if any(not " " < character < "\x7f" for character in value.strip()):
-        return reader.wrong("SUPABASE_KEY", value, "a key without spaces or other characters that keys do not have", "")
+        return reader.wrong("SUPABASE_KEY", value, "a key without spaces, control or non-ASCII characters", "")
     return value.strip()
 
 
 def read_url(reader: Reader) -> str:
-    """The project's URL without a path of the API; empty where only the database is named."""
+    """Return the project's URL without the path of the REST API; empty if only a connection string is set."""
     value = reader.raw("SUPABASE_URL")
     if value is None and reader.raw("SUPABASE_DB_URL") is not None:
         return ""
@@ -112,9 +112,7 @@ def read_url(reader: Reader) -> str:
         return reader.wrong("SUPABASE_URL", value, allowed, LOCAL)
     value = value.removesuffix("/rest/v1")
     if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-        reader.warnings.append(
-            f"SUPABASE_URL is {value}: over http, the key and the rows can be read on the way. Use https."
-        )
+        reader.warnings.append(f"SUPABASE_URL is {value}: http sends the key and the rows unencrypted. Use https.")
     return value
 
 
@@ -123,17 +121,17 @@ def _is_loopback(host: str) -> bool:
 
 
 def read_db_url(reader: Reader) -> str | None:
-    """The connection string, None where there is none."""
+    """Return the connection string, or None."""
     value = reader.raw("SUPABASE_DB_URL")
     if value is None:
         return None
     if value == LOCAL:
         return LOCAL
     allowed = (
-        'a connection string such as postgresql://postgres:PASSWORD@HOST:5432/postgres, or "local"; what is not a '
-        "letter or a digit in the password must be percent-encoded (@ as %40, / as %2F)"
+        'a connection string such as postgresql://postgres:PASSWORD@HOST:5432/postgres, or "local". In the password, '
+        "special characters must be percent-encoded (@ as %40, / as %2F)"
     )
-    if not isinstance(value, str) or not _can_be_parsed(value):
+    if not isinstance(value, str) or not _looks_like_conninfo(value):
         return reader.wrong("SUPABASE_DB_URL", value, allowed, None)
     try:
         from psycopg.conninfo import conninfo_to_dict
@@ -144,19 +142,19 @@ def read_db_url(reader: Reader) -> str | None:
         return None
     try:
         parts = conninfo_to_dict(value)
-    except Exception:  # noqa: BLE001 (psycopg's own; its text may show the password)
+    except Exception:  # noqa: BLE001 (an error of psycopg, whose text may contain the password)
         return reader.wrong("SUPABASE_DB_URL", value, allowed, None)
     hosts, ports = str(parts.get("host", "")), str(parts.get("port", ""))
     if set(hosts) & set("@ ") or not all(port.isdigit() or not port for port in ports.split(",")):
-        return reader.wrong("SUPABASE_DB_URL", value, allowed, None)  # a piece of the password, as a rule
+        return reader.wrong("SUPABASE_DB_URL", value, allowed, None)  # usually a part of the password
     if reader.raw("SUPABASE_URL") == LOCAL and not all(map(_is_loopback, hosts.split(","))):
         reader.problems.append(
-            'SUPABASE_URL is "local", and SUPABASE_DB_URL names another server: set both to "local", or only one.'
+            'SUPABASE_URL is "local", but SUPABASE_DB_URL names another server: set both to "local", or remove one.'
         )
     return value
 
 
-def _can_be_parsed(url: str) -> bool:
+def _looks_like_conninfo(url: str) -> bool:
     return "=" in url or url.startswith(("postgresql://", "postgres://"))
 
 
@@ -170,14 +168,17 @@ def _migrations(reader: Reader) -> Path | None:
 
 
 def database_parts(db_url: str) -> Mapping[str, Any]:
-    """Host, port, user and so on of a connection string that was read."""
+    """Return host, port, user and so on of a valid connection string."""
     from psycopg.conninfo import conninfo_to_dict
 
     return conninfo_to_dict(db_url)
 
 
 def project_host(url: str, db_url: str | None) -> str:
-    """What names the project: the host of its URL, also where only its database is known (direct or by a pooler)."""
+    """Return the name of the project: the host of its URL, or the one derived from the database's address.
+
+    A direct connection and one by a pooler return the same name as the project's URL.
+    """
     if url or not db_url:
         return url if url == LOCAL else urlsplit(url).netloc.rpartition("@")[2]
     if db_url == LOCAL:
@@ -192,7 +193,7 @@ def project_host(url: str, db_url: str | None) -> str:
 
 
 def proxy_of(url: str) -> str | None:
-    """The HTTP proxy that the environment names for `url`."""
+    """Return the HTTP proxy of the environment for `url`, or None."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if not host or _is_loopback(host) or urllib.request.proxy_bypass(host):
@@ -201,7 +202,7 @@ def proxy_of(url: str) -> str | None:
 
 
 def claims_of(key: str) -> dict[str, Any] | None:
-    """What a legacy key (a JWT) says of itself, read without a check of its signature; None for any other."""
+    """Return the claims of a legacy key (a JWT), without checking its signature; None for any other key."""
     try:
         payload = key.split(".")[1]
         return msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=dict[str, Any])
@@ -210,7 +211,7 @@ def claims_of(key: str) -> dict[str, Any] | None:
 
 
 def role_of(key: str) -> str:
-    """The role of a key: that in a legacy key, or that of an `sb_…` key; `service_role` if unknown."""
+    """Return the role of a key, `service_role` if unknown. A legacy key contains its role."""
     if key.startswith("sb_publishable_"):
         return "anon"
     claims = claims_of(key)
@@ -218,7 +219,7 @@ def role_of(key: str) -> str:
 
 
 def database_role(db_url: str) -> str:
-    """The role of a connection string, as far as it tells; a pooler's user is `role.project`."""
+    """Return the role of a connection string, by default `postgres`. A pooler's user is `role.project`."""
     if db_url == LOCAL:
         return "postgres"
     parts = database_parts(db_url)

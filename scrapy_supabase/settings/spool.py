@@ -1,4 +1,4 @@
-"""The settings of the spool: where chunks are kept until they are confirmed, and how many bytes of them."""
+"""The settings of the spool: its folder and its maximum size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scrapy_supabase.settings.reader import Reader
 
 @dataclass(frozen=True, slots=True)
 class SpoolConfig:
-    """The spool's folder (None: no spool), whether files are synced to the disk, and the most bytes that may wait."""
+    """The spool's folder (None: no spool), whether its files are synced to disk, and its maximum size in bytes."""
 
     folder: Path | None = None
     fsync: bool = False
@@ -20,12 +20,12 @@ class SpoolConfig:
 
 def read_spool(reader: Reader) -> SpoolConfig:
     """Read the settings of the spool."""
-    usual = SpoolConfig()
+    defaults = SpoolConfig()
     return SpoolConfig(
         folder=_folder(reader),
-        fsync=reader.flag("SUPABASE_SPOOL_FSYNC", usual.fsync),
+        fsync=reader.flag("SUPABASE_SPOOL_FSYNC", defaults.fsync),
         max_bytes=reader.number(
-            "SUPABASE_SPOOL_MAX_BYTES", usual.max_bytes, int, 1024, "a whole number of bytes, 1024 or more"
+            "SUPABASE_SPOOL_MAX_BYTES", defaults.max_bytes, int, 1024, "a whole number of bytes, 1024 or more"
         ),
     )
 
@@ -38,4 +38,4 @@ def _folder(reader: Reader) -> Path | None:
         return None
     if not isinstance(value, (str, Path)) or not str(value):
         return reader.wrong("SUPABASE_SPOOL_DIR", value, "a folder, or None for no spool", None)
-    return Path(value).absolute()  # the process may change its folder in mid-crawl
+    return Path(value).absolute()  # the process may change its working directory during the crawl

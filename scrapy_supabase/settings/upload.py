@@ -1,4 +1,4 @@
-"""The settings of uploads: the size of chunks, how many at once, how often and how long they are tried."""
+"""The settings of uploads: chunk size, concurrency, retries and timeouts."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from scrapy_supabase.schema.schema import UnknownColumns
 from scrapy_supabase.settings.reader import Reader
 
-MOST_ROWS = 1000  # PostgREST's and Supabase's usual limit for what one request may touch
+MOST_ROWS = 1000  # the usual limit of Supabase and PostgREST for the rows that one request may touch
 
 
 @dataclass(frozen=True, slots=True)
 class UploadConfig:
-    """How rows are sent. Seconds, bytes and rows are plain numbers."""
+    """Limits and policies of uploads. Durations are in seconds, sizes in bytes or rows."""
 
     chunk_rows: int = 100
-    most_chunk_rows: int = 100  # more than `chunk_rows` where chunks grow
+    most_chunk_rows: int = 100  # greater than `chunk_rows` if chunks may grow
     chunk_bytes: int = 1024 * 1024
     flush_interval: float = 5.0
     concurrency: int = 4
@@ -28,54 +28,58 @@ class UploadConfig:
 
     @property
     def grows(self) -> bool:
-        """Whether chunks may become larger than they are at first: `BATCH_CHUNK_SIZE = "auto"`."""
+        """Whether chunks may grow during the crawl: `BATCH_CHUNK_SIZE = "auto"`."""
         return self.most_chunk_rows > self.chunk_rows
 
 
 def read_upload(reader: Reader) -> UploadConfig:
     """Read the settings of uploads."""
-    usual, seconds = UploadConfig(), "a number of seconds"
+    defaults, seconds = UploadConfig(), "a number of seconds"
     chunk_rows, most_chunk_rows = read_chunk_size(reader)
     return UploadConfig(
         chunk_rows=chunk_rows,
         most_chunk_rows=most_chunk_rows,
         chunk_bytes=reader.number(
-            "BATCH_CHUNK_BYTES", usual.chunk_bytes, int, 1024, "a whole number of bytes, 1024 or more"
+            "BATCH_CHUNK_BYTES", defaults.chunk_bytes, int, 1024, "a whole number of bytes, 1024 or more"
         ),
         flush_interval=reader.number(
-            "BATCH_FLUSH_INTERVAL", usual.flush_interval, float, 0, f"{seconds}, or 0 for never"
+            "BATCH_FLUSH_INTERVAL", defaults.flush_interval, float, 0, f"{seconds}, or 0 for never"
         ),
         concurrency=reader.number(
-            "SUPABASE_CONCURRENT_UPLOADS", usual.concurrency, int, 1, "a whole number, 1 or more"
+            "SUPABASE_CONCURRENT_UPLOADS", defaults.concurrency, int, 1, "a whole number, 1 or more"
         ),
         attempts=read_attempts(reader),
         delay=read_delay(reader),
-        close_timeout=reader.number("SUPABASE_CLOSE_TIMEOUT", usual.close_timeout, float, 0, f"{seconds}, 0 or more"),
+        close_timeout=reader.number(
+            "SUPABASE_CLOSE_TIMEOUT", defaults.close_timeout, float, 0, f"{seconds}, 0 or more"
+        ),
         max_outage=_max_outage(reader),
-        insert_fallback=reader.flag("SUPABASE_INSERT_FALLBACK", usual.insert_fallback),
+        insert_fallback=reader.flag("SUPABASE_INSERT_FALLBACK", defaults.insert_fallback),
         unknown_columns=_unknown_columns(reader),
     )
 
 
 def read_chunk_size(reader: Reader) -> tuple[int, int]:
-    """Return the rows of a chunk, and the most they may become."""
+    """Return the rows per chunk, at the start and at most."""
     if reader.raw("BATCH_CHUNK_SIZE") == "auto":
         return 100, MOST_ROWS
     allowed = f'a whole number of rows, 1 to {MOST_ROWS}, or "auto"'
     number = reader.number("BATCH_CHUNK_SIZE", 100, int, 1, allowed)
     if number > MOST_ROWS:
-        reader.warnings.append(f"BATCH_CHUNK_SIZE is {number}: {MOST_ROWS} rows a request are the most, and are used.")
+        reader.warnings.append(
+            f"BATCH_CHUNK_SIZE is {number}, above the maximum of {MOST_ROWS} rows: {MOST_ROWS} is used."
+        )
     number = min(number, MOST_ROWS)
     return number, number
 
 
 def read_attempts(reader: Reader) -> int:
-    """Return the tries of a request in all."""
+    """Return the maximum number of tries of a request, including the first."""
     return reader.number("BATCH_RETRY_ATTEMPTS", 3, int, 1, "a whole number of tries, 1 or more")
 
 
 def read_delay(reader: Reader) -> float:
-    """Return the seconds before the second try."""
+    """Return the seconds to wait before the second try."""
     return reader.number("BATCH_RETRY_DELAY", 1.0, float, 0, "a number of seconds, 0 or more")
 
 
@@ -87,4 +91,4 @@ def _unknown_columns(reader: Reader) -> UnknownColumns:
 def _max_outage(reader: Reader) -> float | None:
     if reader.raw("SUPABASE_MAX_OUTAGE") is None:
         return None
-    return reader.number("SUPABASE_MAX_OUTAGE", 0.0, float, 0, "a number of seconds, 0 or more, or None for any")
+    return reader.number("SUPABASE_MAX_OUTAGE", 0.0, float, 0, "a number of seconds, 0 or more, or None for no limit")

@@ -32,7 +32,7 @@ from scrapy_supabase.monitoring.redaction import HIDDEN, is_secret, scrubbed, sh
 from scrapy_supabase.monitoring.timeline import MOST_BUCKETS, Timeline
 from scrapy_supabase.report import page_of
 from scrapy_supabase.settings.config import Config
-from scrapy_supabase.settings.shown import in_force
+from scrapy_supabase.settings.display import effective_settings
 
 JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.c2lnbmF0dXJl"
 ROW = Row("t", ("a",), "1", b'{"a":1}')
@@ -319,13 +319,14 @@ def test_settings_in_force_say_nothing_secret() -> None:
         "SUPABASE_DB_URL": "postgresql://writer:hunter2@db.abc.supabase.co/postgres",
         "SUPABASE_TABLE": "t",
     }
-    both = in_force(Config.from_settings(Settings(given), {}))
+    both = effective_settings(Config.from_settings(Settings(given), {}))
     assert "hunter2" not in str(both)
     assert JWT not in str(both)
     assert (both["SUPABASE_URL"], both["SUPABASE_DB_URL"]) == ("https://abc.supabase.co", "hidden; role writer")
     del given["SUPABASE_DB_URL"]
     assert (
-        in_force(Config.from_settings(Settings(given), {}))["SUPABASE_KEY"] == "hidden: a legacy JWT, role service_role"
+        effective_settings(Config.from_settings(Settings(given), {}))["SUPABASE_KEY"]
+        == "hidden: a legacy JWT, role service_role"
     )
 
 

@@ -81,7 +81,7 @@ def test_a_project_without_a_scrapy_cfg_has_a_spool(tmp_path: Path, monkeypatch:
         ("SUPABASE_TABLES", "t", "a dict"),
         ("SUPABASE_TABLES", {"*": {"tabel": "t"}}, "a dict with the keys table, on_conflict"),
         ("SUPABASE_TABLES", {"nowhere.Item": "t"}, "cannot be imported"),
-        ("SUPABASE_TABLES", {"*": {"table": "t", "columns": {"a": "c", "b": "c"}}}, "each needs its own"),
+        ("SUPABASE_TABLES", {"*": {"table": "t", "columns": {"a": "c", "b": "c"}}}, "give each its own column"),
         ("SUPABASE_UNKNOWN_COLUMNS", 5, "not empty"),
         ("SUPABASE_URL", "abc.supabase.co", "the project's URL"),
         ("SUPABASE_URL", "ftp://abc", "the project's URL"),

@@ -234,7 +234,7 @@ def test_wrong_paths_and_options(command: Command, tmp_path: Path) -> None:
     assert "is no folder" in command("replay", "nowhere").stderr
     assert "invalid choice" in command("replay", "--mode", "x").stderr
     assert command("replay", "--help").returncode == command("load", "--help").returncode == 0
-    assert "Which table?" in command("load", "-").stderr
+    assert "No table is named" in command("load", "-").stderr
     assert "cannot be read" in command("load", "nowhere.csv", "--table", "t").stderr
     (tmp_path / "rows.txt").write_text("")
     assert "Say --format" in command("load", "rows.txt", "--table", "t").stderr

@@ -1,4 +1,4 @@
-"""The settings in force as a person may read them: without keys, passwords and addresses of proxies."""
+"""The effective settings for display: without keys, passwords and addresses of proxies."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.server import ServerConfig
 
 
-def in_force(config: Config) -> dict[str, str]:
-    """Setting → its value, in the order of docs/reference/settings.md. The spool's folder is the record's to say."""
+def effective_settings(config: Config) -> dict[str, str]:
+    """Return setting → value, in the order of docs/reference/settings.md, without the spool's folder."""
     server, upload = config.server, config.upload
     rows = str(upload.chunk_rows)
     if upload.grows:
@@ -54,11 +54,11 @@ def _kind_of_key(server: ServerConfig) -> str:
 
 
 def _table(spec: TableSpec) -> str:
-    said = [str(spec.mode), f"key: {', '.join(spec.on_conflict) or 'primary key'}"]
+    parts = [str(spec.mode), f"key: {', '.join(spec.on_conflict) or 'primary key'}"]
     if spec.columns:
-        said.append("columns: " + ", ".join(f"{field} → {column}" for field, column in spec.columns.items()))
+        parts.append("columns: " + ", ".join(f"{field} → {column}" for field, column in spec.columns.items()))
     if spec.stamps:
-        said.append("stamps: " + ", ".join(f"{column} = {stamp}" for column, stamp in spec.stamps.items()))
+        parts.append("stamps: " + ", ".join(f"{column} = {stamp}" for column, stamp in spec.stamps.items()))
     if spec.snapshots:
-        said.append("daily snapshots")
-    return "; ".join(said)
+        parts.append("daily snapshots")
+    return "; ".join(parts)
