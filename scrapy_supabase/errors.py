@@ -1,18 +1,18 @@
-"""What can go wrong. `answers.py` has the table that classifies a server's answer.
+"""The errors of this package. The table in `backends/answers.py` maps a server's answer to one of them.
 
 SupabaseError
-├── ConfigurationError      the settings; the crawl does not start
-├── ItemError               an item that cannot become a row; that row is rejected
-└── ServerError             an answer, or none, to a request
-    ├── TransientError      the same request may work later
-    ├── TrialStoredError    rows that were only to be judged are stored
-    ├── TooLargeError       half of it may work
-    ├── UpsertRefusedError  a plain insert may work
-    ├── SchemaDriftError    it may work without one column
-    ├── BadRowsError        some rows are not acceptable
-    │   └── MissingReferenceError   to rows that may still be on their way
-    └── FatalError          no request will work until somebody fixes something
-        └── UnknownError    unless the same request without rows passes: then some rows are not acceptable
+├── ConfigurationError      wrong settings; the crawl does not start
+├── ItemError               an item that cannot become a row; the item is rejected
+└── ServerError             an error answer, or no answer
+    ├── TransientError      the same request may succeed later
+    ├── TrialStoredError    rows of a dry run were stored
+    ├── TooLargeError       a request with half of the rows may succeed
+    ├── UpsertRefusedError  a plain insert may succeed
+    ├── SchemaDriftError    the request may succeed without one column
+    ├── BadRowsError        at least one row is rejected
+    │   └── MissingReferenceError   a referenced row is not stored yet
+    └── FatalError          no request succeeds until somebody fixes the cause
+        └── UnknownError    an unknown error: about rows if the same request without rows succeeds, else fatal
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from scrapy_supabase.messages import sentence
 
 
 class SupabaseError(Exception):
-    """Base of all errors of this package."""
+    """The base class of all errors of this package."""
 
 
 class ConfigurationError(SupabaseError):
-    """Settings that cannot be used. The message lists all of them, each with what is allowed.
+    """Wrong settings or arguments. The message says what is allowed.
 
-    `problems` are the entries of that list, where it is one.
+    `problems` are the entries of a message that lists several.
     """
 
     def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
@@ -39,16 +39,16 @@ class ConfigurationError(SupabaseError):
         self.problems = tuple(problems)
 
     def __repr__(self) -> str:
-        """Only the first line: Scrapy logs this above a traceback whose last lines are the message."""
-        first, more, _ = str(self).partition("\n")
-        return f"{type(self).__name__}({first + ' …' * bool(more)!r})"
+        """Return only the first line: Scrapy logs it above a traceback that ends with the whole message."""
+        first, line_end, _ = str(self).partition("\n")
+        return f"{type(self).__name__}({f'{first} …' if line_end else first!r})"
 
 
 class ItemError(SupabaseError):
     """An item that cannot become a row.
 
-    `code` is a short name for grouping, `field` the field at fault (or None); `row` holds the values by column, where
-    the item came so far.
+    `code` is the reason in the reject file, `field` the invalid field (or None). `row` has the values by column if the
+    item was mapped to columns before the error.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class ItemError(SupabaseError):
 
 
 class ServerError(SupabaseError):
-    """A server's answer that is not a success, or no answer (`status` 0).
+    """A server's error answer, or no answer (`status` 0).
 
     `code` is the SQLSTATE or PGRST code, else `http_503` and the like, else the name of the network failure.
-    `details` and `hint` are for people only: PostgREST 16 can be set to leave them out (`client-error-verbosity`).
-    `stale_schema`: the server may know an older version of the table: worth one wait before it is believed.
+    `details` and `hint` are for people only: PostgREST 16 can omit them (`client-error-verbosity`).
+    `stale_schema`: the server's schema cache may be out of date, so that one more try after a wait may succeed.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ServerError(SupabaseError):
 
     @property
     def answer(self) -> str:
-        """What the server said, in whole sentences: code, message, details, hint."""
+        """The server's answer in sentences: code, message, details, hint."""
         parts = [f"{self.code}: {self.message}"]
         if self.details:
             parts.append(self.details)
@@ -100,12 +100,12 @@ class ServerError(SupabaseError):
 
 
 class TransientError(ServerError):
-    """May work later.
+    """A request that may succeed later.
 
-    `unanswered`: the connection failed. `ambiguous`: the rows may have been stored. `splittable`: fewer rows may work.
-    `retry_after`: seconds the server asked for. `tries`: the number of tries allowed, where that is lower than the
-    setting. `is_there`: the server did work on the request, so this is no outage. `about_rows`: the same request
-    without its rows passed. `overload`: the server has too much to do. `remedy`: what to do if it does not go away.
+    `unanswered`: the connection failed. `ambiguous`: the rows may be stored. `splittable`: fewer rows may succeed.
+    `retry_after`: the seconds of the server's Retry-After. `tries`: the maximum number of tries, if lower than the
+    setting. `reachable`: the database processed the request, so this is no outage. `about_rows`: the same request
+    without its rows succeeded. `overload`: the server is overloaded. `remedy`: what to do if the error persists.
     """
 
     unanswered: bool = False
@@ -113,14 +113,14 @@ class TransientError(ServerError):
     splittable: bool = False
     retry_after: float | None = None
     tries: int | None = None
-    is_there: bool = False
+    reachable: bool = False
     about_rows: bool = False
     overload: bool = False
     remedy: str = ""
 
 
 class TrialStoredError(ServerError):
-    """Rows that were sent only to be judged are in the table: a trigger of its own left one of them."""
+    """Rows of a dry run are stored: a trigger let only one of them through, and PostgREST accepts a single row."""
 
 
 class TooLargeError(ServerError):
@@ -128,14 +128,14 @@ class TooLargeError(ServerError):
 
 
 class UpsertRefusedError(ServerError):
-    """The database takes no upsert here: no unique index for the conflict columns (42P10), or 42501."""
+    """The database refuses upserts into the table: no unique index for the conflict columns (42P10), or 42501."""
 
 
 class SchemaDriftError(ServerError):
-    """The table lacks `column`, or the database makes it (`is_made`: a generated or identity column)."""
+    """The table lacks `column`, or the database generates it (`is_generated`: a generated or identity column)."""
 
     column: str = ""
-    is_made: bool = False
+    is_generated: bool = False
 
 
 class BadRowsError(ServerError):
@@ -143,13 +143,13 @@ class BadRowsError(ServerError):
 
 
 class MissingReferenceError(BadRowsError):
-    """A row refers to one that is not stored (23503); `parent` is the table where it should be, if that was said."""
+    """A row refers to a row that is not stored (23503). `parent` is the referenced table, empty if unknown."""
 
     parent: str = ""
 
 
 class FatalError(ServerError):
-    """Nothing will work until somebody fixes something.
+    """No request succeeds until somebody fixes the cause.
 
     `reason` is the crawl's finish reason, `remedy` a sentence that says what to do.
     """
@@ -162,39 +162,42 @@ class FatalError(ServerError):
 
 
 class UnknownError(FatalError):
-    """Not known to be about everything: the same request without rows decides.
+    """An error that is fatal only if the same request without rows fails, too.
 
-    If that passes, some rows are not acceptable, as with a `BadRowsError`; if it is refused, too, this is fatal. A
-    request that had no rows was refused for good: there it is a `FatalError` like any other.
+    If the request without rows succeeds, some rows are bad, as with a `BadRowsError`. For a request that had no rows,
+    this is a `FatalError` like any other.
     """
 
 
 def fatal(error: ServerError, reason: str, remedy: str) -> FatalError:
-    """Make `error` a `FatalError` with a finish reason and a remedy."""
+    """Return `error` as a `FatalError` with a finish reason and a remedy."""
     made = FatalError(error.message, code=error.code, status=error.status, details=error.details, hint=error.hint)
     made.reason, made.remedy = reason, remedy
     return made
 
 
 def is_policy_violation(code: str, message: str) -> bool:
-    """Whether a 42501 speaks of a row-level policy, which judges rows, and not of a missing grant."""
+    """Return whether an error is about a row-level policy, which rejects rows, and not about a missing grant."""
     return code == "42501" and "row-level security" in message
 
 
 def is_past_policies(code: str, message: str) -> bool:
-    """Whether a row was refused by what PostgreSQL looks at only after the row-level policies: the constraints."""
+    """Return whether an error is about a constraint, which PostgreSQL checks only after the row-level policies."""
     return code in ("21000", "23503", "23505", "23514", "23P01") or (
         code == "23502" and "null value in column" in message
     )
 
 
 def denied(message: str) -> tuple[str, str] | None:
-    """What a 42501 denies: `("table", "books")` (or a view), a sequence, a schema; None where it does not say."""
-    found = re.fullmatch(_DENIED, message)
-    if found is None:
+    """Return kind and name of the object that a 42501 denies, such as `("table", "books")`; None if not named.
+
+    The kind is table (also for a view), sequence or schema.
+    """
+    match = re.fullmatch(_DENIED, message)
+    if match is None:
         return None
-    kind = found["kind"]
-    return kind if kind in ("schema", "sequence") else "table", found["name"]
+    kind = match["kind"]
+    return kind if kind in ("schema", "sequence") else "table", match["name"]
 
 
 _DENIED = r"permission denied for (?P<kind>schema|sequence|(?:[a-z]+ )?(?:table|view)) (?P<name>.+)"

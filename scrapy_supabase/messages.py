@@ -1,4 +1,4 @@
-"""How messages put numbers, sentences and commands into words."""
+"""The parts that messages share: plurals, sentences, commands, and the lines about rows that were not uploaded."""
 
 from __future__ import annotations
 
@@ -6,65 +6,66 @@ from collections import Counter
 from pathlib import Path
 
 NOT_KEPT = "not_kept"
-"""The code of rows that were neither uploaded nor kept in a file: the log has them."""
+"""The code of rows that were neither uploaded nor kept in a file. They are in the log."""
 
-OWN_FAULT = "fault of scrapy-supabase itself: please report it with the lines below."
+OWN_BUG = "bug in scrapy-supabase: please report it with the lines below."
 
 
 def pluralize(number: float, noun: str) -> str:
-    """`1 row`, `2 rows`, `0 rows`."""
+    """Return a number with its noun, such as `1 row`, `2 rows` or `0 rows`."""
     return f"{number:g} {noun}" if number == 1 else f"{number:.0f} {noun}s"
 
 
 def sentence(text: object) -> str:
-    """Return words of somebody else, in one line, each of their lines with a full stop where it has none."""
+    """Return a foreign text in one line, with a full stop after each of its lines that has no end mark."""
     lines = (" ".join(line.split()) for line in str(text).splitlines() if line.strip())
     return " ".join(line if line.endswith((".", "?", "!", "…", ":", ";")) else f"{line}." for line in lines)
 
 
 def reason(error: Exception) -> str:
-    """Return what the system says, without its number; `No space left on device`."""
+    """Return an error's text without its number, such as `No space left on device`."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def kept_rows(number: int, folder: Path) -> str:
-    """Say where rows are that were not uploaded, and what uploads them."""
+    """Return the message about rows left in the spool `folder`, with the command that uploads them."""
     return (
         f"Not uploaded: {pluralize(number, 'row')}, kept in {folder} for the next crawl. "
-        f"To upload without one, run: {replay_command(folder)}"
+        f"To upload them now, run: {replay_command(folder)}"
     )
 
 
 def rows_by_table(rows: Counter[str]) -> str:
-    """`5 rows for table t`, `5 rows for table t and 1 row for table u`."""
+    """Return a list such as `5 rows for table t and 1 row for table u`."""
     return " and ".join(f"{pluralize(number, 'row')} for table {table}" for table, number in sorted(rows.items()))
 
 
 def outdated_rows(rows: Counter[str], folder: Path) -> tuple[str, str]:
-    """Say which rows of earlier runs stay in the spool because newer ones may be stored, and what uploads them."""
-    text = (
-        f"{rows_by_table(rows)} in {folder} may be older than what is stored: a later run stored rows in the same table"
-    )
-    return text, (
-        f"To replace what is stored, run: {replay_command(folder, '--mode', 'upsert')}; "
-        f"to keep it and add only missing rows, run: {replay_command(folder, '--mode', 'ignore')}"
+    """Return problem and remedy for rows of earlier runs that stay in the spool since newer ones may be stored."""
+    rows_there = f"{rows_by_table(rows)} in {folder}"
+    return f"{rows_there} may be older than the stored rows: a later run stored rows in the same table", (
+        f"To replace the stored rows, run: {replay_command(folder, '--mode', 'upsert')}; "
+        f"to keep them and add only missing rows, run: {replay_command(folder, '--mode', 'ignore')}"
     )
 
 
 def rejected_rows(number: int, counts: Counter[tuple[str, str]], file: Path | None) -> str:
-    """Say where rejected rows are (`file`, or None: in the log), and the count of each reason (table and code)."""
-    reasons = ", ".join(f"{each} x {code} ({table.strip('()')})" for (table, code), each in counts.most_common())
-    what = f"Rejected: {pluralize(number, 'row')}: {reasons}."
-    logged = sum(each for (_, code), each in counts.items() if code == NOT_KEPT)
+    """Return the message about rejected rows.
+
+    `counts` has the number of rows per table and code; `file` is the reject file, None if all rows are in the log.
+    """
+    reasons = ", ".join(f"{count} x {code} ({table.strip('()')})" for (table, code), count in counts.most_common())
+    summary = f"Rejected: {pluralize(number, 'row')}: {reasons}."
+    logged = sum(count for (_, code), count in counts.items() if code == NOT_KEPT)
     if file is None or logged == number:
-        return f"{what} The log above has each of them."
+        return f"{summary} The log above has each of them."
     each = f"The log above has the {NOT_KEPT} rows. Each of the others" if logged else "Each"
-    again = replay_command(file.parent, "--rejected")
-    return f"{what} {each} is in {file} with its reason. When the table or the rows are mended, run: {again}"
+    replay = replay_command(file.parent, "--rejected")
+    return f"{summary} {each} is in {file} with its reason. After fixing the table or the rows, run: {replay}"
 
 
 def replay_command(folder: Path, *options: str) -> str:
-    """Return the command that uploads what is in a spool: to be pasted into a shell."""
-    import shlex  # only where something is left
+    """Return the shell command that uploads the rows of a spool."""
+    import shlex  # few crawls need it
 
     return shlex.join(["scrapy", "supabase", "replay", *options, str(folder)])

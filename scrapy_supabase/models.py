@@ -1,4 +1,4 @@
-"""The values that travel down the line: item → `Row` → `Chunk` → `Outcome`. They carry data and decide nothing."""
+"""The values of the data flow: item → `Row` → `Chunk` → `Outcome`. They hold data and make no decisions."""
 
 from __future__ import annotations
 
@@ -14,53 +14,53 @@ from scrapy_supabase.messages import pluralize
 
 
 class Mode(StrEnum):
-    """What happens to a row whose key is in the table already."""
+    """The treatment of a row whose key is already in the table."""
 
-    UPSERT = "upsert"  # the columns sent replace the stored ones
-    INSERT = "insert"  # the database refuses it
-    IGNORE = "ignore"  # the stored row is kept
+    UPSERT = "upsert"  # update the columns that are sent
+    INSERT = "insert"  # let the database reject the new row
+    IGNORE = "ignore"  # keep the stored row
 
 
 NO_TABLE = "(none)"
-"""What stands for the table of items whose class has none."""
+"""The placeholder for the table of an item whose class has no table."""
 
 SNAPSHOT_STAMPS = ("snapshot_date", "snapshot_version")
-"""The columns, and the stamps of the same names, that tell the rows of one run from those of another."""
+"""The columns of daily snapshots, and the stamps of the same names. Together they identify a run."""
 
 
-ANY = "\0"  # in no text that PostgreSQL stores
+ANY = "\0"  # PostgreSQL cannot store this character in a text
 
 
-class Unsure(NamedTuple):
-    """A key that may equal others: all that have the same `near`; where that is `ANY`, all of the table.
+class UncertainKey(NamedTuple):
+    """A key that may equal any key of the same `group`; with the group `ANY`, any key of its table.
 
-    It surely equals one that has the same `texts`, too.
+    Two keys with equal `group` and `texts` are surely equal.
     """
 
-    near: str
+    group: str
     texts: tuple[str, ...]
 
 
-Key = str | Unsure
+Key = str | UncertainKey
 
 
-def near_of(key: Key) -> str:
-    """What a key has in common with each that may equal it."""
+def group_of(key: Key) -> str:
+    """Return a text that is the same for all keys that may equal `key`."""
     return key if type(key) is str else key[0]
 
 
-def may_meet(some: Set[str], others: Set[str]) -> bool:
-    """Whether a key of `some` may equal one of `others`; both are sets of what `near_of` returns."""
+def may_overlap(some: Set[str], others: Set[str]) -> bool:
+    """Return whether a key of `some` may equal a key of `others`; both are sets of `group_of` texts."""
     if not some.isdisjoint(others):
         return True
     return (ANY in some and bool(others)) or (ANY in others and bool(some))
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """One scraped item, encoded. A `msgspec.Struct` because one is made per item: 0.15 µs instead of 0.7.
+    """One scraped item, encoded. A `msgspec.Struct` takes 0.15 µs to create, a dataclass 0.7 µs.
 
-    `columns` is sorted and names what of `data` is sent; `data` (a JSON object) may hold more keys than that.
-    `key` stands for the conflict columns' values; None where the row has none, so that it equals no other.
+    `columns` are the columns to send, sorted; `data`, a JSON object, may have more keys. `key` represents the values of
+    the conflict columns; it is None if the row has no key and so equals no other row.
     """
 
     table: str
@@ -70,24 +70,24 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 class TableSpec(msgspec.Struct, frozen=True):
-    """What the user said of a table. An empty `on_conflict` means the primary key."""
+    """The settings of one table. An empty `on_conflict` means the primary key."""
 
     name: str
     mode: Mode = Mode.UPSERT
     on_conflict: tuple[str, ...] = ()
     columns: Mapping[str, str] = msgspec.field(default_factory=dict)  # field of the item → column
     stamps: Mapping[str, str] = msgspec.field(default_factory=dict)  # column → name of a stamp
-    snapshots: bool = False  # the rows of each run are kept
+    snapshots: bool = False  # keep the rows of each run (daily snapshots)
 
 
 Routes = Mapping[type | None, TableSpec]
-"""Class of item (None: any other) → its table."""
+"""Item class (None: any other class) → its table."""
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """The earlier run that scraped the rows of a recovered chunk, and what it was told to do with them.
+    """The earlier run that scraped the rows of a recovered chunk, with that run's mode and key.
 
-    `sent` says whether they may be stored already; rows that had been rejected are not.
+    `sent`: the rows may already be stored. Rows that were rejected are not.
     """
 
     run: str
@@ -99,19 +99,22 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 MIXED: tuple[str, ...] = ()
-"""What stands for the columns of a chunk whose rows differ in them."""
+"""The placeholder for the columns of a chunk whose rows have different columns."""
 
-_OF_THE_ROWS: frozenset[str] = frozenset({""})  # told from others by its identity
+_OF_THE_ROWS: frozenset[str] = frozenset({""})  # compared by identity
 
 
 class Chunk(msgspec.Struct, frozen=True, eq=False):
-    """Rows of one table and one column set that travel in one request, sorted by key, each key once.
+    """Rows of one table and one column set for one request, sorted by key, with one row per key.
 
-    The rows of a `mixed` one differ in their columns. They have keys that the database compares as texts are compared.
-    Rows whose keys may be equal are in the order in which they came; `keys` is what rows with equal keys share.
-    The lower `number` is the older chunk; `file` names its file in the spool. Where rows of the chunk were deferred, it
-    comes a second time with those rows only: its `last_try`. `tries` says how often it was given up for a while;
-    `origin` is None for the rows of this run. The file also holds `superseded` rows: older versions of others.
+    `number`: chunks are numbered by age; the lower number is older.
+    `file`: the name of the chunk's file in the spool.
+    `superseded`: the number of rows in the file that are older versions of rows in the chunk.
+    `last_try`: the chunk has the deferred rows of an earlier upload, which are not deferred again.
+    `tries`: how often the upload was given up for a while.
+    `origin`: the earlier run that scraped the rows; None for this run.
+    `mixed`: the rows have different columns, and their keys are texts that the database compares as such.
+    `keys`: the `group_of` texts of the rows' keys. Rows whose keys may be equal keep their order of arrival.
     """
 
     number: int
@@ -126,37 +129,37 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
 
     def __post_init__(self) -> None:
         if self.keys is _OF_THE_ROWS:
-            keys = frozenset([near_of(row.key) for row in self.rows if row.key is not None])
+            keys = frozenset([group_of(row.key) for row in self.rows if row.key is not None])
             msgspec.structs.force_setattr(self, "keys", keys)
 
-    def again(self, rows: tuple[Row, ...], *, last_try: bool = False, tries: int | None = None) -> Chunk:
-        """Some of its rows, to be tried once more."""
+    def subset(self, rows: tuple[Row, ...], *, last_try: bool = False, tries: int | None = None) -> Chunk:
+        """Return the same chunk with only some of its rows, for another try."""
         tries = self.tries if tries is None else tries
         superseded = self.superseded if len(rows) == len(self.rows) and not last_try else 0
         return Chunk(self.number, rows, self.file, superseded, last_try, tries, self.origin, self.mixed)
 
     @property
     def is_ordered(self) -> bool:
-        """Whether rows of it may be equal, so that they must be stored in their order."""
-        return any(type(row.key) is Unsure for row in self.rows)
+        """Whether keys of its rows may be equal, so that the rows must be stored in their order."""
+        return any(type(row.key) is UncertainKey for row in self.rows)
 
     @property
     def table(self) -> str:
-        """The table all rows go to."""
+        """The table of all rows."""
         return self.rows[0].table
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns all rows have, sorted."""
+        """The columns of the rows, sorted; in a mixed chunk, those of the first row."""
         return self.rows[0].columns
 
     @property
     def possibly_duplicated(self) -> int:
-        """How many rows are there twice if an earlier run had stored them: those that no unique key tells apart."""
+        """The number of rows that will be stored twice if an earlier run has stored them: rows without a unique key."""
         origin = self.origin
         if origin is None or not origin.sent:
             return 0
-        if origin.mode is Mode.INSERT and origin.on_conflict:  # for which nobody checked that there is a unique index
+        if origin.mode is Mode.INSERT and origin.on_conflict:  # the unique index was never checked
             return len(self.rows)
         return sum(row.key is None for row in self.rows)
 
@@ -165,9 +168,9 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A chunk that is in the spool and not in memory: `size` bytes and `rows`, superseded ones too, in `file`.
+    """A chunk that is in the spool only: `file` has `size` bytes and `rows` rows, including superseded ones.
 
-    Of a `recovered` one, table and number of rows are not known before it is read.
+    Table and number of rows of a `recovered` chunk are unknown until its file is read.
     """
 
     number: int
@@ -180,10 +183,10 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """A row that is not in the database because of what it is, with the server's own words (or ours, before sending).
+    """A row that the server, or this package before sending, rejected, with the reason.
 
-    `data` is the row as JSON, and `columns` are those that were sent. An item that could not become a row has none;
-    fields that cannot be stored are `printed` in its `data`.
+    `data` is the row as JSON, `columns` are the columns that were sent. For an item that could not become a row,
+    `columns` is None, and the fields in `printed`, which cannot be stored, are in `data` as text.
     """
 
     table: str
@@ -197,9 +200,10 @@ class Rejection(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What was found in a chunk's file: None where it holds no rows.
+    """The content of a chunk's file; `chunk` is None if the file has no rows.
 
-    `torn` lines were being written when the machine or the process ended; `damaged` ones are rejected.
+    `torn`: the number of incomplete lines, which were being written when the process or the machine stopped.
+    `damaged`: rejections of other unreadable lines.
     """
 
     chunk: Chunk | None
@@ -208,7 +212,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class Effort(msgspec.Struct):
-    """What it took to upload a chunk: counted while it happens, read when it is over. Seconds are wall time."""
+    """The counters of one chunk's upload. `seconds` is wall time."""
 
     requests: int = 0
     request_bytes: int = 0
@@ -218,17 +222,17 @@ class Effort(msgspec.Struct):
     fallbacks: int = 0
     seconds: float = 0.0
     errors: Counter[str] = msgspec.field(default_factory=Counter)
-    overloads: int = 0  # answers that say that the server has too much to do
-    too_large: int = 0  # answers that refuse a request for its size
-    timeouts: int = 0  # a gateway gave up waiting: fewer rows at once may help
+    overloads: int = 0  # answers of an overloaded server
+    too_large: int = 0  # requests refused for their size
+    timeouts: int = 0  # timeouts of a gateway, which fewer rows per request may avoid
 
     def count_request(self, body: bytes) -> None:
-        """A request with this body is sent."""
+        """Count a request with this body."""
         self.requests += 1
         self.request_bytes += len(body)
 
     def count(self, error: ServerError, rows: int) -> None:
-        """An answer to a request with so many rows was no success."""
+        """Count an error answer to a request with this number of rows."""
         self.errors[error.code] += 1
         if isinstance(error, TransientError):
             self.overloads += error.overload
@@ -238,11 +242,11 @@ class Effort(msgspec.Struct):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """Where each row of a chunk is now: `uploaded + len(rejections) + len(deferred) + len(left) == len(chunk.rows)`.
+    """The result of a chunk's upload: `uploaded + len(rejections) + len(deferred) + len(left) == len(chunk.rows)`.
 
-    `deferred` rows wait for a row that one of them refers to: they are tried once more. `left` rows got no verdict and
-    stay in the spool; `transient` is the error if the server could not be reached, so that they can be stored later.
-    `fatal` is set if no further upload makes sense.
+    `deferred` rows are tried once more, after the row that one of them refers to. `left` rows were neither stored nor
+    rejected and stay in the spool; `transient` is the error if they can be stored later. `fatal` is the error if no
+    further upload can succeed.
     """
 
     chunk: Chunk
@@ -256,5 +260,5 @@ class Outcome(msgspec.Struct, frozen=True):
 
     @property
     def superseded(self) -> int:
-        """Older versions of rows that are done with: they stay in the chunk's file only where all of its rows do."""
+        """The number of superseded rows that leave the spool. They stay if all of the chunk's rows stay."""
         return 0 if len(self.left) == len(self.chunk.rows) else self.chunk.superseded

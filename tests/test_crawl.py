@@ -204,7 +204,7 @@ def test_a_server_that_stays_down_leaves_the_rows_in_the_spool(crawl: Crawler, t
     done = crawl({"items": items(300)}, SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.5)
     assert done.counts("uploaded", "spooled", "chunk_failed", "outage") == (100, 200, 2, 1)
     assert "Not uploaded: 200 rows, kept in" in done.log
-    assert "for the next crawl. To upload without one, run: scrapy supabase replay" in done.log
+    assert "for the next crawl. To upload them now, run: scrapy supabase replay" in done.log
     assert table("select count(*) from t") == [(100,)]
     assert len(done.spooled) == 2
     assert {stat.S_IMODE(path.stat().st_mode) for path in done.spooled} == {0o600}

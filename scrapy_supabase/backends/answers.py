@@ -196,7 +196,7 @@ def _made(
     """The error, with what is known of `decisive`: the code, or the status that counts for it."""
     error = kind(message, code=code, status=status, details=details, hint=hint)
     if isinstance(error, TransientError):
-        error.is_there = re.fullmatch(_IS_THERE, decisive) is not None
+        error.reachable = re.fullmatch(_IS_THERE, decisive) is not None
         error.tries = 2 if re.fullmatch(_TWICE_AT_MOST, decisive) else None
         error.overload = re.fullmatch(_OVERLOAD, decisive) is not None
         error.splittable = re.fullmatch(_GATEWAY_TIMEOUT, decisive) is not None
@@ -206,7 +206,7 @@ def _made(
         error.parent = found["table"] if found else ""
     elif isinstance(error, SchemaDriftError):
         error.column = _column_of(error)
-        error.is_made = code == "428C9"
+        error.is_generated = code == "428C9"
     elif isinstance(error, FatalError):
         wanted = "http_401" if _is_role_refused(code, message, status) else decisive
         for pattern, reason, remedy in _REASONS:

@@ -72,7 +72,7 @@ def _left(folder: Path) -> Iterator[Finding]:
         yield warning(
             "spool",
             f"{pluralize(waiting, 'row')} of earlier crawls not uploaded, kept in {folder} for the next crawl",
-            f"To upload without one, run: {replay_command(folder)}",
+            f"To upload them now, run: {replay_command(folder)}",
         )
     if old:
         yield warning("spool", *outdated_rows(old, folder))
@@ -80,7 +80,7 @@ def _left(folder: Path) -> Iterator[Finding]:
         yield warning(
             "spool",
             f"{pluralize(rejected, 'row')} of earlier crawls rejected, with the reasons in {folder / REJECTED}",
-            f"When the table or the rows are mended, run: {replay_command(folder, '--rejected')}",
+            f"After fixing the table or the rows, run: {replay_command(folder, '--rejected')}",
         )
 
 

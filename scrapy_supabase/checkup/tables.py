@@ -153,7 +153,7 @@ class TableCheck:
     def _made_by_the_database(self, spec: TableSpec, subject: str, kind: ItemKind, column: str) -> Finding:
         """A generated or identity column: what the items have for it is not stored."""
         text = f"column {column!r} is made by the database: what {kind.name} has for it is not stored"
-        is_key = column in self._schema.key(spec.name) and not self._schema.makes_key(spec.name)
+        is_key = column in self._schema.key(spec.name) and not self._schema.generates_key(spec.name)
         if not is_key or self._schema.mode(spec.name) is Mode.INSERT:
             return warning(subject, text, "Take the field away, or make the column an ordinary one.")
         return error(
@@ -165,7 +165,7 @@ class TableCheck:
     def _unknown(
         self, spec: TableSpec, subject: str, kind: ItemKind, sent: Mapping[str, ItemField], unknown: Sequence[str]
     ) -> Iterator[Finding]:
-        for column in sorted(self._schema.made(spec.name).keys() & sent):
+        for column in sorted(self._schema.generated_columns(spec.name).keys() & sent):
             yield self._made_by_the_database(spec, subject, kind, column)
         for column in unknown:
             policy = self._schema.unknown.policy
@@ -202,7 +202,7 @@ class TableCheck:
     ) -> Iterator[Finding]:
         """Columns that must have a value and get none."""
         for column in sorted((info.required | info.perhaps_required) - set(sent)):
-            if column in self._schema.made(spec.name) or self._is_made_by_the_database(spec.name, column):
+            if column in self._schema.generated_columns(spec.name) or self._is_made_by_the_database(spec.name, column):
                 continue
             text = f"column {column!r} ({shown(info.columns[column])}) must have a value, and {kind.name} has none"
             add = "Add the field" if column in info.required else "If it makes none, add the field"

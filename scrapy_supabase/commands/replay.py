@@ -161,4 +161,4 @@ def _mention_rejects(folder: Path, opts: argparse.Namespace) -> None:
     number = sum(one.rows for one in rejects_in(folder))
     if number and not opts.rejected:
         rows, again = pluralize(number, "rejected row"), replay_command(folder, "--rejected")
-        print(f"In {folder / REJECTED}: {rows}. When the table or the rows are mended, run: {again}")
+        print(f"In {folder / REJECTED}: {rows}. After fixing the table or the rows, run: {again}")

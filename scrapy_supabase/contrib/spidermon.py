@@ -69,7 +69,7 @@ class FailedRateMonitor(SupabaseMonitor):
             if self.spool:
                 again = replay_command(self.spool, "--rejected")
                 where = (
-                    f"Each is in {self.spool / REJECTED} with its reason. When the table or the rows are mended, run: "
+                    f"Each is in {self.spool / REJECTED} with its reason. After fixing the table or the rows, run: "
                     f"{again}"
                 )
             self.fail(
@@ -90,7 +90,7 @@ class SpooledRowsMonitor(SupabaseMonitor):
             where = "The log has each of them."
             if self.spool:
                 again = replay_command(self.spool)
-                where = f"Kept in {self.spool} for the next crawl. To upload without one, run: {again}"
+                where = f"Kept in {self.spool} for the next crawl. To upload them now, run: {again}"
             self.fail(
                 f"Not uploaded: {pluralize(left, 'row')}, more than {self.thresholds.spooled_rows} "
                 f"(SUPABASE_MONITOR_MAX_SPOOLED_ROWS): "

@@ -125,7 +125,7 @@ class Sender:
         table = state.chunk.table
         if not error.ambiguous:
             return
-        inserts, has_keys = self._schema.mode(table) is Mode.INSERT, self._schema.makes_key(table)
+        inserts, has_keys = self._schema.mode(table) is Mode.INSERT, self._schema.generates_key(table)
         keyless = [row for row in rows if inserts or (row.key is None and not has_keys)]
         state.effort.ambiguous_retries += len(keyless)
         if keyless and table not in self._warned_of_doubles:

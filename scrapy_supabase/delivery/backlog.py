@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from scrapy_supabase.messages import OWN_FAULT
+from scrapy_supabase.messages import OWN_BUG
 from scrapy_supabase.models import Chunk, Loaded, Stored
 from scrapy_supabase.spool.base import Spool
 
@@ -65,7 +65,7 @@ class Backlog:
             try:
                 loads.append(self.spool.load(stored))
             except Exception:
-                logger.exception("The spool file %s stays where it is, by a %s", stored.file, OWN_FAULT)
+                logger.exception("The spool file %s stays where it is because of a %s", stored.file, OWN_BUG)
                 loads.append(Loaded(None))
         return loads
 

@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 
 from scrapy_supabase.delivery.limits import Limits
 from scrapy_supabase.delivery.workers import WorkerPool
-from scrapy_supabase.messages import OWN_FAULT
+from scrapy_supabase.messages import OWN_BUG
 from scrapy_supabase.models import Chunk, Outcome
 
 logger = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ class Executor:
             try:
                 self._settle(outcome)
             except Exception:
-                logger.exception("%s: what became of it could not be written down, by a %s", chunk, OWN_FAULT)
+                logger.exception("%s: what became of it could not be written down because of a %s", chunk, OWN_BUG)
                 outcome = Outcome(chunk, 0, left=chunk.rows)
             self._done.append(outcome)
         # Where nothing waits for it, the owner finds it with its next chunk or tick: waking a busy thread is dear.
@@ -242,7 +242,7 @@ def _or_left(chunk: Chunk, upload: Callable[[], T]) -> T | Outcome:
     try:
         return upload()
     except Exception:
-        logger.exception("%s: not uploaded, by a %s", chunk, OWN_FAULT)
+        logger.exception("%s: not uploaded because of a %s", chunk, OWN_BUG)
         return Outcome(chunk, 0, left=chunk.rows)
 
 

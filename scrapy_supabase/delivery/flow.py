@@ -14,7 +14,7 @@ from scrapy_supabase.delivery.observer import RunObserver
 from scrapy_supabase.delivery.outage import Outage
 from scrapy_supabase.delivery.schedule import Schedule
 from scrapy_supabase.errors import FatalError, TransientError, fatal
-from scrapy_supabase.messages import OWN_FAULT
+from scrapy_supabase.messages import OWN_BUG
 from scrapy_supabase.models import Chunk, Loaded, Outcome, Stored
 
 logger = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ class Flow:
             self._observer.on_throttled()
         self._observer.on_chunk_done(outcome)
         if outcome.deferred:
-            self._schedule.defer(chunk.again(outcome.deferred, last_try=True))
+            self._schedule.defer(chunk.subset(outcome.deferred, last_try=True))
         if outcome.left:
             self._try_again(chunk, outcome)
         if outcome.fatal is not None and not self.is_halted:
@@ -189,8 +189,8 @@ class Flow:
         """Queue the rows that got no verdict, or leave them to the next run."""
         transient = outcome.transient
         # A lock on the table ends some time: that does not count.
-        is_locked = transient is not None and transient.is_there and not transient.about_rows
-        rest = chunk.again(outcome.left, tries=chunk.tries if is_locked else chunk.tries + 1)
+        is_locked = transient is not None and transient.reachable and not transient.about_rows
+        rest = chunk.subset(outcome.left, tries=chunk.tries if is_locked else chunk.tries + 1)
         if transient is None or self.is_halted or rest.tries >= _MOST_TRIES:
             logged = self._keep(rest)
             if outcome.fatal is None and not self.is_halted:
@@ -204,7 +204,7 @@ class Flow:
                     _where_they_are(len(rest.rows), logged, self._spool.folder),
                 )
             return
-        is_silent = not transient.is_there and self._last_success <= self._last_end - outcome.effort.seconds
+        is_silent = not transient.reachable and self._last_success <= self._last_end - outcome.effort.seconds
         if is_silent and not self._outage.is_on:
             self._outage.begin(self._last_end, chunk.table, transient, self._spool.folder)
             if self.is_draining:
@@ -260,7 +260,7 @@ def _probe(probe: Callable[[str], None], table: str) -> TransientError | None:
     except TransientError as error:
         return error
     except Exception:  # then an upload will show it again
-        logger.exception("Whether the server is reachable again could not be checked, by a %s", OWN_FAULT)
+        logger.exception("Whether the server is reachable again could not be checked because of a %s", OWN_BUG)
     return None
 
 

@@ -104,7 +104,7 @@ class Reactions:
         elif len(rows) == 1 and state.chunk.tries >= _TRIES_OF_A_ROW:
             self.reject(state, rows, error)
         elif len(rows) == 1:  # somebody may hold a lock on it
-            error.is_there = error.about_rows = True
+            error.reachable = error.about_rows = True
             logger.debug("%s: a row is tried again later: %s", state.chunk, error)
             state.transient = state.transient or error
             state.leave(rows)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from scrapy_supabase.delivery.backlog import insert_by_age
-from scrapy_supabase.models import Chunk, Mode, may_meet
+from scrapy_supabase.models import Chunk, Mode, may_overlap
 
 # They are kept in memory; a row whose foreign key leads nowhere should not wait for the end of the crawl either.
 _MOST_DEFERRED = 32
@@ -63,7 +63,7 @@ class Schedule:
     def take_kept(self) -> Iterator[Chunk]:
         """Take the queued chunks that must stay for the next run, since older versions of their rows do."""
         for chunk in list(self.queue):
-            if may_meet(self._kept_keys.get(chunk.table, _NONE), chunk.keys):
+            if may_overlap(self._kept_keys.get(chunk.table, _NONE), chunk.keys):
                 self.queue.remove(chunk)
                 yield chunk
 
@@ -133,4 +133,4 @@ def _target(chunk: Chunk) -> tuple[Mode, tuple[str, ...]] | None:
 
 
 def _share_key(chunk: Chunk, other: Chunk) -> bool:
-    return chunk.table == other.table and may_meet(chunk.keys, other.keys)
+    return chunk.table == other.table and may_overlap(chunk.keys, other.keys)

@@ -183,18 +183,18 @@ class SchemaCheck:
     def _leave_out(self, spec: TableSpec, sent: tuple[str, ...], error: SchemaDriftError) -> None:
         """Do not send the column that `error` names; raise `FatalError` where it must be sent."""
         table, column, schema = spec.name, error.column, self._schema
-        if column not in sent or (column in schema.key(table) and not error.is_made):
+        if column not in sent or (column in schema.key(table) and not error.is_generated):
             raise self._bad_key(spec, column, error) from error
         if schema.unknown.policy == "collect" and column == schema.unknown.column:
             raise fatal(error, "supabase_schema", no_collector(schema, table)) from error
-        if error.is_made:
-            schema.learn_made(table, error)  # and said by `_check_made`
+        if error.is_generated:
+            schema.learn_generated(table, error)  # and said by `_check_made`
         elif schema.drop(table, column):
             self._say_unknown(table, (column,))
 
     def _check_made(self, spec: TableSpec, fields: Collection[str]) -> None:
         """Columns that the database makes itself are not sent; as a key, only a generated one is of use."""
-        table, made = spec.name, self._schema.made(spec.name)
+        table, made = spec.name, self._schema.generated_columns(spec.name)
         identity = next((column for column in spec.on_conflict if made.get(column) == "identity"), None)
         if identity is not None and self._schema.mode(table) is not Mode.INSERT:
             error = ServerError(f"column {identity!r} of table {table} has another value for each row", code="428C9")
@@ -264,7 +264,7 @@ class SchemaCheck:
 
     def _is_sent(self, table: str, key: tuple[str, ...], fields: Collection[str]) -> bool:
         """Whether rows of these fields have values for the whole key."""
-        made = self._schema.made(table)
+        made = self._schema.generated_columns(table)
         return all(made[column] == "generated" if column in made else column in fields for column in key)
 
     def _say_key(self, spec: TableSpec, fields: tuple[str, ...]) -> None:

@@ -189,7 +189,7 @@ class TableWriter:
         if error.code.startswith("http_"):  # a gateway's no may pass, too
             state.suspicion = error if isinstance(error, FatalError) else None
             passing = _retyped(TransientError, error)
-            passing.is_there = passing.about_rows = True
+            passing.reachable = passing.about_rows = True
             return passing
         if error.code == "53100" and isinstance(error, FatalError):
             state.suspicion = error
@@ -244,14 +244,14 @@ class TableWriter:
 
     def _drop(self, rows: Sequence[Row], sent: tuple[str, ...], error: SchemaDriftError) -> None:
         table, column = rows[0].table, error.column
-        if column in self._schema.key(table) and not error.is_made:
+        if column in self._schema.key(table) and not error.is_generated:
             remedy = f"SUPABASE_ON_CONFLICT must name columns of {table}."
             raise fatal(error, "supabase_schema", remedy) from error
         if column not in sent:  # a trigger or a default of the table's own is at fault
             remedy = f"Mend table {table}: a trigger or a default of its own asks for a column that is not there."
             raise fatal(error, "supabase_schema", remedy) from error
-        if error.is_made:
-            self._schema.learn_made(table, error)
+        if error.is_generated:
+            self._schema.learn_generated(table, error)
             if self._schema.first_mention(table, [column]):
                 logger.warning(MADE_BY_THE_DATABASE, table, column)
             return

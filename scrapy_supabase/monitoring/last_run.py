@@ -214,7 +214,7 @@ class LastRunFile:
                 html = self._page_of(msgspec.json.decode(data, type=LastRun))
             except Exception:
                 logger.exception(
-                    "The report could not be made, by a fault of scrapy-supabase itself, which concerns no row: please "
+                    "The report could not be made because of a bug in scrapy-supabase; no row is affected: please "
                     "report it with the lines below."
                 )
                 return

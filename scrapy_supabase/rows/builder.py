@@ -240,7 +240,7 @@ class RowBuilder:
             logger.warning("%s", unknown_columns(self._schema, table, types))
 
     def _warn_of_made(self, table: str, names: Sequence[str]) -> None:
-        for column in self._schema.first_mention(table, self._schema.made(table).keys() & names):
+        for column in self._schema.first_mention(table, self._schema.generated_columns(table).keys() & names):
             logger.warning(MADE_BY_THE_DATABASE, table, column)
 
     def _warn_of_json_texts(self, table: str, columns: tuple[str, ...], values: Mapping[str, Any]) -> None:
@@ -258,7 +258,7 @@ class RowBuilder:
                 )
 
     def _warn_of_missing_key(self, spec: TableSpec, key: tuple[str, ...]) -> None:
-        if spec.mode is Mode.INSERT or (spec.name, key) in self._warned or self._schema.makes_key(spec.name):
+        if spec.mode is Mode.INSERT or (spec.name, key) in self._warned or self._schema.generates_key(spec.name):
             return
         self._warned.add((spec.name, key))
         logger.warning(

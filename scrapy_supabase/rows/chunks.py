@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Protocol
 
-from scrapy_supabase.models import ANY, MIXED, Chunk, Key, Mode, Row, Unsure, may_meet, near_of
+from scrapy_supabase.models import ANY, MIXED, Chunk, Key, Mode, Row, UncertainKey, group_of, may_overlap
 
 # Items whose optional fields come and go make many column sets; each open chunk holds a file open.
 _MOST_OPEN = 64
@@ -55,7 +55,7 @@ class OpenChunk:
         self.room = 0
         self.waiting: list[Row] = []
         self.rows: dict[Any, Row] = {}  # by key, or by number where a row has none
-        self.near: set[str] = set()  # what `rows` whose keys may equal others have in common with those
+        self.groups: set[str] = set()  # what `rows` whose keys may equal others have in common with those
         self.size = 1  # of the request's body: brackets, and a comma a row
         self.superseded = 0
 
@@ -69,7 +69,7 @@ class OpenChunk:
         """Let one row of each key stay."""
         dropped = _keep_one_each(self.rows, self.waiting, self.mode)
         if self.mode is not Mode.INSERT:
-            self.near.update(key.near for row in self.waiting if type(key := row.key) is Unsure)
+            self.groups.update(key.group for row in self.waiting if type(key := row.key) is UncertainKey)
         self.superseded += len(dropped)
         self.size -= sum(len(row.data) + 1 for row in dropped)
         self.waiting.clear()
@@ -78,9 +78,9 @@ class OpenChunk:
         """Whether a row that was sorted out may have this key."""
         if key is None or not self.rows:
             return False
-        if type(key) is str and not self.near:
+        if type(key) is str and not self.groups:
             return key in self.rows
-        return near_of(key) in self.rows or near_of(key) == ANY or may_meet({near_of(key)}, self.near)
+        return group_of(key) in self.rows or group_of(key) == ANY or may_overlap({group_of(key)}, self.groups)
 
 
 class Chunker:
@@ -250,10 +250,10 @@ def in_key_order(rows: Iterable[Row]) -> tuple[Row, ...]:
     Rows that may be equal keep the order in which they came; then a deadlock costs one of the writers a retry.
     """
     rows = list(rows)
-    near = [near_of(row.key) if row.key is not None else "" for row in rows]
-    if ANY in near:
+    groups = [group_of(row.key) if row.key is not None else "" for row in rows]
+    if ANY in groups:
         return tuple(rows)
-    return tuple([row for _, row in sorted(zip(near, rows, strict=True), key=itemgetter(0))])
+    return tuple([row for _, row in sorted(zip(groups, rows, strict=True), key=itemgetter(0))])
 
 
 def one_version_each(rows: Sequence[Row], mode: Mode) -> tuple[Row, ...]:

@@ -1,7 +1,7 @@
 """Keys of rows: which rows are one row to the database, and which may be.
 
 A key is a text where the database surely holds two keys to be equal if, and only if, their texts are. Elsewhere it is
-an `Unsure`, and rows that may be equal keep the order in which they came.
+an `UncertainKey`, and rows that may be equal keep the order in which they came.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scrapy_supabase.models import ANY, Key, Mode, Unsure
+from scrapy_supabase.models import ANY, Key, Mode, UncertainKey
 from scrapy_supabase.rows.values import text_of
 from scrapy_supabase.schema.key_types import TEXT, key_type
 
@@ -63,17 +63,17 @@ class KeyForm:
         return self._compared(known)
 
     def _compared(self, texts: list[str]) -> Key:
-        near: list[str] = []
+        groups: list[str] = []
         same: list[str] = []
         is_known = True
         for kind, text in zip(self._types, texts, strict=True):
             canonical = kind.canonical(text)
             is_known = is_known and (canonical is not None or not kind.is_exact)
-            near.append(canonical if kind.is_exact and canonical is not None else ANY)
+            groups.append(canonical if kind.is_exact and canonical is not None else ANY)
             same.append(ANY + text if canonical is None else canonical)
-        if ANY not in near:
+        if ANY not in groups:
             return _joined(same)
-        return Unsure(_joined(near) if is_known else ANY, tuple(same))
+        return UncertainKey(_joined(groups) if is_known else ANY, tuple(same))
 
 
 NO_KEY = KeyForm(())

@@ -123,7 +123,7 @@ class Schema:
         spec = self.specs.get(table)
         if spec is None or self.mode(table) is Mode.INSERT:
             return False
-        return self.makes_key(table) or not (self.key(table) or self._known.get(table))
+        return self.generates_key(table) or not (self.key(table) or self._known.get(table))
 
     def may_mix(self, table: str) -> bool:
         """Whether rows with other columns may share a request. That is read as jsonb, which rewrites `json` values."""
@@ -149,7 +149,7 @@ class Schema:
             self.version += 1
             return True
 
-    def learn_made(self, table: str, error: SchemaDriftError) -> bool:
+    def learn_generated(self, table: str, error: SchemaDriftError) -> bool:
         """Remember that the database makes a column itself, as `error` says. True the first time."""
         info, column = self._known.get(table), error.column
         # Where the server leaves out the details, the type must tell: an identity column is an integer.
@@ -163,13 +163,13 @@ class Schema:
             self.version += 1
             return True
 
-    def made(self, table: str) -> Mapping[str, str]:
+    def generated_columns(self, table: str) -> Mapping[str, str]:
         """The columns that the database makes itself, as far as is known, with their kind. They may not be sent."""
         return self._made.get(table, {})
 
-    def makes_key(self, table: str) -> bool:
+    def generates_key(self, table: str) -> bool:
         """Whether the database makes a conflict column from what is sent: rows have keys that are not known here."""
-        made = self.made(table)
+        made = self.generated_columns(table)
         return any(made.get(column) == "generated" for column in self.key(table))
 
     def first_mention(self, table: str, columns: Iterable[str]) -> list[str]:
@@ -184,7 +184,7 @@ class Schema:
 
         Both are sorted. Columns that the database makes itself are in neither.
         """
-        info, dropped, made = self._known.get(table), self._dropped.get(table, ()), self.made(table)
+        info, dropped, made = self._known.get(table), self._dropped.get(table, ()), self.generated_columns(table)
         can: list[str] = []
         cannot: list[str] = []
         for column in sorted(columns):

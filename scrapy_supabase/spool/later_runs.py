@@ -15,7 +15,7 @@ _NOTED_EVERY = 600.0  # seconds
 
 
 class LaterRuns:
-    """The rule for rows that may be older than what is stored: a later run stored rows in the same table.
+    """The rule for rows that may be older than the stored rows: a later run stored rows in the same table.
 
     Only upserts by a key can replace newer rows.
     """

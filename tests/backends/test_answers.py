@@ -112,7 +112,7 @@ def test_a_code_of_somebodys_own_is_judged_by_its_status(code: str, status: int)
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "overload", "is_there", "ambiguous", "splittable", "tries"),
+    ("status", "code", "overload", "reachable", "ambiguous", "splittable", "tries"),
     [
         (503, "57P01", False, False, False, False, None),
         (503, "08006", False, False, False, False, None),
@@ -137,13 +137,13 @@ def test_a_code_of_somebodys_own_is_judged_by_its_status(code: str, status: int)
     ],
 )
 def test_what_a_transient_answer_tells(
-    status: int, code: str, overload: bool, is_there: bool, ambiguous: bool, splittable: bool, tries: int | None
+    status: int, code: str, overload: bool, reachable: bool, ambiguous: bool, splittable: bool, tries: int | None
 ) -> None:
     """An outage, too much to do, or a server that did work on it; whether it may be stored; whether less may help."""
     error = classify(status, b"") if code.startswith("http_") else answer(status, code)
     assert isinstance(error, TransientError)
-    told = (error.overload, error.is_there, error.ambiguous, error.splittable, error.tries)
-    assert told == (overload, is_there, ambiguous, splittable, tries)
+    told = (error.overload, error.reachable, error.ambiguous, error.splittable, error.tries)
+    assert told == (overload, reachable, ambiguous, splittable, tries)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_poolers_that_are_full(words: str) -> None:
     """Overload, at a connection and in the middle of a session."""
     for error in (classify_connection(REFUSED + words), classify_sql("XX000", words)):
         assert isinstance(error, TransientError)
-        assert (error.code, error.overload, error.is_there) == ("53300", True, False)
+        assert (error.code, error.overload, error.reachable) == ("53300", True, False)
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def test_a_missing_foreign_key_is_deferred_once(books: Sql, line: MakeLine) -> N
     assert (outcome.uploaded, outcome.rejections, outcome.effort.requests) == (0, (), 1)
     assert outcome.deferred == outcome.chunk.rows
     assert made.schema.references("t") == {"t_author"}  # from now on its chunks go first
-    again = made.uploader.upload(outcome.chunk.again(outcome.deferred, last_try=True))
+    again = made.uploader.upload(outcome.chunk.subset(outcome.deferred, last_try=True))
     assert (again.uploaded, [(r.code, r.data) for r in again.rejections]) == (1, [("23503", b'{"id":2,"author":5}')])
     books("insert into t_author values (5)")
     assert made.uploader.upload(again.chunk).uploaded == 2

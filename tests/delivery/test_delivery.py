@@ -293,7 +293,7 @@ def test_a_fault_in_the_owners_thread_is_one_of_that_upload(tmp_path: Path, capl
     engine.balance()
     assert engine.stats.totals["uploaded"] == 2
     assert engine.stats.totals["spooled"] == 1
-    assert caplog.text.count("not uploaded, by a fault of scrapy-supabase itself") == 1
+    assert caplog.text.count("not uploaded because of a bug in scrapy-supabase") == 1
     spool.close()
 
 

@@ -120,8 +120,8 @@ def test_a_code_of_a_gateway_for_one_row(books: Sql, line: MakeLine, proxy: Faul
     outcome = made.upload(*({"id": n, **GOOD, "name": "<script>" if n == 42 else "x"} for n in range(1, 101)))
     assert (outcome.uploaded, len(outcome.left), outcome.fatal) == (99, 1, None)
     assert outcome.transient is not None
-    assert outcome.transient.is_there  # no outage
-    again = made.uploader.upload(outcome.chunk.again(outcome.left, tries=2))
+    assert outcome.transient.reachable  # no outage
+    again = made.uploader.upload(outcome.chunk.subset(outcome.left, tries=2))
     assert [(r.code, r.message) for r in again.rejections] == [("http_403", "Blocked")]
 
 
@@ -134,9 +134,9 @@ def test_a_lock_on_one_row_is_waited_for(books: Sql, line: MakeLine) -> None:
     made = line()
     outcome = made.upload(*({"id": n, **GOOD} for n in range(1, 101)))
     assert (outcome.uploaded, len(outcome.left), outcome.rejections) == (99, 1, ())
-    again = made.uploader.upload(outcome.chunk.again(outcome.left, tries=1))
+    again = made.uploader.upload(outcome.chunk.subset(outcome.left, tries=1))
     assert len(again.left) == 1
-    last = made.uploader.upload(outcome.chunk.again(outcome.left, tries=2))
+    last = made.uploader.upload(outcome.chunk.subset(outcome.left, tries=2))
     assert [r.code for r in last.rejections] == ["55P03"]
 
 

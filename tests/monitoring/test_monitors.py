@@ -113,7 +113,7 @@ def test_a_failed_monitor_is_an_exit_code(books: Books) -> None:
     assert failures(log) == {
         "rejected rows": "AssertionError: Rejected: 3 of 200 rows (1.50%), more than 1.00% "
         f"(SUPABASE_MONITOR_MAX_FAILED_RATE): 3 for t_books. Each is in {spool / 'rejected.jsonl'} with its reason. "
-        f"When the table or the rows are mended, run: scrapy supabase replay --rejected {spool}"
+        f"After fixing the table or the rows, run: scrapy supabase replay --rejected {spool}"
     }
     assert "Traceback" not in log
 
@@ -164,7 +164,7 @@ def test_rows_that_are_left_fail_two_monitors(crawl: Crawler, sql: Sql, proxy: F
     assert set(said) == {"rows left in the spool", "time since the last upload"}, done.log
     assert said["rows left in the spool"] == (
         "AssertionError: Not uploaded: 5 rows, more than 0 (SUPABASE_MONITOR_MAX_SPOOLED_ROWS): 5 for t. Kept in "
-        f"{spool} for the next crawl. To upload without one, run: scrapy supabase replay {spool}"
+        f"{spool} for the next crawl. To upload them now, run: scrapy supabase replay {spool}"
     )
     assert re.match(
         r"AssertionError: Waiting: 5 rows, and the server has taken none for \d s, longer than 0.1 s "

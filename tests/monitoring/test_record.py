@@ -149,7 +149,7 @@ def test_counts_add_up_for_each_table_and_earlier_runs_are_apart() -> None:
     record.on_chunk_sealed(chunk)
     reject = Rejection("t", ROW.data, "23514", "no")
     record.on_chunk_done(Outcome(chunk, 6, (reject,), left=(ROW,) * 3, effort=Effort(requests=1)))
-    record.on_rows_kept(chunk.again((ROW,) * 3), 3)
+    record.on_rows_kept(chunk.subset((ROW,) * 3), 3)
     record.refused(Rejection("t", b"{}", "no_column", "no"))
     old = msgspec.structs.replace(chunk, origin=Origin("earlier", "s", Mode.UPSERT, ()))
     record.on_chunk_done(Outcome(old, 8, (reject,), effort=Effort(requests=1)))

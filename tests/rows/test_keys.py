@@ -18,7 +18,7 @@ from scrapy_supabase.backends.postgres import PostgresBackend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.delivery.upload_state import Slice, UploadState
 from scrapy_supabase.errors import ServerError
-from scrapy_supabase.models import Chunk, Mode, Row, Unsure, may_meet, near_of
+from scrapy_supabase.models import Chunk, Mode, Row, UncertainKey, group_of, may_overlap
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.keys import KeyForm
 from scrapy_supabase.script import Upload, UploadResult
@@ -176,7 +176,7 @@ def test_keys_are_compared_as_the_database_compares_them(tables: Sql, project: P
             first, second = form.of({"k": one}), form.of({"k": other})
             assert first is not None
             assert second is not None
-            meet = may_meet({near_of(first)}, {near_of(second)})
+            meet = may_overlap({group_of(first)}, {group_of(second)})
             assert meet or not equal, (kind, one, other)
             assert equal or first != second, (kind, one, other)
             if type(first) is str and type(second) is str:
@@ -313,11 +313,11 @@ def state_of(*keys: Any) -> tuple[UploadState[Any], tuple[Row, ...]]:
     return UploadState(Chunk(1, rows, "1.jsonl"), []), rows
 
 
-UNSURE = [Unsure("n", (str(number),)) for number in range(5)]
+UNCERTAIN = [UncertainKey("n", (str(number),)) for number in range(5)]
 SURE = [str(number) for number in range(5)]
 
 
-@pytest.mark.parametrize(("keys", "later"), [(UNSURE, 4), (SURE, 2)])
+@pytest.mark.parametrize(("keys", "later"), [(UNCERTAIN, 4), (SURE, 2)])
 def test_what_may_be_newer_waits_for_what_it_may_replace(keys: list[Any], later: int) -> None:
     """A row that waits for its parent, or for a lock, is stored later: nothing that may be the same row before it."""
     for kept in ("deferred", "left"):
@@ -327,7 +327,7 @@ def test_what_may_be_newer_waits_for_what_it_may_replace(keys: list[Any], later:
         assert getattr(state.outcome(), kept) == rows[:later]
 
 
-@pytest.mark.parametrize(("keys", "order"), [(UNSURE, ["0", "1", "2", "34"]), (SURE, ["034", "1", "2"])])
+@pytest.mark.parametrize(("keys", "order"), [(UNCERTAIN, ["0", "1", "2", "34"]), (SURE, ["034", "1", "2"])])
 def test_a_suspect_keeps_its_place_among_rows_that_may_be_equal(keys: list[Any], order: list[str]) -> None:
     """It may be good, and older than one of the others."""
     state, rows = state_of(*keys)

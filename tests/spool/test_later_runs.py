@@ -25,7 +25,7 @@ from tests.polling import eventually
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 TABLE = "create table t (id bigint primary key, n int); grant all on t to service_role"
-WARNING = "5 rows for table t in {spool} may be older than what is stored: a later run stored rows in the same table"
+WARNING = "5 rows for table t in {spool} may be older than the stored rows: a later run stored rows in the same table"
 
 
 def items(*numbers: int, n: int) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ def test_rejected_rows_are_replayed_when_mended(crawl: Crawler, command: Command
     mentioned = command("replay")
     assert mentioned.returncode == 0
     assert (
-        f"In {path}: 3 rejected rows. When the table or the rows are mended, run: scrapy supabase replay --rejected"
+        f"In {path}: 3 rejected rows. After fixing the table or the rows, run: scrapy supabase replay --rejected"
         in mentioned.stdout
     )
     assert "23514" in command("replay", "--rejected", "--dry-run").stdout
@@ -223,7 +223,7 @@ def test_replay_without_a_server_leaves_everything(
     done = command("replay", url=proxy.url, SUPABASE_MAX_OUTAGE="0.5")
     assert done.returncode == 1
     assert "0 rows uploaded, 0 rejected, 120 left" in done.stdout
-    assert "To upload without one, run: scrapy supabase replay" in done.stderr
+    assert "To upload them now, run: scrapy supabase replay" in done.stderr
     proxy.always = faults.passes
     assert command("replay", url=proxy.url).returncode == 0
     assert table("select count(*) from t") == [(120,)]
