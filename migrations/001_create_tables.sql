@@ -1,5 +1,5 @@
--- The tables of the example project: the modules of Python's standard library, what they define, and quotes.
--- Every migration here may be run again: it changes nothing that is there already.
+-- The tables of the example project: the modules of Python's standard library, the symbols they define, and quotes.
+-- You may run every migration here again: it does not change what exists already.
 
 create table if not exists public.modules (
   name text not null,

@@ -1,4 +1,4 @@
--- Row-level security: everybody may read, nobody may write but service_role, which passes it.
+-- Row-level security: anyone may read. Only service_role may write, because it bypasses row-level security.
 
 alter table public.modules enable row level security;
 alter table public.symbols enable row level security;

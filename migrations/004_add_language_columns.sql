@@ -1,4 +1,4 @@
--- What a module is written in, and the language of texts (a BCP 47 tag, such as en or pt-BR).
+-- The programming language of a module, and the human language of texts (a BCP 47 tag, such as en or pt-BR).
 
 alter table public.modules add column if not exists programming_language text;
 alter table public.modules add column if not exists language text not null default 'en';

@@ -1,5 +1,6 @@
--- When a row was collected. Quotes are kept once an hour: a second crawl in the same hour updates the rows of the first,
--- one in the next hour adds its own. The spider stamps collected_at_hour ('hour') and upserts on the key below.
+-- The time when a row was collected. Quotes are stored once per hour: a second crawl in the same hour updates the rows of
+-- the first, and a crawl in the next hour adds new rows. The pipeline fills collected_at_hour (stamp 'hour') and upserts on
+-- the key below.
 
 alter table public.modules add column if not exists collected_at timestamptz not null default now();
 alter table public.symbols add column if not exists collected_at timestamptz not null default now();

@@ -1,12 +1,13 @@
--- Daily snapshots (SUPABASE_DAILY_SNAPSHOTS): the rows of every run are kept. A run's rows carry its date (UTC) and the
--- next version of that day, which are part of the key, so that days and runs can be compared.
+-- Daily snapshots (SUPABASE_DAILY_SNAPSHOTS) keep the rows of every run. Each row has the date of its run (UTC) and the
+-- next version of that day. Both are part of the key, so that you can compare days and runs.
 
 alter table public.modules add column if not exists snapshot_date date not null default (now() at time zone 'UTC')::date;
 alter table public.modules add column if not exists snapshot_version integer not null default 1;
 alter table public.symbols add column if not exists snapshot_date date not null default (now() at time zone 'UTC')::date;
 alter table public.symbols add column if not exists snapshot_version integer not null default 1;
 
--- The new keys begin with the snapshot, so that they also serve "everything of one snapshot". Only where it is not so yet.
+-- The new keys begin with the snapshot, so that they also serve queries for one whole snapshot. Change the keys only if
+-- they are still the old ones.
 do $$
 begin
   if not exists (
@@ -24,17 +25,17 @@ begin
   end if;
 end $$;
 
--- Which version of which day was given out last, for each table.
+-- The last version assigned on each day, per table.
 create table if not exists public.snapshot_versions (
   table_name text not null,
   snapshot_date date not null,
   last_version integer not null,
   primary key (table_name, snapshot_date)
 );
-alter table public.snapshot_versions enable row level security; -- no policy: only the function below touches it
+alter table public.snapshot_versions enable row level security; -- no policy: only the function below uses it
 
--- Gives out the next version of a day: one number that is new to all of the run's tables. Two runs that ask at the same
--- time wait for each other and get different numbers.
+-- Assign the next version of a day: one number that is new for every table of the run. Two runs that call this at the
+-- same time wait for each other and get different numbers.
 create or replace function public.next_snapshot_version(tables text[], day date) returns integer
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -53,7 +54,7 @@ revoke execute on function public.next_snapshot_version(text[], date) from publi
 revoke execute on function public.next_snapshot_version(text[], date) from anon, authenticated;
 grant execute on function public.next_snapshot_version(text[], date) to service_role;
 
--- The last snapshot of each day. `security_invoker`: who reads them needs the rights on the tables.
+-- The last snapshot of each day. `security_invoker`: a reader needs rights on the tables, too.
 create or replace view public.modules_latest with (security_invoker = true) as
   select m.snapshot_date, m.snapshot_version, m.name, m.summary, m.url, m.symbol_count, m.programming_language,
          m.language, m.collected_at
@@ -67,7 +68,7 @@ create or replace view public.symbols_latest with (security_invoker = true) as
   join (select snapshot_date, max(snapshot_version) as snapshot_version from public.symbols group by snapshot_date) last
     using (snapshot_date, snapshot_version);
 
--- A line a day: how many snapshots, and what the last one holds.
+-- One line per day: the number of snapshots, and the counts of the last one.
 create or replace view public.daily_summary with (security_invoker = true) as
   select snapshot_date, snapshot_version as snapshots, count(distinct module) as modules, count(*) as symbols,
          count(*) filter (where kind = 'class') as classes,

@@ -1,5 +1,5 @@
--- Tables that a crawl writes in bulk: a run adds or updates a large part of the rows at once, and the default thresholds
--- (a fifth of the table) leave the planner with old statistics and the index-only scans without a visibility map.
+-- A crawl writes these tables in bulk: a run adds or updates a large part of the rows at once. The default thresholds (a
+-- fifth of the table) would leave the planner with old statistics, and index-only scans without a visibility map.
 
 alter table public.modules set (
   autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 500,
@@ -16,7 +16,7 @@ alter table public.quotes set (
   autovacuum_analyze_scale_factor = 0.02
 );
 
--- Fresh statistics at once, for the end of a large load: `select analyze_scraped_tables()` or the RPC of that name.
+-- Update the statistics at once, at the end of a large load: `select analyze_scraped_tables()`, or the RPC of that name.
 create or replace function public.analyze_scraped_tables() returns void
 language plpgsql security definer set search_path = '' as $$
 begin
@@ -29,8 +29,8 @@ revoke execute on function public.analyze_scraped_tables() from anon, authentica
 grant execute on function public.analyze_scraped_tables() to service_role;
 
 -- VACUUM cannot run inside a function or a transaction. pg_cron (Supabase: Database > Extensions) runs each job as a
--- statement of its own in a session of its own, which is the way that works; one table a job, every night. Where the
--- extension is not enabled, this does nothing: enable it and run this file again. A job of the same name is replaced.
+-- separate statement in a separate session, so it can run VACUUM: one table per job, every night. If the extension is not
+-- enabled, this does nothing: enable it and run this file again. A job of the same name is replaced.
 do $$
 begin
   if to_regprocedure('cron.schedule(text, text, text)') is not null then

@@ -22,7 +22,7 @@ SUPABASE_TABLES = {
 }
 SUPABASE_STAMPS = {"collected_at": "now"}
 SUPABASE_DAILY_SNAPSHOTS = True  # the rows of every run are kept, see migrations/006
-SUPABASE_RUNS_TABLE = "scrapy_runs"  # one row a crawl, see migrations/009
+SUPABASE_RUNS_TABLE = "scrapy_runs"  # one row per crawl, see migrations/009
 
 LOG_LEVEL = "INFO"
 ROBOTSTXT_OBEY = False

@@ -1,5 +1,5 @@
--- The ledger of crawls (SUPABASE_RUNS_TABLE = "scrapy_runs"): one row a crawl, written when it starts and completed when
--- it ends. A row without finished_at is a crawl that runs, or one that was killed.
+-- The ledger of crawls (SUPABASE_RUNS_TABLE = "scrapy_runs"): one row per crawl, written when the crawl starts and
+-- completed when it ends. A row without finished_at belongs to a crawl that is running or was killed.
 
 create table if not exists public.scrapy_runs (
   run_id uuid primary key,

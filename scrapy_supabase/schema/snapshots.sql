@@ -1,16 +1,16 @@
--- Daily snapshots (SUPABASE_DAILY_SNAPSHOTS): what gives out the versions of a day.
+-- Daily snapshots (SUPABASE_DAILY_SNAPSHOTS): the function that assigns the versions of a day.
 
--- Which version of which day was given out last, for each table.
+-- The last version assigned on each day, per table.
 create table if not exists public.snapshot_versions (
   table_name text not null,
   snapshot_date date not null,
   last_version integer not null,
   primary key (table_name, snapshot_date)
 );
-alter table public.snapshot_versions enable row level security; -- no policy: only the function below touches it
+alter table public.snapshot_versions enable row level security; -- no policy: only the function below uses it
 
--- Gives out the next version of a day: one number that is new to all of the run's tables. Two runs that ask at the same
--- time wait for each other and get different numbers.
+-- Assign the next version of a day: one number that is new for every table of the run. Two runs that call this at the
+-- same time wait for each other and get different numbers.
 create or replace function public.next_snapshot_version(tables text[], day date) returns integer
 language plpgsql security definer set search_path = '' as $$
 declare
