@@ -1,6 +1,7 @@
-"""Uploads every scraped item to Supabase, in chunks, and loses none.
+"""A Scrapy plugin that uploads every item to a Supabase table, in chunks, without losing any.
 
-`ADDONS = {"scrapy_supabase.Addon": 300}` or `ITEM_PIPELINES = {"scrapy_supabase.SupabasePipeline": 300}`.
+Enable it with `ADDONS = {"scrapy_supabase.Addon": 300}`, or with
+`ITEM_PIPELINES = {"scrapy_supabase.SupabasePipeline": 300}`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Importing a name imports its module only: the gateway process and the commands need no pipeline.
+    # Each name imports only its own module: the gateway process and the commands need no pipeline.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

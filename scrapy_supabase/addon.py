@@ -1,4 +1,4 @@
-"""One line turns everything on: `ADDONS = {"scrapy_supabase.Addon": 300}`."""
+"""The Scrapy add-on, enabled by `ADDONS = {"scrapy_supabase.Addon": 300}`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from scrapy_supabase.pipeline import SupabasePipeline
 
 
 class Addon:
-    """Enables the pipeline (at 300) and what its settings need; what the project set itself stays as it is."""
+    """Scrapy add-on that enables the pipeline (at 300) and the spider middleware (at 950).
+
+    A component that the project's settings already contain keeps its place.
+    """
 
     def update_settings(self, settings: BaseSettings) -> None:
-        """Called by Scrapy before the components are made."""
+        """Add both components to the settings. Scrapy calls this before it creates any component."""
         settings.setdefault_in_component_priority_dict("ITEM_PIPELINES", SupabasePipeline, 300)
         settings.setdefault_in_component_priority_dict("SPIDER_MIDDLEWARES", UrlStampMiddleware, 950)

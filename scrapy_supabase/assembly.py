@@ -173,7 +173,7 @@ def recover(spool: Spool, accounts: Accounts) -> Sequence[Stored]:
     recovered = spool.recover()
     if recovered:
         logger.info(
-            "Earlier runs left %s (%d bytes) in the spool, to be uploaded beside the rows of this one.",
+            "Uploading with the rows of this run: %s (%d bytes) that earlier runs left in the spool.",
             pluralize(len(recovered), "chunk"),
             sum(stored.size for stored in recovered),
         )

@@ -1,6 +1,6 @@
-"""The crawl's thread, whichever of Scrapy's three modes runs it: asyncio reactor, another reactor, no reactor.
+"""The event loop of a crawl in each of Scrapy's three modes: asyncio reactor, another reactor, no reactor.
 
-Also what Scrapy's crawler does not tell of itself: whether this is a crawl, and whether it is being closed.
+Also two facts that Scrapy has no API for: whether a crawler runs a real crawl, and whether it is closing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class EventLoop:
-    """Must be made in the crawl's thread, while the loop runs."""
+    """The event loop that runs the crawl. Create it in the crawl's thread, while the loop runs."""
 
     def __init__(self) -> None:
         self._call: Callable[..., object]
@@ -35,12 +35,12 @@ class EventLoop:
             self._call = reactor.callFromThread
 
     def call_soon_threadsafe(self, func: Callable[..., object], *arguments: object) -> None:
-        """Have `func` called in the crawl's thread; never, where the loop is closed and the process ends."""
+        """Schedule a call of `func` in the crawl's thread. A call after the loop has closed is dropped."""
         with suppress(RuntimeError):
             self._call(func, *arguments)
 
     async def wait(self, future: Future[T], timeout: float | None = None) -> bool:
-        """Wait for a future that is completed in this thread. False if it took longer than `timeout` seconds."""
+        """Wait for a future that is completed in this thread. Return False after `timeout` seconds."""
         if future.done():
             return True
         woken: Deferred[None] = Deferred()
@@ -57,9 +57,9 @@ class EventLoop:
         return future.done()
 
     async def run_in_thread(self, func: Callable[[], T], timeout: float | None = None) -> T:
-        """Run `func` in a thread of its own; never in the shared pool, which also resolves names for the crawl.
+        """Run `func` in a new thread and return its result. The shared pool is not used: it also resolves DNS names.
 
-        Raises `TimeoutError` if it takes longer than `timeout` seconds; the thread goes on.
+        Raises `TimeoutError` after `timeout` seconds; the thread keeps running.
         """
         future: Future[T] = Future()
 
@@ -73,7 +73,7 @@ class EventLoop:
             result, failed = None, None
             try:
                 result = func()
-            except BaseException as error:  # noqa: BLE001 (handed over to the crawl's thread)
+            except BaseException as error:  # noqa: BLE001 (raised in the crawl's thread)
                 failed = error
             self.call_soon_threadsafe(finish, result, failed)
 
@@ -84,32 +84,32 @@ class EventLoop:
 
 
 def start(coroutine: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
-    """Run a coroutine without waiting for it."""
+    """Start a coroutine without waiting for it."""
     return deferred_from_coro(coroutine)
 
 
 def is_crawl(crawler: Crawler) -> bool:
-    """Whether the spider runs as it was written, so that items are expected.
+    """Return whether this is a real crawl, and not `scrapy shell`, `fetch`, `view`, `parse` or `check`.
 
-    `scrapy shell` makes an engine without `Crawler.crawl`, which alone sets `crawling`. `fetch`, `view`, `parse` and
-    `check` put a `start` of their own in the place of the spider's, and that is all they have in common in Scrapy 2.15
-    to 2.19: their settings, arguments and spider classes differ from each other and from version to version.
+    `scrapy shell` starts an engine without `Crawler.crawl`, the only place that sets `crawling`. The other four replace
+    the spider's `start`. Nothing else identifies them in Scrapy 2.15 to 2.19: their settings, arguments and spider
+    classes differ between commands and between versions.
     """
     start = getattr(type(crawler.spider), "start", None)
     return crawler.crawling and not str(getattr(start, "__module__", "")).startswith("scrapy.commands.")
 
 
 def is_closing(crawler: Crawler) -> bool:
-    """Whether the crawl is being closed, by a signal or any other reason: Scrapy waits for its items, then closes.
+    """Return whether Scrapy is closing the crawl and waits for its last items.
 
-    There is no signal for that before the last item is through. The slot is what the engine itself asks, in all
-    versions from 2.15 on; where it is missing, the answer is no, and items wait as they would in mid-crawl.
+    Scrapy sends no signal for this before the last item is processed. The engine's slot is what the engine itself
+    checks, since Scrapy 2.15. Without a slot, return False: items then wait as in the middle of a crawl.
     """
     slot = getattr(crawler.engine, "_slot", None)
     return getattr(slot, "closing", None) is not None
 
 
 async def close_crawl(crawler: Crawler, reason: str) -> None:
-    """Have Scrapy close the crawl; nothing, where there is no engine any more."""
+    """Close the crawl. Do nothing if its engine has stopped already."""
     if crawler.engine is not None:
         await crawler.engine.close_spider_async(reason=reason)

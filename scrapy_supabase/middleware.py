@@ -1,6 +1,7 @@
-"""The `url` stamp: a pipeline is not told an item's response; a spider middleware is, and remembers its URL.
+"""The `url` stamp: a spider middleware that remembers the URL of each item's response, which a pipeline cannot see.
 
-The memory is by identity and of items on their way only: a pipeline that replaces the item loses it.
+Items are remembered by identity until the pipeline takes them: a pipeline before it that replaces the item loses the
+URL.
 """
 
 from __future__ import annotations
@@ -20,47 +21,53 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.http import Response
 
-_MOST = 10_000  # items on their way at once; those that another pipeline drops are never asked for
+_MAX_ITEMS = 10_000  # remembered at once: an item that another pipeline drops is never taken
 
 
 class UrlStampMiddleware:
-    """Remembers the URL of each item's page. `Addon` enables it; else add it to `SPIDER_MIDDLEWARES`."""
+    """Spider middleware that remembers the URL of each item's page.
+
+    `Addon` enables it. Without the add-on, add it to `SPIDER_MIDDLEWARES`.
+    """
 
     def __init__(self) -> None:
         self._urls: OrderedDict[int, str] = OrderedDict()
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Be active only where a stamp asks for it."""
+        """Create the middleware. Raises `NotConfigured` if no table uses the `url` stamp."""
         if not uses_url_stamp(crawler.settings):
             raise NotConfigured
         return cls()
 
     def take(self, item: Any) -> str | None:
-        """Return the URL of the page `item` came from, once; None where it is not known."""
+        """Return and forget the URL of the page `item` came from; None if unknown."""
         return self._urls.pop(id(item), None)
 
     def process_spider_output(self, response: Response, result: Iterable[Any]) -> Iterator[Any]:
-        """Note the items of a page."""
+        """Remember the URL of a page's items."""
         for found in result:
-            self._note(found, response)
+            self._remember(found, response)
             yield found
 
     async def process_spider_output_async(self, response: Response, result: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """Note the items of a page."""
+        """Remember the URL of a page's items."""
         async for found in result:
-            self._note(found, response)
+            self._remember(found, response)
             yield found
 
-    def _note(self, found: Any, response: Response) -> None:
+    def _remember(self, found: Any, response: Response) -> None:
         if not isinstance(found, Request):
             self._urls[id(found)] = response.url
-            if len(self._urls) > _MOST:
+            if len(self._urls) > _MAX_ITEMS:
                 self._urls.popitem(last=False)
 
 
 def url_stamp(crawler: Crawler) -> dict[str, Stamp]:
-    """Return the stamp, if the crawl has the middleware. Raises `ConfigurationError` if it lacks it and needs it."""
+    """Return the `url` stamp, or nothing if the crawl does not use it.
+
+    Raises `ConfigurationError` if a table uses the stamp and the middleware is not enabled.
+    """
     urls = crawler.get_spider_middleware(UrlStampMiddleware)
     if urls is not None:
         return {"url": lambda item, _: urls.take(item)}

@@ -1,1 +1,1 @@
-"""The delivery of chunks: what may start when, one upload, and what a refusal means. No Scrapy, no event loop."""
+"""Delivery of chunks: order, upload, and handling of refusals. Independent of Scrapy and of event loops."""

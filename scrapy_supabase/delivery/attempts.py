@@ -1,4 +1,4 @@
-"""One request: sent as often as it takes, with what that costs counted."""
+"""Sending of one request with retries, and the count of its cost."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _SCHEMA_WAIT_AGAIN = 60.0  # seconds until the same refusal is waited for once m
 
 
 class Sender:
-    """Sends requests to a backend. Thread-safe; shared by all upload threads.
+    """Sends requests to a backend, with retries. Thread-safe; shared by all upload threads.
 
-    `attempts` are the tries of a request in all, the second `delay` seconds after the first; `deadline` says how long
-    waits may be; `clock` gives seconds and never goes back.
+    `attempts` is the number of tries per request, the first one included. The second try follows after `delay` seconds.
+    `deadline` limits the waits. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Sender:
         self._attempts = attempts
         self._clock = clock
         self._schema_waits: dict[tuple[str, str], float] = {}  # table and code → until when is waited
-        self._warned_of_doubles: set[str] = set()
+        self._warned_duplicates: set[str] = set()
 
     def send(
         self,
@@ -61,10 +61,11 @@ class Sender:
         returning: tuple[str, ...] | None = None,
         once: bool = False,
     ) -> bytes:
-        """Send `write`, which carries `rows`. Raises `ServerError`.
+        """Send `write`, which carries `rows`, and return the body of the answer. Raises `ServerError`.
 
-        `first` is what ends a request that is on its way already; `once` forbids a second try. With `returning`, only
-        rows whose key is not there are inserted, and these columns of them are returned (`Backend.insert_new`).
+        If the request has been sent already, `first` waits for its answer. `once` forbids a second try. With
+        `returning`, only rows whose key is not in the table are inserted, and these columns of them are returned (see
+        `Backend.insert_new`).
         """
 
         def attempt() -> bytes:
@@ -99,9 +100,9 @@ class Sender:
                     raise
 
     def refusal_without_rows(self, state: UploadState[Any], write: Write) -> ServerError | None:
-        """Send `write` without its rows, once: None where it passes, so that the rows are at fault.
+        """Send `write` once without its rows. Return the refusal, or None if it passes and the rows are at fault.
 
-        Whatever is about connection, key, project, table or grant is refused without rows, too.
+        A problem of connection, key, project, table or grant refuses a request without rows, too.
         """
         try:
             self.send(state, (), msgspec.structs.replace(write, body=b"[]"), once=True)
@@ -112,7 +113,7 @@ class Sender:
     def count_retry(
         self, state: UploadState[Any], rows: tuple[Row, ...], error: TransientError, call: RetryCallState | None = None
     ) -> None:
-        """Count a request that is sent again, and rows that may be stored twice by that."""
+        """Count and log a retry, and the rows that it may store twice."""
         state.effort.retries += 1
         if call is not None:
             logger.debug(
@@ -121,15 +122,15 @@ class Sender:
                 *(error, call.upcoming_sleep),
             )
         else:
-            logger.debug("%s: too much for the server: %s Its halves are sent one after the other.", state.chunk, error)
+            logger.debug("%s: too large for the server: %s Sending its halves one by one.", state.chunk, error)
         table = state.chunk.table
         if not error.ambiguous:
             return
         inserts, has_keys = self._schema.mode(table) is Mode.INSERT, self._schema.generates_key(table)
         keyless = [row for row in rows if inserts or (row.key is None and not has_keys)]
         state.effort.ambiguous_retries += len(keyless)
-        if keyless and table not in self._warned_of_doubles:
-            self._warned_of_doubles.add(table)
+        if keyless and table not in self._warned_duplicates:
+            self._warned_duplicates.add(table)
             logger.warning(
                 "Table %s: a request got no answer and is sent again. %s of its %s no key: if the request was stored, "
                 "they are stored twice. To prevent that, set SUPABASE_ON_CONFLICT to columns that make a row unique, "
@@ -138,9 +139,9 @@ class Sender:
             )
 
     def _wait_for_schema(self, state: UploadState[Any], error: ServerError) -> bool:
-        """Wait until the server should know a change of the table that was made a moment ago. False: that was done.
+        """Wait until the server should know a recent change of the table. Return False if that wait is over.
 
-        One wait serves all uploads that are refused meanwhile, and all that follow within a minute.
+        One wait serves all uploads that are refused meanwhile or within the next minute.
         """
         place, now = (state.chunk.table, error.code), self._clock()
         until = self._schema_waits.get(place)
@@ -153,5 +154,4 @@ class Sender:
         if now > until:
             return False
         self.deadline.sleep(until - now)
-        # The second who comes here after the wait is not let wait again.
-        return True
+        return True  # a refusal after this wait gets False above

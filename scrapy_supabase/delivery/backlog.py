@@ -1,4 +1,4 @@
-"""Chunks that wait on disk: put off, read back, how many bytes."""
+"""The queue of chunks that wait on disk, with its size in bytes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Waiting = Chunk | Stored
 
 
 class Backlog:
-    """Chunks that line up, oldest first: in files of the `spool`, and in memory where it cannot hold them.
+    """A queue of chunks, oldest first: in files of the `spool`, or in memory if the spool cannot store them.
 
-    `recovered` is what earlier runs left. It is full where its files hold more than `most_bytes`.
+    `recovered` are the chunks that earlier runs left. The backlog is full when its files hold more than `max_bytes`.
     """
 
-    def __init__(self, spool: Spool, recovered: Iterable[Stored] = (), most_bytes: float = float("inf")) -> None:
+    def __init__(self, spool: Spool, recovered: Iterable[Stored] = (), max_bytes: float = float("inf")) -> None:
         self.spool = spool
-        self.loading: list[Stored] = []  # being read, older than all that waits
+        self.loading: list[Stored] = []  # being read; all older than `_waiting`
         self._waiting: deque[Waiting] = deque(recovered)
         self._bytes = sum(one.size for one in self._waiting if isinstance(one, Stored))
-        self._most_bytes = most_bytes
-        self._said_full = False
+        self._max_bytes = max_bytes
+        self._warned_full = False
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self.loading)
 
     def put(self, chunk: Chunk) -> bool:
-        """Line a chunk up by its age. Return whether it is on disk now."""
+        """Queue a chunk at the place of its age. Return whether it is on disk now."""
         stored = self.spool.store(chunk)
         if stored is not None:
             self._bytes += stored.size
@@ -41,7 +41,10 @@ class Backlog:
         return stored is not None
 
     def take(self, room: int) -> tuple[list[Chunk], list[Stored]]:
-        """Take the oldest, `room` at most: those in memory, and what must be read first (`loading` from then on)."""
+        """Take the `room` oldest chunks at most: those in memory, and those to read from disk.
+
+        The latter are in `loading` until `end_loading`. Nothing is taken while others are being read.
+        """
         ready: list[Chunk] = []
         while self._waiting and not self.loading and len(ready) < room:
             first = self._waiting[0]
@@ -59,18 +62,18 @@ class Backlog:
         return ready, []
 
     def load(self, batch: Iterable[Stored]) -> list[Loaded]:
-        """Read chunks back. May be called in any thread."""
+        """Read chunks from disk. Thread-safe."""
         loads: list[Loaded] = []
         for stored in batch:
             try:
                 loads.append(self.spool.load(stored))
             except Exception:
-                logger.exception("The spool file %s stays where it is because of a %s", stored.file, OWN_BUG)
+                logger.exception("Spool file %s stays where it is, unread, because of a %s", stored.file, OWN_BUG)
                 loads.append(Loaded(None))
         return loads
 
     def end_loading(self) -> bool:
-        """Take in that what was `loading` is read. Return False where it was left meanwhile."""
+        """Remove the chunks in `loading`, which have been read. Return False if they were taken away meanwhile."""
         if not self.loading:
             return False
         self._bytes -= sum(stored.size for stored in self.loading)
@@ -78,38 +81,38 @@ class Backlog:
         return True
 
     def has_older(self, number: int) -> bool:
-        """Return whether a chunk older than the one of this number waits."""
+        """Return whether a chunk older than this number waits."""
         return bool(self._waiting) and self._waiting[0].number < number
 
     def take_all(self) -> Iterator[Waiting]:
-        """Take all that waits or is being read."""
+        """Remove and yield all chunks, those being read included."""
         yield from self.loading
         yield from self._waiting
         self.loading.clear()
         self._waiting.clear()
 
     def take_from_memory(self) -> list[Chunk]:
-        """Take the chunks that are in no file."""
+        """Remove and return the chunks that are in no file."""
         found = [one for one in self._waiting if isinstance(one, Chunk)]
         self._waiting = deque(one for one in self._waiting if isinstance(one, Stored))
         return found
 
     def is_full(self) -> bool:
-        """Return whether nothing more should be taken. Around the limit, one WARNING."""
-        full = self._bytes > self._most_bytes
-        if full and not self._said_full:
+        """Return whether the files hold more than `max_bytes`. Log a WARNING once, and again after they halved."""
+        full = self._bytes > self._max_bytes
+        if full and not self._warned_full:
             logger.warning(
-                "The spool in %s holds %.1f MiB that are not uploaded yet: nothing more is taken until there is less "
-                "(SUPABASE_SPOOL_MAX_BYTES).",
+                "The spool in %s holds %.1f MiB of rows to upload, more than SUPABASE_SPOOL_MAX_BYTES allows: items "
+                "wait until it holds less.",
                 self.spool.folder,
                 self._bytes / 2**20,
             )
-        self._said_full = full or (self._said_full and 2 * self._bytes > self._most_bytes)
+        self._warned_full = full or (self._warned_full and 2 * self._bytes > self._max_bytes)
         return full
 
 
 def insert_by_age(waiting: deque[Chunk] | deque[Waiting], one: Waiting) -> None:
-    """Insert by age: what is new comes last, what was tried already comes near the front."""
+    """Insert a chunk by age: a new one comes last, one that has been tried comes near the front."""
     if not waiting or one.number > waiting[-1].number:
         waiting.append(one)  # type: ignore[arg-type]
         return

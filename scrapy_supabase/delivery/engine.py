@@ -1,7 +1,7 @@
-"""The engine: takes rows, seals chunks, says when to wait (back-pressure), and drains at the end.
+"""The engine: takes rows, seals chunks, applies back-pressure, and drains at the end of the run.
 
-It knows no Scrapy and no event loop. One thread owns it and calls its methods. Where something waits for an upload, the
-executor's `wake` is called in a thread: it must make the owner call `collect()` soon.
+It is independent of Scrapy and of event loops. One thread, the owner, calls its methods. When something waits for an
+upload, a worker thread calls the executor's `wake`, which must make the owner call `collect()` soon.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from scrapy_supabase.rows.chunks import Chunker, OpenChunk
 
 
 class Delivery:
-    """Delivers rows, as many chunks at once as the executor has room for.
+    """Delivers rows in chunks, as many at once as the executor has room for.
 
-    The giver of rows may be as many chunks ahead as are uploaded at once; then it waits. Where chunks line up on disk
-    (see `Flow`), it waits only when the backlog is full.
+    Back-pressure: at most `limits.concurrency` full chunks may wait in memory before `add` asks its caller to wait.
+    While chunks are queued on disk (see `Flow`), `add` asks for it only when the backlog is full.
 
-    Full chunks start together once they hold `together` rows, or are as many as may be in flight: what a busy crawl has
-    driven out of the processor's caches is fetched once for all of them. None waits longer than until the next tick.
+    Full chunks start together once they hold `together` rows, or once there are as many of them as may be in flight: a
+    busy crawl evicts the upload code from the processor's caches, and this way it is loaded once for all of them. No
+    chunk waits longer than until the next tick.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Delivery:
         self._observer = observer
         self._together = together
         self._clock = clock
-        self._sealed: deque[Chunk] = deque()  # to start together, oldest first
+        self._sealed: deque[Chunk] = deque()  # waiting to start together, oldest first
         self._pressed = False
         self._waiting: Future[None] | None = None
         self._waiting_since = 0.0
@@ -61,22 +62,22 @@ class Delivery:
 
     @property
     def limits(self) -> Limits:
-        """How much at once."""
+        """The current limits of concurrency and chunk size."""
         return self._executor.limits
 
     @property
     def in_flight(self) -> int:
-        """How many chunks are being uploaded now."""
+        """The number of chunks being uploaded."""
         return len(self._schedule.in_flight)
 
     @property
     def backlog(self) -> int:
-        """How many chunks wait on disk."""
+        """The number of chunks that wait on disk."""
         return len(self._backlog)
 
     @property
     def pending(self) -> Sequence[PendingUpload]:
-        """The uploads whose answers the owner itself waits for."""
+        """The uploads whose answers the owner reads itself."""
         return self._executor.pending
 
     @property
@@ -85,7 +86,7 @@ class Delivery:
         return self._outage.is_on
 
     def add(self, row: Row) -> Future[None] | None:
-        """Take a row. Returns None, or what the giver should wait for before it gives more."""
+        """Add a row. Return None, or a future to wait for before adding more."""
         sealed = self._chunker.add(row)
         if sealed:
             self._sealed.extend(sealed)
@@ -94,7 +95,7 @@ class Delivery:
             if enough or self._flow.is_halted or self._idle is not None:
                 self._send_sealed()
                 if self._schedule.queue or self._idle is not None:
-                    self.collect()  # else several answers at once, later: that is half the work
+                    self.collect()  # otherwise several answers are read together later, at half the cost
         if not self._pressed:
             return None
         if self._waiting is None:
@@ -103,11 +104,11 @@ class Delivery:
         return self._waiting
 
     def open_chunk(self) -> OpenChunk | None:
-        """Return a chunk that rows of its table and columns may be added to instead."""
+        """Return the chunk to which the caller may add rows itself; None under back-pressure or if several are open."""
         return None if self._pressed else self._chunker.only()
 
     def tick(self) -> None:
-        """Seal the chunks that are full, or have waited long enough for more rows. To be called once a second."""
+        """Seal the chunks that are full or were open for too long; do all periodic work. Call it once a second."""
         self._send_sealed(self._chunker.due())
         self.collect()
         self._flow.tick()
@@ -118,19 +119,19 @@ class Delivery:
         self._send_sealed(self._chunker.seal_all())
 
     def release(self) -> bool:
-        """Have nobody wait any more, now or later: the crawl is being closed. Chunks line up on disk instead.
+        """End back-pressure for the rest of the run, since the crawl is closing. Chunks are queued on disk instead.
 
-        Return whether somebody waited.
+        Return whether an item waited.
         """
         waited = self._waiting is not None
         if not self._flow.is_released:
             self._flow.is_released = True
-            self._flow.put_queue_off()
+            self._flow.spill_queue()
             self._advance()
         return waited
 
     def finish(self) -> Future[None]:
-        """Seal all open chunks and return what is done when everything has been uploaded or given up."""
+        """Seal all open chunks. Return a future that is done when every chunk is uploaded or left for the next run."""
         if self._idle is None:
             self._idle = Future()
         self._flow.drain()
@@ -140,26 +141,26 @@ class Delivery:
         return self._idle
 
     def abandon(self) -> None:
-        """Leave what is not uploaded in the spool, whatever the threads do: the end of a close that took too long."""
+        """Leave all rows that are not uploaded in the spool, without waiting for running uploads."""
         self._flow.is_halted = True
         self.flush()
         self._flow.abandon()
         self._settle()
 
     def close(self) -> None:
-        """Let the threads end. One that is in a request ends after it; it never keeps the process alive."""
+        """End the threads. A busy one ends after its request; it does not keep the process alive."""
         self._executor.close()
 
     def collect(self) -> None:
-        """Take in what has come to an end. Never waits."""
+        """Handle the uploads that have ended. Never waits."""
         self._flow.collect()
         self._settle()
-        # A busy crawl looks for answers with its next chunk; where more than that waits for them, threads look.
+        # A busy crawl reads answers with its next chunk. If something waits for an answer, threads watch for it.
         if self._pressed or self._backlog or self._schedule.deferred or self._idle is not None:
             self._executor.watch()
 
     def _send_sealed(self, more: Iterable[Chunk] = ()) -> None:
-        """Line up what is sealed, and start what may start."""
+        """Queue the sealed chunks, and start all that may start."""
         self._sealed.extend(more)
         while self._sealed:
             self._flow.add(self._sealed.popleft())
@@ -170,7 +171,7 @@ class Delivery:
         self._settle()
 
     def _settle(self) -> None:
-        """Hold the giver of rows back or let it go on, and tell who waits for the end."""
+        """Start or end back-pressure, and complete the future of `finish` when all chunks are done."""
         flow = self._flow
         if flow.is_halted and self._sealed:
             self._send_sealed()

@@ -1,9 +1,9 @@
-"""Runs uploads: on the owner's thread what needs no waiting, on worker threads all else. Only this module knows both.
+"""Execution of uploads, on the owner's thread if nothing blocks, else on a worker thread. No other module knows both.
 
-Handing a chunk to a thread costs a busy owner more than sending it: a thread gives the interpreter lock away at each
-call that may wait, and waits for it again. So the owner sends a chunk's request itself, as far as that needs no
-waiting, and reads the answer with its next chunk; a thread only waits for it, and wakes the owner, where more is
-waiting. What needs waiting otherwise (a new connection, a retry) goes to a thread as a whole.
+Handing a chunk to a thread costs a busy owner more than sending it: the thread releases the interpreter lock at each
+call that may block, and then waits for it again. So the owner sends a request itself if that does not block, and reads
+the answer with its next chunk. Only when something waits for the answer does a thread watch for it, and wake the owner.
+Uploads that block otherwise (a new connection, a retry) run entirely in a thread.
 """
 
 from __future__ import annotations
@@ -27,57 +27,57 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Milliseconds. A descriptor that was closed meanwhile may stand for another file by then.
+# Milliseconds. A descriptor may be closed meanwhile, and be reused for another file.
 _LONGEST_WATCH = 500
 
 
 class Progress(Enum):
-    """How far an upload is that has no outcome yet."""
+    """The state of an upload that has no outcome yet."""
 
     NO_ANSWER = auto()
-    SENT_NEXT = auto()  # a row was refused; the next request for the chunk is on its way
-    NEEDS_WAITING = auto()  # only `finish` can tell
+    SENT_NEXT = auto()  # a row was refused; the next request for the chunk has been sent
+    NEEDS_WAITING = auto()  # the next step blocks: call `finish` in a thread
 
 
 class PendingUpload(Protocol):
-    """An upload whose request the owner has sent itself. For one thread at a time."""
+    """An upload whose request the owner has sent itself. One thread at a time may use it."""
 
     @property
     def chunk(self) -> Chunk:
-        """What is uploaded."""
+        """The chunk being uploaded."""
 
     def poll(self) -> Outcome | Progress:
-        """Return the outcome where all rows have one. Never waits."""
+        """Return the outcome if it is known, else the state of the upload. Never blocks."""
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable when an answer comes."""
+        """Return the descriptor that becomes readable when an answer arrives."""
 
     def finish(self) -> Outcome:
-        """Wait for the answer, and do what it asks for."""
+        """Complete the upload and return its outcome. Blocks."""
 
     def abandon(self) -> None:
-        """Hang up."""
+        """Close the connection without reading the answer."""
 
 
 class Uploads(Protocol):
-    """What uploads chunks. `send` is called by the owner and never waits, the others by worker threads."""
+    """The uploader behind an executor. The owner calls `send`, which never blocks; worker threads call the rest."""
 
     def send(self, chunk: Chunk) -> PendingUpload | None:
-        """Send a chunk's request; None where that needs waiting, or is no plain case."""
+        """Send a chunk's request. Return None if that would block, or if one request is not enough."""
 
     def upload(self, chunk: Chunk) -> Outcome:
-        """Upload a chunk; never raises for what a server says."""
+        """Upload a chunk. Errors of the server are part of the outcome, and never raised."""
 
     def probe(self, table: str) -> None:
-        """Ask whether the server takes requests. Raises `TransientError` where it does not."""
+        """Check that the server is reachable. Raises `TransientError` if not."""
 
 
 class Executor:
-    """Runs uploads and other jobs for one owner, at most as many uploads at once as `limits` allow.
+    """Runs uploads and other jobs for one owner, with as many uploads at once as `limits` allow.
 
-    `settle` writes down an outcome where the rows are, before the owner learns it. `wake` is called in a worker thread
-    where the owner should call `collect` soon. An owner that `blocks` has nothing else to do while it waits, and looks
-    at `pending` meanwhile: threads are given only what takes more than that.
+    `settle` records an outcome in the spool before the owner receives it. `wake` is called in a worker thread when the
+    owner should call `collect` soon. An owner that `blocks` watches `pending` itself while it waits, so that no thread
+    has to.
     """
 
     def __init__(
@@ -92,21 +92,21 @@ class Executor:
         self.limits = limits
         self.uploads = uploads
         self._blocks = blocks
-        self.wakes_owner = False  # whether somebody waits for what is in flight
+        self.wakes_owner = False  # whether a thread wakes the owner at the end of each upload
         self._settle = settle
         self._wake = wake
         self._pending: list[PendingUpload] = []
-        self._pending_before: list[PendingUpload] = []  # the last tick
+        self._pending_before: list[PendingUpload] = []  # at the last tick
         self._running: dict[int, Chunk] = {}
-        self._watched: set[int] = set()  # descriptors that threads look at
-        self._jobs = 0  # others than uploads
+        self._watched: set[int] = set()  # descriptors that threads poll
+        self._jobs = 0  # running ones, uploads not included
         self._workers = WorkerPool()
-        self._done: deque[Outcome | Callable[[], None]] = deque()  # by any thread
-        self._settling = threading.Lock()  # a thread settles its chunk, or the owner abandons it: never both
+        self._done: deque[Outcome | Callable[[], None]] = deque()  # any thread appends
+        self._settling = threading.Lock()  # either a thread settles its chunk, or the owner abandons it
 
     @property
     def pending(self) -> Sequence[PendingUpload]:
-        """The uploads whose answers the owner itself waits for."""
+        """The uploads whose answers the owner reads itself."""
         return self._pending
 
     def has_room(self) -> bool:
@@ -114,7 +114,7 @@ class Executor:
         return self.limits.has_room
 
     def submit(self, chunk: Chunk) -> None:
-        """Upload a chunk."""
+        """Start the upload of a chunk."""
         self._running[chunk.number] = chunk
         self.limits.started(chunk)
         pending = None if chunk.last_try else self.uploads.send(chunk)
@@ -124,14 +124,14 @@ class Executor:
             self._pending.append(pending)
 
     def run(self, job: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Do a job that may wait in a worker thread; `then` is called with its result when the owner collects."""
+        """Run a blocking job in a worker thread. `then` is called with its result when the owner collects."""
         self._jobs += 1
         self._work(partial(self._run, job, then))
 
     def collect(self) -> Iterator[Outcome]:
-        """Yield the outcomes of uploads that have come to an end; call what is to follow other jobs. Never waits.
+        """Yield the outcomes of finished uploads, and run the callbacks of finished jobs. Never blocks.
 
-        What is not taken from this iterator comes with the next.
+        If the caller stops early, the next call yields the rest.
         """
         for pending in list(self._pending):
             if (outcome := self._poll(pending)) is not None:
@@ -146,7 +146,7 @@ class Executor:
                 done()
 
     def watch(self) -> None:
-        """Have threads wake the owner when an answer comes: somebody waits for it."""
+        """Let threads wake the owner when an answer arrives."""
         if self._blocks:
             return
         for pending in self._pending:
@@ -156,14 +156,14 @@ class Executor:
                 self._work(partial(self._wait_for, number))
 
     def tick(self) -> None:
-        """Give threads what had no answer at the last tick, a second ago. To be called once a second."""
+        """Hand to threads the uploads that had no answer at the last tick either. Call it once a second."""
         for pending in self._pending_before:
             if pending in self._pending:
                 self._hand_over(pending, pending.finish)
         self._pending_before = list(self._pending)
 
     def abandon(self) -> list[Outcome]:
-        """Collect a last time, then forget all uploads: what a thread does with them is not settled any more."""
+        """Collect one last time, then forget all uploads: their later outcomes are not settled."""
         with self._settling:
             found = list(self.collect())
             for pending in self._pending:
@@ -173,11 +173,11 @@ class Executor:
         return found
 
     def close(self) -> None:
-        """Let the threads end. One that is in a request ends after it; it never keeps the process alive."""
+        """End the threads. A busy one ends after its request; it does not keep the process alive."""
         self._workers.close()
 
     def _poll(self, pending: PendingUpload) -> Outcome | None:
-        """Return the outcome where all rows of a chunk are stored; give a thread what needs waiting."""
+        """Return the outcome if all rows of a chunk are stored. Hand the upload to a thread if its next step blocks."""
         found = _or_left(pending.chunk, pending.poll)
         if found is Progress.SENT_NEXT:
             self.limits.isolating(pending.chunk)
@@ -186,7 +186,7 @@ class Executor:
         if found is Progress.NEEDS_WAITING:
             self._hand_over(pending, pending.finish)
             return None
-        if found.uploaded < len(found.chunk.rows):  # rejected rows are written first: that may wait
+        if found.uploaded < len(found.chunk.rows):  # `settle` writes rejected rows to disk, which may block
             self._hand_over(pending, partial(_given, found))
             return None
         self._pending.remove(pending)
@@ -207,15 +207,15 @@ class Executor:
         outcome = _or_left(chunk, upload)
         with self._settling:
             if self._running.get(chunk.number) is not chunk:
-                return  # abandoned
+                return  # abandoned meanwhile
             try:
                 self._settle(outcome)
             except Exception:
-                logger.exception("%s: what became of it could not be written down because of a %s", chunk, OWN_BUG)
+                logger.exception("%s: the result was not written to the spool because of a %s", chunk, OWN_BUG)
                 outcome = Outcome(chunk, 0, left=chunk.rows)
             self._done.append(outcome)
-        # Where nothing waits for it, the owner finds it with its next chunk or tick: waking a busy thread is dear.
-        # No wake is lost: who begins to wait collects after that.
+        # If nothing waits for the outcome, the owner collects it with its next chunk or tick: waking a busy thread is
+        # expensive. No wake is lost, since the owner collects once more before it starts to wait.
         if self.wakes_owner or outcome.left or outcome.deferred:
             self._wake()
 
@@ -229,7 +229,7 @@ class Executor:
         then(found)
 
     def _wait_for(self, number: int) -> None:
-        with suppress(OSError, ValueError):  # it was closed: the owner sees that, too
+        with suppress(OSError, ValueError):  # closed meanwhile, which the owner notices itself
             poll = select.poll()
             poll.register(number, select.POLLIN)
             poll.poll(_LONGEST_WATCH)
@@ -238,7 +238,7 @@ class Executor:
 
 
 def _or_left(chunk: Chunk, upload: Callable[[], T]) -> T | Outcome:
-    """Return what `upload` returns; where our own code fails in it, the outcome of a chunk that is left."""
+    """Return the result of `upload`. If it fails because of a bug, return an outcome that leaves all rows."""
     try:
         return upload()
     except Exception:

@@ -1,4 +1,4 @@
-"""Chunks on their way: sealed, queued, put off to disk, in flight, tried again, done or left to the next run."""
+"""The path of a chunk: sealed, queued in memory or on disk, in flight, retried, then done or left for the next run."""
 
 from __future__ import annotations
 
@@ -19,18 +19,16 @@ from scrapy_supabase.models import Chunk, Loaded, Outcome, Stored
 
 logger = logging.getLogger(__name__)
 
-# A chunk that was given up this often while others got through is left for the next run.
-_MOST_TRIES = 5
-# Seconds in which no upload came to an end: then chunks line up on disk.
-_STALLED = 10.0
+_MAX_TRIES = 5  # uploads of one chunk that fail while others succeed; then it is left for the next run
+_STALL_SECONDS = 10.0  # without the end of any upload; then chunks are queued on disk
 
 
 class Flow:
-    """Moves chunks between the schedule, the backlog, and the executor; for one owner.
+    """Moves chunks between schedule, backlog and executor. Not thread-safe: one owner calls it.
 
-    What earlier runs left goes first. As long as there is a backlog, new chunks line up behind it on disk. So they do
-    when no upload has come to an end for ten seconds, and in an outage: a chunk was given up and nothing else got
-    through meanwhile.
+    Chunks of earlier runs are uploaded first. New chunks are queued on disk while there is a backlog, when no upload
+    has ended for ten seconds, and during an outage. An outage begins when an upload fails with a `TransientError` and
+    no other upload has succeeded since it started.
     """
 
     def __init__(
@@ -42,10 +40,10 @@ class Flow:
         observer: RunObserver,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.is_halted = False  # nothing is uploaded any more
-        self.is_draining = False  # no more chunks come
-        self.is_released = False  # nobody waits any more
-        self.held: set[int] = set()  # chunks that wait in memory though nothing was tried: the crawl is too fast
+        self.is_halted = False  # no further uploads
+        self.is_draining = False  # no further chunks
+        self.is_released = False  # no more back-pressure
+        self.held: set[int] = set()  # chunks queued in memory before their first try; back-pressure limits them
         self._executor = executor
         self._schedule = schedule
         self._backlog = backlog
@@ -54,41 +52,41 @@ class Flow:
         self._observer = observer
         self._clock = clock
         self._last_success = self._last_end = clock()
-        self._said_kept = False  # in this outage, or since the last one
+        self._logged_unsent = False  # since the last outage ended
 
     @property
     def is_done(self) -> bool:
-        """Whether every chunk is where it can be, and none will come."""
+        """Whether every chunk is uploaded or left for the next run, and no more will come."""
         return self._is_last() and self._schedule.is_empty
 
     @property
     def is_awaited(self) -> bool:
-        """Whether something waits for the uploads in flight."""
+        """Whether the end of an upload lets another chunk start, or ends the run."""
         return bool(self._schedule.queue or self._backlog or self._schedule.deferred or self.is_draining)
 
     def add(self, chunk: Chunk) -> None:
-        """Line up a chunk that is sealed; `advance` starts it."""
+        """Queue a sealed chunk. The next `advance` may start it."""
         self._observer.on_chunk_sealed(chunk)
-        in_line = self._backlog or self._outage.is_on or (self.is_released and self._schedule.queue)
-        if in_line and not self.is_halted:
-            self._put_off(chunk)
+        to_disk = self._backlog or self._outage.is_on or (self.is_released and self._schedule.queue)
+        if to_disk and not self.is_halted:
+            self._spill(chunk)
         else:
             self._schedule.add(chunk)
             self.held.add(chunk.number)
 
-    def put_queue_off(self) -> None:
-        """Line up on disk what waits in memory."""
+    def spill_queue(self) -> None:
+        """Move the chunks queued in memory to disk."""
         while self._schedule.queue:
-            self._put_off(self._schedule.queue.pop())
+            self._spill(self._schedule.queue.pop())
 
     def collect(self) -> None:
-        """Take in what has come to an end, and start what may start. Never waits."""
+        """Handle the uploads that have ended, then start the next ones. Never waits."""
         for outcome in self._executor.collect():
-            self._take(outcome)
+            self._on_outcome(outcome)
         self.advance()
 
     def advance(self) -> None:
-        """Start what may start; once halted, leave all to the next run."""
+        """Start every chunk that may start. After a halt, leave all chunks for the next run."""
         schedule, has_room = self._schedule, self._executor.has_room
         if self.is_halted:
             for chunk in (*schedule.take_all(), *self._backlog.take_from_memory()):
@@ -103,23 +101,23 @@ class Flow:
         self._executor.wakes_owner = self.is_awaited
 
     def tick(self) -> None:
-        """Look after what takes long. To be called once a second."""
+        """Handle slow uploads, stalls and outages. Call it once a second."""
         self._executor.tick()
-        if self.held and self._spool.folder and self._clock() - self._last_end > _STALLED and not self.is_halted:
-            self.put_queue_off()
+        if self.held and self._spool.folder and self._clock() - self._last_end > _STALL_SECONDS and not self.is_halted:
+            self.spill_queue()
             self.advance()
         self.look_for_server()
 
     def drain(self) -> None:
-        """Learn that no more chunks come: what waits for the end need not wait any more."""
+        """Declare that no more chunks come: deferred chunks may start, and the server is probed at once."""
         self.is_draining = True
         self._outage.probe_soon(self._clock())
 
     def abandon(self) -> None:
-        """Leave what is not uploaded to the next run, whatever the threads do."""
+        """Leave all unfinished chunks for the next run. Results of running uploads are ignored from now on."""
         self.is_halted = True
         for outcome in self._executor.abandon():
-            self._take(outcome)
+            self._on_outcome(outcome)
         for chunk in list(self._schedule.in_flight.values()):
             self._keep(self._schedule.end(chunk.number))
         for kept in self._backlog.take_all():
@@ -129,12 +127,12 @@ class Flow:
             self._observer.on_outage_end(self._outage.end(self._clock()))
 
     def look_for_server(self) -> None:
-        """Probe the server where that is due; end an outage that is too long."""
+        """Probe the server when a probe is due; give up an outage that is too long."""
         now, outage = self._clock(), self._outage
         if self.is_halted or outage.error is None:
             return
         if outage.is_too_long(now):
-            remedy = f"The server has been unreachable for more than {outage.longest:g} s (SUPABASE_MAX_OUTAGE)."
+            remedy = f"The server has been unreachable for more than {outage.max_seconds:g} s (SUPABASE_MAX_OUTAGE)."
             self._fail(fatal(outage.error, "supabase_unavailable", remedy))
         elif outage.should_probe(now):
             self._executor.run(partial(_probe, self._executor.uploads.probe, outage.table), self._probed)
@@ -142,22 +140,22 @@ class Flow:
     def _probed(self, error: TransientError | None) -> None:
         now = self._clock()
         if self._outage.record_probe(now, error):
-            self._said_kept = False
+            self._logged_unsent = False
             self._observer.on_outage_end(self._outage.end(now, len(self._backlog)))
 
-    def _put_off(self, chunk: Chunk) -> None:
-        """Line a chunk up behind the older ones, on disk where that has it."""
+    def _spill(self, chunk: Chunk) -> None:
+        """Queue a chunk behind the older ones, on disk if the spool can store it."""
         if self._backlog.put(chunk):
             self.held.discard(chunk.number)
         else:
             self.held.add(chunk.number)
 
     def _is_last(self) -> bool:
-        """Whether no more chunks will come into the queue."""
+        """Return whether no more chunks will enter the queue."""
         return self.is_draining and (self.is_halted or not self._backlog)
 
     def _refill(self) -> None:
-        """Let the oldest of the backlog into the queue, as many as will soon be needed."""
+        """Move the oldest chunks of the backlog into the queue, up to the number of concurrent uploads."""
         ready, to_load = self._backlog.take(self._executor.limits.concurrency - len(self._schedule.queue))
         for chunk in ready:
             self._schedule.add(chunk)
@@ -169,8 +167,8 @@ class Flow:
             self.held.discard(chunk.number)
             self._executor.submit(chunk)
 
-    def _take(self, outcome: Outcome) -> None:
-        """Go on with what came of a chunk. Its spool file is settled already."""
+    def _on_outcome(self, outcome: Outcome) -> None:
+        """Handle the outcome of a chunk. Its spool file is up to date already."""
         chunk = self._schedule.end(outcome.chunk.number)
         now = self._last_end = self._clock()
         if outcome.uploaded:
@@ -186,22 +184,22 @@ class Flow:
             self._fail(outcome.fatal)
 
     def _try_again(self, chunk: Chunk, outcome: Outcome) -> None:
-        """Queue the rows that got no verdict, or leave them to the next run."""
+        """Queue the rows that were neither stored nor refused again, or leave them for the next run."""
         transient = outcome.transient
-        # A lock on the table ends some time: that does not count.
+        # A failure because of a lock is not counted: locks end.
         is_locked = transient is not None and transient.reachable and not transient.about_rows
         rest = chunk.subset(outcome.left, tries=chunk.tries if is_locked else chunk.tries + 1)
-        if transient is None or self.is_halted or rest.tries >= _MOST_TRIES:
+        if transient is None or self.is_halted or rest.tries >= _MAX_TRIES:
             logged = self._keep(rest)
             if outcome.fatal is None and not self.is_halted:
-                is_said = transient is not None and self._said_kept and not logged
-                self._said_kept |= transient is not None
+                is_repeated = transient is not None and self._logged_unsent and not logged
+                self._logged_unsent |= transient is not None
                 logger.log(
-                    logging.DEBUG if is_said else logging.ERROR,
+                    logging.DEBUG if is_repeated else logging.ERROR,
                     "%s: not uploaded, and not tried again in this run%s Its rows %s.",
                     rest,
                     f": {transient}" if transient else ".",
-                    _where_they_are(len(rest.rows), logged, self._spool.folder),
+                    _location(len(rest.rows), logged, self._spool.folder),
                 )
             return
         is_silent = not transient.reachable and self._last_success <= self._last_end - outcome.effort.seconds
@@ -209,28 +207,28 @@ class Flow:
             self._outage.begin(self._last_end, chunk.table, transient, self._spool.folder)
             if self.is_draining:
                 self._outage.probe_soon(self._clock())
-            self.put_queue_off()
+            self.spill_queue()
         if self._outage.is_on:
-            self._put_off(rest)
+            self._spill(rest)
         else:
             self._schedule.put_back(rest)
 
     def _keep(self, kept: Chunk | Stored) -> int:
-        """Leave rows to the next run, and with them all that share a key with them and are newer.
+        """Leave rows for the next run, and with them newer chunks that share a key with them.
 
-        Return the number of rows for which there is no place: they are in the log, and rejected.
+        Return the number of rows that could not be written to the spool: they are in the log and count as rejected.
         """
         if isinstance(kept, Stored):
             self._observer.on_rows_kept(kept, self._spool.count(kept))
             return 0
         self.held.discard(kept.number)
-        if not self.is_halted and kept.origin is None:  # newer rows are stored; older ones of another run can wait
+        if not self.is_halted and kept.origin is None:  # rows of an earlier run do not hold back newer ones
             self._schedule.keep(kept)
         lost = self._spool.leave(kept)
         if lost:
             self._observer.on_chunk_done(Outcome(kept, 0, lost))
         if len(lost) < len(kept.rows):
-            superseded = 0 if lost else kept.superseded  # else counted with what is lost
+            superseded = 0 if lost else kept.superseded  # counted above with the lost rows
             self._observer.on_rows_kept(kept, len(kept.rows) - len(lost) + superseded)
         return len(lost)
 
@@ -241,16 +239,16 @@ class Flow:
 
     def _loaded(self, batch: list[Stored], loads: list[Loaded]) -> None:
         if not self._backlog.end_loading():
-            return  # abandoned
+            return  # abandoned meanwhile
         for stored, loaded in zip(batch, loads, strict=True):
             self._observer.on_chunk_loaded(loaded)
             if loaded.chunk is not None:
-                # Meanwhile an older one may have come back.
+                # An older chunk may have failed and been queued again while this one was read.
                 if self._backlog.has_older(stored.number) or self._outage.is_on:
-                    self._put_off(loaded.chunk)
+                    self._spill(loaded.chunk)
                 else:
                     self._schedule.add(loaded.chunk)
-            elif stored.rows and not loaded.damaged:  # of this run, and not readable
+            elif stored.rows and not loaded.damaged:  # an unreadable file of this run
                 self._observer.on_rows_kept(stored, stored.rows)
 
 
@@ -259,13 +257,13 @@ def _probe(probe: Callable[[str], None], table: str) -> TransientError | None:
         probe(table)
     except TransientError as error:
         return error
-    except Exception:  # then an upload will show it again
-        logger.exception("Whether the server is reachable again could not be checked because of a %s", OWN_BUG)
+    except Exception:  # None ends the outage: the next upload shows whether the server is reachable
+        logger.exception("Whether the server is reachable again was not checked because of a %s", OWN_BUG)
     return None
 
 
-def _where_they_are(rows: int, logged: int, folder: Path | None) -> str:
-    """Say where rows that were not uploaded are, `logged` of them in the log."""
+def _location(rows: int, logged: int, folder: Path | None) -> str:
+    """Describe where `rows` rows are that were not uploaded, `logged` of them in the log."""
     if logged == rows:
         return "are in the log above"
     kept = f"stay in {folder} for the next run"

@@ -1,7 +1,7 @@
-"""Find the rows that a refusal is about: PostgreSQL's words mostly repeat the value, the key or the row at fault.
+"""The search for the rows that caused a refusal. PostgreSQL's messages mostly quote the value, key or row at fault.
 
-What is found here is a guess. The uploader sends the other rows without the suspects, and what it sees then decides.
-Nothing depends on `details`: with `client-error-verbosity=minimal` (PostgREST 16) there are none, and fewer guesses.
+The result is a guess. The uploader sends the other rows without the suspects, and the answer decides. `details` are
+optional: PostgREST 16 leaves them out with `client-error-verbosity=minimal`, and then there are fewer guesses.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _OUT_OF_RANGE = re.compile(r'(?s)value "(.*)" is out of range for type (.+)$')
 _QUOTED_LAST = re.compile(r'(?s): "(.*)"$')
 _TOO_LONG = re.compile(r"value too long for type (character(?: varying)?|bit(?: varying)?)\((\d+)\)")
 _OVERFLOW = re.compile(r"less than 10\^(\d+)")
-_INTEGERS = {"int32": ("smallint", "integer"), "int64": ("bigint",)}  # as PostgREST's OpenAPI document calls them
-_WORD = range(3, 200)  # characters of a value that is looked for anywhere in the words
+_INTEGERS = {"int32": ("smallint", "integer"), "int64": ("bigint",)}  # names in PostgREST's OpenAPI document
+_WORD = range(3, 200)  # length, in characters, of values to search for anywhere in a message
 
 
 class Suspects(msgspec.Struct, frozen=True):
-    """The rows that a refusal seems to be about, and the columns whose values it is about, as far as known.
+    """The rows that a refusal seems to be about, and the columns at fault if they are known.
 
-    `sure` means that the words fit these rows and no others, so that storing all others proves them at fault.
+    `sure` means that the message fits these rows and no others: storing all others proves these at fault.
     """
 
     rows: tuple[Row, ...] = ()
@@ -41,7 +41,7 @@ class Suspects(msgspec.Struct, frozen=True):
 
 
 def find_suspects(error: ServerError, rows: Sequence[Row], types: Mapping[str, str]) -> Suspects:
-    """Return the suspects among `rows`; none where the words do not tell. `types` maps columns to their type names."""
+    """Return the suspects among `rows`, if the error identifies any. `types` maps columns to their type names."""
     values = [_texts(row) for row in rows]
     message, details = error.message, error.details or ""
     hits = (
@@ -54,19 +54,19 @@ def find_suspects(error: ServerError, rows: Sequence[Row], types: Mapping[str, s
     if not hits:
         return Suspects(tuple(rows[at] for at in _with_words(f"{message} {details}", values)))
     columns = tuple(dict.fromkeys(column for found in hits.values() for column in found))
-    # All rows with the value that no column of this type takes, or with the key that is nowhere, are alike.
+    # All rows with the same malformed value, or with the same missing key, are at fault alike.
     alike = error.code == "23503" or (error.code == "22P02" and all(types.get(column) for column in columns))
     return Suspects(tuple(rows[at] for at in hits), columns, sure=len(hits) == 1 or alike)
 
 
 def columns_at_fault(error: ServerError, row: Row, types: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the columns of a rejected row that the refusal is about, where it names none itself and values tell."""
+    """Return the columns of a rejected row whose values the refusal quotes; none if it names a column itself."""
     if not error.code.startswith("22") or 'column "' in error.message:
         return ()
     return find_suspects(error, [row], types).columns
 
 
-Hits = dict[int, tuple[str, ...]]  # place of a row → its columns that fit
+Hits = dict[int, tuple[str, ...]]  # index of a row → its columns at fault
 
 
 def _with_key(details: str, values: Sequence[Values]) -> Hits:
@@ -95,7 +95,7 @@ def _with_value(message: str, values: Sequence[Values], types: Mapping[str, str]
 
 
 def _may_be(known: str | None, kind: str) -> bool:
-    """Whether a column of type `known` (None: not known) can be the one that a message about type `kind` means."""
+    """Return whether a message about type `kind` can mean a column of type `known` (None: unknown)."""
     if not known or not kind:
         return True
     if known in _INTEGERS:
@@ -111,7 +111,7 @@ def _with_null(message: str, values: Sequence[Values]) -> Hits:
 
 
 def _with_failing_row(details: str, values: Sequence[Values]) -> Hits:
-    """The row most of whose values are in the list; several where they are alike."""
+    """Return the row with the most values in the quoted list; several rows if they have equally many."""
     found = _FAILING_ROW.search(details)
     if not found:
         return {}
@@ -137,7 +137,7 @@ def _with_too_much(message: str, details: str, values: Sequence[Values], types: 
 
 
 def _with_words(words: str, values: Sequence[Values]) -> list[int]:
-    """The rows whose values are among the words, by their length; none where that does not tell rows apart."""
+    """Return the rows with the most text in the message, as the length of all values found; none if all are equal."""
 
     def score(row: Values) -> int:
         texts = (text for text in row.values() if text is not None and len(text) in _WORD and text in words)
@@ -173,7 +173,7 @@ def _text(encoded: bytes) -> str | None:
 
 
 def _plain(text: str) -> str:
-    """A value as the lists of PostgreSQL's messages have it: numbers without what does not count, t and f."""
+    """Return a value in the form of PostgreSQL's messages: normalized numbers, `t` and `f`."""
     number = _number(text)
     if number is not None:
         return str(number.normalize())
@@ -189,5 +189,5 @@ def _number(text: str) -> Decimal | None:
 
 
 def joined(columns: Iterable[str]) -> str:
-    """Columns as a sentence names them."""
+    """Join quoted column names: `"a" or "b"`."""
     return " or ".join(f'"{column}"' for column in columns)

@@ -1,7 +1,7 @@
-"""How much at once: uploads in flight, rows a chunk, bytes a request; halved by a failure, grown again by successes.
+"""Adaptive limits: concurrent uploads, rows per chunk, bytes per request. Failures halve them, successes raise them.
 
-Additive increase, multiplicative decrease, as TCP does it (RFC 5681): crawlers that share a small project come to share
-it fairly without knowing of each other.
+This is additive increase, multiplicative decrease, as in TCP (RFC 5681): crawlers that share a small project come to
+share it fairly without knowing of each other.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from scrapy_supabase.models import Chunk, Outcome, Row
 
 logger = logging.getLogger(__name__)
 
-_STEPS = 7  # from nothing to the size that failed: from its half, four steps lead a little past it
-# Successes before each step. A refusal is a rule of the server and is seldom tried again; a timeout may be bad luck.
+_STEPS = 7  # from 0 to the size that failed; from half of it, four steps lead slightly past it
+# Successes before each step. A refusal is a rule of the server, so it is rarely tested; a timeout may be bad luck.
 _AFTER_REFUSAL = 16
 _AFTER_TIMEOUT = 1
 _LONGEST_WAIT = 256
 _QUICK = 1.0  # seconds; a chunk twice as large still is far from the statement timeouts of hosted Supabase (3 s, 8 s)
 _SLOW = 1.0  # seconds; most requests take hundredths
-_WAITING = 4  # chunks that wait for their next try, for each upload at once
+_WAITING = 4  # times the concurrency: chunks that wait for a retry and do not count as in flight
 
 
 class SizeLimit(msgspec.Struct):
-    """A size that failed, and how much is tried now.
+    """A limit on a size, learned from a size that failed.
 
-    A failure halves `largest`, the most to send. It grows by a seventh of `failed` after each `wait` successes of more
-    than half of it. If that fails again, it goes back to what was `stored` since the last failure, and `wait` doubles:
-    a real limit of the server is tried ever more rarely.
+    A failure halves `largest`, the most to send. After `wait` successes with more than half of `largest`, it grows by a
+    seventh of `failed`. If that fails again, `largest` returns to the size `stored` since the last failure and `wait`
+    doubles: a fixed limit of the server is tested less and less often.
     """
 
     failed: int
@@ -44,13 +44,13 @@ class SizeLimit(msgspec.Struct):
 
     @classmethod
     def after(cls, size: int, *, refused: bool) -> SizeLimit:
-        """The limit after `size` failed: the server `refused` it, or it timed out."""
+        """Create the limit after `size` failed: either the server `refused` it, or it timed out."""
         return cls(size, max(size // 2, 1), _AFTER_REFUSAL if refused else _AFTER_TIMEOUT)
 
     def shrink(self, size: int, *, refused: bool) -> None:
-        """Learn that `size` failed, too."""
+        """Lower the limit, since `size` failed."""
         if size > self.largest:
-            return  # sent before the limit was known
+            return  # sent before the limit was lowered
         if 0 < self.stored < size:
             self.largest, self.wait = self.stored, min(2 * self.wait, _LONGEST_WAIT)
         else:
@@ -60,12 +60,12 @@ class SizeLimit(msgspec.Struct):
         self.stored = self.successes = 0
 
     def grow(self, size: int, *, alone: bool = False) -> bool:
-        """Learn that `size` was stored. Return whether the limit is unlearnt: as much as had failed was stored.
+        """Raise the limit, since `size` was stored. Return whether to drop it: the size that had failed was stored.
 
-        One row `alone` may be larger than the limit.
+        A single row (`alone`) may be larger than the limit.
         """
         if size > self.largest and not alone:
-            return False  # sent before the limit was known
+            return False  # sent before the limit was lowered
         if size >= self.failed:
             return True
         self.stored = max(self.stored, size)
@@ -78,19 +78,19 @@ class SizeLimit(msgspec.Struct):
 
 
 class RequestLimits:
-    """How many bytes of rows a request may carry, for each table. Thread-safe."""
+    """The most bytes of rows per request, for each table. Thread-safe."""
 
     def __init__(self) -> None:
         self._limits: dict[str, SizeLimit] = {}
         self._lock = threading.Lock()
 
     def largest(self, table: str) -> int | None:
-        """The most bytes that a request may carry; None where there is no limit."""
+        """Return the most bytes that a request may carry; None if there is no limit."""
         limit = self._limits.get(table)
         return limit.largest if limit else None
 
     def too_large(self, rows: Sequence[Row], *, refused: bool) -> None:
-        """Halve the limit: a request with `rows` was `refused` for its size, or timed out."""
+        """Lower the limit: a request with `rows` was `refused` for its size, or timed out."""
         table, size = rows[0].table, _size(rows)
         with self._lock:
             limit = self._limits.get(table)
@@ -100,7 +100,7 @@ class RequestLimits:
                 limit.shrink(size, refused=refused)
 
     def stored(self, rows: Sequence[Row]) -> None:
-        """Let the limit grow: a request with `rows` was stored."""
+        """Raise the limit: a request with `rows` was stored."""
         table = rows[0].table
         if table not in self._limits:
             return
@@ -110,7 +110,7 @@ class RequestLimits:
                 del self._limits[table]
 
     def most(self, rows: Sequence[Row]) -> int:
-        """How many of `rows`, from the first on, one request may carry: at least one."""
+        """Return how many of `rows`, from the first on, one request may carry: at least one."""
         largest = self.largest(rows[0].table)
         if largest is None:
             return len(rows)
@@ -163,7 +163,7 @@ class Limits:
         self._isolating: set[int] = set()  # numbers of those whose bad rows are being looked for
 
     def started(self, chunk: Chunk) -> None:
-        """An upload begins."""
+        """Record the start of an upload."""
         self._started[chunk.number] = self._clock()
 
     def isolating(self, chunk: Chunk) -> None:
@@ -172,7 +172,7 @@ class Limits:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more upload may begin."""
+        """Whether one more upload may start."""
         number = len(self._started)
         if self.concurrency == self._most_uploads:
             number -= min(len(self._isolating), self._beside)
@@ -185,7 +185,7 @@ class Limits:
         return min(sum(started > since for started in self._started.values()), number) < self.concurrency
 
     def update(self, outcome: Outcome) -> bool:
-        """Learn from what came of a chunk. True where fewer uploads are in flight from now on."""
+        """Adapt the limits to the outcome of a chunk. Return True if concurrency was lowered."""
         effort = outcome.effort
         now = self._clock()
         self._started.pop(outcome.chunk.number, None)
@@ -194,14 +194,14 @@ class Limits:
         if self._adapts_rows:
             self._fit_rows(outcome, began, now)
         if effort.overloads:
-            # Those that were in flight at the time say the same once more.
+            # Uploads that were in flight when concurrency was lowered met the same overload: do not lower it again.
             if began < self._slowed:
                 return False
             self._slowed, self._successes = now, 0
             before, self.concurrency = self.concurrency, max(self.concurrency // 2, 1)
             if before > 1:
                 logger.info(
-                    "The server is busy: %s at once from now on, not %d.", pluralize(self.concurrency, "upload"), before
+                    "The server is busy: concurrent uploads lowered from %d to %d.", before, self.concurrency
                 )
             return True
         if outcome.uploaded and self.concurrency < self._most_uploads:
@@ -217,7 +217,7 @@ class Limits:
                 self._shrink_rows(min(self.chunk_size, number), refused=effort.too_large > 0)
                 self._shrunk, self._has_failed = now, True
                 logger.info(
-                    "A chunk of %d rows was too much: %s a chunk from now on.",
+                    "A chunk of %d rows was too large for the server: chunk size lowered to %s.",
                     number,
                     pluralize(self.chunk_size, "row"),
                 )

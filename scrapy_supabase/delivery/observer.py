@@ -1,4 +1,4 @@
-"""What the engine tells: the protocol of an observer."""
+"""The protocol of observers of a run."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from scrapy_supabase.models import Chunk, Loaded, Outcome, Stored
 
 
 class RunObserver(Protocol):
-    """Is told what happened, in the owner's thread, after the fact."""
+    """Receives the events of a run, in the owner's thread, after they happened."""
 
     def on_chunk_sealed(self, chunk: Chunk) -> None:
-        """A chunk is complete and on its way."""
+        """Handle a complete chunk that is about to be queued."""
 
     def on_chunk_done(self, outcome: Outcome) -> None:
-        """Rows are where the outcome says; those deferred or left come again, in another chunk or in `on_rows_kept`."""
+        """Handle the outcome of an upload. Deferred and left rows follow, in another outcome or in `on_rows_kept`."""
 
     def on_rows_kept(self, kept: Chunk | Stored, rows: int) -> None:
-        """So many rows stay in the spool for the next run."""
+        """Handle a chunk of which `rows` rows stay in the spool for the next run."""
 
     def on_chunk_loaded(self, loaded: Loaded) -> None:
-        """A chunk's file was read, with what was found in it that could not be."""
+        """Handle a chunk read back from its file, with its damaged lines."""
 
     def on_waited(self, seconds: float) -> None:
-        """Items had to wait this long because too much was on its way."""
+        """Handle the end of back-pressure: items waited for `seconds`."""
 
     def on_outage_end(self, seconds: float) -> None:
-        """The server was gone this long."""
+        """Handle the end of an outage of `seconds`."""
 
     def on_throttled(self) -> None:
-        """The server is busy: fewer uploads are in flight from now on."""
+        """Handle a lower limit of concurrent uploads: the server is busy."""
 
     def on_fatal(self, error: FatalError) -> None:
-        """Nothing is uploaded from now on; what is not uploaded stays in the spool."""
+        """Handle an error that ends all uploads. Rows that are not uploaded stay in the spool."""

@@ -1,4 +1,4 @@
-"""What a refusal means for the rows of a slice: a method for each class of answer."""
+"""The handling of a refused slice, with one method for each class of error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scrapy_supabase.delivery.attempts import Sender
 from scrapy_supabase.delivery.isolate import columns_at_fault, find_suspects
 from scrapy_supabase.delivery.limits import RequestLimits
 from scrapy_supabase.delivery.table_writer import TableWriter
-from scrapy_supabase.delivery.upload_state import Slice, UploadState, words_of
+from scrapy_supabase.delivery.upload_state import Slice, UploadState, refusal_key
 from scrapy_supabase.errors import (
     BadRowsError,
     FatalError,
@@ -26,22 +26,22 @@ from scrapy_supabase.schema.schema import Schema
 logger = logging.getLogger(__name__)
 
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
-_MOST_SUSPECTS = 4  # rows that are tried alone for one refusal; more are halved like any others
-_MOST_FALSE_SUSPECTS = 2  # in one chunk, before the server's words are not listened to any more
-# How often a chunk is given up for a while before its rows are looked at. What gives no code may be about any of them.
+_MAX_SUSPECTS = 4  # rows tried one by one after a refusal; a larger number is halved instead
+_MAX_FALSE_SUSPECTS = 2  # in one chunk; after that, messages are not searched for suspects any more
+# Failed uploads of a chunk before its rows are tried separately, if the error has no SQLSTATE and so may not be theirs.
 _TRIES_BEFORE_ISOLATION = 4
-_TRIES_OF_A_ROW = 2  # how often a row that alone fails is put off before it is rejected
+_MAX_TRIES_OF_ROW = 2  # times that a row which fails alone is left for a later try before it is rejected
 
 
 class Reactions:
-    """Does with each kind of refusal what may still store the rows. Thread-safe; shared by all upload threads."""
+    """Handles each class of refusal so that all good rows are stored. Thread-safe; shared by all upload threads."""
 
     def __init__(self, sender: Sender, writer: TableWriter, schema: Schema, limits: RequestLimits) -> None:
         self._sender = sender
         self._writer = writer
         self._schema = schema
         self._limits = limits
-        # The first that fits.
+        # The first class that matches is used.
         self._reactions: tuple[tuple[type[ServerError], Callable[[UploadState[Any], Slice, Any], None]], ...] = (
             (MissingReferenceError, self._on_missing_reference),
             (BadRowsError, self._on_bad_rows),
@@ -51,7 +51,7 @@ class Reactions:
         )
 
     def react(self, state: UploadState[Any], part: Slice, error: ServerError) -> None:
-        """Split, set aside, reject, defer or leave the rows of a slice that was refused."""
+        """Split, set aside, reject, defer or leave the rows of a refused slice."""
         react = next(react for kind, react in self._reactions if isinstance(error, kind))
         react(state, part, error)
 
@@ -59,24 +59,24 @@ class Reactions:
         if state.chunk.last_try:
             self._on_bad_rows(state, part, error)
             return
-        # Which rows lack what they refer to is not worth a search: it may be under way.
+        # No search for the rows at fault: the rows that they refer to may be on their way.
         if error.parent:
             self._schema.learn_reference(state.chunk.table, error.parent)
         state.defer(part.rows)
 
     def _on_bad_rows(self, state: UploadState[Any], part: Slice, error: ServerError) -> None:
         rows = part.rows
-        if (words := words_of(error)) in state.blamed:
-            state.unproven.add(words)
+        if (key := refusal_key(error)) in state.blamed:
+            state.unproven.add(key)
         if len(rows) == 1:
             self.reject(state, rows, error)
             return
-        if error.code == "21000":  # two rows are one key to the server; each alone may be good, the later one last
+        if error.code == "21000":  # two rows have the same key for the server; each may be stored alone, in order
             state.split(rows, one_is_bad=False)
             return
-        if state.false_suspects < _MOST_FALSE_SUSPECTS:
+        if state.false_suspects < _MAX_FALSE_SUSPECTS:
             found = find_suspects(error, rows, self._types(state))
-            if 0 < len(found.rows) < len(rows) and (found.sure or len(found.rows) <= _MOST_SUSPECTS):
+            if 0 < len(found.rows) < len(rows) and (found.sure or len(found.rows) <= _MAX_SUSPECTS):
                 state.set_aside(found.rows, rows, error, sure=found.sure)
                 return
         state.split(rows, one_is_bad=True)
@@ -101,9 +101,9 @@ class Reactions:
             logger.debug("%s: not uploaded yet: %s Its rows are kept.", state.chunk, transient)
             state.transient = transient
             state.give_up(rows)
-        elif len(rows) == 1 and state.chunk.tries >= _TRIES_OF_A_ROW:
+        elif len(rows) == 1 and state.chunk.tries >= _MAX_TRIES_OF_ROW:
             self.reject(state, rows, error)
-        elif len(rows) == 1:  # somebody may hold a lock on it
+        elif len(rows) == 1:  # another transaction may hold a lock on it
             error.reachable = error.about_rows = True
             logger.debug("%s: a row is tried again later: %s", state.chunk, error)
             state.transient = state.transient or error
@@ -112,7 +112,7 @@ class Reactions:
             state.split(rows, one_is_bad=False, isolating=True)
 
     def _server_failure(self, state: UploadState[Any], part: Slice, error: TransientError) -> TransientError | None:
-        """Return the error that other requests would get, too; None if the server takes everything but these rows."""
+        """Return the error if other requests would fail, too; None if only these rows fail."""
         if not self._sender.deadline.allows(self._sender.delay):
             return error
         if error.about_rows:
@@ -128,7 +128,7 @@ class Reactions:
         state.give_up(part.rows)
 
     def reject(self, state: UploadState[Any], rows: tuple[Row, ...], error: ServerError) -> None:
-        """Reject `rows` with the server's words, and the columns that these do not name."""
+        """Reject `rows` with the server's message, and with the columns at fault if it does not name them."""
         types = self._types(state)
         for row in rows:
             state.refuse(row, error, columns_at_fault(error, row, types))

@@ -1,4 +1,4 @@
-"""Which chunk may start next: order per key, parents before children, deferred rows. No threads, no clock, no disk."""
+"""The order of uploads: by age per key, parents before children, deferred rows last. No threads, clock or disk."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ from collections.abc import Callable, Iterable, Iterator
 from scrapy_supabase.delivery.backlog import insert_by_age
 from scrapy_supabase.models import Chunk, Mode, may_overlap
 
-# They are kept in memory; a row whose foreign key leads nowhere should not wait for the end of the crawl either.
-_MOST_DEFERRED = 32
-_NONE: set[str] = set()
+# Deferred chunks are kept in memory, and a row with a dangling foreign key should not wait until the crawl ends.
+_MAX_DEFERRED = 32
+_NO_KEYS: set[str] = set()
 
 
 class Schedule:
-    """The chunks in memory that are not done: `queue`, `in_flight` and `deferred`.
+    """The unfinished chunks in memory: `queue`, `in_flight` and `deferred`.
 
-    Chunks that may share a key start in the order in which they were sealed, one after the other, and so do those of a
-    table whose key is not known (`in_turn(table)`); a chunk starts after those of tables that its rows may refer to
-    (`references(table)`); all others in any order.
+    Chunks that may share a key start one after the other, oldest first. The same holds for all chunks of a table whose
+    key is unknown (`is_serial(table)`). A chunk starts after older chunks of the tables that its rows may refer to
+    (`references(table)`). Other chunks start in any order.
 
-    Deferred rows refer to others that may come later. They are tried a last time when the rows come to an end, when a
-    newer version of one of them waits, or when more than 32 chunks are deferred.
+    Deferred rows refer to rows that may come later. They are tried one last time when no more rows come, when a newer
+    version of one of them is queued, or when more than 32 chunks are deferred.
     """
 
     def __init__(
-        self, references: Callable[[str], frozenset[str]], in_turn: Callable[[str], bool] = lambda _: False
+        self, references: Callable[[str], frozenset[str]], is_serial: Callable[[str], bool] = lambda _: False
     ) -> None:
         self._references = references
-        self._in_turn = in_turn
-        # A chunk is in one of these; each is older than those of the next that share a key with it.
+        self._is_serial = is_serial
+        # A chunk is in exactly one of these three. Of chunks that share a key, those in flight are older than those
+        # deferred, which are older than those queued.
         self.in_flight: dict[int, Chunk] = {}
         self.deferred: deque[Chunk] = deque()
         self.queue: deque[Chunk] = deque()  # oldest first
-        self._kept_keys: dict[str, set[str]] = {}  # table → keys of rows that stay for the next run
+        self._kept_keys: dict[str, set[str]] = {}  # table → keys of rows left for the next run
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no chunk in memory."""
+        """Whether no chunk is in memory."""
         return not (self.queue or self.in_flight or self.deferred)
 
     def add(self, chunk: Chunk) -> None:
@@ -45,42 +46,42 @@ class Schedule:
         self.queue.append(chunk)
 
     def put_back(self, chunk: Chunk) -> None:
-        """Queue a chunk that was tried, by its age."""
+        """Queue a chunk again that has been tried, at the place of its age."""
         insert_by_age(self.queue, chunk)
 
     def defer(self, chunk: Chunk) -> None:
-        """Keep a chunk that refers to rows that may still come."""
+        """Keep a chunk whose rows refer to rows that may still come."""
         self.deferred.append(chunk)
 
     def end(self, number: int) -> Chunk:
-        """Take a chunk that is done out of flight."""
+        """Remove a finished chunk from `in_flight` and return it."""
         return self.in_flight.pop(number)
 
     def keep(self, chunk: Chunk) -> None:
-        """Learn that a chunk stays for the next run: none that may be newer versions of its rows may start any more."""
+        """Record that a chunk is left for the next run, so that no chunk with newer versions of its rows starts."""
         self._kept_keys.setdefault(chunk.table, set()).update(chunk.keys)
 
     def take_kept(self) -> Iterator[Chunk]:
-        """Take the queued chunks that must stay for the next run, since older versions of their rows do."""
+        """Remove and yield the queued chunks of which the next run has older versions."""
         for chunk in list(self.queue):
-            if may_overlap(self._kept_keys.get(chunk.table, _NONE), chunk.keys):
+            if may_overlap(self._kept_keys.get(chunk.table, _NO_KEYS), chunk.keys):
                 self.queue.remove(chunk)
                 yield chunk
 
     def take_all(self) -> list[Chunk]:
-        """Take all that is not in flight, deferred rows first."""
+        """Remove and return all chunks that are not in flight, deferred ones first."""
         found = [*self.deferred, *self.queue]
         self.deferred.clear()
         self.queue.clear()
         return found
 
     def start_overdue(self, has_room: Callable[[], bool]) -> Iterator[Chunk]:
-        """Start deferred chunks where too many are."""
-        while len(self.deferred) > _MOST_DEFERRED and has_room():
+        """Start deferred chunks while there are more than 32."""
+        while len(self.deferred) > _MAX_DEFERRED and has_room():
             yield self._start(self.deferred.popleft())
 
     def start_eligible(self, has_room: Callable[[], bool]) -> Iterator[Chunk]:
-        """Start queued chunks, oldest first, except those that must wait for another."""
+        """Start queued chunks, oldest first, except those that must wait for an older chunk."""
         waiting: list[Chunk] = []
         for chunk in list(self.queue):
             if not has_room():
@@ -93,9 +94,10 @@ class Schedule:
                 yield self._start(chunk)
 
     def start_deferred(self, *, is_last: bool) -> Iterator[Chunk]:
-        """Start one deferred chunk where the queue waits for it, or nothing more comes (`is_last`).
+        """Start one deferred chunk if the queue waits for it, or if no more rows come (`is_last`).
 
-        It starts alone, so that all it may refer to is there. With nothing in flight, the queue waits for one of them.
+        It starts only when nothing is in flight: whatever it may refer to has been stored by then, and a chunk that is
+        still queued can only be waiting for a deferred one.
         """
         if self.deferred and not self.in_flight and (self.queue or is_last):
             chunk = self._next_deferred()
@@ -107,7 +109,7 @@ class Schedule:
         return chunk
 
     def _next_deferred(self) -> Chunk:
-        """The deferred chunk to go first: what holds up the queue, else one that refers to no other of them."""
+        """Return the deferred chunk that blocks the queue, else one that refers to no other deferred chunk."""
         if self.queue:
             return next(chunk for chunk in self.deferred if _share_key(self.queue[0], chunk))
         tables = {chunk.table for chunk in self.deferred}
@@ -115,7 +117,7 @@ class Schedule:
         return next(parents, self.deferred[0])
 
     def _must_wait_for_any(self, chunk: Chunk, older: Iterable[Chunk]) -> bool:
-        """Whether `chunk` may only be uploaded after one of `older`."""
+        """Return whether `chunk` may only be uploaded after one of `older`."""
         return any(self._must_wait(chunk, one) for one in older)
 
     def _must_wait(self, chunk: Chunk, older: Chunk) -> bool:
@@ -123,12 +125,13 @@ class Schedule:
             return True
         if chunk.table != older.table:
             return False
-        # Another run may have had another key.
-        return self._in_turn(chunk.table) or (older.origin is not None and _target(chunk) != _target(older))
+        # Another run may have used another key.
+        is_foreign = older.origin is not None and _mode_and_key(chunk) != _mode_and_key(older)
+        return is_foreign or self._is_serial(chunk.table)
 
 
-def _target(chunk: Chunk) -> tuple[Mode, tuple[str, ...]] | None:
-    """Mode and key of an earlier run's rows; None for those of this run."""
+def _mode_and_key(chunk: Chunk) -> tuple[Mode, tuple[str, ...]] | None:
+    """Return the mode and key with which an earlier run built the chunk; None for a chunk of this run."""
     return (chunk.origin.mode, chunk.origin.on_conflict) if chunk.origin else None
 
 

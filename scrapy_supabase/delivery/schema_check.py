@@ -1,7 +1,7 @@
-"""The check at open: does each table take what will be sent? Writes nothing; runs in a thread, once.
+"""The check of the tables when a run opens: does each accept the rows to come? It writes nothing and runs once.
 
-The OpenAPI document tells all columns in one request where the key may read it; the zero-row probe (an upload of `[]`)
-tells the rest with any key. A finding that no upload can survive is raised before a page is fetched.
+If the key may read it, the OpenAPI document lists all columns in one request. A probe without rows (an upload of `[]`)
+works with any key. A problem that makes every upload fail is raised before the first page is fetched.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _LOCKED = "A request without rows took too long: a migration or another long tra
 
 @contextmanager
 def _locks_are_passing() -> Iterator[None]:
-    """Where a request without rows takes too long it is not for its size: somebody holds a lock, for a while."""
+    """Turn `TooLargeError` into `TransientError`: a request without rows takes long because of a lock, not its size."""
     try:
         yield
     except TooLargeError as error:
@@ -51,13 +51,14 @@ def _locks_are_passing() -> Iterator[None]:
 
 
 class SchemaCheck:
-    """Checks the tables of `schema` against a backend and tells `schema` what it learns.
+    """Checks the tables of `schema` against a backend, and adds what it finds to `schema`.
 
-    `fields` maps a table to the columns that its items are known to have; those for the tables in `partly` may have
-    others, too. `attempts`, `delay` and `deadline` are those of any request. `log` is told what should be mended.
+    `fields` maps a table to the known columns of its items; items for the tables in `partly` may have more. `types`
+    returns the declared SQL types of a table's columns. `attempts`, `delay` and `deadline` apply to each request, as in
+    `Sender`. Warnings go to `log`.
     """
 
-    # Nine arguments: the last three are for `check`, which asks the same as a crawl and says it otherwise.
+    # Nine arguments: the last three are for the command `check`, which reports the same problems in other words.
     def __init__(
         self,
         backend: Backend,
@@ -83,7 +84,7 @@ class SchemaCheck:
         self._policy = Retrying(attempts, delay, deadline, log_retry("Checking the tables"))
 
     def run(self) -> None:
-        """Check all tables. Raises `FatalError` for what no upload can survive."""
+        """Check all tables. Raises `FatalError` for a problem that makes every upload fail."""
         try:
             self.learn()
             for spec in self._schema.specs.values():
@@ -93,15 +94,15 @@ class SchemaCheck:
             raise fatal(error, "supabase_unavailable", remedy) from error
 
     def learn(self) -> None:
-        """Learn the columns of all tables, as far as the server tells: an earlier run may have left rows for others.
+        """Add the columns of all tables that the server describes to the schema. Raises `ServerError`.
 
-        Raises `ServerError`.
+        Tables that this run does not use are included: an earlier run may have left rows for them.
         """
         for table, info in (self._policy(self._describe) or {}).items():
             self._schema.learn(table, info)
 
     def check(self, spec: TableSpec) -> None:
-        """Check one table. Raises `FatalError`, and `TransientError` where the server does not answer."""
+        """Check one table. Raises `FatalError`, or `TransientError` if the server is unreachable."""
         table, schema = spec.name, self._schema
         known = schema.info(table)
         if known:
@@ -131,7 +132,7 @@ class SchemaCheck:
         self._say_key(spec, fields)
 
     def _check_snapshots(self, spec: TableSpec) -> None:
-        """The rows of two runs must not be one to the database."""
+        """Check that the table can keep the rows of two runs apart. Raises `FatalError`."""
         table, schema = spec.name, self._schema
         _, missing = schema.split(table, SNAPSHOT_STAMPS)
         key = schema.key(table)
@@ -151,7 +152,7 @@ class SchemaCheck:
         return fatal(error, "supabase_schema", remedy)
 
     def _probe(self, spec: TableSpec) -> None:
-        """Send no rows, with the columns that are known to be sent, until the answer is yes or fatal."""
+        """Send requests without rows but with all known columns, until one succeeds. Raises `FatalError`."""
         table, schema = spec.name, self._schema
         collector = {schema.unknown.column} if schema.unknown.policy == "collect" else set()
         waited = False
@@ -166,7 +167,7 @@ class SchemaCheck:
                 self._fall_back(spec, error, "supabase_no_unique_index", for_upserts(schema, table, error))
             except (SchemaDriftError, FatalError) as error:
                 if error.stale_schema and not waited:
-                    waited = True  # a table or column made a moment ago is not in the server's schema cache yet
+                    waited = True  # a new table or column may be missing in the server's schema cache
                     self._deadline.sleep(2 * self._delay)
                 elif isinstance(error, SchemaDriftError):
                     self._leave_out(spec, columns, error)
@@ -181,19 +182,22 @@ class SchemaCheck:
                 return
 
     def _leave_out(self, spec: TableSpec, sent: tuple[str, ...], error: SchemaDriftError) -> None:
-        """Do not send the column that `error` names; raise `FatalError` where it must be sent."""
+        """Stop sending the column that `error` names. Raises `FatalError` if it must be sent."""
         table, column, schema = spec.name, error.column, self._schema
         if column not in sent or (column in schema.key(table) and not error.is_generated):
             raise self._bad_key(spec, column, error) from error
         if schema.unknown.policy == "collect" and column == schema.unknown.column:
             raise fatal(error, "supabase_schema", no_collector(schema, table)) from error
         if error.is_generated:
-            schema.learn_generated(table, error)  # and said by `_check_made`
+            schema.learn_generated(table, error)  # `_check_made` logs it
         elif schema.drop(table, column):
             self._say_unknown(table, (column,))
 
     def _check_made(self, spec: TableSpec, fields: Collection[str]) -> None:
-        """Columns that the database makes itself are not sent; as a key, only a generated one is of use."""
+        """Log the fields that are not sent because the database generates their columns.
+
+        Raises `FatalError` for an identity column as conflict column: it has another value for each row.
+        """
         table, made = spec.name, self._schema.generated_columns(spec.name)
         identity = next((column for column in spec.on_conflict if made.get(column) == "identity"), None)
         if identity is not None and self._schema.mode(table) is not Mode.INSERT:
@@ -204,7 +208,10 @@ class SchemaCheck:
             self._logger.warning(MADE_BY_THE_DATABASE, table, column)
 
     def _check_deferrable(self, spec: TableSpec) -> None:
-        """A request without rows passes here (measured); where the server tells its constraints, they are looked at."""
+        """Fall back to inserts if the conflict columns have a deferrable constraint.
+
+        The probe without rows does not find it (measured), so the constraints that the server lists are searched.
+        """
         if self._schema.mode(spec.name) is Mode.INSERT or not deferrable_constraint(self._schema, spec.name):
             return
         error = UpsertRefusedError("the unique constraint of its conflict columns is deferrable.", code="55000")
@@ -212,7 +219,7 @@ class SchemaCheck:
         self._fall_back(spec, error, "supabase_no_unique_index", remedy)
 
     def _look_again(self, table: str, unknown: tuple[str, ...]) -> None:
-        """Columns made a moment ago are in the database, and not in the server's schema cache yet."""
+        """Read the columns again, once after a wait: new ones may be missing in the server's schema cache."""
         try:
             self._policy(self._send, Write(table, unknown, b"[]", Mode.INSERT))
         except TransientError:
@@ -225,8 +232,8 @@ class SchemaCheck:
         self.learn()
 
     def _send(self, write: Write) -> None:
-        """Send no rows. What is only about rows is not known before there are some."""
-        with suppress(BadRowsError), _locks_are_passing():  # bad: to a trigger that looks at statements
+        """Send a request without rows. A refusal of rows passes: a statement-level trigger may raise one."""
+        with suppress(BadRowsError), _locks_are_passing():
             self._backend.write(write)
 
     def _describe(self) -> Mapping[str, TableInfo] | None:
@@ -263,12 +270,12 @@ class SchemaCheck:
             self._logger.warning("%s", unknown_columns(self._schema, table, types))
 
     def _is_sent(self, table: str, key: tuple[str, ...], fields: Collection[str]) -> bool:
-        """Whether rows of these fields have values for the whole key."""
+        """Return whether rows with these fields have a value for each column of the key."""
         made = self._schema.generated_columns(table)
         return all(made[column] == "generated" if column in made else column in fields for column in key)
 
     def _say_key(self, spec: TableSpec, fields: tuple[str, ...]) -> None:
-        """An upsert without a key silently is an insert (measured): say so before it happens."""
+        """Warn if rows have no value for the key: an upsert is then silently a plain insert (measured)."""
         mode, key = self._schema.mode(spec.name), self._schema.key(spec.name)
         if mode is Mode.INSERT:
             return

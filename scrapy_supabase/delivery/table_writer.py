@@ -1,6 +1,6 @@
-"""Write rows to their table as it takes them: without columns that it lacks, by insert where it refuses upserts.
+"""The write of rows in the form that a table accepts: without columns that it lacks, by insert if it refuses upserts.
 
-What is learnt of a table is kept in the `Schema`, so that it costs a request once and not once a chunk.
+Facts learned about a table are kept in the `Schema`, so that they cost a request once, and not once per chunk.
 """
 
 from __future__ import annotations
@@ -53,12 +53,13 @@ UPSERTS_REFUSED = (
 
 _LONGEST_COLUMNS = 5000  # characters of the list of columns
 _REWRITTEN = re.compile(rb"[:,\[](?:-?\d+(?:\.\d+)?[eE]|-0(?:\.0*)?[,}\]])")
-# The first is about the request's line; a deferrable constraint (55000) is found with the first row only.
+# Codes about the table, never about rows: an unknown column, and a deferrable constraint, which only a request with
+# rows reveals.
 _OF_THE_TABLE = ("PGRST204", "55000")
 
 
 class RefusedRowsError(Exception):
-    """All rows of a slice are refused for one reason, without a trial of each."""
+    """Raised to reject all rows of a slice for one reason, without sending any."""
 
     def __init__(self, error: ServerError) -> None:
         self.error = error
@@ -79,10 +80,10 @@ class TableWriter:
         *,
         once: bool = False,
     ) -> None:
-        """Store the rows in one request, after as many as it takes to find out how. Raises what is about the rows.
+        """Store the rows in one request, and adapt the request to the table until it accepts it.
 
-        `sent` is a write that is on its way already, and what waits for its answer. With `once`, a request that fails
-        is not sent a second time.
+        If a request has been sent already, `sent` is that write and a function that waits for its answer. With `once`,
+        a failed request is not retried. Raises `RefusedRowsError`, or the `ServerError` to handle.
         """
         table = state.chunk.table
         while True:
@@ -103,10 +104,11 @@ class TableWriter:
                 return
 
     def store_new(self, state: UploadState[Any], rows: tuple[Row, ...], *, once: bool = False) -> tuple[Row, ...]:
-        """Store those of `rows` that are not in the table yet, in one request; return the others.
+        """Store those of `rows` that are not in the table yet, in one request, and return the others.
 
-        The rows may differ in their columns: what a new row lacks gets its default, as if it had been sent alone. All
-        are returned where that cannot be told, or would change values. Raises what is about the rows.
+        The rows may have different columns: a column that a new row lacks gets its default, as if the row was sent
+        alone. All rows are returned if the new ones cannot be identified, or if the request would change values. Raises
+        the `ServerError` to handle.
         """
         table = state.chunk.table
         while True:
@@ -119,7 +121,7 @@ class TableWriter:
                     state, rows, write, returning=self._schema.key(table) if updates else (), once=once
                 )
             except ServerError as error:
-                if error.code == "42501":  # to be told which rows are new needs the right to read them
+                if error.code == "42501":  # to return the new rows, the database needs the SELECT privilege
                     return rows
                 if not isinstance(error, SchemaDriftError | UpsertRefusedError | FatalError):
                     raise
@@ -128,7 +130,7 @@ class TableWriter:
                 return self._not_among(rows, found) if updates else ()
 
     def _write_of_all(self, table: str, rows: tuple[Row, ...]) -> Write | None:
-        """The request that carries rows of several column sets; None where each set must go alone."""
+        """Return a request for rows of several column sets, or None if each set needs its own request."""
         columns: set[str] = set()
         for shape in {row.columns for row in rows}:
             can, cannot = self._schema.split(table, shape)
@@ -136,14 +138,15 @@ class TableWriter:
                 return None
             columns.update(can)
         body = b"[%b]" % b",".join([row.data for row in rows])
-        # As jsonb, 1e5 becomes 100000 and -0.0 becomes 0.0; and such a request cannot do without its list of columns.
+        # jsonb would turn 1e5 into 100000 and -0.0 into 0.0. And the list of columns, which this request needs, must
+        # fit into its URL.
         if sum(len(column) + 9 for column in columns) > _LONGEST_COLUMNS or _REWRITTEN.search(body):
             return None
         spec = self._schema.specs[table]
         return Write(table, tuple(sorted(columns)), body, self._schema.mode(table), spec.on_conflict)
 
     def _not_among(self, rows: tuple[Row, ...], found: bytes) -> tuple[Row, ...]:
-        """Those of `rows` whose keys are not `found`; all where something else was found, too."""
+        """Return those of `rows` whose keys are not in the answer `found`; all rows if it has unknown keys."""
         table = rows[0].table
         form = key_form(self._schema, table, self._schema.key(table), Mode.UPSERT)
         keys = {key_of_json(one, form) for one in msgspec.json.decode(found, type=list[dict[str, msgspec.Raw]])}
@@ -151,9 +154,10 @@ class TableWriter:
         return rest if len(rows) - len(rest) == len(keys) else rows
 
     def _learn(self, state: UploadState[Any], rows: tuple[Row, ...], write: Write, error: ServerError) -> None:
-        """Learn what must be sent otherwise. Raise `BadRowsError` where the rows are at fault, and else `FatalError`.
+        """Adapt the schema to a refusal, so that the next request differs.
 
-        What is about the table is refused without rows, too: a trigger may raise any code for one row.
+        Raises `BadRowsError` if the rows are at fault, and `FatalError` if no request can succeed. A refusal because of
+        the table also refuses a request without rows; a trigger may raise any code for a single row.
         """
         if error.code in state.passed_without_rows:
             raise self._about_rows(state, error)
@@ -185,8 +189,8 @@ class TableWriter:
             raise error
 
     def _about_rows(self, state: UploadState[Any], error: ServerError) -> ServerError:
-        """Make `error` one about rows; where it may be about all of them, remember that until a row is stored."""
-        if error.code.startswith("http_"):  # a gateway's no may pass, too
+        """Return `error` as an error about rows. If it may be about all rows, also set the state's `suspicion`."""
+        if error.code.startswith("http_"):  # the refusal of a gateway may be temporary
             state.suspicion = error if isinstance(error, FatalError) else None
             passing = _retyped(TransientError, error)
             passing.reachable = passing.about_rows = True
@@ -201,7 +205,7 @@ class TableWriter:
     def _is_stored_by_insert(
         self, state: UploadState[Any], rows: tuple[Row, ...], write: Write, error: BadRowsError
     ) -> bool:
-        """Whether rows that a policy refuses as an upsert could be inserted. Only their insert can tell."""
+        """Insert rows whose upsert a policy refused, and return whether that stored them. There is no other test."""
         if write.mode is Mode.INSERT or not is_policy_violation(error.code, error.message):
             return False
         if not self._schema.insert_fallback:
@@ -215,7 +219,7 @@ class TableWriter:
         return True
 
     def refusal_without_rows(self, state: UploadState[Any], rows: tuple[Row, ...]) -> ServerError | None:
-        """Return what the server says to the request for `rows` without them; None where it passes."""
+        """Return the refusal of the request for `rows` sent without them; None if it passes."""
         try:
             write, _ = self.write_of(state.chunk.table, rows)
         except RefusedRowsError as refused:
@@ -223,13 +227,13 @@ class TableWriter:
         return self._sender.refusal_without_rows(state, write)
 
     def write_of(self, table: str, rows: tuple[Row, ...]) -> tuple[Write, tuple[Row, ...]]:
-        """Return the request that stores `rows`, and the rows as it carries them. Raises `RefusedRowsError`."""
+        """Return the request that stores `rows`, and the rows in the form it sends. Raises `RefusedRowsError`."""
         columns, rows = self._storable(table, rows)
         body = b"[%b]" % b",".join([row.data for row in rows])
         return Write(table, columns, body, self._schema.mode(table), self._schema.specs[table].on_conflict), rows
 
     def _storable(self, table: str, rows: tuple[Row, ...]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
-        """The columns to send, and the rows, after what has been learnt since the rows were made."""
+        """Return the columns to send, and the rows adapted to what was learned since they were built."""
         columns, cannot = self._schema.split(table, rows[0].columns)
         unknown = self._schema.unknown
         if cannot and unknown.policy == "reject":
@@ -247,7 +251,7 @@ class TableWriter:
         if column in self._schema.key(table) and not error.is_generated:
             remedy = f"SUPABASE_ON_CONFLICT must name columns of {table}."
             raise fatal(error, "supabase_schema", remedy) from error
-        if column not in sent:  # a trigger or a default of the table's own is at fault
+        if column not in sent:  # a trigger or a default of the table is at fault
             remedy = f"Mend table {table}: a trigger or a default of its own asks for a column that is not there."
             raise fatal(error, "supabase_schema", remedy) from error
         if error.is_generated:

@@ -1,4 +1,4 @@
-"""The upload of one chunk while it goes on: what is still to be sent, and what came of the rest."""
+"""The state of a running upload: the slices still to send, and the results so far."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, Row
 Sent = TypeVar("Sent")
 
 
-Words = tuple[str, str, str | None]
+RefusalKey = tuple[str, str, str | None]
 
 
-def words_of(error: ServerError) -> Words:
-    """Return what tells one refusal from another."""
+def refusal_key(error: ServerError) -> RefusalKey:
+    """Return what identifies a refusal: code, message and details."""
     return error.code, error.message, error.details
 
 
 class Slice(msgspec.Struct, frozen=True):
     """Rows still to be sent.
 
-    `refused_before` is set where one of these rows or of their left sibling's must be bad: how many rows had been
-    refused before the sibling was sent. If that has not changed, the sibling was good and these need no trial.
+    `refused_before` is set on the second half of a split if one of the two halves contains a bad row. It is the number
+    of rows refused before the first half was sent. If it is still the same, the first half was good, so that this half
+    is split again without being sent.
 
-    `blamed` is set for a row that the server's words named. Where they name no other (`is_sure`), storing some of the
-    others, beyond the `stored_before` rows of that time, proves it, unless the server says the same without that row.
-    `isolating` is set where the request for these and other rows failed each time, though the server is there.
+    `blamed` is the refusal that identified this row as a suspect. If the refusal fits no other row (`is_sure`), then
+    storing more than the `stored_before` rows stored at that time proves the row at fault, unless the same refusal
+    comes again without it. `isolating` is set if requests with these rows keep failing while the server is reachable.
     """
 
     rows: tuple[Row, ...]
@@ -43,10 +44,10 @@ class Slice(msgspec.Struct, frozen=True):
 
 
 class UploadState(msgspec.Struct, Generic[Sent]):
-    """The upload of one chunk while it goes on."""
+    """The state of the upload of one chunk."""
 
     chunk: Chunk
-    slices: list[Slice]  # the next one last
+    slices: list[Slice]  # a stack: the last one is sent next
     sent: Sent | None = None
     uploaded: int = 0
     rejections: list[Rejection] = msgspec.field(default_factory=list)
@@ -55,15 +56,15 @@ class UploadState(msgspec.Struct, Generic[Sent]):
     effort: Effort = msgspec.field(default_factory=Effort)
     fatal: FatalError | None = None
     transient: TransientError | None = None
-    blamed: set[Words] = msgspec.field(default_factory=set)  # words whose suspects were set aside
-    unproven: set[Words] = msgspec.field(default_factory=set)  # those of them that came again without the suspects
-    false_suspects: int = 0  # rows that the server's words named and that it took alone
-    passed_without_rows: set[str] = msgspec.field(default_factory=set)  # codes that turned out to be about rows
-    suspicion: FatalError | None = None  # what the chunk met, if no row of it can be stored
+    blamed: set[RefusalKey] = msgspec.field(default_factory=set)  # refusals whose suspects were set aside
+    unproven: set[RefusalKey] = msgspec.field(default_factory=set)  # those of them that came again without the suspects
+    false_suspects: int = 0  # suspects that the server then stored
+    passed_without_rows: set[str] = msgspec.field(default_factory=set)  # codes of refusals that are about rows
+    suspicion: FatalError | None = None  # the error of the chunk, in case none of its rows can be stored
 
     @property
     def refused(self) -> int:
-        """How many rows of it are not acceptable, as far as is known."""
+        """The number of rows refused so far, deferred ones included."""
         return len(self.rejections) + len(self.deferred)
 
     def split(self, rows: tuple[Row, ...], *, one_is_bad: bool, isolating: bool = False) -> None:
@@ -74,11 +75,11 @@ class UploadState(msgspec.Struct, Generic[Sent]):
         self.effort.splits += 1
 
     def set_aside(self, suspects: tuple[Row, ...], rows: tuple[Row, ...], error: ServerError, *, sure: bool) -> None:
-        """Send the `rows` that are no suspects next, then each of the suspects, unless the others prove it at fault.
+        """Send the `rows` without the suspects next, then each suspect alone, unless it is proven at fault by then.
 
-        Where rows may be equal, each keeps its place: those before a suspect are sent before it, the others after it.
+        If rows of the chunk may have equal keys, the order is kept: rows before a suspect are sent before it.
         """
-        self.blamed.add(words_of(error))
+        self.blamed.add(refusal_key(error))
         aside = frozenset(map(id, suspects))
         parts = [[row for row in rows if id(row) not in aside], *([row] for row in suspects)]
         if self.chunk.is_ordered:
@@ -93,31 +94,31 @@ class UploadState(msgspec.Struct, Generic[Sent]):
         self.effort.splits += 1
 
     def has_proven(self, part: Slice) -> bool:
-        """Whether the row of a slice is at fault, as others were stored without it."""
-        blamed = part.blamed is not None and words_of(part.blamed) not in self.unproven
+        """Return whether the suspect in a slice is proven at fault: other rows were stored without it."""
+        blamed = part.blamed is not None and refusal_key(part.blamed) not in self.unproven
         return blamed and part.is_sure and self.uploaded > part.stored_before
 
     def refuse(self, row: Row, error: ServerError, columns: tuple[str, ...] = ()) -> None:
-        """Reject `row` with the server's words, and the columns that it did not name."""
+        """Reject `row` with the server's message. `columns` are those at fault that the message does not name."""
         named = f"In column {joined(columns)}." if columns else ""
         details = " ".join(filter(None, (error.details and sentence(error.details), named))) if named else error.details
         why = (error.code, error.message, details, error.hint)
         self.rejections.append(Rejection(row.table, row.data, *why, columns=row.columns))
 
     def defer(self, rows: tuple[Row, ...]) -> None:
-        """Try `rows` a last time when what they refer to may be there, and with them what may be newer versions."""
+        """Defer `rows` until the rows that they refer to may be stored, together with newer versions of `rows`."""
         self.deferred.extend(rows)
         if self.chunk.is_ordered:
             self.deferred.extend(self._not_sent())
 
     def leave(self, rows: tuple[Row, ...]) -> None:
-        """Leave `rows`, and with them what may be newer versions of them."""
+        """Leave `rows` unsent, together with newer versions of them."""
         self.left.extend(rows)
         if self.chunk.is_ordered:
             self.left.extend(self._not_sent())
 
     def give_up(self, rows: tuple[Row, ...]) -> None:
-        """Leave `rows` and all that was still to be sent."""
+        """Leave `rows` and all that is still to be sent."""
         self.left.extend(rows)
         self.left.extend(self._not_sent())
 
@@ -127,8 +128,8 @@ class UploadState(msgspec.Struct, Generic[Sent]):
         return rows
 
     def outcome(self) -> Outcome:
-        """What came of it."""
-        if self.left:  # what is tried again later is tried again together
+        """Return the outcome of the upload."""
+        if self.left:  # left and deferred rows are retried together
             self.left.extend(self.deferred)
             self.deferred.clear()
         rest = (tuple(self.rejections), tuple(self.deferred), tuple(self.left))
@@ -136,7 +137,7 @@ class UploadState(msgspec.Struct, Generic[Sent]):
 
 
 def collected(row: Row, names: frozenset[str], column: str) -> Row:
-    """Move the fields `names` of a row that is encoded already into its jsonb `column`."""
+    """Return an encoded row with the fields `names` moved into its jsonb `column`."""
     values = msgspec.json.decode(row.data, type=dict[str, msgspec.Raw])
     more = {name: values.pop(name) for name in names if name in values}
     before = msgspec.json.decode(values[column]) if column in values else None

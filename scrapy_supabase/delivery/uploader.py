@@ -1,7 +1,7 @@
-"""Chunk → Outcome: send, and do with each kind of refusal what may still store the rows.
+"""The upload of a chunk: sends its rows, handles refusals, and returns an `Outcome`.
 
-Runs in worker threads; what never waits, in the owner's. Failure is data here: whatever a backend raises ends in the
-`Outcome`.
+Runs in worker threads; steps that never block also run in the owner's. Errors of a backend are never raised here: they
+are part of the outcome.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from scrapy_supabase.schema.schema import Schema
 logger = logging.getLogger(__name__)
 
 _columns_of = attrgetter("columns")
-_MOST_BYTES_TO_SEARCH = 256 * 1024  # in the owner's thread: 100 rows of 350 bytes take 0.8 ms
+_MOST_BYTES_TO_SEARCH = 256 * 1024  # for bad rows in the owner's thread: 100 rows of 350 bytes take 0.8 ms
 
 
 class SentChunk(msgspec.Struct, eq=False):
-    """A chunk of which one request was sent by `Uploader.send`. See `executor.PendingUpload`.
+    """A chunk with a request sent by `Uploader.send`. Implements `executor.PendingUpload`.
 
-    `request` is None where the next one needs waiting. `state` is the upload so far, of which the last slice is under
-    way; None with the first request. `refusal` is the answer to the request where it was read already.
+    `request` is None if the next request would block. `state` is the state of the upload, whose last slice is the one
+    sent; None during the first request. `refusal` is the answer to the request if it has been read already.
     """
 
     uploader: Uploader
@@ -57,7 +57,7 @@ class SentChunk(msgspec.Struct, eq=False):
     refusal: ServerError | None = None
 
     def poll(self) -> Outcome | Progress:
-        """Return the outcome where all rows have one. Never waits."""
+        """Return the outcome if it is known, else the state of the upload. Never blocks."""
         if self.request is None or self.refusal is not None:
             return Progress.NEEDS_WAITING
         found = self.request.poll()
@@ -66,7 +66,7 @@ class SentChunk(msgspec.Struct, eq=False):
         return self.uploader.stored(self) if found is WriteState.STORED else self.uploader.refused(self)
 
     def fileno(self) -> int:
-        """What becomes readable when an answer comes; -1 where no request is under way."""
+        """Return the descriptor that becomes readable when an answer arrives; -1 if no request is under way."""
         return -1 if self.request is None else self.request.fileno()
 
     def answer(self) -> None:
@@ -77,20 +77,20 @@ class SentChunk(msgspec.Struct, eq=False):
             self.request.finish()
 
     def finish(self) -> Outcome:
-        """Wait for the answer, and do what it asks for."""
+        """Complete the upload and return its outcome. Blocks."""
         return self.uploader.upload(self.chunk, self)
 
     def abandon(self) -> None:
-        """Hang up."""
+        """Close the connection without reading the answer."""
         if self.request is not None:
             self.request.abandon()
 
 
 class Uploader:
-    """Uploads chunks to a backend. Thread-safe; one is shared by all upload threads.
+    """Uploads chunks to a backend. Thread-safe; all upload threads share one.
 
-    `attempts` are the tries of a request in all, the second `delay` seconds after the first; `deadline` says how long
-    waits may be; `clock` gives seconds.
+    `attempts` is the number of tries per request, the first one included. The second try follows after `delay` seconds.
+    `deadline` limits the waits. `clock` returns seconds.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Uploader:
         self._stored: set[str] = set()  # tables that have taken a row
 
     def send(self, chunk: Chunk) -> SentChunk | None:
-        """Send the request for `chunk` as far as that needs no waiting; None where it does, or is no plain case."""
+        """Send the request for `chunk` without blocking. Return None if that is impossible or one is not enough."""
         if chunk.mixed or self._limits.most(chunk.rows) < len(chunk.rows):
             return None
         started = self._clock()
@@ -124,25 +124,25 @@ class Uploader:
         return SentChunk(self, chunk, rows, write, request, started) if request else None
 
     def stored(self, sent: SentChunk) -> Outcome | Progress:
-        """Take in that the rows of a begun request are stored. Never waits; returns what `SentChunk.poll` does."""
+        """Handle a sent request whose rows are stored. Never blocks; returns the result of `SentChunk.poll`."""
         if (state := sent.state) is not None:
             state.effort.count_request(sent.write.body)
             self._count_stored(state, state.slices.pop())
             return self._send_next(sent, state)
         self._stored.add(sent.chunk.table)
         self._limits.stored(sent.rows)
-        # The answer may have come a while before somebody looked.
+        # The answer may have arrived some time before it was read.
         silence = sent.request.silence() if sent.request else 0.0
         seconds = max(self._clock() - sent.started - silence, 0.0)
         effort = Effort(requests=1, request_bytes=len(sent.write.body), seconds=seconds)
         return Outcome(sent.chunk, len(sent.rows), effort=effort)
 
     def refused(self, sent: SentChunk) -> Outcome | Progress:
-        """Take in the refusal of a begun request; where rows are at fault, find them and send the others.
+        """Handle a refused request. If rows are at fault, find them and send the others.
 
-        Never waits; returns what `SentChunk.poll` does. A thread that does the same gives the interpreter lock away
-        and waits for it ten times, which takes it 30 ms beside a busy crawl, and the crawl a third of a second for a
-        hundred chunks (docs/benchmarks/bad_rows).
+        Never blocks; returns the result of `SentChunk.poll`. A thread would release the interpreter lock and wait for
+        it ten times, which costs 30 ms beside a busy crawl, and costs the crawl a third of a second per hundred chunks
+        (docs/benchmarks/bad_rows).
         """
         request = sent.request
         if request is None or len(sent.write.body) > _MOST_BYTES_TO_SEARCH or not request.has_answer():
@@ -162,7 +162,7 @@ class Uploader:
         return self.stored(sent)
 
     def _send_next(self, sent: SentChunk, state: UploadState[SentChunk]) -> Outcome | Progress:
-        """Send the next slice as far as that needs no waiting; the outcome where there is none."""
+        """Send the next slice if that does not block. Return the outcome if there is no slice left."""
         part = self._next(state)
         if part is None:
             return self._outcome(state, sent.started)
@@ -174,7 +174,7 @@ class Uploader:
         return Progress.NEEDS_WAITING if sent.request is None else Progress.SENT_NEXT
 
     def upload(self, chunk: Chunk, sent: SentChunk | None = None) -> Outcome:
-        """Upload `chunk`, or go on with what was `sent`; never raises for what a server says."""
+        """Upload `chunk`, or complete the upload that was `sent`. Blocks. Server errors are part of the outcome."""
         started = sent.started if sent else self._clock()
         state = (sent and sent.state) or UploadState(chunk, [Slice(chunk.rows)])
         if sent is not None and sent.request is not None:
@@ -191,7 +191,7 @@ class Uploader:
         return state.outcome()
 
     def probe(self, table: str) -> None:
-        """Ask once, with no rows, whether the server takes requests. Raises `TransientError` where it does not."""
+        """Send one request without rows. Raises `TransientError` if the server is unreachable."""
         schema = self._schema
         try:
             self._sender.backend.write(
@@ -200,10 +200,10 @@ class Uploader:
         except TransientError:
             raise
         except ServerError:
-            pass  # whatever it says of the table, it is there
+            pass  # the server is reachable, whatever it answers
 
     def _next(self, state: UploadState[SentChunk]) -> Slice | None:
-        """Take the next slice that must be sent to know what becomes of it; None where there is none left."""
+        """Remove and return the next slice to send; None if there is none left. Proven suspects are rejected unsent."""
         while state.slices:
             part = state.slices.pop()
             rows = part.rows
@@ -219,7 +219,7 @@ class Uploader:
         return None
 
     def _try(self, state: UploadState[SentChunk], part: Slice) -> None:
-        """Send a slice and do what the answer asks for."""
+        """Send a slice and handle the answer. Blocks."""
         rows = part.rows
         if state.chunk.mixed and any(row.columns != rows[0].columns for row in rows):
             self._try_mixed(state, part)
@@ -244,7 +244,7 @@ class Uploader:
         self._stored.add(state.chunk.table)
 
     def _try_mixed(self, state: UploadState[SentChunk], part: Slice) -> None:
-        """Store the rows that are new in one request; the others then go by their columns."""
+        """Store the new rows in one request; send the others afterwards, one slice per column set."""
         rows = part.rows
         try:
             rest = self._writer.store_new(state, rows, once=part.isolating)
@@ -261,7 +261,7 @@ class Uploader:
         state.slices.extend(Slice(shape, isolating=part.isolating) for shape in reversed(shapes))
 
     def _suspect_all(self, state: UploadState[SentChunk]) -> None:
-        """Blame a policy, a grant or a full disk that refuses every row of a chunk, and has let none in before."""
+        """End the run if a policy, a grant or a full disk refused all rows of a chunk and the table took none before."""
         table = state.chunk.table
         if table in self._stored or state.deferred or (state.transient and not state.transient.about_rows):
             return

@@ -1,4 +1,4 @@
-"""Which uploader a chunk gets: this run's own, or one with the mode and conflict columns of an earlier run."""
+"""The choice of an uploader for a chunk: this run's own, or one with an earlier run's mode and conflict columns."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from scrapy_supabase.schema.schema import Schema
 
 logger = logging.getLogger(__name__)
 
-# Reasons that this run's own rows would meet, too.
-_OF_THE_PROJECT = frozenset(
+# Finish reasons that concern the whole project, and with it this run's own rows.
+_PROJECT_WIDE = frozenset(
     {
         "supabase_unauthorized",
         "supabase_payment_required",
@@ -32,7 +32,7 @@ _OF_THE_PROJECT = frozenset(
 class Uploaders:
     """Uploads each chunk with the mode and conflict columns of the run that built it. Thread-safe.
 
-    `schema` is what this run knows of its tables; `new_uploader` makes an uploader for a schema.
+    `schema` describes the tables of this run. `new_uploader` creates an uploader for a schema.
     """
 
     def __init__(self, schema: Schema, new_uploader: Callable[[Schema], Uploader]) -> None:
@@ -44,22 +44,23 @@ class Uploaders:
         self._logged: set[str] = set()
 
     def send(self, chunk: Chunk) -> PendingUpload | None:
-        """Send a chunk of this run without waiting for the answer; None where that cannot be done."""
+        """Send a chunk without blocking. Return None if that is impossible, or if an earlier run built the chunk."""
         return self._own.send(chunk) if chunk.origin is None else None
 
     def upload(self, chunk: Chunk) -> Outcome:
-        """Upload a chunk and wait for the outcome. An earlier run's rows never end this one by a fault of their own."""
+        """Upload a chunk and return its outcome. Blocks. A problem of an earlier run's table does not end this run."""
         if chunk.origin is None:
             return self._own.upload(chunk)
         table = chunk.table
-        if chunk.possibly_duplicated and self._is_first(f"doubles {table}"):
+        if chunk.possibly_duplicated and self._is_first(f"duplicates {table}"):
             logger.warning(
-                "Table %s: rows without a key that an earlier run left are uploaded: possibly duplicated if already "
-                "stored when that run ended. To prevent that, set SUPABASE_ON_CONFLICT or SUPABASE_ROW_ID_COLUMN.",
+                "Table %s: uploading rows without a key that an earlier run left. They are possibly duplicated if "
+                "already stored when that run ended. To prevent that, set SUPABASE_ON_CONFLICT or "
+                "SUPABASE_ROW_ID_COLUMN.",
                 table,
             )
-        outcome = self._of(table, chunk.origin.mode, chunk.origin.on_conflict).upload(chunk)
-        if outcome.fatal is None or outcome.fatal.reason in _OF_THE_PROJECT:
+        outcome = self._uploader_for(table, chunk.origin.mode, chunk.origin.on_conflict).upload(chunk)
+        if outcome.fatal is None or outcome.fatal.reason in _PROJECT_WIDE:
             return outcome
         if self._is_first(f"fatal {table}"):
             logger.error(
@@ -67,13 +68,13 @@ class Uploaders:
                 table,
                 outcome.fatal,
             )
-        return msgspec.structs.replace(outcome, fatal=None)  # what an earlier run left cannot close this one
+        return msgspec.structs.replace(outcome, fatal=None)  # rows of an earlier run must not close this one
 
     def probe(self, table: str) -> None:
-        """Ask the server for an answer about `table`; raise `TransientError` while it is unreachable."""
-        (self._own if table in self._schema.specs else self._of(table, Mode.IGNORE, ())).probe(table)
+        """Check that the server answers a request for `table`. Raises `TransientError` if not."""
+        (self._own if table in self._schema.specs else self._uploader_for(table, Mode.IGNORE, ())).probe(table)
 
-    def _of(self, table: str, mode: Mode, on_conflict: tuple[str, ...]) -> Uploader:
+    def _uploader_for(self, table: str, mode: Mode, on_conflict: tuple[str, ...]) -> Uploader:
         spec = self._schema.specs.get(table)
         if spec is not None and (spec.mode, spec.on_conflict) == (mode, on_conflict):
             return self._own
@@ -84,8 +85,8 @@ class Uploaders:
                 self._others[table, mode, on_conflict] = uploader
             return uploader
 
-    def _is_first(self, what: str) -> bool:
+    def _is_first(self, topic: str) -> bool:
         with self._lock:
-            first = what not in self._logged
-            self._logged.add(what)
+            first = topic not in self._logged
+            self._logged.add(topic)
             return first

@@ -1,4 +1,4 @@
-"""How an owner that has nothing else to do waits for its engine: a script, not a crawl."""
+"""Blocking wait for the engine, for scripts and commands. A crawl never blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scrapy_supabase.delivery.engine import Delivery
 
 
 class OwnerWait:
-    """Waits in the owner's thread until an engine has come to a point, and serves the engine meanwhile."""
+    """Blocks the owner's thread until a future of its engine is done, and drives the engine meanwhile."""
 
     def __init__(self) -> None:
         self._woken, self._waker = socket.socketpair()
@@ -22,12 +22,12 @@ class OwnerWait:
         self._closing = threading.Lock()
 
     def wake(self) -> None:
-        """Have the owner look at the engine soon. Thread-safe."""
-        with self._closing, suppress(OSError):  # full: it will wake up anyway; closed: nobody waits
+        """Make the owner collect outcomes soon. Thread-safe."""
+        with self._closing, suppress(OSError):  # the pipe is full: the owner wakes up anyway; closed: nobody waits
             self._waker.send(b"w")
 
     def wait(self, future: Future[None], delivery: Delivery) -> None:
-        """Return when `future` is done, which `delivery` completes."""
+        """Block until `delivery` completes `future`."""
         ticked = time.monotonic()
         while not future.done():
             poll = select.poll()

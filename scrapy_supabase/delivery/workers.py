@@ -1,4 +1,4 @@
-"""Worker threads: as many as are busy at once, each a daemon."""
+"""A pool of worker threads that grows with the number of jobs."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ Job = Callable[[], None]
 
 
 class WorkerPool:
-    """Threads that do jobs in the order in which they are submitted. For one owner."""
+    """Daemon threads that take jobs in the order of submission. Not thread-safe: one owner submits."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._number = 0
 
     def submit(self, job: Job, *, busy: int) -> None:
-        """Do a job in a thread; `busy` jobs, this one counted, are not done yet."""
+        """Run a job in a thread. `busy` is the number of unfinished jobs, this one included."""
         if self._number < busy:
             self._number += 1
-            # A daemon: a server that never answers must not keep the process from ending.
+            # A daemon, so that a server that never answers cannot keep the process alive.
             threading.Thread(target=self._work, name=f"supabase-upload-{self._number}", daemon=True).start()
         self._jobs.put(job)
 
     def close(self) -> None:
-        """Let the threads end. One that is in a job ends after it; it never keeps the process alive."""
+        """End the threads. A busy one ends after its job; it does not keep the process alive."""
         for _ in range(self._number):
             self._jobs.put(None)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
-            del job  # a thread that waits must not keep the rows of its last chunk
+            del job  # an idle thread must not keep the rows of its last chunk in memory
