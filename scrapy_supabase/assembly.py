@@ -1,4 +1,4 @@
-"""The stages put together, for a crawl (`pipeline.py`) and for scripts and commands (`script.py`)."""
+"""The assembly of a run's stages, for a crawl (`pipeline.py`) and for scripts and commands (`script.py`)."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TOGETHER = 400  # rows; what a larger chunk costs is small beside them
+_TOGETHER = 400  # rows; a larger chunk costs little per row without company
 
 
 def find_server(config: Config) -> tuple[Config, LocalSupabase | None]:
-    """The config with the server's own URL, key and connection string. Blocks.
+    """Return the config with the server's actual URL, key and connection string. Blocks.
 
-    For `"local"`, a server is started or joined, which the caller must stop.
+    If it is `"local"`, also start or join a local server and return it; the caller must stop it.
     """
     server = config.server
     if LOCAL not in (server.url, server.db_url):
@@ -64,7 +64,7 @@ def find_server(config: Config) -> tuple[Config, LocalSupabase | None]:
 
 
 def new_schema(config: Config) -> Schema:
-    """What is known of the tables before the server was asked."""
+    """Return the schema as the settings describe it, before the server has been asked."""
     return Schema(
         config.tables.specs,
         unknown=config.upload.unknown_columns,
@@ -75,10 +75,10 @@ def new_schema(config: Config) -> Schema:
 
 
 def new_backend(config: Config) -> Backend:
-    """The server that takes the rows. Connects when it is first used."""
+    """Create the backend that the config asks for. It connects on first use."""
     server, connections = config.server, config.upload.concurrency
     if server.db_url:
-        from scrapy_supabase.backends.postgres import PostgresBackend  # of an extra; 0.1 s
+        from scrapy_supabase.backends.postgres import PostgresBackend  # needs an extra; takes 0.1 s
 
         return PostgresBackend(server.db_url, schema=server.schema, timeout=server.timeout, connections=connections)
     return PostgrestBackend(
@@ -86,25 +86,25 @@ def new_backend(config: Config) -> Backend:
         server.key,
         schema=server.schema,
         timeout=server.timeout,
-        connections=connections + _beside(config),
+        connections=connections + _max_isolating(config),
         proxy=server.proxy,
     )
 
 
-def _beside(config: Config) -> int:
-    """Return how many more chunks may be in flight while bad rows are looked for.
+def _max_isolating(config: Config) -> int:
+    """Return the number of extra chunks that may be in flight while bad rows are searched for.
 
-    Over HTTP as many again: with 50 ms of latency, a crawl with 1 % of bad rows then takes 1.1 times as long as one
-    without, and 1.6 times otherwise (benchmarks/bad_rows). Database connections are scarce, and the figure is good
-    without.
+    Over HTTP it equals the concurrency: with 50 ms of latency, a crawl with 1 % of bad rows then takes 1.1 times as
+    long as one without, instead of 1.6 times (benchmarks/bad_rows). Over a database connection it is 0: connections are
+    scarce, and the figure is good without.
     """
     return 0 if config.server.db_url else config.upload.concurrency
 
 
 class Destination:
-    """The server that takes a run's rows, and what is known of its tables. Connects when it is first used.
+    """The server and the tables that a run uploads to. Connects on first use.
 
-    `local` is a server on this machine that was started or joined for this run.
+    `local` is the local server that was started or joined for this run, if any.
     """
 
     def __init__(self, config: Config, schema: Schema, local: LocalSupabase | None = None) -> None:
@@ -115,7 +115,7 @@ class Destination:
 
     @classmethod
     def find(cls, config: Config) -> Destination:
-        """Start or join the server where it is `"local"`. Blocks."""
+        """Create the destination that the config describes; start or join a `"local"` server. Blocks."""
         found, local = find_server(config)
         try:
             return cls(found, new_schema(found), local)
@@ -125,7 +125,10 @@ class Destination:
             raise
 
     def begin(self, config: Config, run: Run) -> None:
-        """Check the tables and begin the run. Blocks; raises `FatalError` for what no upload can survive."""
+        """Check the tables, then write the start of the run to the database. Blocks.
+
+        Raises `FatalError` for a problem that makes every upload fail.
+        """
         known, partly = known_columns(config.tables.routes)
         SchemaCheck(
             self.backend,
@@ -140,7 +143,7 @@ class Destination:
         run.begin(self.backend, config, self.deadline)
 
     def described(self, tables: Iterable[str]) -> str:
-        """Return tables and their numbers of columns, in words."""
+        """Describe tables by name and number of columns: `books (5 columns), shops (2 columns)`."""
 
         def one(table: str) -> str:
             info = self.schema.info(table)
@@ -149,14 +152,14 @@ class Destination:
         return ", ".join(map(one, tables))
 
     def close(self) -> None:
-        """Close the connections, and leave a local server. Blocks."""
+        """Close the connections, and release a local server. Blocks."""
         self.backend.close()
         if self._local is not None:
             self._local.stop()
 
 
 def new_spool(config: Config, schema: Schema, run: Run) -> DiskSpool | NoSpool:
-    """The run's place on disk. Raises `ConfigurationError` where it cannot be written."""
+    """Create the run's folder in the spool. Raises `ConfigurationError` if it is not writable."""
     if config.spool.folder is None:
         return NoSpool()
     facts = {"run": run.id, "spider": run.spider, "project": config.server.host}
@@ -164,9 +167,9 @@ def new_spool(config: Config, schema: Schema, run: Run) -> DiskSpool | NoSpool:
 
 
 def recover(spool: Spool, accounts: Accounts) -> Sequence[Stored]:
-    """Take over what dead runs left in the spool, oldest first, and log it. Blocks.
+    """Take over the chunks that earlier runs left in the spool, and return them, oldest first. Blocks.
 
-    Rows that stay there because newer ones may be stored are counted and logged, too.
+    Both these chunks and rows that stay in the spool, because newer ones may be stored, are logged.
     """
     if not isinstance(spool, DiskSpool):
         return ()
@@ -184,7 +187,7 @@ def recover(spool: Spool, accounts: Accounts) -> Sequence[Stored]:
 
 
 class OpenRun:
-    """A run and its stages: rows go into `delivery`; what is not uploaded stays in `spool`. Used once."""
+    """A run with its stages: `delivery` takes the rows, `spool` keeps those not uploaded. Used once."""
 
     def __init__(
         self,
@@ -198,7 +201,7 @@ class OpenRun:
         *,
         blocks: bool = False,
     ) -> None:
-        """Put the stages together. `wake` and `blocks` are those of `delivery.engine.Delivery`."""
+        """Assemble the stages. `wake` and `blocks` are arguments of `delivery.executor.Executor`."""
         self.config = config
         self.run = run
         self.destination = destination
@@ -206,17 +209,17 @@ class OpenRun:
         self.delivery = assemble(config, destination, spool, observer, wake, recovered, blocks=blocks)
 
     def row_builder(self, stamps: Mapping[str, Stamp], on_cleaned: Callable[[str], None]) -> RowBuilder:
-        """Return what turns the run's items into rows. `stamps` are added to those of the run itself."""
+        """Return a builder of rows for this run. `stamps` are added to the run's own; `on_cleaned` gets table names."""
         all_stamps = {**stamps_of(self.run), **stamps}
         return RowBuilder(self.config.tables.routes, self.destination.schema, all_stamps, on_cleaned)
 
     def finish(self, within: float) -> Future[None]:
-        """Return what is done when all rows are uploaded or given up. No retry goes on after `within` seconds."""
+        """Return a future that is done when all rows are uploaded or left. No retry starts after `within` seconds."""
         self.destination.deadline.limit(within)
         return self.delivery.finish()
 
     def stop(self) -> None:
-        """Stop uploading. What is not uploaded stays in the spool."""
+        """Stop uploading. Rows that are not uploaded stay in the spool."""
         self.destination.deadline.end()
         self.delivery.abandon()
         self.delivery.close()
@@ -233,10 +236,10 @@ def assemble(
     *,
     blocks: bool = False,
 ) -> Delivery:
-    """Return the engine: rows in, outcomes to `observer`; `wake` is called in an upload thread.
+    """Assemble the engine of a run. `observer` receives its events.
 
-    `blocks` says that its owner has nothing else to do while it waits. `recovered` is what earlier runs left in the
-    spool, oldest first.
+    `wake` is called in a worker thread when the owner should collect outcomes. `blocks` is true if the owner only waits
+    meanwhile, as a script does. `recovered` are the chunks of earlier runs, oldest first.
     """
     schema, backend, deadline = destination.schema, destination.backend, destination.deadline
     chunker = Chunker(
@@ -256,9 +259,9 @@ def assemble(
     limits = Limits(
         concurrency=config.upload.concurrency,
         chunk_size=config.upload.chunk_rows,
-        most_rows=config.upload.most_chunk_rows,
+        max_rows=config.upload.most_chunk_rows,
         waiting=lambda: deadline.waiting,
-        beside=_beside(config),
+        max_isolating=_max_isolating(config),
     )
     uploads = Uploaders(schema, new_uploader)
     deadline.on_wait = wake

@@ -176,7 +176,7 @@ def test_control_c_while_items_wait(
         BATCH_CHUNK_SIZE=1,
         SUPABASE_CONCURRENT_UPLOADS=1,
     )
-    waits = "All waits until it is reachable again" if spool else "(SUPABASE_SPOOL_MAX_BYTES)"
+    waits = "The crawl waits until it is reachable again" if spool else "more than SUPABASE_SPOOL_MAX_BYTES allows"
     assert eventually(lambda: waits in crawl.log_of(process), 30)
     process.send_signal(signal.SIGINT)
     lines = [line for line in of_log(crawl.finish(process).log) if "is being closed" in line]

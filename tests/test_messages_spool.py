@@ -235,7 +235,7 @@ def test_a_busy_server(said: Said, caplog: pytest.LogCaptureFixture) -> None:
     """How many uploads and rows at once from now on."""
     caplog.set_level("INFO", "scrapy_supabase.delivery.limits")
     now = iter(range(100, 200))
-    limits = Limits(concurrency=4, chunk_size=100, most_rows=1000, clock=lambda: next(now))
+    limits = Limits(concurrency=4, chunk_size=100, max_rows=1000, clock=lambda: next(now))
     chunk = Chunk(1, tuple(row(str(n)) for n in range(3)), "1.jsonl")
     busy, large = Effort(requests=1, overloads=1, seconds=0.5), Effort(requests=1, too_large=1, seconds=0.5)
     limits.update(Outcome(chunk, 0, left=chunk.rows, effort=busy))

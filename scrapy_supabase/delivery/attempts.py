@@ -13,7 +13,6 @@ from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.backends.retry import Deadline, Retrying
 from scrapy_supabase.delivery.upload_state import UploadState
 from scrapy_supabase.errors import ServerError, TransientError
-from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Mode, Row
 from scrapy_supabase.schema.schema import Schema
 
@@ -118,8 +117,11 @@ class Sender:
         if call is not None:
             logger.debug(
                 "%s: try %d of %d failed: %s Next try in %.1f s.",
-                *(state.chunk, call.attempt_number, min(self._attempts, error.tries or self._attempts)),
-                *(error, call.upcoming_sleep),
+                state.chunk,
+                call.attempt_number,
+                min(self._attempts, error.tries or self._attempts),
+                error,
+                call.upcoming_sleep,
             )
         else:
             logger.debug("%s: too large for the server: %s Sending its halves one by one.", state.chunk, error)
@@ -132,10 +134,12 @@ class Sender:
         if keyless and table not in self._warned_duplicates:
             self._warned_duplicates.add(table)
             logger.warning(
-                "Table %s: a request got no answer and is sent again. %s of its %s no key: if the request was stored, "
-                "they are stored twice. To prevent that, set SUPABASE_ON_CONFLICT to columns that make a row unique, "
-                "with a unique index on them.",
-                *(table, len(keyless), f"{pluralize(len(rows), 'row')} {'has' if len(rows) == 1 else 'have'}"),
+                "Table %s: retrying a request that got no answer. Rows without a key (%d of %d) are duplicated if the "
+                "first try was stored. To prevent that, set SUPABASE_ON_CONFLICT to columns that identify a row, with "
+                "a unique index on them.",
+                table,
+                len(keyless),
+                len(rows),
             )
 
     def _wait_for_schema(self, state: UploadState[Any], error: ServerError) -> bool:
@@ -148,8 +152,10 @@ class Sender:
         if until is None or now > until + _SCHEMA_WAIT_AGAIN:
             until = self._schema_waits[place] = now + 2 * self.delay
             logger.info(
-                "%s: the server may not know the table as it is now: %s Next try in %.1f s.",
-                *(state.chunk, error.answer, 2 * self.delay),
+                "%s: the server's schema cache may be outdated: %s Next try in %.1f s.",
+                state.chunk,
+                error.answer,
+                2 * self.delay,
             )
         if now > until:
             return False

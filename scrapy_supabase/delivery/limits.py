@@ -22,7 +22,7 @@ _STEPS = 7  # from 0 to the size that failed; from half of it, four steps lead s
 # Successes before each step. A refusal is a rule of the server, so it is rarely tested; a timeout may be bad luck.
 _AFTER_REFUSAL = 16
 _AFTER_TIMEOUT = 1
-_LONGEST_WAIT = 256
+_MAX_WAIT = 256
 _QUICK = 1.0  # seconds; a chunk twice as large still is far from the statement timeouts of hosted Supabase (3 s, 8 s)
 _SLOW = 1.0  # seconds; most requests take hundredths
 _WAITING = 4  # times the concurrency: chunks that wait for a retry and do not count as in flight
@@ -52,7 +52,7 @@ class SizeLimit(msgspec.Struct):
         if size > self.largest:
             return  # sent before the limit was lowered
         if 0 < self.stored < size:
-            self.largest, self.wait = self.stored, min(2 * self.wait, _LONGEST_WAIT)
+            self.largest, self.wait = self.stored, min(2 * self.wait, _MAX_WAIT)
         else:
             self.largest = max(size // 2, 1)
         if refused:
@@ -109,7 +109,7 @@ class RequestLimits:
             if limit is not None and limit.grow(_size(rows), alone=len(rows) == 1):
                 del self._limits[table]
 
-    def most(self, rows: Sequence[Row]) -> int:
+    def count_fitting(self, rows: Sequence[Row]) -> int:
         """Return how many of `rows`, from the first on, one request may carry: at least one."""
         largest = self.largest(rows[0].table)
         if largest is None:
@@ -127,14 +127,17 @@ def _size(rows: Sequence[Row]) -> int:
 
 
 class Limits:
-    """At most `concurrency` uploads in flight; chunks of `chunk_size` rows, growing to `most_rows` where that is more.
+    """The limits of uploads: `concurrency` chunks in flight, `chunk_size` rows per chunk. Both adapt to the server.
 
-    Chunks that wait for their next try do not count (`waiting` is how many do), up to four times `concurrency`. While
-    the server is busy and `concurrency` is lower than at first, neither do those that take longer than a second: one
-    slow answer does not hold up the others. Up to `beside` chunks whose bad rows are being looked for do not count
-    either, unless the server is busy: that takes further requests one after the other, and each waits for an answer.
+    `concurrency` never exceeds its first value. `chunk_size` grows to `max_rows`, if that is larger than its first
+    value. Three kinds of chunks do not count as in flight:
 
-    Not thread-safe. `concurrency` and `chunk_size` are what is in force now. `clock` gives seconds and never goes back.
+    * those that wait for a retry, up to four times `concurrency`; `waiting` returns their number;
+    * up to `max_isolating` chunks whose bad rows are searched for, while concurrency is at its first value: the search
+      sends further requests one after the other, and waits for each answer;
+    * while concurrency is lower than that, those in flight for more than a second: one slow answer does not block all.
+
+    Not thread-safe. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -142,44 +145,44 @@ class Limits:
         *,
         concurrency: int,
         chunk_size: int,
-        most_rows: int,
+        max_rows: int,
         waiting: Callable[[], int] = lambda: 0,
-        beside: int = 0,
+        max_isolating: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.concurrency = concurrency
         self.chunk_size = chunk_size
-        self._most_uploads = concurrency
-        self._most_rows = most_rows
+        self._max_concurrency = concurrency
+        self._max_rows = max_rows
         self._rows_limit: SizeLimit | None = None
-        self._has_failed = False  # before, chunks double
-        self._adapts_rows = most_rows > chunk_size
+        self._has_failed = False  # chunks double in size until one fails
+        self._adapts_rows = max_rows > chunk_size
         self._clock = clock
-        self._slowed = self._shrunk = float("-inf")  # when that was
+        self._slowed_at = self._shrunk_at = float("-inf")  # times of the last decrease of concurrency and chunk size
         self._successes = 0
         self._waiting = waiting
-        self._beside = beside
-        self._started: dict[int, float] = {}  # number of a chunk in flight → when
-        self._isolating: set[int] = set()  # numbers of those whose bad rows are being looked for
+        self._max_isolating = max_isolating
+        self._started: dict[int, float] = {}  # number of each chunk in flight → time of its start
+        self._isolating: set[int] = set()  # numbers of chunks in flight whose bad rows are searched for
 
     def started(self, chunk: Chunk) -> None:
         """Record the start of an upload."""
         self._started[chunk.number] = self._clock()
 
     def isolating(self, chunk: Chunk) -> None:
-        """Learn that a row of `chunk` was refused, and that it takes more requests."""
+        """Record that `chunk` has bad rows, and that the search for them takes more requests."""
         self._isolating.add(chunk.number)
 
     @property
     def has_room(self) -> bool:
         """Whether one more upload may start."""
         number = len(self._started)
-        if self.concurrency == self._most_uploads:
-            number -= min(len(self._isolating), self._beside)
+        if self.concurrency == self._max_concurrency:
+            number -= min(len(self._isolating), self._max_isolating)
         if number < self.concurrency:
             return True
         number -= min(self._waiting(), _WAITING * self.concurrency)
-        if number >= self._most_uploads:
+        if number >= self._max_concurrency:
             return False
         since = self._clock() - _SLOW
         return min(sum(started > since for started in self._started.values()), number) < self.concurrency
@@ -195,16 +198,14 @@ class Limits:
             self._fit_rows(outcome, began, now)
         if effort.overloads:
             # Uploads that were in flight when concurrency was lowered met the same overload: do not lower it again.
-            if began < self._slowed:
+            if began < self._slowed_at:
                 return False
-            self._slowed, self._successes = now, 0
+            self._slowed_at, self._successes = now, 0
             before, self.concurrency = self.concurrency, max(self.concurrency // 2, 1)
             if before > 1:
-                logger.info(
-                    "The server is busy: concurrent uploads lowered from %d to %d.", before, self.concurrency
-                )
+                logger.info("The server is busy: concurrent uploads lowered from %d to %d.", before, self.concurrency)
             return True
-        if outcome.uploaded and self.concurrency < self._most_uploads:
+        if outcome.uploaded and self.concurrency < self._max_concurrency:
             self._successes += 1
             if self._successes >= self.concurrency:
                 self.concurrency, self._successes = self.concurrency + 1, 0
@@ -213,9 +214,9 @@ class Limits:
     def _fit_rows(self, outcome: Outcome, began: float, now: float) -> None:
         effort, number = outcome.effort, len(outcome.chunk.rows)
         if effort.too_large or effort.timeouts:
-            if began >= self._shrunk:
+            if began >= self._shrunk_at:
                 self._shrink_rows(min(self.chunk_size, number), refused=effort.too_large > 0)
-                self._shrunk, self._has_failed = now, True
+                self._shrunk_at, self._has_failed = now, True
                 logger.info(
                     "A chunk of %d rows was too large for the server: chunk size lowered to %s.",
                     number,
@@ -239,8 +240,8 @@ class Limits:
     def _grow_rows(self, stored: int) -> None:
         if self._rows_limit is not None:
             if not self._rows_limit.grow(stored):
-                self.chunk_size = min(self._rows_limit.largest, self._most_rows)
+                self.chunk_size = min(self._rows_limit.largest, self._max_rows)
                 return
             self._rows_limit = None
         more = max(self.chunk_size // 7, 1) if self._has_failed else self.chunk_size
-        self.chunk_size = min(self.chunk_size + more, self._most_rows)
+        self.chunk_size = min(self.chunk_size + more, self._max_rows)

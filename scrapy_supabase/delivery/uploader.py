@@ -113,7 +113,7 @@ class Uploader:
 
     def send(self, chunk: Chunk) -> SentChunk | None:
         """Send the request for `chunk` without blocking. Return None if that is impossible or one is not enough."""
-        if chunk.mixed or self._limits.most(chunk.rows) < len(chunk.rows):
+        if chunk.mixed or self._limits.count_fitting(chunk.rows) < len(chunk.rows):
             return None
         started = self._clock()
         try:
@@ -211,7 +211,7 @@ class Uploader:
                 self._reactions.reject(state, rows, part.blamed)
             elif len(rows) > 1 and part.refused_before == state.refused:
                 state.split(rows, one_is_bad=True)
-            elif (most := self._limits.most(rows)) < len(rows):
+            elif (most := self._limits.count_fitting(rows)) < len(rows):
                 state.slices.append(msgspec.structs.replace(part, rows=rows[most:]))
                 return msgspec.structs.replace(part, rows=rows[:most])
             else:
@@ -261,7 +261,7 @@ class Uploader:
         state.slices.extend(Slice(shape, isolating=part.isolating) for shape in reversed(shapes))
 
     def _suspect_all(self, state: UploadState[SentChunk]) -> None:
-        """End the run if a policy, a grant or a full disk refused all rows of a chunk and the table took none before."""
+        """End the run if a policy, a grant or a full disk refused all rows of the first chunk for a table."""
         table = state.chunk.table
         if table in self._stored or state.deferred or (state.transient and not state.transient.about_rows):
             return

@@ -83,7 +83,7 @@ def ended(made: Line, rows: list[dict[str, Any]]) -> Outcome:
 
     def looked() -> bool:
         found[0] = sent.poll()
-        return found[0] is not Progress.NO_ANSWER
+        return found[0] not in (Progress.NO_ANSWER, Progress.SENT_NEXT)
 
     eventually(looked, within=1.0)
     return found[0] if isinstance(found[0], Outcome) else sent.finish()

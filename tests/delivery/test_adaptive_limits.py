@@ -30,7 +30,7 @@ class World:
     def __init__(self, **options: int) -> None:
         self.now = 100.0
         self.waiting = 0
-        given = {"concurrency": 8, "chunk_size": 100, "most_rows": 1000, **options}
+        given = {"concurrency": 8, "chunk_size": 100, "max_rows": 1000, **options}
         self.limits = Limits(**given, waiting=lambda: self.waiting, clock=lambda: self.now)
 
     def start_all(self, first: int = 1) -> int:
@@ -112,7 +112,7 @@ def test_chunks_that_wait_for_their_next_try_hold_up_nobody() -> None:
 
 def test_chunks_with_bad_rows_make_room_for_others() -> None:
     """While their bad rows are looked for, as many others may be in flight; not while the server is busy."""
-    world = World(concurrency=2, beside=2)
+    world = World(concurrency=2, max_isolating=2)
     assert world.start_all() == 2
     for number in (1, 2):
         world.limits.isolating(chunk_of(number))
@@ -205,7 +205,7 @@ def test_chunks_that_a_server_never_takes_are_tried_ever_more_rarely() -> None:
 
 def test_a_number_means_that_number() -> None:
     """Neither grown nor halved."""
-    world = World(chunk_size=100, most_rows=100)
+    world = World(chunk_size=100, max_rows=100)
     world.ends()
     world.ends(too_large=1)
     assert world.limits.chunk_size == 100
@@ -298,5 +298,5 @@ def test_a_crawl_on_a_busy_server(crawl: Crawler, table: Sql, proxy: FaultProxy)
     done = crawl({"count": 6000, "n": 1}, SUPABASE_URL=proxy.url)
     assert done.counts("uploaded", "failed", "spooled") == (6000, 0, 0), done.log
     assert done.counts("slowdown")[0] >= 1
-    assert "The server is busy: 2 uploads at once from now on, not 4." in done.log
+    assert "The server is busy: concurrent uploads lowered from 4 to 2." in done.log
     assert done.stats["supabase/concurrency"] == 4

@@ -108,7 +108,7 @@ class Engine:
             open_file=self.spool.open,
             last=len(recovered),
         )
-        limits = Limits(concurrency=workers, chunk_size=rows, most_rows=rows)
+        limits = Limits(concurrency=workers, chunk_size=rows, max_rows=rows)
         self.executor = Executor(
             Decided(upload, send, probe), limits, settle=self.spool.settle, wake=self.woken.set, blocks=blocks
         )

@@ -19,7 +19,7 @@ def send(limits: RequestLimits, works: Callable[[int], bool], *, refused: bool) 
     todo = [ROWS]
     while todo:
         rows = todo.pop(0)
-        if (most := limits.most(rows)) < len(rows):
+        if (most := limits.count_fitting(rows)) < len(rows):
             todo.insert(0, rows[most:])
             rows = rows[:most]
         sent.append((len(rows), works(len(rows)) or len(rows) == 1))
@@ -42,7 +42,7 @@ def test_without_a_failure_there_is_no_limit() -> None:
     limits = RequestLimits()
     limits.stored(ROWS)
     assert limits.largest("t") is None
-    assert limits.most(ROWS) == 100
+    assert limits.count_fitting(ROWS) == 100
 
 
 def test_a_timeout_halves_and_successes_grow_it_again() -> None:
@@ -52,7 +52,7 @@ def test_a_timeout_halves_and_successes_grow_it_again() -> None:
     found = []
     while (now := largest(limits)) is not None:
         found.append(now)
-        limits.stored(ROWS[: limits.most(ROWS)])
+        limits.stored(ROWS[: limits.count_fitting(ROWS)])
     assert found == [50, 64, 78, 92, 107]
 
 
@@ -67,10 +67,10 @@ def test_ten_timeouts_now_and_then_leave_no_trace() -> None:
     """Once, ten of them meant one row a request for the rest of the crawl."""
     limits = RequestLimits()
     for _ in range(10):
-        limits.too_large(ROWS[: limits.most(ROWS)], refused=False)
+        limits.too_large(ROWS[: limits.count_fitting(ROWS)], refused=False)
         for _ in range(8):
             send(limits, lambda _: True, refused=False)
-    assert limits.most(ROWS) == 100
+    assert limits.count_fitting(ROWS) == 100
 
 
 def test_a_gateway_that_times_out_for_a_while() -> None:
@@ -78,7 +78,7 @@ def test_a_gateway_that_times_out_for_a_while() -> None:
     limits = RequestLimits()
     for rows in (100, 50, 25, 12, 6, 3, 1):
         limits.too_large(ROWS[:rows], refused=False)
-    assert limits.most(ROWS) == 1
+    assert limits.count_fitting(ROWS) == 1
     chunks = 0
     while limits.largest("t") is not None:
         send(limits, lambda _: True, refused=False)
@@ -134,7 +134,7 @@ def test_chunks_that_are_larger_than_what_failed() -> None:
     limits.too_large(ROWS[:80], refused=False)
     for _ in range(12):
         send(limits, lambda _: True, refused=False)
-    assert limits.most(ROWS) == 100
+    assert limits.count_fitting(ROWS) == 100
 
 
 def test_rows_that_are_larger_than_the_limit_go_alone() -> None:
@@ -142,10 +142,10 @@ def test_rows_that_are_larger_than_the_limit_go_alone() -> None:
     limits = RequestLimits()
     limits.too_large(ROWS[:2], refused=True)
     large = Row("t", ("id",), "large", b"x" * 150)
-    assert limits.most((large, ROWS[0])) == limits.most((ROWS[0], large)) == 1
+    assert limits.count_fitting((large, ROWS[0])) == limits.count_fitting((ROWS[0], large)) == 1
     for _ in range(128):
         limits.stored([large])
-    assert limits.most((large, large)) == 2
+    assert limits.count_fitting((large, large)) == 2
     limits.too_large(ROWS[:2], refused=True)
     limits.stored([Row("t", ("id",), "larger", b"x" * 10_000)])
     assert limits.largest("t") is None

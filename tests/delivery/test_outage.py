@@ -123,7 +123,7 @@ def test_the_crawl_goes_on_in_flat_memory_and_the_backlog_drains_in_order(
     assert (
         f"The server is unreachable: OSError: no route to host. Rows are kept in {tmp_path} and uploaded" in caplog.text
     )
-    assert "The server is reachable again after 122 s. Kept meanwhile and uploaded now: 500 chunks." in caplog.text
+    assert "The server is reachable again after 122 s. Uploading the rows kept meanwhile: 500 chunks." in caplog.text
     assert engine.stats.totals["outage_seconds"] == 122
 
 
@@ -137,7 +137,7 @@ def test_a_full_spool_is_not_said_again_and_again(tmp_path: Path, caplog: pytest
     engine.backlog._bytes = 0
     engine.finish()
     disk.close()
-    assert caplog.text.count("nothing more is taken until there is less (SUPABASE_SPOOL_MAX_BYTES)") == 2
+    assert caplog.text.count("more than SUPABASE_SPOOL_MAX_BYTES allows: items wait") == 2
 
 
 def test_a_close_while_the_server_is_gone_leaves_everything_on_disk(tmp_path: Path) -> None:

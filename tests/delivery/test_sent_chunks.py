@@ -55,7 +55,7 @@ def ended(sent: SentChunk) -> Outcome:
 
     def looked() -> bool:
         found[0] = sent.poll()
-        return found[0] is not Progress.NO_ANSWER
+        return found[0] not in (Progress.NO_ANSWER, Progress.SENT_NEXT)
 
     assert eventually(looked)
     return found[0] if isinstance(found[0], Outcome) else sent.finish()
@@ -69,7 +69,7 @@ def test_what_works_at_once_needs_no_thread(made: Line, sql: Sql) -> None:
 
         def stored(sent: SentChunk = sent, found: list[Outcome | Progress] = found) -> bool:
             found.append(sent.poll())
-            return found[-1] is not Progress.NO_ANSWER
+            return found[-1] not in (Progress.NO_ANSWER, Progress.SENT_NEXT)
 
         assert eventually(stored)
         assert isinstance(found[-1], Outcome)
@@ -94,7 +94,7 @@ def test_bad_rows_need_no_thread(line: MakeLine, sql: Sql, bad: int) -> None:
 
     def polled() -> bool:
         found.append(sent.poll())
-        return found[-1] is not Progress.NO_ANSWER
+        return found[-1] not in (Progress.NO_ANSWER, Progress.SENT_NEXT)
 
     assert eventually(polled)
     outcome = found[-1]

@@ -371,7 +371,7 @@ def test_rows_without_a_key_may_be_doubled_and_that_is_said(crawl: Crawler, sql:
     proxy.always = faults.passes
     done = crawl({"items": []}, SUPABASE_URL=proxy.url)
     assert done.counts("recovered", "recovered_ambiguous") == (5, 5)
-    assert "rows without a key that an earlier run left are uploaded: possibly duplicated" in done.log
+    assert "uploading rows without a key that an earlier run left. They are possibly duplicated" in done.log
     assert "SUPABASE_ROW_ID_COLUMN" in done.log
 
 
