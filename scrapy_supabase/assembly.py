@@ -176,7 +176,7 @@ def recover(spool: Spool, accounts: Accounts) -> Sequence[Stored]:
     recovered = spool.recover()
     if recovered:
         logger.info(
-            "Uploading with the rows of this run: %s (%d bytes) that earlier runs left in the spool.",
+            "Earlier runs left %s (%d bytes) in the spool; this run will upload these rows, too.",
             pluralize(len(recovered), "chunk"),
             sum(stored.size for stored in recovered),
         )
