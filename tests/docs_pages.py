@@ -23,7 +23,7 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _FILE = re.compile(r"(?:#|--|;) (?P<path>[\w./-]+\.\w+)$")
-_LANGUAGES = ("python", "sh", "sql", "text", "toml", "json")
+_LANGUAGES = ("python", "sh", "sql", "text", "toml", "json", "yaml")
 
 
 @dataclass(frozen=True)
