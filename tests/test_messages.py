@@ -117,7 +117,7 @@ NOT_SAID = {
     "Supabase: rejected rows": _MONITOR,
     "Supabase: rows left in the spool": _MONITOR,
     "Supabase: time since the last upload": _MONITOR,
-    "Supabase: an end before its time": _MONITOR,
+    "Supabase: crawl closed by a fatal error": _MONITOR,
     "pages fetched": _FIGURE,
     "items scraped": _FIGURE,
     "items dropped": _FIGURE,

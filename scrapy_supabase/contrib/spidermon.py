@@ -1,8 +1,8 @@
-"""Monitors for Spidermon: what a crawl left undone fails them, with where the rows are and what to do.
+"""Monitors for Spidermon that fail if rows of a crawl were rejected or not uploaded.
 
 SPIDERMON_SPIDER_CLOSE_MONITORS = ["scrapy_supabase.contrib.spidermon.SupabaseMonitorSuite"]
 
-They need the extra `spidermon`. docs/how-to/monitors.md shows how a failed monitor ends in an exit code.
+They need the extra `spidermon`. docs/how-to/monitors.md shows how to turn a failed monitor into an exit code.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.monitors import Thresholds
 from scrapy_supabase.spool.reject_file import REJECTED
 
-__unittest = True  # unittest's way to leave a module's frames out: a failure is its message, without a traceback
+__unittest = True  # unittest omits the frames of this module, so that a failure is printed without a traceback
 
 
 class SupabaseMonitor(BaseScrapyMonitor):
-    """What the monitors have in common: the stats of the pipeline, the thresholds, the place of the rows."""
+    """Base class of the monitors, with the pipeline's stats, the thresholds and the spool folder."""
 
     readings: Readings
     _config: Config
 
     def setUp(self) -> None:
-        """Skip where the pipeline is switched off. Raises `ConfigurationError` for a wrong threshold."""
+        """Read settings and stats. Skip if the pipeline is disabled. Raises `ConfigurationError` for wrong settings."""
         if not self.crawler.settings.getbool("SUPABASE_ENABLED", True):
             self.skipTest("SUPABASE_ENABLED is False")
         self._config = Config.from_settings(self.crawler.settings)
@@ -42,26 +42,26 @@ class SupabaseMonitor(BaseScrapyMonitor):
         if not self.readings:
             self.fail(
                 "The pipeline of scrapy-supabase has not run. Enable it with ADDONS = {'scrapy_supabase.Addon': 300}, "
-                "or take its monitors out of Spidermon's settings."
+                "or remove its monitors from Spidermon's settings."
             )
 
     @property
     def thresholds(self) -> Thresholds:
-        """The most that is fine."""
+        """The thresholds of the settings `SUPABASE_MONITOR_…`."""
         return self._config.monitors.thresholds
 
     @property
     def spool(self) -> Path | None:
-        """Where rows are that are not in the database."""
+        """The spool folder, as an absolute path; None without a spool."""
         return self._config.spool.folder and self._config.spool.folder.absolute()
 
 
 @monitors.name("Supabase: rejected rows")
 class FailedRateMonitor(SupabaseMonitor):
-    """No more of the rows were rejected than SUPABASE_MONITOR_MAX_FAILED_RATE allows."""
+    """Fails if the share of rejected rows exceeds SUPABASE_MONITOR_MAX_FAILED_RATE."""
 
     def test_failed_rate(self) -> None:
-        """Of all rows the crawl had: its own, and those that earlier runs had left in the spool."""
+        """Compare the share of rejected rows, those of earlier runs included, with the threshold."""
         failed = self.readings.count("failed", "recovered_failed")
         had = self.readings.count("received", "recovered", "recovered_failed", "recovered_spooled")
         if had and failed / had > self.thresholds.failed_rate:
@@ -81,10 +81,10 @@ class FailedRateMonitor(SupabaseMonitor):
 
 @monitors.name("Supabase: rows left in the spool")
 class SpooledRowsMonitor(SupabaseMonitor):
-    """No more rows are left for the next crawl than SUPABASE_MONITOR_MAX_SPOOLED_ROWS allows."""
+    """Fails if more rows than SUPABASE_MONITOR_MAX_SPOOLED_ROWS are left for the next crawl."""
 
     def test_spooled_rows(self) -> None:
-        """Rows of this crawl, and of earlier ones."""
+        """Compare the number of rows left in the spool, those of earlier runs included, with the threshold."""
         left = self.readings.count("spooled", "recovered_spooled")
         if left > self.thresholds.spooled_rows:
             where = "The log has each of them."
@@ -100,50 +100,50 @@ class SpooledRowsMonitor(SupabaseMonitor):
 
 @monitors.name("Supabase: time since the last upload")
 class UploadAgeMonitor(SupabaseMonitor):
-    """The server has taken rows within SUPABASE_MONITOR_MAX_UPLOAD_AGE seconds, if there were any."""
+    """Fails if rows wait and the last upload is older than SUPABASE_MONITOR_MAX_UPLOAD_AGE seconds."""
 
     def test_upload_age(self) -> None:
-        """A spider that yields nothing for long is fine: only rows that wait are counted."""
+        """Compare the time since the last upload with the threshold, but only if rows wait."""
         waiting = self.readings.waiting()
         age = self.readings.seconds_waited(datetime.now(UTC))
         if waiting and age > self.thresholds.upload_age:
-            where = "Held in memory only: there is no spool (SUPABASE_SPOOL_DIR)."
+            where = "Kept in memory only: there is no spool (SUPABASE_SPOOL_DIR)."
             if self.spool:
                 again = replay_command(self.spool)
                 where = (
-                    f"Kept in {self.spool} and uploaded by this crawl or the next, when the server is reachable again. "
-                    f"To upload what is left then without a crawl, run: {again}"
+                    f"Kept in {self.spool}: this crawl or the next uploads these rows when the server is reachable "
+                    f"again. To upload them without a crawl after this one, run: {again}"
                 )
             self.fail(
-                f"Waiting: {pluralize(waiting.total(), 'row')}, and the server has taken none for {age:.0f} s, longer "
+                f"Waiting: {pluralize(waiting.total(), 'row')}. The server has stored none for {age:.0f} s, longer "
                 f"than {self.thresholds.upload_age:g} s (SUPABASE_MONITOR_MAX_UPLOAD_AGE): {_listed(waiting)}. The "
-                f"log's last WARNING of scrapy_supabase says what it answers. {where}"
+                f"last WARNING of scrapy_supabase in the log has the server's answer. {where}"
             )
 
 
-@monitors.name("Supabase: an end before its time")
+@monitors.name("Supabase: crawl closed by a fatal error")
 class FatalErrorMonitor(SupabaseMonitor):
-    """The crawl was not closed because nothing could be uploaded: then, other monitors may have seen no row at all."""
+    """Fails if the pipeline closed the crawl after a fatal error. Other monitors may then have seen no row at all."""
 
     def test_finish_reason(self) -> None:
-        """Finish reasons of the pipeline's own."""
+        """Check that the finish reason is not one of the pipeline's."""
         reason = str(self.data.stats.get("finish_reason", ""))
         if reason.startswith("supabase_"):
             where = f" Rows that were scraped before are kept in {self.spool}." if self.spool else ""
             self.fail(
-                f"The crawl was closed ({reason}): nothing could be uploaded.{where} The log says why and what to do, "
-                "in the ERROR that begins with `Closing the crawl`."
+                f"The crawl was closed ({reason}): nothing could be uploaded.{where} For cause and remedy, see the "
+                "ERROR in the log that begins with `Closing the crawl`."
             )
 
 
 class SupabaseMonitorSuite(MonitorSuite):
-    """All of them, for `SPIDERMON_SPIDER_CLOSE_MONITORS`: by then, every stat of the pipeline is final."""
+    """All monitors, for `SPIDERMON_SPIDER_CLOSE_MONITORS`, when every stat of the pipeline is final."""
 
     monitors: ClassVar[list[type]] = [FatalErrorMonitor, FailedRateMonitor, SpooledRowsMonitor, UploadAgeMonitor]
 
 
 class SupabasePeriodicMonitorSuite(MonitorSuite):
-    """What can be told while the crawl runs, for `SPIDERMON_PERIODIC_MONITORS`."""
+    """The monitor that works while the crawl runs, for `SPIDERMON_PERIODIC_MONITORS`."""
 
     monitors: ClassVar[list[type]] = [UploadAgeMonitor]
 

@@ -141,9 +141,9 @@ def test_a_crawl_that_was_closed_for_a_missing_table_fails(books: Books, sql: Sq
     code, log = books.crawl()
     assert code == 1
     assert failures(log) == {
-        "an end before its time": "AssertionError: The crawl was closed (supabase_no_table): nothing could be "
-        f"uploaded. Rows that were scraped before are kept in {books.folder / '.scrapy' / 'supabase'}. The "
-        "log says why and what to do, in the ERROR that begins with `Closing the crawl`."
+        "crawl closed by a fatal error": "AssertionError: The crawl was closed (supabase_no_table): nothing could be "
+        f"uploaded. Rows that were scraped before are kept in {books.folder / '.scrapy' / 'supabase'}. "
+        "For cause and remedy, see the ERROR in the log that begins with `Closing the crawl`."
     }
     assert " ERROR: Closing the crawl before its first page (supabase_no_table): " in log
 
@@ -167,9 +167,9 @@ def test_rows_that_are_left_fail_two_monitors(crawl: Crawler, sql: Sql, proxy: F
         f"{spool} for the next crawl. To upload them now, run: scrapy supabase replay {spool}"
     )
     assert re.match(
-        r"AssertionError: Waiting: 5 rows, and the server has taken none for \d s, longer than 0.1 s "
-        r"\(SUPABASE_MONITOR_MAX_UPLOAD_AGE\): 5 for t\. The log's last WARNING of scrapy_supabase says what it "
-        rf"answers\. Kept in {spool} and uploaded by this crawl or the next, .*, run: scrapy supabase replay {spool}$",
+        r"AssertionError: Waiting: 5 rows\. The server has stored none for \d s, longer than 0.1 s "
+        r"\(SUPABASE_MONITOR_MAX_UPLOAD_AGE\): 5 for t\. The last WARNING of scrapy_supabase in the log has the "
+        rf"server's answer\. Kept in {spool}: this crawl or the next .*, run: scrapy supabase replay {spool}$",
         said["time since the last upload"],
     )
 
