@@ -230,7 +230,7 @@ def test_a_table(
         alter(printed[-1])
         again = Case(case.how, "", case.items, case.options, anon=case.anon)
         left = provoke(again, line, alter, project, caplog)
-        known = "does not tell this key"
+        known = "that SUPABASE_KEY may read"
         assert [message for message in left if known not in message] == [], printed[-1]
 
 

@@ -16,7 +16,7 @@ from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.table_writer import UPSERTS_REFUSED
 from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError
 from scrapy_supabase.models import Mode, TableSpec
-from scrapy_supabase.schema.column_types import Fit, fit, kind_of, shown
+from scrapy_supabase.schema.column_types import Fit, fit, kind_of, sql_name
 from scrapy_supabase.schema.item_fields import ItemField, columns_sent
 from scrapy_supabase.schema.remedies import add_column_sql, identifier, qualified
 from scrapy_supabase.schema.schema import Schema
@@ -187,13 +187,13 @@ class TableCheck:
             fits = fit(one.sql_type, has)
             if fits is Fit.GOOD:
                 continue
-            text = f"column {column!r} is {shown(has)}, and {kind.name} has {one.sql_type}"
+            text = f"column {column!r} is {sql_name(has)}, and {kind.name} has {one.sql_type}"
             change = f"ALTER COLUMN {identifier(column)} TYPE {one.sql_type} USING {_cast(column, has, one.sql_type)}"
             remedy = f"If the field is right, run: ALTER TABLE {qualified(self._schema, spec.name)} {change};"
             if fits is Fit.NEVER:
                 yield error(subject, f"{text}: rows are rejected", remedy)
             else:
-                no_such = f"rows whose value is no {shown(has)} are rejected"
+                no_such = f"rows whose value is no {sql_name(has)} are rejected"
                 lost = "part of each value is cut off" if kind_of(one.sql_type) == "timestamptz" else no_such
                 yield warning(subject, f"{text}: {lost}", remedy)
 
@@ -204,7 +204,7 @@ class TableCheck:
         for column in sorted((info.required | info.perhaps_required) - set(sent)):
             if column in self._schema.generated_columns(spec.name) or self._is_made_by_the_database(spec.name, column):
                 continue
-            text = f"column {column!r} ({shown(info.columns[column])}) must have a value, and {kind.name} has none"
+            text = f"column {column!r} ({sql_name(info.columns[column])}) must have a value, and {kind.name} has none"
             add = "Add the field" if column in info.required else "If it makes none, add the field"
             if column in info.primary_key:
                 remedy = f"{add}, or give the column a default."
@@ -237,7 +237,7 @@ class TableCheck:
         if kind_of(has) != "json":
             yield error(
                 subject,
-                f"column {unknown.column!r} is {shown(has)}: it cannot take fields without a column",
+                f"column {unknown.column!r} is {sql_name(has)}: it cannot take fields without a column",
                 "Set SUPABASE_UNKNOWN_COLUMNS to drop, reject or the name of a jsonb column.",
             )
 

@@ -165,5 +165,5 @@ def _of_file(path: str, form: str | None, encoding: str) -> Source:
 def _good(file: RowFile) -> Iterator[dict[str, Any]]:
     for row in file:
         if isinstance(row, BadLine):
-            raise ConfigurationError(f"{row.where}: {sentence(row.problem)} Mend or delete the line.")
+            raise ConfigurationError(f"{row.location}: {sentence(row.problem)} Fix or delete the line.")
         yield row

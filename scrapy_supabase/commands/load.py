@@ -94,7 +94,7 @@ def _reported(file: RowFile, upload: Upload, table: str, bar: Any) -> Any:
     shown = 0
     for number, row in enumerate(file):
         if isinstance(row, BadLine):
-            upload.reject(Rejection(table, row.data, "bad_line", f"{row.where}: {row.problem}"))
+            upload.reject(Rejection(table, row.data, "bad_line", f"{row.location}: {row.problem}"))
         else:
             yield row
         if number % 1000 == 0:

@@ -25,7 +25,7 @@ from scrapy_supabase.errors import (
 )
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
 from scrapy_supabase.schema.remedies import (
-    MADE_BY_THE_DATABASE,
+    GENERATED_COLUMN,
     deferrable_constraint,
     for_upserts,
     grant_sql,
@@ -90,7 +90,7 @@ class SchemaCheck:
             for spec in self._schema.specs.values():
                 self.check(spec)
         except TransientError as error:
-            remedy = error.remedy or "Check that the project is up, and SUPABASE_URL or SUPABASE_DB_URL."
+            remedy = error.remedy or "Check that the project is running, and check SUPABASE_URL or SUPABASE_DB_URL."
             raise fatal(error, "supabase_unavailable", remedy) from error
 
     def learn(self) -> None:
@@ -146,7 +146,7 @@ class SchemaCheck:
 
     def _no_snapshots(self, table: str, error: ServerError) -> FatalError:
         remedy = (
-            "SUPABASE_DAILY_SNAPSHOTS keeps the rows of each run apart by these columns. Run: "
+            "SUPABASE_DAILY_SNAPSHOTS needs these columns in the table and in its key. Run: "
             f"{snapshot_sql(self._schema, table)}"
         )
         return fatal(error, "supabase_schema", remedy)
@@ -201,11 +201,12 @@ class SchemaCheck:
         table, made = spec.name, self._schema.generated_columns(spec.name)
         identity = next((column for column in spec.on_conflict if made.get(column) == "identity"), None)
         if identity is not None and self._schema.mode(table) is not Mode.INSERT:
-            error = ServerError(f"column {identity!r} of table {table} has another value for each row", code="428C9")
-            remedy = "SUPABASE_ON_CONFLICT must name columns that the items have, or that are generated from those."
+            text = f"identity column {identity!r} of table {table} gets a new value for each row"
+            error = ServerError(text, code="428C9")
+            remedy = "SUPABASE_ON_CONFLICT must name columns that the items have, or that are generated from them."
             raise fatal(error, "supabase_schema", remedy)
         for column in self._schema.first_mention(table, made.keys() & fields):
-            self._logger.warning(MADE_BY_THE_DATABASE, table, column)
+            self._logger.warning(GENERATED_COLUMN, table, column)
 
     def _check_deferrable(self, spec: TableSpec) -> None:
         """Fall back to inserts if the conflict columns have a deferrable constraint.
@@ -214,7 +215,7 @@ class SchemaCheck:
         """
         if self._schema.mode(spec.name) is Mode.INSERT or not deferrable_constraint(self._schema, spec.name):
             return
-        error = UpsertRefusedError("the unique constraint of its conflict columns is deferrable.", code="55000")
+        error = UpsertRefusedError("the unique constraint on its conflict columns is deferrable.", code="55000")
         remedy = for_upserts(self._schema, spec.name, error)
         self._fall_back(spec, error, "supabase_no_unique_index", remedy)
 
@@ -276,19 +277,21 @@ class SchemaCheck:
 
     def _say_key(self, spec: TableSpec, fields: tuple[str, ...]) -> None:
         """Warn if rows have no value for the key: an upsert is then silently a plain insert (measured)."""
-        mode, key = self._schema.mode(spec.name), self._schema.key(spec.name)
-        if mode is Mode.INSERT:
+        if self._schema.mode(spec.name) is Mode.INSERT:
             return
+        key = self._schema.key(spec.name)
         if not key and self._schema.info(spec.name):
-            what = "has no primary key:"
+            problem = "has no primary key:"
         elif not key:
-            what = "does not tell this key what its primary key is: unless the items have its columns,"
+            problem = "has no primary key that SUPABASE_KEY may read: if items lack the key's columns,"
         elif fields and spec.name not in self._partly and not self._is_sent(spec.name, key, fields):
-            what = f"gets no value for its key ({', '.join(key)}) from the items:"
+            problem = f"gets no value for its key ({', '.join(key)}) from the items:"
         else:
             return
         self._logger.warning(
-            "Table %s %s each %s is a plain insert, and a row sent twice is stored twice. To prevent that, set "
-            "SUPABASE_ON_CONFLICT to columns that make a row unique, with a unique index on them.",
-            *(spec.name, what, mode),
+            "Table %s %s every row is inserted, and a row sent twice is stored twice. To prevent that, set "
+            "SUPABASE_ON_CONFLICT to columns that make a row unique, with a unique index on them. To accept it, set "
+            'SUPABASE_MODE = "insert".',
+            spec.name,
+            problem,
         )

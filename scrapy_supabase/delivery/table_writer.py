@@ -30,7 +30,7 @@ from scrapy_supabase.errors import (
 from scrapy_supabase.models import Mode, Row
 from scrapy_supabase.rows.keys import key_form
 from scrapy_supabase.schema.remedies import (
-    MADE_BY_THE_DATABASE,
+    GENERATED_COLUMN,
     for_upserts,
     grant_sql,
     lacks,
@@ -46,8 +46,8 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E", bound=ServerError)
 
 UPSERTS_REFUSED = (
-    "Table %s refuses upserts: %s From now on its rows are inserted: those that are there already will be rejected, or "
-    "stored twice where no unique index forbids it. %s"
+    "Table %s refuses upserts: %s From now on its rows are inserted: rows that exist already are rejected, or stored "
+    "twice if no unique index forbids it. %s"
 )
 
 
@@ -252,12 +252,12 @@ class TableWriter:
             remedy = f"SUPABASE_ON_CONFLICT must name columns of {table}."
             raise fatal(error, "supabase_schema", remedy) from error
         if column not in sent:  # a trigger or a default of the table is at fault
-            remedy = f"Mend table {table}: a trigger or a default of its own asks for a column that is not there."
+            remedy = f"Fix table {table}: one of its triggers or defaults uses a column that does not exist."
             raise fatal(error, "supabase_schema", remedy) from error
         if error.is_generated:
             self._schema.learn_generated(table, error)
             if self._schema.first_mention(table, [column]):
-                logger.warning(MADE_BY_THE_DATABASE, table, column)
+                logger.warning(GENERATED_COLUMN, table, column)
             return
         if self._schema.unknown.policy == "collect" and column == self._schema.unknown.column:
             raise fatal(error, "supabase_schema", no_collector(self._schema, table)) from error

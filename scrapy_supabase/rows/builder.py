@@ -26,7 +26,7 @@ from scrapy_supabase.rows.values import (
     printable,
 )
 from scrapy_supabase.schema.column_types import kind_of
-from scrapy_supabase.schema.remedies import MADE_BY_THE_DATABASE, lacks, unknown_columns
+from scrapy_supabase.schema.remedies import GENERATED_COLUMN, lacks, unknown_columns
 from scrapy_supabase.schema.schema import Schema
 
 logger = logging.getLogger(__name__)
@@ -35,10 +35,10 @@ _NOT_LIKE_IT = (KeyError, *CANNOT_ENCODE)
 
 
 class _Shape(msgspec.Struct, frozen=True):
-    """What one set of columns means for its table: decided once, used for every row that has it.
+    """How rows with one set of fields are stored in their table. Computed once per set of fields.
 
-    `columns` are sent; `collect` go into the jsonb column; those of `json` hold JSON, and should not get it as text; a
-    row of the shape is refused with `error`.
+    `columns` are sent. The fields in `collect` go into the jsonb column for unknown fields. The columns in `json` are
+    of a JSON type and should not get JSON as text. If `error` (code and message) is set, the rows are rejected with it.
     """
 
     columns: tuple[str, ...]
@@ -49,7 +49,7 @@ class _Shape(msgspec.Struct, frozen=True):
 
 
 class _Recipe(msgspec.Struct, frozen=True):
-    """How items of one class become rows. `fields` is None where the item is a dict already."""
+    """How items of one class become rows. `fields` converts an item to a dict; None if items are dicts."""
 
     spec: TableSpec
     fields: Callable[[Any], dict[str, Any]] | None
@@ -57,10 +57,11 @@ class _Recipe(msgspec.Struct, frozen=True):
 
 
 class RowBuilder:
-    """Turns items into rows. Not thread-safe: it belongs to the crawl's thread.
+    """Converts items to rows. Not thread-safe: only the crawl's thread uses it.
 
-    A class without a route of its own takes that of its nearest base. `stamps` maps a stamp's name to what makes its
-    value; `on_cleaned(table)` is told of every row that lost characters which cannot be stored.
+    A class without a route uses that of its nearest base class. `stamps` maps the name of a stamp to the function that
+    returns its value. `on_cleaned(table)` is called for each row from which characters that cannot be stored were
+    removed.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class RowBuilder:
         self._warned: set[object] = set()
 
     def build(self, item: Any) -> Row:
-        """Return the row of `item`, which is not changed. Raises `ItemError` where there is none."""
+        """Return the row of `item`, without changing the item. Raises `ItemError` if it cannot become a row."""
         kind = type(item)
         recipe = self._recipes.get(kind) or self._recipe_for(kind)
         spec = recipe.spec
@@ -104,11 +105,12 @@ class RowBuilder:
         return Row(spec.name, shape.columns, shape.key.of(values), data)
 
     def fast_path(self, item: Any, chunk: OpenChunk) -> Callable[[Any], bool] | None:
-        """Return what takes items like this one, whose row has just been built and added, into `chunk`, or None.
+        """Return a function that builds rows of items like `item` and adds them to `chunk`, or None.
 
-        It returns False, with nothing done, for an item of any other kind, and where there is no room: that is to be
-        built and added. Nearly every item is a dict with the fields of the one before. What it costs a crawl is mostly
-        the code that the processor has to fetch again for each of them: so this calls as little as it can.
+        The row of `item` must have been built and added just before. The function returns False, without any effect, if
+        the item differs in class or fields, has a value that needs conversion, or if the chunk has no room: then call
+        `build` and add the row. Nearly every item is a dict with the same fields as the item before. Its cost to a
+        crawl is mostly that of loading code into the processor's cache again, so this function makes few calls.
         """
         recipe = self._recipes.get(type(item))
         if recipe is None or recipe.fields is not None or recipe.spec.columns or recipe.spec.stamps:
@@ -156,13 +158,13 @@ class RowBuilder:
         return take
 
     def rejection(self, item: Any, error: ItemError) -> Rejection:
-        """What is kept of an item that cannot become a row: the row, as far as there is one, else the item."""
+        """Return the `Rejection` of an item that cannot become a row, with its values by column, else by field."""
         spec = self.table_of(type(item))
         data, printed = printable(item if error.row is None else error.row)
         return Rejection(spec.name if spec else NO_TABLE, data, error.code, str(error), printed=printed)
 
     def table_of(self, kind: type) -> TableSpec | None:
-        """See `route_of`."""
+        """Return the table for items of class `kind`; see `route_of`."""
         return route_of(self._routes, kind)
 
     def _recipe_for(self, kind: type) -> _Recipe:
@@ -189,7 +191,7 @@ class RowBuilder:
             twice = next(column for column in columns if columns.count(column) > 1)
             raise ItemError("same_column", f"two fields of the item go to column {twice!r} of table {spec.name}", twice)
         for column, stamp in spec.stamps.items():
-            if column not in mapped:  # what was scraped is never replaced
+            if column not in mapped:  # a stamp never replaces a scraped value
                 mapped[column] = self._stamps[stamp](item, spec.name)
         return mapped
 
@@ -200,7 +202,7 @@ class RowBuilder:
         self._warn_of_made(spec.name, names)
         odd = odd or [column for column in columns if not is_storable(column)]
         if odd:
-            return _Shape((), error=("bad_field", f"field names must be text, and {odd[0]!r} is not"))
+            return _Shape((), error=("bad_field", f"field names must be text without NUL, and {odd[0]!r} is not"))
         collects = bool(unknown) and self._schema.unknown.policy == "collect"
         if not columns and not collects:
             have = ", ".join(names) or "none"
@@ -241,18 +243,17 @@ class RowBuilder:
 
     def _warn_of_made(self, table: str, names: Sequence[str]) -> None:
         for column in self._schema.first_mention(table, self._schema.generated_columns(table).keys() & names):
-            logger.warning(MADE_BY_THE_DATABASE, table, column)
+            logger.warning(GENERATED_COLUMN, table, column)
 
     def _warn_of_json_texts(self, table: str, columns: tuple[str, ...], values: Mapping[str, Any]) -> None:
-        """Once per column. Not all rows are looked at (see `fast_path`), but at least the first of each chunk."""
+        """Warn once per column. Rows of the fast path are not checked, but the first row of each chunk is."""
         for column in columns:
             value = values[column]
             if type(value) is str and (table, column) not in self._warned and is_json_text(value):
                 self._warned.add((table, column))
                 logger.warning(
-                    "Table %s: column %r gets JSON as text. It is stored as one JSON string, in which queries find no "
-                    "field. To store what it holds, put the dict or list itself into the item, as json.loads(text) "
-                    "returns it.",
+                    "Table %s: JSON column %r gets a text that contains JSON. It is stored as a JSON string, not as an "
+                    "object or array. To store the object or array, put json.loads(text) into the item.",
                     table,
                     column,
                 )
@@ -262,12 +263,11 @@ class RowBuilder:
             return
         self._warned.add((spec.name, key))
         logger.warning(
-            "Rows for table %s have no value for its key (%s): each %s of them is a plain insert, and a row sent twice "
-            "is stored twice, or rejected where nothing fills in the key. To prevent that, set SUPABASE_ON_CONFLICT to "
-            "columns that the items have, with a unique index on them.",
+            "Items for table %s have no value for its key (%s): every row is inserted, and a row sent twice is stored "
+            "twice, or rejected if the key has no default. To prevent that, set SUPABASE_ON_CONFLICT to columns that "
+            'the items have, with a unique index on them. To accept it, set SUPABASE_MODE = "insert".',
             spec.name,
             ", ".join(key),
-            spec.mode,
         )
 
     def _forget_shapes(self) -> None:
@@ -277,11 +277,11 @@ class RowBuilder:
 
 
 def route_of(routes: Routes, kind: type) -> TableSpec | None:
-    """The table for items of class `kind`: that of its nearest base with a route, else the one for any item."""
+    """Return the table for items of class `kind`: that of its nearest base class with a route, else the common one."""
     return next((routes[base] for base in kind.__mro__ if base in routes), routes.get(None))
 
 
 def _fields_of() -> Callable[[Any], dict[str, Any]]:
-    from itemadapter import ItemAdapter  # it imports pydantic: 0.1 s that a crawl of dicts need not spend
+    from itemadapter import ItemAdapter  # imports pydantic, which takes 0.1 s; a crawl of dicts does not need it
 
     return lambda item: dict(ItemAdapter(item))

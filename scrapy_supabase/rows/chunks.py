@@ -1,4 +1,4 @@
-"""Row → Chunk: rows of one table and one column set, sealed by number, bytes or age; the last row per key wins."""
+"""Row → Chunk: collect rows of one table and one column set, the last row per key, until the chunk is full or old."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from scrapy_supabase.models import ANY, MIXED, Chunk, Key, Mode, Row, UncertainKey, group_of, may_overlap
 
-# Items whose optional fields come and go make many column sets; each open chunk holds a file open.
+# Items with optional fields have many column sets, and each open chunk keeps a file open.
 _MOST_OPEN = 64
-# Column sets of a table that have chunks of their own; rows with others share one.
+# The number of column sets per table with chunks of their own. Rows with other column sets share one chunk.
 _MOST_SHAPES = 8
 
 
@@ -19,28 +19,28 @@ _Place = tuple[str, tuple[str, ...]]  # table and columns
 
 
 class ChunkFile(Protocol):
-    """Where the rows of an open chunk are written before they are anywhere else."""
+    """The file of an open chunk. Each row is written to it before it is added to the chunk."""
 
     @property
     def name(self) -> str:
-        """Names the file in its spool; another name before `close` than after it."""
+        """The file's name in the spool. It changes with `close`."""
 
     @property
     def direct(self) -> tuple[Callable[[bytes], object], int]:
-        """What writes a line, newline included, and how many bytes it may be given; valid until the next `append`."""
+        """A function that writes a line with its newline, and the bytes it may write. Valid until the next `append`."""
 
     def append(self, data: bytes) -> None:
         """Write one row."""
 
     def close(self) -> None:
-        """No row follows. Files that are closed later come after this one."""
+        """Close the file. Files are ordered by the time of their closing."""
 
 
 class OpenChunk:
-    """A chunk that still takes rows.
+    """A chunk that still accepts rows.
 
-    They line up in `waiting`, and are told apart by their keys later, all in one go. As long as there is `room` for so
-    many that wait, and `size` does not exceed `most_bytes`, rows may be added without asking the chunker.
+    New rows are appended to `waiting`; `sort_out` later compares the keys of all of them at once. Rows may be added
+    without calling the chunker while `waiting` has fewer than `room` rows and `size` is at most `most_bytes`.
     """
 
     def __init__(
@@ -54,19 +54,19 @@ class OpenChunk:
         self.most_bytes = most_bytes
         self.room = 0
         self.waiting: list[Row] = []
-        self.rows: dict[Any, Row] = {}  # by key, or by number where a row has none
-        self.groups: set[str] = set()  # what `rows` whose keys may equal others have in common with those
-        self.size = 1  # of the request's body: brackets, and a comma a row
+        self.rows: dict[Any, Row] = {}  # by key, or by number if a row has no key
+        self.groups: set[str] = set()  # the groups of uncertain keys in `rows`
+        self.size = 1  # bytes of the request's body: brackets, rows, one comma per row
         self.superseded = 0
 
     def add(self, row: Row) -> None:
-        """Take a row of its table and columns."""
+        """Write a row of the chunk's table and columns to the file and add it."""
         self.file.append(row.data)
         self.waiting.append(row)
         self.size += len(row.data) + 1
 
     def sort_out(self) -> None:
-        """Let one row of each key stay."""
+        """Move the waiting rows to `rows`, keeping one row per key."""
         dropped = _keep_one_each(self.rows, self.waiting, self.mode)
         if self.mode is not Mode.INSERT:
             self.groups.update(key.group for row in self.waiting if type(key := row.key) is UncertainKey)
@@ -75,7 +75,7 @@ class OpenChunk:
         self.waiting.clear()
 
     def may_hold(self, key: Key | None) -> bool:
-        """Whether a row that was sorted out may have this key."""
+        """Return whether a row in `rows` may have this key."""
         if key is None or not self.rows:
             return False
         if type(key) is str and not self.groups:
@@ -86,16 +86,16 @@ class OpenChunk:
 class Chunker:
     """Collects rows into chunks. Not thread-safe.
 
-    `max_rows` rows (to be changed at any time) or `max_bytes` bytes of body seal a chunk, `max_age` seconds (0: never)
-    make it due. `mode(table)` is the mode in force, `references(table)` are the tables whose rows must be sent first,
-    `open_file(row)` opens the spool's file for a chunk that starts with `row`. Chunks are numbered as they are sealed,
-    from the one after `last`: of two that share a key, the one with the lower number has the older rows.
+    A chunk is sealed at `max_rows` rows (may change at any time) or `max_bytes` bytes of body, and due after `max_age`
+    seconds (0: never). `mode(table)` returns the mode in force, `references(table)` the tables whose rows must be sent
+    first; `open_file(row)` opens the spool's file for a chunk that starts with `row`. Chunks are numbered when they are
+    sealed, starting after `last`: of two chunks with a common key, the lower number has the older rows.
 
-    After eight column sets of a table, rows that have others share one chunk if `mixes(table)`: else items with a dozen
-    optional fields would be nearly a request each.
+    After eight column sets of a table, rows with other columns share one chunk if `mixes(table)`: otherwise items with
+    a dozen optional fields would need nearly one request each.
     """
 
-    # Nine arguments: three limits, four questions to schema and spool, which it does not know, and two for tests.
+    # Nine arguments: three limits, four functions of schema and spool, and two for tests.
     def __init__(
         self,
         *,
@@ -123,7 +123,7 @@ class Chunker:
 
     @property
     def max_rows(self) -> int:
-        """The rows that seal a chunk."""
+        """The number of rows at which a chunk is sealed."""
         return self._max_rows
 
     @max_rows.setter
@@ -133,14 +133,14 @@ class Chunker:
             self.close_room()
 
     def only(self) -> OpenChunk | None:
-        """The open chunk, where there is one, with the room that it has."""
+        """Return the open chunk with its `room` set; None unless exactly one is open."""
         chunk = self._only
         if chunk is not None:
             chunk.room = self.max_rows - len(chunk.rows)
         return chunk
 
     def close_room(self) -> None:
-        """Have every row come to `add`."""
+        """Make sure that the next row is passed to `add`."""
         if self._only is not None:
             self._only.room = 0
 
@@ -149,13 +149,13 @@ class Chunker:
         return next(iter(self._open.values())) if len(self._open) == 1 else None
 
     def add(self, row: Row) -> Sequence[Chunk]:
-        """Take a row in; return the chunks that are sealed by it, in the order they must be sent."""
+        """Add a row; return the chunks that it seals, in the order in which they must be sent."""
         place = self._place_of(row)
-        sealed = self._seal_what_was_filled()
+        sealed = self._seal_filled()
         if len(self._open) > (place in self._open):
             if (only := self._only) is not None:
-                only.sort_out()  # where several are open, none has rows that wait
-            # An older row of this key with other columns must be sent before this one.
+                only.sort_out()  # if several chunks are open, none has waiting rows
+            # An older row with the same key and other columns must be sent first.
             for other in [p for p, o in self._open.items() if p[0] == row.table and p != place and o.may_hold(row.key)]:
                 sealed.extend(self._seal(other))
         chunk = self._open.get(place)
@@ -175,8 +175,8 @@ class Chunker:
         return sealed
 
     def due(self) -> list[Chunk]:
-        """Seal and return what was filled without asking, and what has been open for `max_age` seconds."""
-        sealed = self._seal_what_was_filled()
+        """Seal and return the chunks that are full or have been open for `max_age` seconds."""
+        sealed = self._seal_filled()
         if self._max_age:
             oldest = self._clock() - self._max_age
             sealed += self._seal_those(place for place, chunk in self._open.items() if chunk.opened <= oldest)
@@ -201,8 +201,8 @@ class Chunker:
             chunk.sort_out()
         return chunk.size <= most
 
-    def _seal_what_was_filled(self) -> list[Chunk]:
-        """Look at the chunk to which rows were added without asking: they may be all there is room for."""
+    def _seal_filled(self) -> list[Chunk]:
+        """Seal the only open chunk if the fast path has filled it."""
         only = self._only
         if only is None:
             return []
@@ -218,7 +218,7 @@ class Chunker:
         return [chunk for place in list(places) for chunk in self._seal(place)]
 
     def _seal(self, place: _Place) -> list[Chunk]:
-        """Seal one, and before it those whose rows its rows may refer to; nothing where that is done already."""
+        """Seal an open chunk, after the chunks of the tables that it references. Return the sealed chunks in order."""
         chunk = self._open.pop(place, None)
         if chunk is None:
             return []
@@ -237,7 +237,7 @@ class Chunker:
 
 
 def _may_share(chunk: OpenChunk, row: Row) -> bool:
-    """Whether a row may follow those of a chunk: not where an older one of its key has other columns."""
+    """Return whether a row may be added to a chunk: not if an older row of its key has other columns."""
     if chunk.columns is not MIXED or chunk.mode is Mode.INSERT:
         return True
     older = chunk.rows.get(row.key)
@@ -245,9 +245,9 @@ def _may_share(chunk: OpenChunk, row: Row) -> bool:
 
 
 def in_key_order(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """Rows as they are sent: two writers of the same keys lock them in the same order and cannot deadlock.
+    """Return rows sorted by key, so that two writers lock rows in the same order and cannot deadlock.
 
-    Rows that may be equal keep the order in which they came; then a deadlock costs one of the writers a retry.
+    Rows whose keys may be equal keep their order of arrival; there, a deadlock costs one of the writers a retry.
     """
     rows = list(rows)
     groups = [group_of(row.key) if row.key is not None else "" for row in rows]
@@ -257,21 +257,21 @@ def in_key_order(rows: Iterable[Row]) -> tuple[Row, ...]:
 
 
 def one_version_each(rows: Sequence[Row], mode: Mode) -> tuple[Row, ...]:
-    """The rows of a chunk that was written down as they came: what `Chunker` would have made of them."""
+    """Return one row per key, in key order, of the rows of a chunk's file, as `Chunker` does."""
     kept: dict[Any, Row] = {}
     _keep_one_each(kept, rows, mode)
     return in_key_order(kept.values())
 
 
 def _keep_one_each(kept: dict[Any, Row], rows: Sequence[Row], mode: Mode) -> list[Row]:
-    """Add rows to those that are kept, by key or, where a row has none, by number; return those that do not stay.
+    """Add rows to `kept`, by key or, for a row without a key, by number; return the rows that were dropped.
 
-    The last one of a key stays, or the first where stored rows are kept.
+    The last row of a key is kept; with `Mode.IGNORE`, the first.
     """
     if mode is not Mode.INSERT and len(rows) > 1:
         by_key = {row.key: row for row in rows}
         if len(by_key) == len(rows) and None not in by_key and kept.keys().isdisjoint(by_key):
-            kept.update(by_key)  # nearly always
+            kept.update(by_key)  # the usual case
             return []
     dropped: list[Row] = []
     for row in rows:
@@ -284,6 +284,6 @@ def _keep_one_each(kept: dict[Any, Row], rows: Sequence[Row], mode: Mode) -> lis
             dropped.append(row)
         else:
             dropped.append(old)
-            del kept[key]  # so that it comes last
+            del kept[key]  # move the key to the end
             kept[key] = row
     return dropped

@@ -1,4 +1,4 @@
-"""Rows out of files: JSON Lines, a JSON array of objects, CSV; plain or gzip; named or standard input."""
+"""Reader of row files: JSON Lines, a JSON array of objects or CSV, plain or gzip, from a file or standard input."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ _LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 128 KiB
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that is no row: what it says (as JSON), where it is and why it is none."""
+    """A line that is not a row: its content as JSON, its location in the file, and the problem."""
 
     data: bytes
-    where: str
+    location: str
     problem: str
 
 
 class RowFile:
-    """The rows of one file, in its order: a dict each, or a `BadLine`. Iterated once, in constant memory but for JSON.
+    """The rows of one file, in order: a dict or a `BadLine` each. Can be iterated once.
 
-    Numbers are kept as they are written. Raises `ConfigurationError` where the file cannot be read or its format is
-    not known.
+    Memory use is constant, except for a JSON array. Numbers are kept as written. `form` is one of `FORMATS`; None: by
+    the file's name. `keep_empty`: keep empty CSV cells as empty texts, not NULL. `uploads`: messages say what was
+    uploaded. Raises `ConfigurationError` if the file cannot be read or its format is unknown.
     """
 
     def __init__(
@@ -51,18 +52,18 @@ class RowFile:
         encoding: str = "utf-8-sig",
         uploads: bool = True,
     ) -> None:
-        self._before = " The rows before that are uploaded." if uploads else ""
-        self._nothing = " Nothing of it was uploaded." if uploads else ""
+        self._before = " The rows before that were uploaded." if uploads else ""
+        self._nothing = " No row was uploaded." if uploads else ""
         self._again = ", then load the file again" if uploads else ""
         self._name = "standard input" if name == "-" else name
         self._encoding = encoding
         self._keep_empty = keep_empty
         path = Path(name)
         suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-        found = form or ("jsonl" if name == "-" else _BY_NAME.get(suffix.lower()))
-        if found is None:
-            raise ConfigurationError(f"{name}: the name does not tell the format. Say --format jsonl, json or csv.")
-        self.format = found
+        file_format = form or ("jsonl" if name == "-" else _BY_NAME.get(suffix.lower()))
+        if file_format is None:
+            raise ConfigurationError(f"{name}: unknown file format. Add --format jsonl, json or csv.")
+        self.format = file_format
         try:
             self._raw: IO[bytes] = sys.stdin.buffer if name == "-" else path.open("rb")
             self.size = None if name == "-" else path.stat().st_size
@@ -72,7 +73,7 @@ class RowFile:
 
     @property
     def position(self) -> int:
-        """How many bytes of the file were read."""
+        """The number of bytes read so far."""
         with suppress(OSError, ValueError):
             self._read = self._raw.tell()
         return self._read
@@ -86,11 +87,11 @@ class RowFile:
             yield from rows(opened)  # type: ignore[arg-type]
         except (OSError, EOFError, zlib.error) as error:
             raise ConfigurationError(
-                f"{self._name} cannot be read to its end: {sentence(error)}{self._before}"
+                f"{self._name} cannot be read completely: {sentence(error)}{self._before}"
             ) from error
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file, but not standard input."""
         if self._raw is not sys.stdin.buffer:
             self._raw.close()
 
@@ -104,8 +105,8 @@ class RowFile:
             rows = msgspec.json.decode(stream.read(), type=list[msgspec.Raw])
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ConfigurationError(
-                f"{self._name} is no JSON array of objects: {sentence(error)}{self._nothing} If each line "
-                "is an object, say --format jsonl."
+                f"{self._name} is not a JSON array of objects: {sentence(error)}{self._nothing} If each line "
+                "is an object, add --format jsonl."
             ) from error
         for number, row in enumerate(rows, 1):
             yield _row(bytes(row), f"{self._name}, element {number}")
@@ -116,7 +117,7 @@ class RowFile:
             text = io.TextIOWrapper(stream, self._encoding, newline="")
         except LookupError as error:
             raise ConfigurationError(
-                f"--encoding: {sentence(error)} Name one that Python knows, such as latin-1."
+                f"--encoding: {sentence(error)} Use an encoding that Python knows, such as latin-1."
             ) from error
         reader = csv.reader(text, strict=True)
         names: list[str] | None = None
@@ -126,26 +127,25 @@ class RowFile:
                     names = cells
                     if len(set(names)) != len(names):
                         raise ConfigurationError(
-                            f"{self._name}: two columns of the header have the same name.{self._nothing} Rename one."
+                            f"{self._name}: two columns in the header have the same name.{self._nothing} Rename one."
                         )
                 elif not cells:
                     continue
                 elif len(cells) != len(names):
                     problem = f"it has {pluralize(len(cells), 'cell')}, the header has {len(names)}"
-                    shown = msgspec.json.encode(cells)
-                    yield BadLine(shown, f"{self._name}, line {reader.line_num}", problem)
+                    yield BadLine(msgspec.json.encode(cells), f"{self._name}, line {reader.line_num}", problem)
                 else:
                     filled = cells if self._keep_empty else [cell or None for cell in cells]
                     yield dict(zip(names, filled, strict=True))
         except UnicodeDecodeError as error:
             after = f", after line {reader.line_num}" if reader.line_num else ""
             raise ConfigurationError(
-                f"{self._name}{after}: it is not {error.encoding} ({error.reason}).{self._before} "
-                "Say what it is, such as --encoding latin-1."
+                f"{self._name}{after}: the text is not {error.encoding} ({error.reason}).{self._before} "
+                "Name its encoding, such as --encoding latin-1."
             ) from error
         except csv.Error as error:
             raise ConfigurationError(
-                f"{self._name}, line {reader.line_num}: {sentence(error)}{self._before} Mend the line{self._again}."
+                f"{self._name}, line {reader.line_num}: {sentence(error)}{self._before} Fix the line{self._again}."
             ) from error
         finally:
             text.detach()
@@ -154,14 +154,14 @@ class RowFile:
 _decode = msgspec.json.Decoder(dict[str, Any], float_hook=lambda text: msgspec.Raw(text.encode())).decode
 
 
-def _row(text: bytes, where: str) -> dict[str, Any] | BadLine:
+def _row(text: bytes, location: str) -> dict[str, Any] | BadLine:
     try:
         return _decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         problem = str(error)
-    with suppress(ValueError, RecursionError):  # what Python's own json writes: NaN, Infinity, lone surrogates
-        found = json.loads(text)
-        if isinstance(found, dict):
-            return found
-        problem = f"it is {_JSON_NAMES.get(type(found), 'a number')}, not an object"
-    return BadLine(msgspec.json.encode(text.decode("utf-8", "replace").rstrip("\n")), where, problem)
+    with suppress(ValueError, RecursionError):  # Python's json module also writes NaN, Infinity and lone surrogates
+        value = json.loads(text)
+        if isinstance(value, dict):
+            return value
+        problem = f"it is {_JSON_NAMES.get(type(value), 'a number')}, not an object"
+    return BadLine(msgspec.json.encode(text.decode("utf-8", "replace").rstrip("\n")), location, problem)

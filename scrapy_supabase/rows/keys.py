@@ -1,7 +1,7 @@
-"""Keys of rows: which rows are one row to the database, and which may be.
+"""Keys of rows: which rows have, or may have, the same key in the database.
 
-A key is a text where the database surely holds two keys to be equal if, and only if, their texts are. Elsewhere it is
-an `UncertainKey`, and rows that may be equal keep the order in which they came.
+A key is a text if the database surely compares it as that text. Otherwise it is an `UncertainKey`, and rows whose keys
+may be equal keep their order of arrival.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _joined: Callable[[Iterable[str]], str] = "\0".join
 
 
 class KeyForm:
-    """How the keys of a table are made of its rows' values, for one conflict target.
+    """Computes the keys of a table's rows from their values, for one conflict target.
 
-    `plain_ints`: the key of a row whose only key value is an int is that int's text.
+    `types` maps columns to PostgreSQL types; without it, keys are compared as texts.
+    `plain_ints`: the key has one column, and the key of an int is its text.
     """
 
     def __init__(self, columns: Sequence[str], types: Mapping[str, str] | None = None) -> None:
-        """Without `types`, keys are compared as texts."""
         self.columns = tuple(columns)
         self._types = [TEXT if types is None else key_type(types.get(column, "")) for column in columns]
         self._only = self.columns[0] if len(self.columns) == 1 else None
@@ -34,7 +34,7 @@ class KeyForm:
         self.plain_ints = self._only is not None and self._types[0].plain_ints
 
     def of(self, values: Mapping[str, Any]) -> Key | None:
-        """The key of a row; None where it has none, or where one of its values is NULL, which equals nothing."""
+        """Return the key of a row; None if it has no key, or if a key value is NULL, which equals nothing."""
         if self._only is not None:
             value = values[self._only]
             if type(value) is int and self.plain_ints:
@@ -56,7 +56,7 @@ class KeyForm:
         return _joined(texts) if self._is_text else self._compared(texts)
 
     def of_texts(self, texts: Sequence[str | None]) -> Key | None:
-        """The key of a row whose key values have these texts."""
+        """Return the key of a row whose key values have these texts; None if one is NULL."""
         known = [text for text in texts if text is not None]
         if not texts or len(known) != len(texts):
             return None
@@ -80,5 +80,5 @@ NO_KEY = KeyForm(())
 
 
 def key_form(schema: Schema, table: str, columns: tuple[str, ...], mode: Mode) -> KeyForm:
-    """Return how keys of these columns are compared. Where each row is an insert, versions of a row have no order."""
+    """Return the `KeyForm` for these columns. With plain inserts, rows have no versions: keys are texts."""
     return KeyForm(columns, None if mode is Mode.INSERT else schema.key_types(table))

@@ -1,4 +1,4 @@
-"""Which rows a script uploads, and in what order."""
+"""The selection and order of the rows that a script uploads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from scrapy_supabase.errors import ConfigurationError
 
 
 def select_rows(rows: Iterable[Any], top_n: int | None, order_by: str | None) -> Iterable[Any]:
-    """The rows that `upload_to_supabase` uploads. Raises `ConfigurationError`."""
+    """Return the first `top_n` rows (None: all), ordered by `order_by`: a field, "field.asc" or "field.desc".
+
+    The default direction is descending; rows without a value come last. Raises `ConfigurationError`.
+    """
     if order_by is None:
         if top_n is None:
             return rows
         return rows[:top_n] if isinstance(rows, Sequence) else islice(rows, top_n)
     name, _, direction = order_by.partition(".")
     if not name or direction not in ("", "asc", "desc"):
-        raise ConfigurationError(f'order_by is {order_by!r}: it must be a field\'s name, "field.asc" or "field.desc".')
+        raise ConfigurationError(f'order_by is {order_by!r}: it must be "field", "field.asc" or "field.desc".')
     key = _value_of(name)
     if top_n is None:
         rows = list(rows)
@@ -27,12 +30,12 @@ def select_rows(rows: Iterable[Any], top_n: int | None, order_by: str | None) ->
         return _best(rows, top_n, key, smallest=direction == "asc")
     except TypeError as error:
         raise ConfigurationError(
-            f"order_by: the values of {name!r} cannot be compared ({error}). Name a field whose values are of one type."
+            f"order_by: the values of {name!r} cannot be compared ({error}). Use a field whose values have one type."
         ) from error
 
 
 def _best(rows: Iterable[Any], number: int, key: Callable[[Any], Any], *, smallest: bool) -> list[Any]:
-    """The first `number` in order, with no more than that many in memory."""
+    """Return the first `number` rows in order, holding no more than that many in memory."""
     without: list[Any] = []
 
     def with_value() -> Iterator[Any]:

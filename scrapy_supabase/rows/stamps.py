@@ -11,7 +11,7 @@ Stamp = Callable[[Any, str], Any]  # item and table → value of a stamped colum
 
 
 class RunFacts(Protocol):
-    """What stamps take from a run (`monitoring.run.Run`)."""
+    """The facts of a run that stamps use; `monitoring.run.Run` has them."""
 
     id: str
     spider: str
@@ -23,7 +23,7 @@ class RunFacts(Protocol):
 
 
 def stamps_of(run: RunFacts) -> dict[str, Stamp]:
-    """The stamps that need no crawl."""
+    """Return name → stamp, for the stamps that need no crawl."""
 
     def now(*_: Any) -> datetime:
         return datetime.now(UTC)

@@ -1,9 +1,15 @@
-"""Values → JSON bytes that PostgreSQL takes, without changing what they say.
+"""Values → JSON bytes that PostgreSQL reads as the same values.
 
-`msgspec.json` does the encoding (0.4 µs a row). What it would alter or refuse is replaced first: bytes (base64 → the
-`\\x…` that `bytea` reads), infinities (null → the names that `float8` and `numeric` read), negative durations (-PT5S →
-PT-5S), offsets with seconds (rounded), NUL characters and lone surrogates (which PostgreSQL and JSON have no place for:
-removed and reported), subclasses, types of other libraries, nested items. NaN is a missing value, as in pandas: NULL.
+`msgspec.json` encodes (0.4 µs per row). Values that it would change or refuse are converted first:
+
+- bytes, which it encodes in base64, to the `\\x…` that `bytea` reads;
+- infinities, which it encodes as null, to the names that `float8` and `numeric` read;
+- negative durations, from -PT5S to PT-5S;
+- UTC offsets with seconds, which it rounds;
+- NUL characters and lone surrogates, which PostgreSQL and JSON cannot store: removed and reported;
+- subclasses, types of other libraries, nested items.
+
+NaN is a missing value, as in pandas: NULL.
 """
 
 from __future__ import annotations
@@ -40,9 +46,9 @@ def _is_forward(value: timedelta) -> bool:
     return value.days >= 0
 
 
-# Types that msgspec encodes as PostgreSQL reads them, whatever the value.
+# Types whose values msgspec always encodes as PostgreSQL reads them.
 EXACT = frozenset({str, int, bool, type(None), date, UUID, msgspec.Raw})
-# Types of which it does that for values of which this is true; of floats for all but infinities.
+# Types for which that holds only for values that pass the test. For floats, it holds except for infinities.
 EXACT_IF: Mapping[type, Callable[[Any], bool]] = {
     Decimal: _is_number,
     datetime: _has_plain_offset,
@@ -51,7 +57,7 @@ EXACT_IF: Mapping[type, Callable[[Any], bool]] = {
 }
 _SCALARS = EXACT | {float}
 NUL = b"\\u0000"
-BACKSLASH = ord("\\")  # to be looked for as a number: to look for bytes raises and catches an exception first
+BACKSLASH = ord("\\")  # an int: `in` with bytes first tries an int and catches the exception
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 encode_plain = msgspec.json.Encoder(decimal_format="string", uuid_format="canonical").encode
@@ -59,9 +65,9 @@ CANNOT_ENCODE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.M
 
 
 def encode_row(row: Mapping[str, Any]) -> tuple[bytes, bool]:
-    """Return `row` as a JSON object, and whether characters that cannot be stored were removed from it.
+    """Return `row` as a JSON object, and whether characters that cannot be stored were removed.
 
-    Raises `ItemError` naming the field that cannot be encoded. `row` is not changed.
+    `row` is not changed. Raises `ItemError`, which names the field that cannot be encoded.
     """
     values = row.values()
     try:
@@ -75,7 +81,7 @@ def encode_row(row: Mapping[str, Any]) -> tuple[bytes, bool]:
         if b"null" in data and any(type(value) is float and math.isinf(value) for value in values):
             row = {name: _plain(value) for name, value in row.items()}
             data = encode_plain(row)
-        if BACKSLASH not in data or NUL not in data:  # the first is ten times as fast
+        if BACKSLASH not in data or NUL not in data:  # the first test is ten times as fast
             return data, False
     except UnicodeEncodeError:  # a lone surrogate
         pass
@@ -90,7 +96,7 @@ def encode_row(row: Mapping[str, Any]) -> tuple[bytes, bool]:
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` made of what msgspec encodes as PostgreSQL reads it."""
+    """Return `value` converted to types that msgspec encodes as PostgreSQL reads them."""
     kind: type = type(value)
     if kind in EXACT or (kind in EXACT_IF and EXACT_IF[kind](value)):
         return value
@@ -106,7 +112,7 @@ def _plain(value: Any) -> Any:
         return {name if type(name) is str else _name(name): _plain(item) for name, item in value.items()}
     scalar = _plain_scalar(value)
     if scalar is value:
-        from itemadapter import ItemAdapter, is_item  # it imports pydantic: 0.1 s that few crawls need
+        from itemadapter import ItemAdapter, is_item  # imports pydantic, which takes 0.1 s; few crawls need it
 
         if is_item(value):
             return _plain(dict(ItemAdapter(value)))
@@ -118,7 +124,7 @@ def _plain_scalar(value: Any) -> Any:
         return _plain(value.value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return "\\x" + bytes(value).hex()
-    for base, plain in _BASES:  # a subclass, such as a number that remembers its unit, or pandas' Timestamp
+    for base, plain in _BASES:  # a subclass, such as pandas' Timestamp or a number with a unit
         if isinstance(value, base):
             return plain(value)
     return value
@@ -136,7 +142,7 @@ def _datetime(value: datetime) -> datetime | str:
     plain = datetime(*day, value.hour, value.minute, value.second, value.microsecond, tzinfo=zone, fold=fold)
     if _has_plain_offset(plain):
         return plain
-    # msgspec rounds offsets to minutes. PostgreSQL reads seconds, but no fractions of them.
+    # msgspec rounds offsets to minutes. PostgreSQL reads offsets with seconds, but not with fractions of seconds.
     offset = plain.utcoffset()
     return plain.isoformat() if offset is not None and not offset.microseconds else plain.astimezone(UTC)
 
@@ -147,8 +153,8 @@ def _time(value: time) -> time | str:
 
 
 def _duration(value: timedelta) -> timedelta | str:
-    """A negative duration is -PT300S to msgspec. PostgreSQL wants a sign before each number: PT-300S."""
-    plain = timedelta.__pos__(value)  # of a subclass, too, whatever its attributes mean
+    """Return a duration as PostgreSQL reads it: PT-300S if negative, for which msgspec writes -PT300S."""
+    plain = timedelta.__pos__(value)  # a plain timedelta, also for a subclass with other attributes
     if _is_forward(plain):
         return plain
     plain = -plain
@@ -157,7 +163,7 @@ def _duration(value: timedelta) -> timedelta | str:
     return f"P{days}T-{plain.seconds}{fraction}S"
 
 
-_BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (  # a datetime is a date
+_BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (  # the first match counts: a datetime is also a date
     (float, lambda value: _plain(float(value))),
     (str, str),
     (int, int),
@@ -178,7 +184,7 @@ def _name(key: Any) -> str:
 
 
 def is_json_text(text: str) -> bool:
-    """Whether a text is a JSON object or array."""
+    """Return whether a text is a JSON object or array."""
     if text[:100].lstrip()[:1] not in ("{", "["):
         return False
     try:
@@ -189,7 +195,7 @@ def is_json_text(text: str) -> bool:
 
 
 def is_storable(text: str) -> bool:
-    """Whether PostgreSQL and JSON have a place for all its characters."""
+    """Return whether PostgreSQL and JSON can store all characters of a text."""
     return not _UNSTORABLE.search(text)
 
 
@@ -204,7 +210,7 @@ def _without_unstorable(value: Any) -> Any:
 
 
 def _blame(row: Mapping[str, Any], error: Exception) -> ItemError:
-    """Find the field that cannot be encoded: the first that fails alone."""
+    """Return the `ItemError` for the first field that cannot be encoded alone."""
     for name, value in row.items():
         try:
             encode_plain(_plain(value))
@@ -212,17 +218,17 @@ def _blame(row: Mapping[str, Any], error: Exception) -> ItemError:
             continue
         except RecursionError:
             return ItemError("too_deep", f"field {name!r} contains itself or is nested too deeply", name)
-        except NoValueError as found:
-            what = f"field {name!r} holds an object of type {found.holds}, which cannot be stored."
-            return ItemError("not_encodable", f"{what} {found.remedy}", name)
-        except Exception as found:  # noqa: BLE001 (whatever it is, it is this field's)
-            what = f"field {name!r} of type {_type_name(value)} cannot be stored: {sentence(found)}"
-            return ItemError("not_encodable", f"{what} Turn it into text, a number, a list or a dict.", name)
+        except NoValueError as cause:
+            problem = f"field {name!r} has an object of type {cause.type_name}, which cannot be stored."
+            return ItemError("not_encodable", f"{problem} {cause.remedy}", name)
+        except Exception as cause:  # noqa: BLE001 (any error is that of this field)
+            problem = f"field {name!r} of type {_type_name(value)} cannot be stored: {sentence(cause)}"
+            return ItemError("not_encodable", f"{problem} Convert it to text, a number, a list or a dict.", name)
     return ItemError("not_encodable", f"the item cannot be stored: {sentence(error)}")
 
 
 def text_of(value: Any) -> str | None:
-    """Return the text PostgreSQL would read for a scalar: 1 and "1" are the same key, True is `true`; None for NULL."""
+    """Return the text that PostgreSQL reads for a scalar; None for NULL. 1 and "1" have the same text."""
     kind = type(value)
     if kind is str:
         return value if value.isprintable() else _UNSTORABLE.sub("", value)
@@ -239,7 +245,7 @@ def text_of(value: Any) -> str | None:
 
 
 def text_of_json(value: msgspec.Raw) -> str | None:
-    """What `text_of` returns for the value that `value` is the JSON of; None for null."""
+    """Return `text_of` for a value that is encoded as JSON; None for null."""
     encoded = bytes(value).strip()
     if encoded == b"null":
         return None
@@ -247,26 +253,26 @@ def text_of_json(value: msgspec.Raw) -> str | None:
 
 
 def printable(item: Any) -> tuple[bytes, tuple[str, ...]]:
-    """Return an item as JSON, and the fields in it that are only printed, since they cannot be stored. Never raises."""
+    """Return an item as JSON, and the fields whose values cannot be stored and are only printed. Never raises."""
     from itemadapter import ItemAdapter, is_item
 
     try:
         is_row = is_item(item)
         fields = dict(ItemAdapter(item)) if is_row else {"item": item}
-        shown: dict[str, Any] = {}
+        encoded: dict[str, Any] = {}
         printed: list[str] = []
         for name, value in fields.items():
             text = _UNSTORABLE.sub("", str(name))
             try:
-                shown[text] = msgspec.Raw(encode_row({"": value})[0][4:-1])
+                encoded[text] = msgspec.Raw(encode_row({"": value})[0][4:-1])
             except ItemError:
-                shown[text] = _UNSTORABLE.sub("", repr(value)[:1000])
+                encoded[text] = _UNSTORABLE.sub("", repr(value)[:1000])
                 printed.append(text)
             else:
                 if text != name or not is_row:
                     printed.append(text)
-        return encode_plain(shown), tuple(printed)
-    except Exception:  # noqa: BLE001 (an item whose own code fails must not fail the crawl)
+        return encode_plain(encoded), tuple(printed)
+    except Exception:  # noqa: BLE001 (an error in the item's own code must not end the crawl)
         return encode_plain({"item": f"<{_type_name(item)} that cannot be printed>"}), ("item",)
 
 

@@ -1,1 +1,1 @@
-"""What is known of tables: columns, types, item fields, DDL, and the SQL that messages print."""
+"""Tables and their columns: types, item fields, DDL, and the SQL in messages."""

@@ -1,7 +1,7 @@
-"""Whether values of one PostgreSQL type can be stored in a column of another, as the JSON that is sent.
+"""The compatibility of PostgreSQL types: which values, sent as JSON, can be stored in which column.
 
-`json_to_recordset`, by which PostgREST and the database backend read rows, casts the text of each JSON value by the
-column type's own input function (PostgreSQL docs, 9.16): 9.99 is no integer, "2026-01-01T10:00:00Z" is a date.
+PostgREST and the database backend read rows with `json_to_recordset`, which casts the text of each JSON value by the
+input function of the column's type (PostgreSQL docs, 9.16): 9.99 is no integer, "2026-01-01T10:00:00Z" is a date.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ STAMP_TYPES = {
     "spider": "text",
     "url": "text",
 }
-"""Stamp → the type of what it makes."""
+"""Stamp → the type of its values."""
 
 
 class Fit(Enum):
-    """How values fit into a column."""
+    """Whether values of a type can be stored in a column."""
 
     GOOD = "good"
-    PERHAPS = "perhaps"  # it depends on the value, or something of it is lost
+    PERHAPS = "perhaps"  # only some values, or not without loss
     NEVER = "never"
 
 
@@ -53,31 +53,31 @@ _FITS: dict[tuple[str, str], Fit] = {
     ("date", "timestamptz"): Fit.GOOD,
     ("timestamp", "timestamptz"): Fit.GOOD,
     ("cidr", "inet"): Fit.GOOD,
-    ("inet", "cidr"): Fit.PERHAPS,  # an address with bits right of its mask is no network
-    ("timestamptz", "timestamp"): Fit.PERHAPS,  # the offset is cut off
-    ("timestamptz", "date"): Fit.PERHAPS,  # the time of day is
-    ("timestamptz", "time"): Fit.PERHAPS,  # the day is
+    ("inet", "cidr"): Fit.PERHAPS,  # an address with bits to the right of its mask is not a network
+    ("timestamptz", "timestamp"): Fit.PERHAPS,  # loses the offset
+    ("timestamptz", "date"): Fit.PERHAPS,  # loses the time of day
+    ("timestamptz", "time"): Fit.PERHAPS,  # loses the day
     ("timestamp", "date"): Fit.PERHAPS,
     ("timestamp", "time"): Fit.PERHAPS,
 }
 
 
 def fit(value_type: str, column_type: str) -> Fit:
-    """How values of `value_type` fit into a column of `column_type`; types that are not known are thought to fit."""
+    """Return whether values of `value_type` can be stored in a `column_type` column. Unknown types are `Fit.GOOD`."""
     value, column = kind_of(value_type), kind_of(column_type)
     if not value or not column or value == column or column in ("text", "json"):
         return Fit.GOOD
     if value.endswith("[]") and column.endswith("[]"):
         return fit(value[:-2], column[:-2])
-    # "12" is an integer, "twelve" is none; a bytea takes the letters of most texts, an interval a number of seconds, a
-    # cidr 10.0 for 10.0.0.0/16.
+    # "12" is an integer, "twelve" is not. A bytea accepts most texts, an interval a number of seconds, and a cidr 10.0
+    # as 10.0.0.0/16.
     if value == "text" or column in ("bytea", "interval", "cidr") or (value == "json" and column.endswith("[]")):
         return Fit.PERHAPS
     return _FITS.get((value, column), Fit.NEVER)
 
 
 def kind_of(sql_type: str) -> str:
-    """The family of a type, such as `number` for `numeric(10,2)`; empty where it is not known."""
+    """Return the family of a type, such as `number` for `numeric(10,2)`; empty if unknown."""
     name = sql_type.strip().lower()
     if name.endswith("[]"):
         inner = kind_of(name[:-2])
@@ -86,6 +86,6 @@ def kind_of(sql_type: str) -> str:
     return _KINDS.get(" ".join([before.strip(), rest.partition(")")[2].strip()]).strip(), "")
 
 
-def shown(column_type: str) -> str:
-    """A type as SQL calls it; PostgREST's OpenAPI document says int32 and int64."""
+def sql_name(column_type: str) -> str:
+    """Return the SQL name of a type; PostgREST's OpenAPI document has int32 and int64."""
     return {"int32": "integer", "int64": "bigint"}.get(column_type, column_type)

@@ -1,6 +1,6 @@
-"""Fields → the SQL of a table that takes them: CREATE TABLE, unique index, grants, row-level security.
+"""Fields → the SQL of a table that stores them: CREATE TABLE, unique index, grants, row-level security.
 
-For a migration file or Supabase's SQL editor. Nothing in it breaks what is there already: it may be run again.
+The SQL is for a migration file or Supabase's SQL editor. It leaves existing tables as they are and may be run again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
 from scrapy_supabase.schema.item_fields import ItemField, columns_sent
 from scrapy_supabase.schema.remedies import columns, identifier, rights
 
-_ROW_ID = "id"  # the column of tables whose rows have no key of their own
+_ROW_ID = "id"  # the key column of tables whose items have no key
 _LONGEST_NAME = 63  # bytes
 _SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
 _SHORT = {"timestamp with time zone": "timestamptz", "time without time zone": "time"}
@@ -25,9 +25,9 @@ _SHORT = {"timestamp with time zone": "timestamptz", "time without time zone": "
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table to be made. `primary_key` is empty where rows get a number; `unique` is what an upsert goes by."""
+    """A table to create. With an empty `primary_key`, rows get a number. `unique`: the columns of the unique index."""
 
-    # Nine fields: the parts of a CREATE TABLE and its grants. Five need not be given.
+    # Nine fields: the parts of a CREATE TABLE and its grants. Five have defaults.
     name: str
     schema: str
     columns: tuple[ItemField, ...]
@@ -35,7 +35,7 @@ class Table:
     unique: tuple[str, ...] = ()
     mode: Mode = Mode.UPSERT
     role: str = "service_role"
-    readable: bool = False  # by everybody who has the project's public key
+    readable: bool = False  # by everyone with the project's public key
     notes: tuple[str, ...] = ()
 
 
@@ -49,7 +49,11 @@ def table_of(
     readable: bool = False,
     source: str = "",
 ) -> Table:
-    """The table for rows of `fields`, sent as `spec` says; `collect` is the jsonb column for unknown fields."""
+    """Return the table for items with `fields`.
+
+    `spec` has its name, mode, key and stamps. `collect` is the jsonb column for unknown fields (empty: none), `source`
+    the first note in the SQL.
+    """
     typed = columns_sent(spec, fields)
     if collect:
         typed.setdefault(collect, ItemField(collect, "jsonb"))
@@ -67,17 +71,17 @@ def table_of(
     notes = [source] if source else []
     for name, one in typed.items():
         if not one.sql_type:
-            notes.append(f"{name}: nothing says what it holds; text takes everything.")
+            notes.append(f"{name}: type unknown; text accepts any value.")
     if not primary and not unique and spec.mode is not Mode.INSERT:
         notes.append(
-            "Nothing says which columns make a row unique: rows sent twice are stored twice. Say --key, or set "
+            "No columns are known to make a row unique: rows sent twice are stored twice. Add --key, or set "
             "SUPABASE_ON_CONFLICT."
         )
     return Table(spec.name, schema, tuple(typed.values()), primary, unique, spec.mode, role, readable, tuple(notes))
 
 
 def create_sql(table: Table) -> str:
-    """The statements, ready for a migration file. Raises `ConfigurationError` for names that cannot be."""
+    """Return the statements for a migration file. Raises `ConfigurationError` for invalid names."""
     _check_names(table)
     name = f"{identifier(table.schema)}.{identifier(table.name)}"
     lines = [f"-- {' '.join(note.split())}" for note in table.notes]  # a field's name may have line ends
@@ -87,7 +91,7 @@ def create_sql(table: Table) -> str:
         lines += [f"create unique index if not exists {index} on {name} ({columns(table.unique)});"]
     lines += ["", f"grant {rights(table.mode)} on {name} to {identifier(table.role)};"]
     lines += [f"alter table {name} enable row level security;"]
-    if table.role != "service_role":  # which passes row-level security
+    if table.role != "service_role":  # service_role bypasses row-level security
         commands = {Mode.UPSERT: ("insert", "select", "update"), Mode.IGNORE: ("insert", "select")}
         for command in commands.get(table.mode, ("insert",)):
             lines += _policy(name, f"scrapy may {command}", command, table.role)
@@ -98,21 +102,21 @@ def create_sql(table: Table) -> str:
 
 
 def snapshots_sql(schema: str = "public") -> str:
-    """What gives out the versions of daily snapshots."""
+    """Return the SQL of the function that assigns the versions of daily snapshots."""
     text = Path(__file__).with_name("snapshots.sql").read_text()
     return text.replace("public.", f"{identifier(schema)}.")
 
 
 def newest_sql(name: str, column: str, schema: str = "public") -> str:
-    """The trigger that keeps a stored row where an update brings an older value of a column.
+    """Return the SQL of a trigger that keeps a stored row if an update has an older value of a column.
 
-    Raises `ConfigurationError` for names that cannot be. Equal values pass, and so does NULL on either side: then
-    nothing is known of the order. The comparison is a clause of the trigger: an update that passes costs no call.
+    Updates with an equal value, or with NULL on either side, are applied. The comparison is in the trigger's WHEN
+    clause, so that an update that is applied calls no function. Raises `ConfigurationError` for invalid names.
     """
     _check_names(Table(name, schema, (ItemField(column),), ()))
     table, by = f"{identifier(schema)}.{identifier(name)}", identifier(column)
     function = f"{identifier(schema)}.scrapy_keep_stored_row"
-    note = " ".join(f"Keeps the stored row of {name} where an update brings an older {column}.".split())
+    note = " ".join(f"Keeps the stored row of {name} if an update has an older {column}.".split())
     return (
         f"-- {note}\n"
         f"create or replace function {function}() returns trigger\n"
@@ -123,7 +127,7 @@ def newest_sql(name: str, column: str, schema: str = "public") -> str:
 
 
 def ledger_sql(name: str, schema: str = "public") -> str:
-    """The ledger of crawls, as a table of this name."""
+    """Return the SQL of the ledger of runs, as a table of this name."""
     text = Path(__file__).with_name("ledger.sql").read_text()
     index = identifier(f"{name}_by_start"[:63])
     text = text.replace("scrapy_runs_by_start", index).replace(
@@ -133,7 +137,7 @@ def ledger_sql(name: str, schema: str = "public") -> str:
 
 
 def _name_of(text: str) -> str:
-    """A name that PostgreSQL does not cut: by what it cut, two indexes might have the same."""
+    """Return a name of at most 63 bytes. PostgreSQL would cut a longer one, and two indexes might get the same name."""
     if len(text.encode()) <= _LONGEST_NAME:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -141,22 +145,22 @@ def _name_of(text: str) -> str:
 
 
 def _check_names(table: Table) -> None:
-    """Raise `ConfigurationError` for names that no table and no column can have."""
+    """Raise `ConfigurationError` for invalid or duplicate names of table and columns."""
     seen: set[str] = set()
-    for what, name in [("table", table.name), *(("column", one.name) for one in table.columns)]:
+    for kind, name in [("table", table.name), *(("column", one.name) for one in table.columns)]:
         if not isinstance(name, str) or not name or "\0" in name:
-            raise ConfigurationError(f"No {what} can have the name {name!r}: it must be a text that is not empty.")
+            raise ConfigurationError(f"Invalid {kind} name {name!r}: it must be a text that is not empty.")
         if len(name.encode(errors="replace")) > _LONGEST_NAME:
             raise ConfigurationError(
-                f"The name of the {what} {name!r} is longer than the {_LONGEST_NAME} bytes that PostgreSQL takes. Map "
-                "the field to a shorter one in SUPABASE_TABLES (columns), or rename it."
+                f"The {kind} name {name!r} is longer than PostgreSQL's limit of {_LONGEST_NAME} bytes. Map the field "
+                "to a shorter name in SUPABASE_TABLES (columns), or rename it."
             )
-        if what == "column" and (name in _SYSTEM_COLUMNS or name in seen):
+        if kind == "column" and (name in _SYSTEM_COLUMNS or name in seen):
             raise ConfigurationError(
-                f"Column {name!r} is one that every table has, or there are two of them. Map the field to another in "
+                f"Column {name!r} is a system column of every table, or used twice. Map the field to another column in "
                 "SUPABASE_TABLES (columns), or rename it."
             )
-        seen.add(name if what == "column" else "")
+        seen.add(name if kind == "column" else "")
 
 
 def _columns(table: Table) -> list[str]:
@@ -184,7 +188,7 @@ _CLAUSES: Mapping[str, str] = {
 
 
 def _policy(name: str, title: str, command: str, role: str) -> Sequence[str]:
-    """A policy that lets every row through; PostgreSQL has no `create policy if not exists`."""
+    """Return the SQL of a policy that allows every row. PostgreSQL has no `create policy if not exists`."""
     to = f" to {identifier(role)}" if role else ""
     return (
         f'drop policy if exists "{title}" on {name};',

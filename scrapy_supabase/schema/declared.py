@@ -1,4 +1,4 @@
-"""Columns and types of each table that are known before its first item: from item classes, mappings and stamps."""
+"""The columns and types of each table that item classes, mappings and stamps declare, before the first item."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from scrapy_supabase.models import Routes
 
 
 def known_columns(routes: Routes) -> tuple[Mapping[str, tuple[str, ...]], set[str]]:
-    """Return the columns that items of each table are known to have: declared fields, mappings and stamps.
-
-    First table → columns, then the tables whose items may have others, too.
-    """
+    """Return table → columns that its items are known to have, and the tables whose items may have more columns."""
     known: dict[str, set[str]] = {}
     partly: set[str] = set()
     for item_class, spec in routes.items():
@@ -27,17 +24,17 @@ def known_columns(routes: Routes) -> tuple[Mapping[str, tuple[str, ...]], set[st
 
 
 def declared_types(routes: Routes, table: str) -> dict[str, str]:
-    """Return column → type of the values sent to it, where an item class or a stamp declares one."""
+    """Return column → type of its values, for columns whose type an item class or a stamp declares."""
     from scrapy_supabase.schema.item_fields import ItemField, columns_sent, fields_of  # few crawls need it
 
-    found: dict[str, str] = {}
+    types: dict[str, str] = {}
     for item_class, spec in routes.items():
         if spec.name == table:
             fields: Iterable[ItemField] = ()
-            with suppress(ConfigurationError):  # annotations that cannot be read; `check` says so
+            with suppress(ConfigurationError):  # annotations that cannot be read; `check` reports them
                 fields = (fields_of(item_class) if item_class else None) or ()
-            found |= {column: one.sql_type for column, one in columns_sent(spec, fields).items()}
-    return found
+            types |= {column: one.sql_type for column, one in columns_sent(spec, fields).items()}
+    return types
 
 
 def _declared_fields(item_class: type) -> Iterable[str] | None:

@@ -1,4 +1,4 @@
-"""Rows → fields: the narrowest PostgreSQL type that takes every value seen, without changing one."""
+"""Rows → fields: infer for each field the narrowest PostgreSQL type that stores all its values unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from scrapy_supabase.schema.item_fields import ItemField
 
-_WIDER = {  # type → the next that takes its values, too
+_WIDER = {  # type → the next wider type
     "bigint": "numeric",
     "numeric": "text",
     "date": "text",
@@ -22,7 +22,7 @@ _WIDER = {  # type → the next that takes its values, too
     "uuid": "text",
     "text": "",
 }
-_EMPTY = "[]"  # a list that says nothing of its elements
+_EMPTY = "[]"  # a list without elements
 _BIGINT = range(-(2**63), 2**63)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,30}")
@@ -33,7 +33,7 @@ _TIMESTAMP = re.compile(rf"{_DATE.pattern}[T ]{_TIME.pattern}(Z|[+-][0-9]{{2}}:?
 
 
 class Inference:
-    """Looks at rows, one after the other. `texts` says that all values come as texts (CSV), numbers too."""
+    """Infers fields from rows. `texts`: all values are texts, including numbers and booleans (CSV)."""
 
     def __init__(self, *, texts: bool = False) -> None:
         self._texts = texts
@@ -41,7 +41,7 @@ class Inference:
         self.rows = 0
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Look at a row."""
+        """Take a row into account."""
         self.rows += 1
         for name, value in row.items():
             before = self._types.setdefault(name, None)
@@ -49,13 +49,13 @@ class Inference:
                 self._types[name] = _common(before, self._type_of(value))
 
     def add_all(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Look at all of them."""
+        """Take all `rows` into account."""
         for row in rows:
             self.add(row)
 
     @property
     def fields(self) -> tuple[ItemField, ...]:
-        """What was seen, in the order of first sight. Later rows may lack a value: none is required."""
+        """The fields, in the order in which they appeared. None is required: later rows may lack a value."""
         types = {name: "text[]" if found == _EMPTY else found or "" for name, found in self._types.items()}
         return tuple(ItemField(name, sql_type) for name, sql_type in types.items())
 
@@ -64,7 +64,7 @@ class Inference:
             return "boolean"
         if isinstance(value, int):
             return "bigint" if value in _BIGINT else "numeric"
-        if isinstance(value, (float, msgspec.Raw)):  # a number with a point, as it was written
+        if isinstance(value, (float, msgspec.Raw)):  # Raw: a number with a decimal point, as written in the file
             return "numeric"
         if isinstance(value, str):
             return _type_of_text(value, numbers=self._texts)
@@ -74,7 +74,7 @@ class Inference:
 
 
 def _type_of_text(text: str, *, numbers: bool) -> str:
-    """The type that reads a text and prints it as the same value again."""
+    """Return the type that stores the value of a text unchanged."""
     if numbers:
         if _INTEGER.fullmatch(text):
             return "bigint" if int(text) in _BIGINT else "numeric"
@@ -84,13 +84,13 @@ def _type_of_text(text: str, *, numbers: bool) -> str:
             return "boolean"
     if _UUID.fullmatch(text):
         return "uuid"
-    for pattern, read, sql_type in _TIMES:
-        if (found := pattern.fullmatch(text)) is not None:
+    for pattern, parse, sql_type in _TIMES:
+        if (match := pattern.fullmatch(text)) is not None:
             try:
-                read(text)
+                parse(text)
             except ValueError:
                 return "text"
-            if pattern is _TIMESTAMP and not found[2]:
+            if pattern is _TIMESTAMP and not match[2]:
                 return "timestamp without time zone"
             return sql_type
     return "text"
@@ -104,7 +104,7 @@ _TIMES: tuple[tuple[re.Pattern[str], Any, str], ...] = (
 
 
 def _type_of_list(kinds: list[str]) -> str:
-    """An array where all elements are texts, or all numbers; other lists are JSON."""
+    """Return an array type if all elements are texts or all are numbers, else jsonb."""
     common: str | None = None
     for kind in kinds:
         common = _common(common, kind)
@@ -114,7 +114,7 @@ def _type_of_list(kinds: list[str]) -> str:
 
 
 def _common(first: str | None, second: str) -> str:
-    """The narrowest type for values of both."""
+    """Return the narrowest type for values of both types."""
     if first is None or first == second or (first == _EMPTY and second.endswith("[]")):
         return second
     if second == _EMPTY and first.endswith("[]"):

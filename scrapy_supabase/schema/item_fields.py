@@ -1,8 +1,8 @@
-"""Item classes → what they say of their fields: the PostgreSQL type, and whether there always is a value.
+"""Item classes → their fields, each with its PostgreSQL type and whether it always has a value.
 
-Types come from annotations (dataclass, attrs, pydantic), and for every kind of class from a field's metadata, which
-stands above them: `type` (a Python type), `sql_type` (a PostgreSQL type, such as `numeric(10,2)`), `required`,
-`primary_key`. Pydantic keeps metadata in `json_schema_extra`.
+Types come from annotations (dataclass, attrs, pydantic). Field metadata, which every kind of item class can have,
+overrides the annotation: `type` (a Python type), `sql_type` (a PostgreSQL type, such as `numeric(10,2)`), `required`,
+`primary_key`. Pydantic has metadata in `json_schema_extra`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scrapy_supabase.schema.library_types import library_type
 
 METADATA = ("type", "sql_type", "required", "primary_key")
 
-_SCALARS: tuple[tuple[type, str], ...] = (  # the first that fits: bool is an int, datetime is a date
+_SCALARS: tuple[tuple[type, str], ...] = (  # the first match counts: bool is an int, datetime is a date
     (bool, "boolean"),
     (int, "bigint"),
     (float, "double precision"),
@@ -48,7 +48,7 @@ _NUMBERS = {"bigint", "double precision", "numeric"}
 
 @dataclass(frozen=True, slots=True)
 class ItemField:
-    """What is known of a field. `sql_type` is empty where nothing says what it holds; `choices` are all its texts."""
+    """A field of an item. `sql_type` is empty if unknown; `choices` are all its values if it is an enumeration."""
 
     name: str
     sql_type: str = ""
@@ -58,9 +58,9 @@ class ItemField:
 
 
 def fields_of(item_class: type) -> tuple[ItemField, ...] | None:
-    """The fields that `item_class` declares; None where it declares none (a dict).
+    """Return the fields that `item_class` declares; None if it cannot declare fields (a dict).
 
-    Raises `ConfigurationError` where its annotations or metadata cannot be read.
+    Raises `ConfigurationError` if its annotations or metadata cannot be read.
     """
     from itemadapter import ItemAdapter
 
@@ -68,7 +68,7 @@ def fields_of(item_class: type) -> tuple[ItemField, ...] | None:
     if names is None:
         return None
     if odd := [name for name in names if not isinstance(name, str)]:
-        raise ConfigurationError(f"{item_class.__qualname__} has a field named {odd[0]!r}: names must be texts.")
+        raise ConfigurationError(f"{item_class.__qualname__} has a field named {odd[0]!r}: names must be text.")
     hints = _hints_of(item_class)
     with_default = _with_default(item_class)
     return tuple(
@@ -78,7 +78,7 @@ def fields_of(item_class: type) -> tuple[ItemField, ...] | None:
 
 
 def columns_sent(spec: TableSpec, fields: Iterable[ItemField]) -> dict[str, ItemField]:
-    """Column → what items with these fields send to it: the field that is mapped to it, else a stamp."""
+    """Return column → the field, else the stamp, whose values are sent to it, for items with these fields."""
     mapped = ((spec.columns.get(one.name, one.name), one) for one in fields)
     sent = {column: replace(one, name=column) for column, one in mapped}
     for column, stamp in spec.stamps.items():
@@ -87,28 +87,28 @@ def columns_sent(spec: TableSpec, fields: Iterable[ItemField]) -> dict[str, Item
 
 
 def type_for(value: Any) -> str:
-    """A type for a column that is to take `value` and others of its kind: a later number may have a fraction."""
+    """Return a column type for `value` and similar values. A number gets numeric, as later ones may have a fraction."""
     if value is None:
         return "text"
     if isinstance(value, (dict, list, tuple, set, frozenset)):
         return "jsonb"
-    if isinstance(value, msgspec.Raw):  # a number of a file, as it is written there
+    if isinstance(value, msgspec.Raw):  # a number, as written in a file
         with suppress(msgspec.MsgspecError):
             return type_for(msgspec.json.decode(value))
     sql_type = _described(type(value)).sql_type
     return "numeric" if sql_type in _NUMBERS else sql_type or "text"
 
 
-def _field(item_class: type, name: str, hint: Any, metadata: Mapping[str, Any], always_there: bool) -> ItemField:
-    given = metadata.get("type")
-    described = _described(given if given is not None else hint)
+def _field(item_class: type, name: str, hint: Any, metadata: Mapping[str, Any], has_no_default: bool) -> ItemField:
+    explicit = metadata.get("type")
+    described = _described(explicit if explicit is not None else hint)
     sql_type = metadata.get("sql_type", described.sql_type)
     if not isinstance(sql_type, str):
         raise ConfigurationError(
             f"The sql_type of {item_class.__qualname__}.{name} is {sql_type!r} ({type(sql_type).__name__}): it must be "
             'the name of a PostgreSQL type, such as "numeric(10,2)".'
         )
-    required = bool(metadata.get("required", hint is not None and always_there and not described.nullable))
+    required = bool(metadata.get("required", hint is not None and has_no_default and not described.nullable))
     primary_key = bool(metadata.get("primary_key", False))
     choices = () if "sql_type" in metadata else described.choices
     return ItemField(name, sql_type, required or primary_key, primary_key, choices)
@@ -122,7 +122,7 @@ class _Described:
 
 
 def _described(hint: Any) -> _Described:
-    """What a type annotation says."""
+    """Return type, nullability and choices of a type annotation."""
     while (inner := getattr(hint, "__supertype__", None)) is not None:  # NewType
         hint = inner
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -167,7 +167,7 @@ def _union(parts: list[_Described], nullable: bool) -> _Described:
 
 
 def _of_values(values: typing.Sequence[Any]) -> _Described:
-    """The type of the values of an Enum or a Literal."""
+    """Return the description of an Enum or a Literal with these values."""
     nullable = None in values
     values = [value for value in values if value is not None]
     found = _union([_described(type(value)) for value in values], nullable)
@@ -176,7 +176,7 @@ def _of_values(values: typing.Sequence[Any]) -> _Described:
 
 
 def _array(arguments: tuple[Any, ...]) -> str:
-    """The type of a list: an array of scalars where all elements are of one kind, else JSON."""
+    """Return the type of a list: an array if its elements have one scalar type, else jsonb."""
     kinds = {_described(one).sql_type for one in arguments if one is not Ellipsis}
     (kind,) = kinds if len(kinds) == 1 else ("",)
     return "jsonb" if kind in ("", "jsonb", "bytea") or kind.endswith("[]") else f"{kind}[]"
@@ -185,10 +185,10 @@ def _array(arguments: tuple[Any, ...]) -> str:
 def _hints_of(item_class: type) -> Mapping[str, Any]:
     try:
         return typing.get_type_hints(item_class, include_extras=True)
-    except Exception as error:  # annotations are expressions, which may do anything
+    except Exception as error:  # annotations are expressions and may raise anything
         raise ConfigurationError(
-            f"The annotations of {item_class.__qualname__} cannot be read: {sentence(error)} Import what they name "
-            "where the class is defined, and not under `if TYPE_CHECKING`."
+            f"The annotations of {item_class.__qualname__} cannot be read: {sentence(error)} Import the names that "
+            "they use in the module of the class, outside of `if TYPE_CHECKING`."
         ) from error
 
 
@@ -202,7 +202,7 @@ def _metadata_of(item_class: type, name: str) -> Mapping[str, Any]:
 
 
 def _with_default(item_class: type) -> set[str]:
-    """The fields that need not be given."""
+    """Return the names of the fields that have a default."""
     if (fields := getattr(item_class, "__dataclass_fields__", None)) is not None:
         from dataclasses import MISSING
 

@@ -1,9 +1,9 @@
-"""Key types: which texts a column's type holds to be equal.
+"""Key types: which texts are equal as values of a column's type.
 
-Each function returns one text for all spellings of a value, or None for a spelling that it does not know: only the
-database can tell what such a value equals. What is no value of the type at all is returned as it is: the database
-refuses the row, and others need not wait for it. PostgreSQL docs: 8.1 numbers, 8.3 characters, 8.4 bytea, 8.5 dates and
-times, 8.6 booleans, 8.9 network addresses, 8.12 uuid, F.9 citext.
+Each function returns the same text for all spellings of a value, or None for a spelling that only the database can
+compare. A text that is no value of the type is returned unchanged: the database rejects its row, so that no other row
+needs to wait for it. PostgreSQL docs: 8.1 numbers, 8.3 characters, 8.4 bytea, 8.5 dates and times, 8.6 booleans, 8.9
+network addresses, 8.12 uuid, F.9 citext.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import msgspec
 class KeyType(msgspec.Struct, frozen=True):
     """How values of a type are compared.
 
-    `canonical` returns the same text only for values that are surely equal. Where `is_exact`, values of different texts
-    surely differ; elsewhere they may be equal, as two timestamps are that the column rounds to the same second.
-    `plain_ints`: the canonical text of a Python int is that of the number.
+    `canonical` returns the same text only for values that are surely equal. `is_exact`: values with different texts
+    surely differ; if not exact, they may be equal, such as two timestamps that the column rounds to the same second.
+    `plain_ints`: the canonical text of a Python int is `str` of it.
     """
 
     canonical: Callable[[str], str | None]
@@ -31,8 +31,8 @@ class KeyType(msgspec.Struct, frozen=True):
 
 
 def key_type(name: str) -> KeyType:
-    """Return the `KeyType` of a type, named as `format_type` does, without modifiers."""
-    if name.endswith(".citext"):  # the schema is that of the extension
+    """Return the `KeyType` of a type. `name` is that of PostgreSQL's `format_type`, without modifiers."""
+    if name.endswith(".citext"):  # with the schema of the extension
         name = "citext"
     return _KEY_TYPES.get(name, UNKNOWN)
 
@@ -42,7 +42,7 @@ def _same(text: str) -> str | None:
 
 
 def _varchar(text: str) -> str | None:
-    # `varchar(2)` silently cuts blanks that are too many, and the REST API does not tell the limit of every column.
+    # `varchar(2)` silently cuts excess blanks, and the REST API does not report the limit of every column.
     return None if text.endswith(" ") else text
 
 
@@ -51,11 +51,11 @@ def _char(text: str) -> str | None:
 
 
 def _citext(text: str) -> str | None:
-    # What `lower` makes of other letters depends on the database's locale.
+    # The lower case of other letters depends on the database's locale.
     return text.lower() if text.isascii() else None
 
 
-# A character that is in no number, also not in 0x1F and 1_000 of PostgreSQL 16.
+# A character that occurs in no number, also not in PostgreSQL 16's 0x1F and 1_000.
 _NOT_IN_NUMBERS = re.compile(r"[^0-9a-fxobp_.+\- \t\n\v\f\r]", re.IGNORECASE)
 _NAMED = frozenset({"nan", "inf", "infinity"})
 
@@ -80,7 +80,7 @@ _NUMBER = re.compile(
 
 
 def _numeric(text: str) -> str | None:
-    # What becomes of a fraction depends on the column's scale, which the REST API does not tell.
+    # The rounding of a fraction depends on the column's scale, which the REST API does not report.
     found = _NUMBER.fullmatch(text)
     if not found:
         return _if_no_number(text)
@@ -94,7 +94,7 @@ def _float8(text: str) -> str | None:
 
 
 _BOOLEANS = {
-    word[:length]: value  # they may be shortened
+    word[:length]: value  # PostgreSQL accepts unique prefixes
     for value, words in (("true", ("true", "yes", "on", "1")), ("false", ("false", "no", "off", "0")))
     for word in words
     for length in range(1, len(word) + 1)
@@ -134,18 +134,18 @@ _MOMENT = re.compile(
 
 
 def _moment(text: str) -> tuple[datetime, timezone | None] | None:
-    """The date and time of an ISO 8601 text, rounded to microseconds as PostgreSQL does, and its offset."""
-    found = _MOMENT.fullmatch(text)
-    if not found:
+    """Return date and time of an ISO 8601 text, rounded to microseconds as PostgreSQL does, and its UTC offset."""
+    match = _MOMENT.fullmatch(text)
+    if not match:
         return None
-    day, hour, minute, second, fraction, utc, sign, hours, minutes = found.groups()
+    day, hour, minute, second, fraction, utc, sign, hours, minutes = match.groups()
     try:
         moment = datetime.fromisoformat(f"{day}T{hour or '00'}:{minute or '00'}:{second or '00'}")
         moment += timedelta(microseconds=round(float(f"0.{fraction or 0}") * 1_000_000))
         if not sign:
             return moment, UTC if utc else None
-        away = timedelta(hours=int(hours), minutes=int(minutes or 0))
-        return moment, timezone(-away if sign == "-" else away)
+        offset = timedelta(hours=int(hours), minutes=int(minutes or 0))
+        return moment, timezone(-offset if sign == "-" else offset)
     except (ValueError, OverflowError):
         return None
 
@@ -157,12 +157,12 @@ def _date(text: str) -> str | None:
 
 def _timestamp(text: str) -> str | None:
     found = _moment(text)
-    return found[0].isoformat() if found else None  # an offset is ignored
+    return found[0].isoformat() if found else None  # PostgreSQL ignores the offset
 
 
 def _timestamptz(text: str) -> str | None:
     found = _moment(text)
-    if not found or found[1] is None:  # in the time zone of the session
+    if not found or found[1] is None:  # without an offset, it is in the session's time zone
         return None
     try:
         return found[0].replace(tzinfo=found[1]).astimezone(UTC).isoformat()
@@ -175,7 +175,7 @@ TEXT = KeyType(_same, plain_ints=True)
 _INTEGERS = KeyType(_integer, plain_ints=True)
 _KEY_TYPES = {
     "text": TEXT,
-    "enum": TEXT,  # what backends call any enum
+    "enum": TEXT,  # the backends' name for every enum type
     "character varying": KeyType(_varchar, plain_ints=True),
     "character": KeyType(_char, plain_ints=True),
     "citext": KeyType(_citext, plain_ints=True),
@@ -191,7 +191,7 @@ _KEY_TYPES = {
     "bytea": KeyType(_bytea),
     "inet": KeyType(_inet),
     "date": KeyType(_date),
-    # How many digits of a second are kept, the REST API does not tell.
+    # The REST API does not report how many digits of a second the column keeps.
     "timestamp without time zone": KeyType(_timestamp, is_exact=False),
     "timestamp with time zone": KeyType(_timestamptz, is_exact=False),
 }

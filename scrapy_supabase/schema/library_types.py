@@ -1,7 +1,7 @@
-"""Types of other libraries (and the rarer ones of Python's own): what their values stand for, and which are no values.
+"""Types of other libraries, and rarer types of Python: how their values are stored, and which cannot be stored.
 
-Types are recognized by module and name, because importing pandas, numpy or pydantic to look for their types would cost
-every crawl what few need. A subclass is treated as its nearest base that is listed here.
+Types are recognized by module and name, since importing pandas, numpy or pydantic would slow down every crawl, and few
+use them. A subclass is treated as its nearest base class that is listed here.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ _FINER_THAN_PYTHON = ("[ns]", "[ps]", "[fs]", "[as]")  # units of numpy's times;
 
 
 class NoValueError(TypeError):
-    """An object that no column can store. `holds` names its type, `remedy` says what to do."""
+    """An object that no column can store. `remedy` is a sentence that says what to do."""
 
-    def __init__(self, holds: str, remedy: str) -> None:
-        super().__init__(f"an object of type {holds} cannot be stored")
-        self.holds = holds
+    def __init__(self, type_name: str, remedy: str) -> None:
+        super().__init__(f"an object of type {type_name} cannot be stored")
+        self.type_name = type_name
         self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
 class LibraryType:
-    """What `plain` makes of a value is made of Python's own types; a column of `sql_type` takes it ("": not known)."""
+    """How values of a type are stored. `plain` converts them to Python's types; `sql_type` is the column's, or ""."""
 
     plain: Callable[[Any], Any]
     sql_type: str = ""
@@ -33,11 +33,11 @@ class LibraryType:
 
 @lru_cache(maxsize=1024)
 def library_type(kind: type[Any]) -> LibraryType | None:
-    """Return how values of type `kind` are stored; None for types that are not listed below."""
+    """Return the `LibraryType` of type `kind`; None for types that are not listed below."""
     for base in kind.__mro__:
-        found = _TYPES.get((base.__module__.partition(".")[0], base.__qualname__))
-        if found is not None:
-            return found
+        known = _TYPES.get((base.__module__.partition(".")[0], base.__qualname__))
+        if known is not None:
+            return known
     return None
 
 
@@ -46,11 +46,11 @@ def _missing(_: Any) -> None:
 
 
 def _number(value: Any) -> Any:
-    """Return a numpy scalar as Python's own. Raises `TypeError` where Python has no such number."""
+    """Return a numpy scalar as a Python value. Raises `TypeError` if Python has no equal value."""
     plain = value.item()
-    if value.dtype.kind in "mM" and type(plain) is int:  # too fine or too far for Python
+    if value.dtype.kind in "mM" and type(plain) is int:  # a unit or a value that Python's types do not have
         if not value.dtype.str.endswith(_FINER_THAN_PYTHON):
-            raise TypeError(f"Python's times cannot say {value!r}.")
+            raise TypeError(f"Python's date and time types have no value equal to {value!r}.")
         plain = value.astype(f"{value.dtype.kind}8[us]").item()
     if type(plain) is type(value):  # longdouble
         raise TypeError(f"{type(value).__name__} has more digits than a double precision number.")
@@ -58,7 +58,7 @@ def _number(value: Any) -> Any:
 
 
 def _array(value: Any) -> Any:
-    """Return a numpy array as a list; times one by one, because `tolist` makes bare numbers of nanoseconds."""
+    """Return a numpy array as a list. Times are converted one by one, as `tolist` returns nanoseconds as numbers."""
     if value.dtype.kind not in "mM":
         return value.tolist()
     return list(value) if value.ndim else value[()]
@@ -103,7 +103,7 @@ _TYPES: dict[tuple[str, str], LibraryType] = {
     ("ipaddress", "IPv6Address"): LibraryType(str, "inet"),
     ("parsel", "Selector"): _SELECTOR,
     ("parsel", "SelectorList"): _SELECTOR,
-    ("scrapy", "Response"): _refuse("Store what you need of the response, such as response.url or response.text."),
+    ("scrapy", "Response"): _refuse("Store a part of the response, such as response.url or response.text."),
     ("builtins", "generator"): _refuse("Wrap it in list()."),
     ("builtins", "async_generator"): _refuse("Collect its values in a list."),
     ("builtins", "coroutine"): _refuse("Await it."),

@@ -1,4 +1,4 @@
-"""The SQL that mends what the database refused, for messages: to be pasted into Supabase's SQL editor."""
+"""The remedies in messages: SQL for Supabase's SQL editor, and sentences about columns."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from scrapy_supabase.errors import ServerError, denied
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.schema.schema import Schema
 
-MADE_BY_THE_DATABASE = "Table %s makes column %r itself: what items have for it is not sent."
+GENERATED_COLUMN = "Table %s generates column %r itself: the items' values for it are not sent."
 
 
 def grant_sql(schema: Schema, table: str, error: ServerError) -> str:
-    """What the role needs for the mode in force (new tables on hosted Supabase have no grants since 2026-10-30).
+    """Return the GRANTs that the role needs for the mode of the table.
 
-    `error` says what was denied: the table, its schema, or what else an insert needs (a sequence, a trigger's table).
+    `error` names what was denied: the table, its schema, or another object that an insert needs (a sequence, a table
+    that a trigger writes to). New tables on hosted Supabase have no grants since 2026-10-30.
     """
     kind, denied_name = denied(error.message) or ("table", table)
     role = identifier(schema.role)
@@ -27,63 +28,63 @@ def grant_sql(schema: Schema, table: str, error: ServerError) -> str:
 
 
 def rights(mode: Mode) -> str:
-    """The privileges that a mode needs, as GRANT lists them."""
+    """Return the privileges that a mode needs, as a list for GRANT."""
     return {Mode.UPSERT: "select, insert, update", Mode.IGNORE: "select, insert", Mode.INSERT: "insert"}[mode]
 
 
 def unique_index_sql(schema: Schema, table: str, error: ServerError | None = None) -> str:
-    """The unique index that an upsert on the key needs. `error` is what was said to an upsert.
+    """Return the SQL of the unique index that an upsert on the key needs. `error` is the answer to an upsert.
 
-    A deferrable constraint is in the way even of another index for the same columns (measured); where the server does
-    not tell its name, it is the one that PostgreSQL gives.
+    A deferrable constraint (55000) is replaced, since it prevents upserts even beside another index on the same columns
+    (measured). If its name is unknown, the SQL has PostgreSQL's default name.
     """
     if error is not None and error.code == "55000":
         key, info = schema.key(table), schema.info(table)
         primary = info is not None and key == info.primary_key
-        usual = f"{table}_pkey" if primary else f"{'_'.join((table, *key))}_key"
-        constraint = deferrable_constraint(schema, table) or usual
+        default_name = f"{table}_pkey" if primary else f"{'_'.join((table, *key))}_key"
+        constraint = deferrable_constraint(schema, table) or default_name
         change = f"DROP CONSTRAINT {identifier(constraint)}, ADD {'PRIMARY KEY' if primary else 'UNIQUE'}"
         return f"ALTER TABLE {qualified(schema, table)} {change} ({columns(key)});"
     return f"CREATE UNIQUE INDEX ON {qualified(schema, table)} ({columns(schema.key(table))});"
 
 
 def for_upserts(schema: Schema, table: str, error: ServerError) -> str:
-    """What to do where the database has no unique index for an upsert: `error` is what it answered."""
+    """Return the remedy for a table without a unique index for upserts. `error` is the answer to an upsert."""
     info, key = schema.info(table), schema.key(table)
     if (view := schema.view(table)) is not None:
         return _for_upserts_to_view(view, key)
     partial = [name for name, indexed in (info.partial_indexes if info else {}).items() if set(indexed) == set(key)]
     if partial:
         return (
-            f"Its unique index {partial[0]} is partial (it has a WHERE clause), which upserts cannot use. Replace it "
-            'by one of all rows, set SUPABASE_ON_CONFLICT to other columns, or set SUPABASE_MODE = "insert".'
+            f"Its unique index {partial[0]} is partial (it has a WHERE clause), and upserts cannot use it. Create one "
+            'without WHERE, set SUPABASE_ON_CONFLICT to other columns, or set SUPABASE_MODE = "insert".'
         )
     return f"Run: {unique_index_sql(schema, table, error)}"
 
 
 def _for_upserts_to_view(view: View, key: Sequence[str]) -> str:
-    """A view has no index: its table has, and a trigger needs none."""
+    """Return the remedy for a view: an index on its table, or for an INSTEAD OF trigger the mode insert."""
     if view.has_trigger:
         return 'It is a view whose INSTEAD OF trigger stores the rows: set SUPABASE_MODE = "insert".'
-    shown = [view.shows[column] for column in key if column in view.shows]
-    if shown and len(shown) == len(key):
-        schema, table, _ = shown[0]
-        names = columns(column for _, _, column in shown)
+    sources = [view.shows[column] for column in key if column in view.shows]
+    if sources and len(sources) == len(key):
+        schema, table, _ = sources[0]
+        names = columns(column for _, _, column in sources)
         return f"Run: CREATE UNIQUE INDEX ON {identifier(schema)}.{identifier(table)} ({names});"
     return (
-        "It is a view: make the unique index on the table that it shows, or, where an INSTEAD OF trigger stores the "
-        'rows, set SUPABASE_MODE = "insert".'
+        "It is a view: create the unique index on its table. If an INSTEAD OF trigger stores the rows, set "
+        'SUPABASE_MODE = "insert" instead.'
     )
 
 
 def deferrable_constraint(schema: Schema, table: str) -> str | None:
-    """The constraint that stands in the way of upserts on the key, as far as the server tells it."""
+    """Return the deferrable constraint that prevents upserts on the key; None if there is none or it is unknown."""
     info, key = schema.info(table), set(schema.key(table))
     return next((name for name, on in info.deferrable.items() if set(on) == key), None) if info and key else None
 
 
 def policy_sql(schema: Schema, table: str, *commands: str) -> str:
-    """Row-level policies that let every row in: to be narrowed by who uses them."""
+    """Return row-level policies that allow every row. The user should narrow them."""
     clauses = {"insert": "WITH CHECK (true)", "update": "USING (true) WITH CHECK (true)", "select": "USING (true)"}
     name, role = qualified(schema, table), identifier(schema.role)
     return " ".join(
@@ -92,19 +93,19 @@ def policy_sql(schema: Schema, table: str, *commands: str) -> str:
 
 
 def add_column_sql(schema: Schema, table: str, types: Mapping[str, str]) -> str:
-    """Columns of these names and types."""
+    """Return the statements that add columns of these names and types."""
     name = qualified(schema, table)
     return " ".join(f"ALTER TABLE {name} ADD COLUMN {identifier(column)} {kind};" for column, kind in types.items())
 
 
 def no_collector(schema: Schema, table: str) -> str:
-    """What is to be done where the column that is to take unknown fields cannot."""
+    """Return the remedy for a missing column for unknown fields."""
     sql = add_column_sql(schema, table, {schema.unknown.column: "jsonb"})
-    return f"SUPABASE_UNKNOWN_COLUMNS must be drop, reject or a jsonb column. To make it, run: {sql}"
+    return f"SUPABASE_UNKNOWN_COLUMNS must be drop, reject or a jsonb column. To create the column, run: {sql}"
 
 
 def snapshot_sql(schema: Schema, table: str) -> str:
-    """The columns that tell one run's rows from another's, in the key. An upsert needs all of it unique."""
+    """Return the SQL that adds the columns of daily snapshots to the table and to its unique key."""
     name, key = qualified(schema, table), [c for c in schema.key(table) if c not in SNAPSHOT_STAMPS]
     info = schema.info(table)
     listed = columns([*key, *SNAPSHOT_STAMPS])
@@ -112,36 +113,38 @@ def snapshot_sql(schema: Schema, table: str) -> str:
         f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS snapshot_date date NOT NULL DEFAULT current_date, "
         "ADD COLUMN IF NOT EXISTS snapshot_version integer NOT NULL DEFAULT 1"
     )
-    if info and key and set(key) == set(info.primary_key):  # it would let each key in only once
+    if info and key and set(key) == set(info.primary_key):  # the old primary key would allow each key only once
         return f"{add}, DROP CONSTRAINT {identifier(f'{table}_pkey')}, ADD PRIMARY KEY ({listed});"
     return f"{add}; CREATE UNIQUE INDEX ON {name} ({listed});"
 
 
 def lacks(table: str, names: Sequence[str]) -> str:
-    """What is said of columns that a table has not."""
-    return f"Table {table} has no column{'s' * (len(names) > 1)} {', '.join(map(repr, names))}"
+    """Return the sentence, without its full stop, about columns that a table lacks."""
+    noun = "column" if len(names) == 1 else "columns"
+    return f"Table {table} has no {noun} {', '.join(map(repr, names))}"
 
 
 def unknown_columns(schema: Schema, table: str, types: Mapping[str, str]) -> str:
-    """What is said of fields that have no column; `types` are those that would take their values."""
+    """Return the warning about fields without a column. `types` maps them to the types of the columns to add."""
     names = list(types)
     one = len(names) == 1
-    done = {
-        "drop": "it is left out" if one else "they are left out",
-        "reject": f"rows that have {'it' if one else 'one of them'} are rejected",
-        "collect": f"{'it is' if one else 'they are'} collected in column {schema.unknown.column!r}",
+    fields = "the field is" if one else "the fields are"
+    consequence = {
+        "drop": f"{fields} left out",
+        "reject": f"rows with {'the field' if one else 'one of the fields'} are rejected",
+        "collect": f"{fields} stored in column {schema.unknown.column!r}",
     }[schema.unknown.policy]
     them, sql = "it" if one else "them", add_column_sql(schema, table, types)
-    return f"{lacks(table, names)}: {done} (SUPABASE_UNKNOWN_COLUMNS). To store {them}, run: {sql}"
+    return f"{lacks(table, names)}: {consequence} (SUPABASE_UNKNOWN_COLUMNS). To store {them}, run: {sql}"
 
 
 def identifier(name: str) -> str:
-    """Quote a name for SQL where it needs it."""
+    """Return a name for SQL, quoted if necessary."""
     plain = name.isidentifier() and name.isascii() and name == name.lower() and name not in _RESERVED
     return name if plain else '"' + name.replace('"', '""') + '"'
 
 
-# What PostgreSQL 18 reserves: `select word from pg_get_keywords() where catcode in ('R', 'T')`.
+# The reserved words of PostgreSQL 18: `select word from pg_get_keywords() where catcode in ('R', 'T')`.
 _RESERVED_WORDS = (
     "all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate "
     "collation column concurrently constraint create cross current_catalog current_date current_role "
@@ -156,10 +159,10 @@ _RESERVED = frozenset(_RESERVED_WORDS.split())
 
 
 def columns(names: Iterable[str]) -> str:
-    """Names as a comma-separated SQL list."""
+    """Return names as a comma-separated SQL list."""
     return ", ".join(map(identifier, names))
 
 
 def qualified(schema: Schema, table: str) -> str:
-    """A table's name with that of its database schema."""
+    """Return a table's name, qualified with its database schema."""
     return f"{identifier(schema.database_schema)}.{identifier(table)}"

@@ -1,4 +1,4 @@
-"""What is known of each table: columns, key, what the server refused so far. Shared by all chunks and threads."""
+"""The known facts of each table: columns, key, and what the server has refused. Shared by all chunks and threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scrapy_supabase.schema.column_types import kind_of
 
 
 class UnknownColumns(msgspec.Struct, frozen=True):
-    """What happens to a field without a column: `drop` it, `reject` the row, or `collect` it in a jsonb `column`."""
+    """The policy for fields without a column: `drop` them, `reject` the row, or `collect` them in a jsonb `column`."""
 
     policy: str = "drop"
     column: str = ""
@@ -24,10 +24,10 @@ class UnknownColumns(msgspec.Struct, frozen=True):
 
 
 class Schema:
-    """The tables of one crawl. All methods are thread-safe; `version` grows whenever something was learnt.
+    """The tables of one crawl. Thread-safe. `version` grows with every new fact.
 
-    What is remembered here is never forgotten within a crawl, so that a refusal costs one request, not one a chunk.
-    `role` is the database role of the key, for the SQL that messages print.
+    Facts are kept until the end of the crawl, so that a refusal costs one request, not one per chunk. `role` is the
+    database role of the key, for the SQL in messages.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Schema:
         self._lock = threading.Lock()
 
     def with_table(self, spec: TableSpec) -> Schema:
-        """A schema of one other table, or of the same for another use, with what the server told of it."""
+        """Return a new schema of one table with another spec, and the server's description of that table."""
         other = Schema(
             {spec.name: spec},
             unknown=self.unknown,
@@ -69,49 +69,49 @@ class Schema:
         return other
 
     def learn(self, table: str, info: TableInfo) -> None:
-        """Remember what the server told of a table."""
+        """Record the server's description of a table."""
         with self._lock:
             self._known[table] = info
             self._made.setdefault(table, {}).update(info.made)
             self.version += 1
 
     def learn_key_types(self, table: str, types: Mapping[str, str]) -> None:
-        """Remember the types of key columns of a table of which the server tells nothing else."""
+        """Record the types of a table's key columns, if the server does not describe the table."""
         with self._lock:
             self._key_types[table] = types
             self.version += 1
 
     def key_types(self, table: str) -> Mapping[str, str]:
-        """Column → the type by which its values are compared, as far as that is known."""
+        """Return column → the type by which its values are compared, for columns whose type is known."""
         info = self._known.get(table)
         return {**info.columns, **info.key_types} if info else self._key_types.get(table, {})
 
     def info(self, table: str) -> TableInfo | None:
-        """What the server told of `table`, or None where it does not tell."""
+        """Return the server's description of `table`, or None."""
         return self._known.get(table)
 
     def learn_view(self, table: str, view: View) -> None:
-        """Remember that `table` is a view."""
+        """Record that `table` is a view."""
         with self._lock:
             self._views[table] = view
 
     def view(self, table: str) -> View | None:
-        """What was learnt of `table`, if it is a view."""
+        """Return the description of `table` if it is known to be a view, else None."""
         return self._views.get(table)
 
     def mode(self, table: str) -> Mode:
-        """The mode in force: the user's, or a plain insert after a refused upsert."""
+        """Return the mode in force: that of the settings, or `Mode.INSERT` after a refused upsert."""
         return self._modes.get(table, self.specs[table].mode)
 
     def fall_back(self, table: str) -> bool:
-        """From now on send plain inserts to `table`. True the first time."""
+        """Use plain inserts for `table` from now on. Return True the first time."""
         with self._lock:
             first = self.mode(table) is not Mode.INSERT
             self._modes[table] = Mode.INSERT
             return first
 
     def key(self, table: str) -> tuple[str, ...]:
-        """The columns that make a row unique, as far as they are known: the user's, else the primary key."""
+        """Return the columns that make a row unique: those of the settings, else the primary key; empty if unknown."""
         spec = self.specs[table]
         if spec.on_conflict:
             return spec.on_conflict
@@ -119,28 +119,31 @@ class Schema:
         return info.primary_key if info else ()
 
     def has_unknown_key(self, table: str) -> bool:
-        """Whether rows replace each other by a key that the server does not tell, or makes itself."""
+        """Return whether rows update each other by a key whose columns or values are unknown here."""
         spec = self.specs.get(table)
         if spec is None or self.mode(table) is Mode.INSERT:
             return False
         return self.generates_key(table) or not (self.key(table) or self._known.get(table))
 
     def may_mix(self, table: str) -> bool:
-        """Whether rows with other columns may share a request. That is read as jsonb, which rewrites `json` values."""
+        """Return whether rows with different columns may share a request.
+
+        PostgreSQL reads such a request as jsonb, which rewrites values of `json` columns.
+        """
         info = self._known.get(table)
         return info is not None and not any(kind.removesuffix("[]") == "json" for kind in info.columns.values())
 
     def learn_reference(self, table: str, parent: str) -> None:
-        """Remember that rows of `table` refer to rows of `parent` (a foreign key), which must be stored first."""
+        """Record that rows of `table` refer to rows of `parent` (a foreign key), which must be stored first."""
         with self._lock:
             self._references[table] = self.references(table) | {parent}
 
     def references(self, table: str) -> frozenset[str]:
-        """The tables that `table` is known to refer to."""
+        """Return the tables that `table` is known to refer to."""
         return self._references.get(table, frozenset())
 
     def drop(self, table: str, column: str) -> bool:
-        """From now on leave `column` out. True the first time."""
+        """Leave `column` out of requests from now on. Return True the first time."""
         with self._lock:
             dropped = self._dropped.setdefault(table, set())
             if column in dropped:
@@ -150,9 +153,9 @@ class Schema:
             return True
 
     def learn_generated(self, table: str, error: SchemaDriftError) -> bool:
-        """Remember that the database makes a column itself, as `error` says. True the first time."""
+        """Record that the database generates the column that `error` names. Return True the first time."""
         info, column = self._known.get(table), error.column
-        # Where the server leaves out the details, the type must tell: an identity column is an integer.
+        # If the answer has no details, decide by the type: an identity column is an integer.
         is_integer = info is not None and kind_of(info.columns.get(column, "")) == "integer"
         identity = "identity" in error.details if error.details else is_integer
         with self._lock:
@@ -164,25 +167,25 @@ class Schema:
             return True
 
     def generated_columns(self, table: str) -> Mapping[str, str]:
-        """The columns that the database makes itself, as far as is known, with their kind. They may not be sent."""
+        """Return column → kind ("generated" or "identity") of the columns that must not be sent."""
         return self._made.get(table, {})
 
     def generates_key(self, table: str) -> bool:
-        """Whether the database makes a conflict column from what is sent: rows have keys that are not known here."""
+        """Return whether a conflict column is generated, so that the rows' keys are unknown here."""
         made = self.generated_columns(table)
         return any(made.get(column) == "generated" for column in self.key(table))
 
     def first_mention(self, table: str, columns: Iterable[str]) -> list[str]:
-        """Those of `columns` that no warning has named yet; they are named now."""
+        """Return those of `columns` that no warning has mentioned yet, and mark them as mentioned."""
         with self._lock:
             new = [column for column in columns if (table, column) not in self._mentioned]
             self._mentioned.update((table, column) for column in new)
             return new
 
     def split(self, table: str, columns: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Split `columns` into those that can be stored and those that the table lacks, as far as is known.
+        """Split `columns` into those that can be stored and those that the table is known to lack.
 
-        Both are sorted. Columns that the database makes itself are in neither.
+        Both are sorted. Columns that the database generates are in neither.
         """
         info, dropped, made = self._known.get(table), self._dropped.get(table, ()), self.generated_columns(table)
         can: list[str] = []

@@ -318,9 +318,9 @@ def test_json_as_text_is_stored_as_it_is_and_warned_of(
     values = [*harmless, *texts]
     assert made.upload(*({"id": n, "a": value, "c": value} for n, value in enumerate(values))).rejections == ()
     (said,) = (r.getMessage() for r in caplog.records if "JSON as text" in r.getMessage())
-    assert said.startswith("Table t: column 'a' gets JSON as text. It is stored as one JSON string")
+    assert said.startswith("Table t: JSON column 'a' gets a text that contains JSON. It is stored as a JSON string")
     made.upload(*({"id": 20 + n, "b": value} for n, value in enumerate(texts)))
-    assert len([r for r in caplog.records if "column 'b' gets JSON as text" in r.getMessage()]) == 1
+    assert len([r for r in caplog.records if "column 'b' gets a text that contains JSON" in r.getMessage()]) == 1
     assert sql("select a from t where id < 20 order by id") == [(value,) for value in values]
     assert sql("select b from t where id >= 20 order by id") == [(value,) for value in texts]
 
@@ -330,7 +330,7 @@ def test_a_generated_column_is_not_sent(books: Sql, line: MakeLine, caplog: pyte
     outcome = line().upload({"id": 1, "name": "abc", "doubled": 0})
     assert outcome.uploaded == 1
     assert books("select doubled from t") == [(6,)]
-    assert "Table t makes column 'doubled' itself" in caplog.text
+    assert "Table t generates column 'doubled' itself" in caplog.text
 
 
 @pytest.mark.parametrize("mode", Mode)
@@ -726,7 +726,9 @@ def test_a_project_that_is_down_is_fatal_at_open(sql: Sql, line: MakeLine, proje
     """After the tries, with the settings to look at."""
     with FaultProxy(project.url) as proxy:
         url = proxy.url
-    with pytest.raises(FatalError, match="Check that the project is up, and SUPABASE_URL or SUPABASE_DB_URL") as raised:
+    with pytest.raises(
+        FatalError, match="Check that the project is running, and check SUPABASE_URL or SUPABASE_DB_URL"
+    ) as raised:
         line(url=url)
     assert raised.value.reason == "supabase_unavailable"
 

@@ -225,7 +225,7 @@ def test_a_generated_column_as_key(sql: Sql, look: Look, project: Project) -> No
         assert errors(found) == []
         assert not [text for _, text in warnings(found) if "key" in text]
         ((_, text, remedy),) = errors(look(**where, SUPABASE_ON_CONFLICT="number"))
-        assert "'number' of table t has another value for each row" in text
+        assert "'number' of table t gets a new value for each row" in text
         assert remedy.startswith("SUPABASE_ON_CONFLICT must name columns that the items have")
 
 

@@ -271,7 +271,7 @@ NO_VALUES: Mapping[str, tuple[Any, str]] = {
 def test_what_is_no_value(name: str, *, nested: bool) -> None:
     """It is rejected, and the message names the field, the type and what was forgotten."""
     value, remedy = NO_VALUES[name]
-    with pytest.raises(ItemError, match=f"field 'title' holds an object of type {name}, .*{remedy}") as raised:
+    with pytest.raises(ItemError, match=f"field 'title' has an object of type {name}, .*{remedy}") as raised:
         encode_row({"id": 1, "title": [value] if nested else value})
     assert (raised.value.code, raised.value.field) == ("not_encodable", "title")
 

@@ -173,7 +173,7 @@ def test_what_an_item_says_is_in_the_table(capsys: pytest.CaptureFixture[str]) -
     text = printed(capsys, "tests.schema.test_ddl.TBookItem", "--key", "url")
     assert text == (
         "-- For items of tests.schema.test_ddl.TBookItem.\n"
-        "-- what: nothing says what it holds; text takes everything.\n"
+        "-- what: type unknown; text accepts any value.\n"
         "create table if not exists public.t_book (\n"
         "  url text not null,\n"
         "  title text,\n"
@@ -313,7 +313,7 @@ def test_a_table_without_a_key_takes_items_as_inserts(
 ) -> None:
     """They get a number; a note says what that means."""
     text = printed(capsys, "tests.schema.test_ddl.TBookItem", "--table", "t_made")
-    assert "-- Nothing says which columns make a row unique: rows sent twice are stored twice." in text
+    assert "-- No columns are known to make a row unique: rows sent twice are stored twice." in text
     sql(f"{text}; notify pgrst, 'reload schema'")
     for number in (1, 2):
         outcome = line("t_made").upload(dataclasses.asdict(BOOK), table="t_made")
@@ -373,7 +373,7 @@ def test_a_bad_line_of_the_file_is_named(capsys: pytest.CaptureFixture[str], tmp
     """Nothing is printed for half of a file."""
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n[2]\n')
-    with pytest.raises(ConfigurationError, match=r"rows\.jsonl, line 2: .* Mend or delete the line\."):
+    with pytest.raises(ConfigurationError, match=r"rows\.jsonl, line 2: .* Fix or delete the line\."):
         printed(capsys, "--from", str(path))
 
 

@@ -18,7 +18,7 @@ Sql = Callable[..., list[tuple[Any, ...]]]
 
 pytestmark = pytest.mark.parametrize("line", ["rest", "database"], indirect=True)
 
-MADE = "Table t makes column {!r} itself: what items have for it is not sent."
+MADE = "Table t generates column {!r} itself: the items' values for it are not sent."
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_an_identity_column_as_key_is_of_no_use(sql: Sql, line: MakeLine) -> Non
         "create table t (id bigint generated always as identity primary key, url text); grant all on t to service_role;"
         " notify pgrst, 'reload schema'"
     )
-    with pytest.raises(FatalError, match=r"another value for each row.* that are generated from those"):
+    with pytest.raises(FatalError, match=r"a new value for each row.* that are generated from them"):
         line(on_conflict=("id",))
     assert line(on_conflict=("id",), mode=Mode.INSERT).upload({"url": "u"}).uploaded == 1
 
@@ -118,7 +118,7 @@ def test_without_the_details_of_an_answer(
         return answers(400, {"code": "428C9", "message": message})
 
     proxy.faults.extend([passes, minimal("id")])
-    with pytest.raises(FatalError, match="another value for each row"):
+    with pytest.raises(FatalError, match="a new value for each row"):
         line(url=proxy.url, on_conflict=("id",))
     proxy.faults.extend([passes, minimal("url_hash")])
     made = line(url=proxy.url, on_conflict=("url_hash",))

@@ -131,7 +131,7 @@ def test_a_view_whose_table_lacks_the_index(
     (said,) = (message for message in caplog.messages if "refuses upserts" in message)
     assert "INDEX ON public.t_view" not in said
     if "database" not in request.node.name:
-        assert "It is a view: make the unique index on the table that it shows" in said
+        assert "It is a view: create the unique index on its table" in said
         return
     assert said.endswith("Run: CREATE UNIQUE INDEX ON public.t (link);")
     sql(said.partition("Run: ")[2])
