@@ -66,9 +66,9 @@ def sql(project: Project) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
 def snapshots(sql: Callable[..., list[tuple[Any, ...]]]) -> Callable[..., list[tuple[Any, ...]]]:
     """`sql`, with the function that gives out snapshot versions; none was given out today."""
     path = Path(__file__).parents[1] / "migrations" / "006_add_daily_snapshots.sql"
-    _, _, rest = path.read_text().partition("-- Which version of which day")
-    function, _, _ = rest.partition("-- The last snapshot of each day")
-    sql(f"-- {function}; delete from snapshot_versions; notify pgrst, 'reload schema'")
+    _, start, rest = path.read_text().partition("create table if not exists public.snapshot_versions")
+    function, _, _ = rest.partition("create or replace view")
+    sql(f"{start}{function}\n; delete from snapshot_versions; notify pgrst, 'reload schema'")
     return sql
 
 
