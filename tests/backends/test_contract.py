@@ -317,7 +317,7 @@ def test_json_as_text_is_stored_as_it_is_and_warned_of(
     texts = ['{"a": 1}', " [1, 2]", "[]"]
     values = [*harmless, *texts]
     assert made.upload(*({"id": n, "a": value, "c": value} for n, value in enumerate(values))).rejections == ()
-    (said,) = (r.getMessage() for r in caplog.records if "JSON as text" in r.getMessage())
+    (said,) = (r.getMessage() for r in caplog.records if "a text that contains JSON" in r.getMessage())
     assert said.startswith("Table t: JSON column 'a' gets a text that contains JSON. It is stored as a JSON string")
     made.upload(*({"id": 20 + n, "b": value} for n, value in enumerate(texts)))
     assert len([r for r in caplog.records if "column 'b' gets a text that contains JSON" in r.getMessage()]) == 1

@@ -237,7 +237,7 @@ def test_wrong_paths_and_options(command: Command, tmp_path: Path) -> None:
     assert "No table is named" in command("load", "-").stderr
     assert "cannot be read" in command("load", "nowhere.csv", "--table", "t").stderr
     (tmp_path / "rows.txt").write_text("")
-    assert "Say --format" in command("load", "rows.txt", "--table", "t").stderr
+    assert "Add --format" in command("load", "rows.txt", "--table", "t").stderr
     assert "BATCH_CHUNK_SIZE is 'x'" in command("load", "-", "--table", "t", "--chunk-size", "x").stderr
 
 
