@@ -14,6 +14,7 @@ import msgspec
 
 from scrapy_supabase.errors import ServerError
 from scrapy_supabase.models import Row
+from scrapy_supabase.rows.values import text_of_json
 
 Values = Mapping[str, str | None]  # column → text of the value, None for NULL
 
@@ -163,13 +164,7 @@ def _texts(row: Row) -> Values:
         raw = msgspec.json.decode(row.data, type=dict[str, msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return {}
-    return {name: _text(bytes(raw[name])) for name in row.columns if name in raw}
-
-
-def _text(encoded: bytes) -> str | None:
-    if encoded == b"null":
-        return None
-    return msgspec.json.decode(encoded, type=str) if encoded.startswith(b'"') else encoded.decode()
+    return {name: text_of_json(raw[name]) for name in row.columns if name in raw}
 
 
 def _plain(text: str) -> str:
