@@ -165,7 +165,7 @@ def _engine(job: Job, url: str, db_url: str | None, *, encoded: bool = False) ->
     from scrapy_supabase.models import TableSpec
     from scrapy_supabase.monitoring.run import Run
     from scrapy_supabase.rows.builder import RowBuilder
-    from scrapy_supabase.script import Upload, UploadResult
+    from scrapy_supabase.script import Upload
     from scrapy_supabase.settings.config import Config
     from scrapy_supabase.settings.server import ServerConfig
     from scrapy_supabase.settings.spool import SpoolConfig
@@ -183,9 +183,9 @@ def _engine(job: Job, url: str, db_url: str | None, *, encoded: bool = False) ->
         ),
         spool=SpoolConfig(Path(job["spool"]) if job.get("spool") else None),
     )
-    run, schema, result = Run("bench"), new_schema(config), UploadResult()
+    run, schema = Run("bench"), new_schema(config)
     spool = new_spool(config, schema, run)
-    with Upload(config, run, schema, spool, result) as upload:
+    with Upload(config, run, schema, spool) as upload:
         upload.begin()
         if encoded:
             builder = RowBuilder(config.tables.routes, schema, {}, lambda _: None)
@@ -199,6 +199,7 @@ def _engine(job: Job, url: str, db_url: str | None, *, encoded: bool = False) ->
             upload.build_and_add(source)
         upload.finish()
         seconds = time.perf_counter() - started
+    result = upload.result
     if result.error or result.left or (result.failed and not job.get("bad")):
         raise RuntimeError(str(result))
     return seconds

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scrapy_supabase.addon import Addon
     from scrapy_supabase.middleware import UrlStampMiddleware
+    from scrapy_supabase.monitoring.upload_result import UploadResult
     from scrapy_supabase.pipeline import SupabasePipeline
-    from scrapy_supabase.script import UploadResult, init_supabase, upload_to_supabase
+    from scrapy_supabase.script import init_supabase, upload_to_supabase
 
 __all__ = [
     "Addon",
@@ -26,7 +27,7 @@ __all__ = [
 _HOMES = {
     "Addon": "scrapy_supabase.addon",
     "SupabasePipeline": "scrapy_supabase.pipeline",
-    "UploadResult": "scrapy_supabase.script",
+    "UploadResult": "scrapy_supabase.monitoring.upload_result",
     "UrlStampMiddleware": "scrapy_supabase.middleware",
     "init_supabase": "scrapy_supabase.script",
     "upload_to_supabase": "scrapy_supabase.script",

@@ -24,7 +24,7 @@ from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.delivery.uploaders import Uploaders
 from scrapy_supabase.messages import outdated_rows, pluralize
 from scrapy_supabase.models import Stored
-from scrapy_supabase.monitoring.accounts import Accounts
+from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.rows.chunks import Chunker
@@ -166,7 +166,7 @@ def new_spool(config: Config, schema: Schema, run: Run) -> DiskSpool | NoSpool:
     return DiskSpool(config.spool.folder, run.folder, schema, facts, fsync=config.spool.fsync)
 
 
-def recover(spool: Spool, accounts: Accounts) -> Sequence[Stored]:
+def recover(spool: Spool, counters: Counters) -> Sequence[Stored]:
     """Take over the chunks that earlier runs left in the spool, and return them, oldest first. Blocks.
 
     Both these chunks and rows that stay in the spool, because newer ones may be stored, are logged.
@@ -181,7 +181,7 @@ def recover(spool: Spool, accounts: Accounts) -> Sequence[Stored]:
             sum(stored.size for stored in recovered),
         )
     if spool.outdated:
-        accounts.outdated(spool.outdated)
+        counters.outdated(spool.outdated)
         logger.warning("Not uploaded: %s. %s", *outdated_rows(spool.outdated, spool.folder))
     return recovered
 

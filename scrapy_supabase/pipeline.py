@@ -20,8 +20,9 @@ from scrapy_supabase.assembly import Destination, OpenRun, new_spool, recover
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError, SupabaseError
 from scrapy_supabase.eventloop import EventLoop, close_crawl, is_closing, is_crawl, start
 from scrapy_supabase.middleware import url_stamp
-from scrapy_supabase.monitoring.accounts import Accounts
+from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.crawl_log import CrawlLog
+from scrapy_supabase.monitoring.crawl_observer import CrawlObserver
 from scrapy_supabase.monitoring.last_run import LastRunFile
 from scrapy_supabase.monitoring.record import Record
 from scrapy_supabase.monitoring.run import Run, log_no_end
@@ -47,7 +48,8 @@ class SupabasePipeline:
     def __init__(self, crawler: Crawler, config: Config) -> None:
         self._crawler = crawler
         self._config = config
-        self._stats = Stats(crawler.stats)
+        self._counters = Counters()
+        self._stats = Stats(crawler.stats, self._counters)
         self._take: Callable[[Any], bool] = _takes_none
         self._loop: EventLoop | None = None  # there is one once it opens
         self._opening: Future[None] = Future()
@@ -99,29 +101,30 @@ class SupabasePipeline:
     async def _open_crawl(self, loop: EventLoop) -> _OpenCrawl:
         crawler, config = self._crawler, self._config
         run = Run(crawler.spider.name if crawler.spider else "")
-        record = Record(run.id, run.spider, run.started, config.server.host, effective_settings(config))
+        settings = effective_settings(config)
+        record = Record(run.id, run.spider, run.started, config.server.host, settings, self._counters)
 
         def stop(error: FatalError) -> None:
             logger.error("Closing the crawl (%s): %s", error.reason, error)
             start(close_crawl(crawler, error.reason))
 
-        accounts = Accounts(self._stats, record, stop)
+        observer = CrawlObserver(self._counters, record, stop)
         for warning in config.warnings:
             logger.warning("%s", warning)
         destination = self._destination = await loop.run_in_thread(partial(Destination.find, config))
         try:
             await loop.run_in_thread(partial(destination.begin, config, run))
         except FatalError as error:
-            accounts.keep_fatal(error)
+            observer.keep_fatal(error)
             logger.error("Closing the crawl before its first page (%s): %s", error.reason, error)  # noqa: TRY400
         spool = await loop.run_in_thread(partial(new_spool, config, destination.schema, run))
-        recovered = await loop.run_in_thread(partial(recover, spool, accounts)) if accounts.error is None else ()
+        recovered = await loop.run_in_thread(partial(recover, spool, self._counters)) if observer.error is None else ()
 
         def wake() -> None:
             loop.call_soon_threadsafe(opened.delivery.collect)
 
-        opened = OpenRun(config, run, destination, spool, accounts, wake, recovered)
-        crawl = _OpenCrawl(crawler, loop, opened, self._stats, record, accounts)
+        opened = OpenRun(config, run, destination, spool, observer, wake, recovered)
+        crawl = _OpenCrawl(crawler, loop, opened, self._stats, observer)
         await crawl.start()
         return crawl
 
@@ -162,23 +165,20 @@ class SupabasePipeline:
 class _OpenCrawl:
     """A crawl that is open: its items, what happens each second and while it is idle, its end."""
 
-    def __init__(
-        self, crawler: Crawler, loop: EventLoop, run: OpenRun, stats: Stats, record: Record, accounts: Accounts
-    ) -> None:
-        self._builder = run.row_builder(url_stamp(crawler), stats.cleaned)
+    def __init__(self, crawler: Crawler, loop: EventLoop, run: OpenRun, stats: Stats, observer: CrawlObserver) -> None:
+        self._builder = run.row_builder(url_stamp(crawler), observer.counters.cleaned)
         self.build, self.add = self._builder.build, run.delivery.add
         self.is_closed = False
         self._crawler = crawler
         self._loop = loop
         self._run = run
         self._stats = stats
-        self._record = record
-        self._accounts = accounts
+        self._observer = observer
         self._config = run.config
         self._delivery = run.delivery
         self._spool = run.spool
         self._file = LastRunFile(run.spool.folder, run.config.monitors.report, run.run.id, page_of)
-        self._log = CrawlLog(logger, stats, run.spool.folder, run.config.upload.close_timeout)
+        self._log = CrawlLog(logger, observer.counters, run.spool.folder, run.config.upload.close_timeout)
         self._process = os.getpid()
         self._close_by = 0.0
         self._ticker = create_looping_call(self._tick)
@@ -187,7 +187,7 @@ class _OpenCrawl:
         """Write the run record, log where rows go, and listen to the crawl."""
         await self._loop.run_in_thread(partial(self._file.write, self._recorded()))
         config = self._config
-        if self._accounts.error is None:
+        if self._observer.error is None:
             self._log.opened(
                 f"{config.server.host} over a database connection" if config.server.db_url else config.server.host,
                 self._run.destination.described(config.tables.specs),
@@ -211,7 +211,7 @@ class _OpenCrawl:
         """Keep an item that cannot become a row."""
         rejection = self._builder.rejection(item, error)
         self._spool.reject((rejection,))
-        self._accounts.refused(rejection)
+        self._observer.refused(rejection)
 
     async def return_later(self, item: Any, waiting: Future[None]) -> Any:
         """Return the item when there is room for more."""
@@ -220,8 +220,8 @@ class _OpenCrawl:
 
     async def close_if_stopped(self) -> None:
         """Close the crawl where no row can be uploaded any more."""
-        if self._accounts.error is not None:
-            await close_crawl(self._crawler, self._accounts.error.reason)
+        if self._observer.error is not None:
+            await close_crawl(self._crawler, self._observer.error.reason)
 
     async def close(self) -> None:
         """Upload the rest within `SUPABASE_CLOSE_TIMEOUT`; what is not uploaded by then stays in the spool."""
@@ -244,7 +244,8 @@ class _OpenCrawl:
         run, destination, table = self._run.run, self._run.destination, self._config.tables.runs_table
         try:
             if table is not None and run.begun:
-                end = partial(run.end, destination.backend, table, reason, self._stats.totals, dict(self._crawl_stats))
+                counts = self._observer.counters.totals
+                end = partial(run.end, destination.backend, table, reason, counts, dict(self._crawl_stats))
                 rest = max(self._close_by - time.monotonic(), _LEDGER_TAKES)
                 try:
                     await self._loop.run_in_thread(end, rest)
@@ -268,7 +269,7 @@ class _OpenCrawl:
         delivery.tick()
         if is_closing(self._crawler) and delivery.release():
             self._log.released()
-        if self._file.is_wanted and self._record.is_due():
+        if self._file.is_wanted and self._observer.record.is_due():
             start(self._loop.run_in_thread(partial(self._file.write, self._recorded())))
         self._log.progress(in_flight=delivery.in_flight, backlog=delivery.backlog, is_offline=delivery.is_offline)
         self._publish()
@@ -287,7 +288,7 @@ class _OpenCrawl:
 
     def _recorded(self, reason: str | None = None) -> bytes:
         folder = self._spool.folder
-        return self._record.encoded(
+        return self._observer.record.encoded(
             str(folder) if folder else None,
             cut_off=self._delivery.is_offline,
             reason=reason,

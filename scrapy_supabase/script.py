@@ -12,17 +12,18 @@ import atexit
 import logging
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.assembly import Destination, OpenRun, new_schema
 from scrapy_supabase.delivery.waiting import OwnerWait
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError
 from scrapy_supabase.messages import pluralize
-from scrapy_supabase.models import Chunk, Loaded, Mode, Outcome, Rejection, Row, Stored
+from scrapy_supabase.models import Mode, Outcome, Rejection, Row, Stored
+from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.run import Run
+from scrapy_supabase.monitoring.upload_result import UploadResult
 from scrapy_supabase.rows.selection import select_rows
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.settings.config import Config
@@ -36,40 +37,6 @@ if TYPE_CHECKING:
     from supabase import Client
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class UploadResult:
-    """What became of the rows. True where every one is in the table.
-
-    `failed` rows are not stored; `rejected` holds each of them, as JSON, with the reason. `error` is what ended the
-    upload early: the rows after it were not read. `superseded` counts rows followed by another with the same key in
-    the same chunk, `cleaned` those that lost characters which PostgreSQL cannot store, `reasons` failed rows by table
-    and code. `seconds` are wall time, `chunk_seconds` the sum over chunks.
-    """
-
-    uploaded: int = 0
-    failed: int = 0
-    left: int = 0  # in the spool, where there is one
-    superseded: int = 0
-    cleaned: int = 0
-    rejected: list[Rejection] = field(default_factory=list)
-    error: FatalError | None = None
-    seconds: float = 0.0
-    chunks: int = 0
-    failed_chunks: int = 0
-    requests: int = 0
-    retries: int = 0
-    chunk_seconds: float = 0.0
-    reasons: Counter[tuple[str, str]] = field(default_factory=Counter, repr=False)
-
-    @property
-    def average_chunk_seconds(self) -> float:
-        """How long a chunk took, retries and waits included."""
-        return self.chunk_seconds / self.chunks if self.chunks else 0.0
-
-    def __bool__(self) -> bool:
-        return not self.failed and not self.left and self.error is None
 
 
 def init_supabase(url: str | None = None, key: str | None = None) -> Client:
@@ -129,20 +96,20 @@ def upload_to_supabase(
         raise ConfigurationError(f"top_n is {top_n!r}: it must be a whole number of rows, 0 or more, or None for all.")
     source = select_rows(rows, top_n, order_by)
     total = len(source) if isinstance(source, Sequence) else None
-    result = UploadResult()
-    spool = NoSpool(result.rejected.extend)
-    with Upload(config, Run("upload_to_supabase"), new_schema(config), spool, result) as upload:
+    rejected: list[Rejection] = []
+    spool = NoSpool(rejected.extend)
+    with Upload(config, Run("upload_to_supabase"), new_schema(config), spool) as upload:
         upload.begin()
         upload.build_and_add(_with_progress(source, total, table_name, progress), total)
         upload.finish()
-    return result
+    return replace(upload.result, rejected=rejected)
 
 
 class Upload:
     """Feeds rows to the engine from the calling thread, which owns it. A context manager; used once.
 
-    What happens is counted in `result`; `spool` keeps what is not uploaded, and may hold what is `recovered`.
-    `progress` is told how many rows have just come to an end.
+    It is the `delivery.observer.RunObserver` of its engine. `spool` keeps what is not uploaded, and may hold what is
+    `recovered`. `progress` is told how many rows have just come to an end.
     """
 
     def __init__(
@@ -151,17 +118,25 @@ class Upload:
         run: Run,
         schema: Schema,
         spool: Spool,
-        result: UploadResult,
         *,
         recovered: Sequence[Stored] = (),
         progress: Callable[[int], object] = lambda _: None,
     ) -> None:
-        self.result = result
+        self.error: FatalError | None = None  # what ended the upload early
         self._config = config
+        self._counters = counters = Counters()
         self._progress = progress
         self._chunks_expected: int | None = None
         self._started = time.perf_counter()
+        self._ended: float | None = None
         self._waiter = OwnerWait()
+        # Events that are counted and nothing else.
+        self.on_chunk_sealed = counters.on_chunk_sealed
+        self.on_rows_kept = counters.on_rows_kept
+        self.on_chunk_loaded = counters.on_chunk_loaded
+        self.on_waited = counters.on_waited
+        self.on_outage_end = counters.on_outage_end
+        self.on_throttled = counters.on_throttled
         destination = Destination(config, schema)
         self._run = OpenRun(config, run, destination, spool, self, self._waiter.wake, recovered, blocks=True)
 
@@ -172,7 +147,12 @@ class Upload:
         self._run.stop()
         self._run.destination.close()
         self._waiter.close()
-        self.result.seconds = time.perf_counter() - self._started
+        self._ended = time.perf_counter()
+
+    @property
+    def result(self) -> UploadResult:
+        """What has become of the rows so far."""
+        return UploadResult.of(self._counters, self.error, (self._ended or time.perf_counter()) - self._started)
 
     def begin(self) -> None:
         """Check the table. Raises `FatalError` where it takes no rows."""
@@ -182,7 +162,7 @@ class Upload:
         """Build a row of each item and upload it. Ends early where nothing can be uploaded any more."""
         if total is not None and not self._config.upload.grows:
             self._chunks_expected = -(-total // self._config.upload.chunk_rows)
-        builder = self._run.row_builder({}, self._cleaned)
+        builder = self._run.row_builder({}, self._counters.cleaned)
         for item in items:
             try:
                 row = builder.build(item)
@@ -194,8 +174,7 @@ class Upload:
 
     def reject(self, rejection: Rejection) -> None:
         """Keep what cannot become a row."""
-        self.result.failed += 1
-        self.result.reasons[rejection.table, rejection.code] += 1
+        self._counters.refused(rejection)
         self._run.spool.reject((rejection,))
 
     def add(self, row: Row) -> bool:
@@ -203,73 +182,43 @@ class Upload:
         waiting = self._run.delivery.add(row)
         if waiting is not None:
             self._waiter.wait(waiting, self._run.delivery)
-        return self.result.error is None
+        return self.error is None
 
     def finish(self) -> None:
         """Wait until every row is where it can be, and say how it went."""
         delivery = self._run.delivery
         self._waiter.wait(delivery.finish(), delivery)
         result = self.result
-        result.seconds = time.perf_counter() - self._started
         logger.info(
             "%s uploaded, %d failed, in %.1f s: %s (%d failed, %.3f s on average), %s, %d sent again",
-            *(pluralize(result.uploaded, "row"), result.failed, result.seconds, pluralize(result.chunks, "chunk")),
-            *(
-                result.failed_chunks,
-                result.average_chunk_seconds,
-                pluralize(result.requests, "request"),
-                result.retries,
-            ),
+            pluralize(result.uploaded, "row"),
+            result.failed,
+            result.seconds,
+            pluralize(result.chunks, "chunk"),
+            result.failed_chunks,
+            result.average_chunk_seconds,
+            pluralize(result.requests, "request"),
+            result.retries,
         )
-
-    def on_chunk_sealed(self, chunk: Chunk) -> None:
-        """See `observer.RunObserver`."""
 
     def on_chunk_done(self, outcome: Outcome) -> None:
         """See `observer.RunObserver`."""
-        result, effort = self.result, outcome.effort
-        result.chunks += 1
-        result.uploaded += outcome.uploaded
-        result.superseded += outcome.superseded
-        result.failed += len(outcome.rejections)
-        result.reasons.update((rejection.table, rejection.code) for rejection in outcome.rejections)
+        self._counters.on_chunk_done(outcome)
         self._progress(outcome.uploaded + outcome.superseded + len(outcome.rejections))
-        result.failed_chunks += bool(outcome.rejections)
-        result.requests += effort.requests
-        result.retries += effort.retries
-        result.chunk_seconds += effort.seconds
         logger.info(
             "Chunk %d%s: %d of %s uploaded to %s in %.3f s",
-            *(result.chunks, f" of {self._chunks_expected}" if self._chunks_expected else "", outcome.uploaded),
-            *(pluralize(len(outcome.chunk.rows), "row"), outcome.chunk.table, effort.seconds),
+            self._counters.outcomes,
+            f" of {self._chunks_expected}" if self._chunks_expected else "",
+            outcome.uploaded,
+            pluralize(len(outcome.chunk.rows), "row"),
+            outcome.chunk.table,
+            outcome.effort.seconds,
         )
-
-    def on_rows_kept(self, kept: Chunk | Stored, rows: int) -> None:  # noqa: ARG002
-        """See `observer.RunObserver`."""
-        self.result.left += rows
-        self.result.failed_chunks += 1
-
-    def on_chunk_loaded(self, loaded: Loaded) -> None:
-        """See `observer.RunObserver`."""
-        self.result.failed += len(loaded.damaged)
-        self.result.reasons.update((rejection.table, rejection.code) for rejection in loaded.damaged)
-
-    def on_waited(self, seconds: float) -> None:
-        """See `observer.RunObserver`."""
-
-    def on_outage_end(self, seconds: float) -> None:
-        """See `observer.RunObserver`."""
-
-    def on_throttled(self) -> None:
-        """See `observer.RunObserver`."""
 
     def on_fatal(self, error: FatalError) -> None:
         """See `observer.RunObserver`."""
-        self.result.error = error
+        self.error = error
         logger.error("The upload ends early (%s): %s", error.reason, error)
-
-    def _cleaned(self, _table: str) -> None:
-        self.result.cleaned += 1
 
 
 def _with_progress(rows: Iterable[Any], total: int | None, table: str, wanted: bool | None) -> Iterable[Any]:

@@ -17,6 +17,7 @@ from scrapy_supabase import errors, pytest_plugin
 from scrapy_supabase.backends.answers import classify
 from scrapy_supabase.commands import NAMES, module_of
 from scrapy_supabase.models import Chunk, Effort, Loaded, Mode, Origin, Outcome, Rejection, Row
+from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.stats import PREFIX, Stats
 from scrapy_supabase.schema.ddl import ledger_sql, snapshots_sql
 from scrapy_supabase.settings import config as settings
@@ -77,24 +78,25 @@ def test_stats() -> None:
         max_value = set_value
 
     collector = Collector()
-    stats = Stats(collector)
+    counters = Counters()
+    stats = Stats(collector, counters)
     row = Row("t", ("a",), None, b"{}")
     chunk = Chunk(1, (row,), "1.jsonl", superseded=1)
     effort = Effort(1, 1, 1, 1, 1, 1, 1.0)
     effort.errors["23505"] += 1
-    stats.on_chunk_sealed(chunk)
+    counters.on_chunk_sealed(chunk)
     old = msgspec.structs.replace(chunk, origin=Origin("run", "spider", Mode.UPSERT, ()))
     for each in (chunk, old):
-        stats.on_chunk_done(Outcome(each, 1, (Rejection("t", b"", "c", "m"),), (), (row,), None, effort))
-        stats.on_chunk_done(Outcome(each, 1))
-        stats.on_rows_kept(each, 1)
-    stats.outdated(Counter({"t": 1}))
-    stats.on_chunk_loaded(Loaded(None, torn=1))
-    stats.on_outage_end(1.0)
-    stats.on_throttled()
-    stats.refused("t", "c")
-    stats.cleaned("t")
-    stats.on_waited(1.0)
+        counters.on_chunk_done(Outcome(each, 1, (Rejection("t", b"", "c", "m"),), (), (row,), None, effort))
+        counters.on_chunk_done(Outcome(each, 1))
+        counters.on_rows_kept(each, 1)
+    counters.outdated(Counter({"t": 1}))
+    counters.on_chunk_loaded(Loaded(None, torn=1))
+    counters.on_outage_end(1.0)
+    counters.on_throttled()
+    counters.refused(Rejection("t", b"", "c", "m"))
+    counters.cleaned("t")
+    counters.on_waited(1.0)
     stats.publish(chunk_size=100, concurrency=4)
     made = {key.removeprefix(PREFIX).removesuffix("/t").replace("23505", "<code>") for key in collector.keys}
     assert names("stats.md", r"^\| `([^`]+)`") == made

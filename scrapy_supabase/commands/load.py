@@ -19,7 +19,7 @@ from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Mode, Rejection
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.files import FORMATS, BadLine, RowFile
-from scrapy_supabase.script import Upload, UploadResult
+from scrapy_supabase.script import Upload
 from scrapy_supabase.settings.explicit import config_for_table, config_of_command
 
 WHEN_REFUSED = "No row was uploaded."
@@ -60,14 +60,14 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
         )
     files = [RowFile(path, opts.format, keep_empty=opts.keep_empty, encoding=opts.encoding) for path in opts.file]
     (spec,) = config.tables.specs.values()
-    run, schema, result = Run("load"), new_schema(config), UploadResult()
+    run, schema = Run("load"), new_schema(config)
     server, stack = find_server(config)
     try:
         spool = new_spool(config, schema, run)
         config = config_of_command(server)
         sizes = [file.size for file in files]
         total = sum(size for size in sizes if size is not None) if None not in sizes else None
-        with progress_of("load", total, "B") as bar, Upload(config, run, schema, spool, result) as upload:
+        with progress_of("load", total, "B") as bar, Upload(config, run, schema, spool) as upload:
             upload.begin()
             unreadable = None
             for file in files:
@@ -76,13 +76,14 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
                         upload.build_and_add(_reported(file, upload, spec.name, bar))
                     except ConfigurationError as error:
                         unreadable = error  # what was read before is uploaded all the same
-                if unreadable or result.error:
+                if unreadable or upload.error:
                     break
             upload.finish()
-            bar.set_postfix_str(pluralize(result.uploaded, "row"))
+            bar.set_postfix_str(pluralize(upload.result.uploaded, "row"))
     finally:
         if stack is not None:
             stack.stop()
+    result = upload.result
     said_how_it_went(result, folder)
     if unreadable:
         raise unreadable

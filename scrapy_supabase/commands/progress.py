@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.messages import kept_rows, pluralize, rejected_rows
-from scrapy_supabase.script import UploadResult
+from scrapy_supabase.monitoring.upload_result import UploadResult
 from scrapy_supabase.spool.reject_file import REJECTED
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import outdated_rows, pluralize, replay_command, rows_by_table
 from scrapy_supabase.models import Mode
 from scrapy_supabase.monitoring.run import Run
-from scrapy_supabase.script import Upload, UploadResult
+from scrapy_supabase.script import Upload
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.explicit import config_of_command
 from scrapy_supabase.spool.chunk_file import Header
@@ -84,7 +84,7 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
     config, stack = find_server(config)
     try:
         config = config_of_command(config)
-        run, schema, result = Run("replay"), new_schema(config), UploadResult()
+        run, schema = Run("replay"), new_schema(config)
         spool = DiskSpool(folder, run.folder, schema, {"run": run.id, "spider": "replay", "project": project})
         mode = Mode(opts.mode) if opts.mode else None
 
@@ -104,7 +104,7 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
             recovered, kept = numbered(*both), taken.kept
         with (
             progress_of("replay", total, " rows") as bar,
-            Upload(config, run, schema, spool, result, recovered=recovered, progress=bar.update) as upload,
+            Upload(config, run, schema, spool, recovered=recovered, progress=bar.update) as upload,
         ):
             upload.begin()
             upload.finish()
@@ -113,6 +113,7 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
             stack.stop()
     for problem, number in (+kept).items():
         print(f"Left in {folder / REJECTED}: {pluralize(number, 'line')} {problem}.", file=sys.stderr)
+    result = upload.result
     said_how_it_went(result, folder)
     if spool.outdated:  # a crawl began meanwhile
         print(". ".join(outdated_rows(spool.outdated, folder)), file=sys.stderr)

@@ -7,21 +7,21 @@ import time
 from pathlib import Path
 
 from scrapy_supabase.messages import kept_rows, pluralize, rejected_rows
-from scrapy_supabase.monitoring.stats import Stats
+from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.spool.reject_file import REJECTED
 
 _PROGRESS_EVERY = 60.0  # seconds
 
 
 class CrawlLog:
-    """Logs to `log` what `stats` have counted.
+    """Logs to `log` what `counters` have.
 
     `folder` is the spool's, or None; `close_timeout` is `SUPABASE_CLOSE_TIMEOUT`, in seconds.
     """
 
-    def __init__(self, log: logging.Logger, stats: Stats, folder: Path | None, close_timeout: float) -> None:
+    def __init__(self, log: logging.Logger, counters: Counters, folder: Path | None, close_timeout: float) -> None:
         self._log = log
-        self._stats = stats
+        self._counters = counters
         self._folder = folder
         self._close_timeout = close_timeout
         self._last_time = time.monotonic()
@@ -45,7 +45,7 @@ class CrawlLog:
         seconds = now - self._last_time
         if seconds < _PROGRESS_EVERY:
             return
-        rows = self._stats.totals
+        rows = self._counters.totals
         uploaded = rows["uploaded"]
         self._log.info(
             "%s uploaded (%d rows/min), %s in flight, %d on disk%s, %s rejected",
@@ -88,24 +88,24 @@ class CrawlLog:
 
     def summary(self) -> None:
         """Log what the crawl did."""
-        rows = self._stats.totals
+        counters, rows, effort = self._counters, self._counters.totals, self._counters.effort
         self._log.info(
             "%s received: %d uploaded in %s, %d superseded by a newer row of the same key, %d rejected, %d left in the "
             "spool",
             pluralize(rows["received"], "row"),
             rows["uploaded"],
-            pluralize(rows["request"], "request"),
+            pluralize(effort.requests, "request"),
             rows["superseded"],
             rows["failed"],
             rows["spooled"],
         )
-        if rows["chunk"] and (done := self._stats.settled_chunks):
+        if counters.chunks and counters.outcomes:
             self._log.info(
                 "%s (%d failed, %.3f s on average), %s sent again",
-                pluralize(rows["chunk"], "chunk"),
-                rows["chunk_failed"],
-                rows["upload_seconds"] / done,
-                pluralize(rows["retry"], "request"),
+                pluralize(counters.chunks, "chunk"),
+                len(counters.failed_chunks),
+                effort.seconds / counters.outcomes,
+                pluralize(effort.retries, "request"),
             )
         if any(rows[f"recovered{part}"] for part in ("", "_superseded", "_failed", "_spooled")):
             self._log.info(
@@ -119,4 +119,4 @@ class CrawlLog:
         if folder and (left := rows["spooled"] + rows["recovered_spooled"]):
             self._log.error("%s", kept_rows(left, folder))
         if failed := rows["failed"] + rows["recovered_failed"]:
-            self._log.error("%s", rejected_rows(failed, self._stats.rejected_by_code, folder and folder / REJECTED))
+            self._log.error("%s", rejected_rows(failed, counters.rejected_by_code, folder and folder / REJECTED))

@@ -1,10 +1,9 @@
-"""What happens in one run, in constant memory: told once a chunk, in the crawl's thread, after the fact."""
+"""What happens in one run, in constant memory, for its report: told once a chunk, in the crawl's thread."""
 
 from __future__ import annotations
 
 import platform
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,7 +12,8 @@ import msgspec
 import scrapy
 
 from scrapy_supabase.errors import FatalError
-from scrapy_supabase.models import Chunk, Loaded, Outcome, Rejection, Stored
+from scrapy_supabase.models import Loaded, Outcome, Rejection
+from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.last_run import Fatal, LastRun, Outage, Rejects, Rows, Sample
 
 _MOST_OUTAGES = 100
@@ -24,7 +24,7 @@ _LONGEST_WAIT = 60.0  # seconds between two writings
 
 
 class Record:
-    """Counts what the delivery tells, next to `stats.Stats`, and keeps when it was.
+    """Keeps when things happened and examples of them; the sums are those of `counters`.
 
     It grows with the number of tables only. `is_due` says when it should be written down: after 1, 2, 4 … seconds, then
     every minute, so that what is known of a run that is killed is never much older than half of it.
@@ -37,14 +37,15 @@ class Record:
         started: datetime,
         project: str,
         settings: Mapping[str, str],
+        counters: Counters,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._counters = counters
         self._clock = clock
         self._begin = clock()
         self._next = 1.0
         self._kinds: dict[tuple[str, str], Rejects] = {}
-        self._figures: Counter[str] = Counter()
         self._known = LastRun(
             run=run,
             spider=spider,
@@ -55,23 +56,11 @@ class Record:
             settings=dict(settings),
         )
 
-    def on_chunk_sealed(self, chunk: Chunk) -> None:
-        """A chunk is complete: its rows have been received."""
-        rows = self._rows(chunk.table)
-        rows.received += len(chunk.rows) + chunk.superseded
-        self._figures["chunks"] += 1
-
     def on_chunk_done(self, outcome: Outcome) -> None:
-        """Rows of a chunk are where the outcome says."""
-        effort, rows = outcome.effort, self._rows(outcome.chunk.table)
-        if outcome.chunk.origin is None:
-            rows.uploaded += outcome.uploaded
-            rows.superseded += outcome.superseded
-        else:
-            rows.recovered += outcome.uploaded
-            rows.recovered_superseded += outcome.superseded
+        """Record when rows of a chunk were uploaded or rejected, and what the server answered."""
+        effort = outcome.effort
         for rejection in outcome.rejections:
-            self._reject(rejection, recovered=outcome.chunk.origin is not None)
+            self._reject(rejection)
         for code, number in effort.errors.items():
             self._count_error(code, number)
         if effort.requests:
@@ -84,56 +73,24 @@ class Record:
             retries=effort.retries,
             errors=effort.errors.total(),
         )
-        figures = self._figures
-        figures["requests"] += effort.requests
-        figures["bytes"] += effort.request_bytes
-        figures["retries"] += effort.retries
-        figures["splits"] += effort.splits
-        figures["fallbacks"] += effort.fallbacks
-
-    def on_rows_kept(self, kept: Chunk | Stored, number: int) -> None:
-        """Rows stay in the spool for the next run."""
-        rows = self._rows(kept.table)
-        if kept.recovered if isinstance(kept, Stored) else kept.origin is not None:
-            rows.recovered_left += number
-        else:
-            rows.left += number
 
     def on_chunk_loaded(self, loaded: Loaded) -> None:
-        """A chunk was read from its file."""
-        recovered = loaded.chunk is None or loaded.chunk.origin is not None
+        """Record what could not be read of a chunk's file."""
         for rejection in loaded.damaged:
-            self._reject(rejection, recovered=recovered)
-
-    def outdated(self, rows: Counter[str]) -> None:
-        """Rows of earlier runs, by table, stay in the spool because newer ones may be stored."""
-        for table, number in rows.items():
-            self._rows(table).recovered_outdated += number
+            self._reject(rejection)
 
     def refused(self, rejection: Rejection) -> None:
-        """An item was received that could not become a row."""
-        self._rows(rejection.table).received += 1
-        self._reject(rejection, recovered=False)
+        """Record an item that could not become a row."""
+        self._reject(rejection)
         self._known.timeline.add(self._clock() - self._begin, rejected=1)
 
-    def on_waited(self, seconds: float) -> None:
-        """Items waited because too much was on its way."""
-        self._figures["waited"] += seconds  # type: ignore[assignment]
-
-    def on_throttled(self) -> None:
-        """The server was busy: fewer uploads at once."""
-        self._figures["slowdowns"] += 1
-
     def on_outage_end(self, seconds: float) -> None:
-        """The server was gone for so long."""
-        known = self._known
-        known.outage_count += 1
-        known.outage_seconds += seconds
-        if len(known.outages) < _MOST_OUTAGES:
-            known.outages.append(Outage(max(0.0, self._clock() - self._begin - seconds), seconds))
+        """Record when the server was unreachable."""
+        if len(self._known.outages) < _MOST_OUTAGES:
+            self._known.outages.append(Outage(max(0.0, self._clock() - self._begin - seconds), seconds))
 
     def on_fatal(self, error: FatalError) -> None:
-        """Nothing is uploaded from now on."""
+        """Record why nothing is uploaded from now on."""
         if self._known.fatal is None:
             from scrapy_supabase.monitoring.redaction import scrubbed  # patterns that most crawls never need
 
@@ -164,22 +121,12 @@ class Record:
         known.written = datetime.now(UTC).isoformat(timespec="seconds")
         known.ended = known.written if reason is not None else None
         known.crawl = dict(crawl or {})
-        known.figures = dict(self._figures)
+        known.tables = _tables(self._counters)
+        known.figures = _figures(self._counters)
+        known.outage_count, known.outage_seconds = self._counters.outages, self._counters.outage_seconds
         return msgspec.json.encode(known)
 
-    def _rows(self, table: str) -> Rows:
-        tables = self._known.tables
-        found = tables.get(table)
-        if found is None:
-            found = tables[table] = Rows()
-        return found
-
-    def _reject(self, rejection: Rejection, *, recovered: bool) -> None:
-        rows = self._rows(rejection.table)
-        if recovered:
-            rows.recovered_rejected += 1
-        else:
-            rows.rejected += 1
+    def _reject(self, rejection: Rejection) -> None:
         kind = self._kinds.get((rejection.table, rejection.code))
         if kind is None:
             if len(self._kinds) == _MOST_KINDS:
@@ -196,6 +143,39 @@ class Record:
         errors = self._known.errors
         if code in errors or len(errors) < _MOST_KINDS:
             errors[code] = errors.get(code, 0) + number
+
+
+def _tables(counters: Counters) -> dict[str, Rows]:
+    found = {
+        table: Rows(
+            received=rows["received"],
+            uploaded=rows["uploaded"],
+            superseded=rows["superseded"],
+            rejected=rows["failed"],
+            left=rows["spooled"],
+            recovered=rows["recovered"],
+            recovered_rejected=rows["recovered_failed"],
+            recovered_left=rows["recovered_spooled"],
+            recovered_superseded=rows["recovered_superseded"],
+            recovered_outdated=rows["recovered_outdated"],
+        )
+        for table, rows in counters.tables.items()
+    }
+    return {table: rows for table, rows in found.items() if rows != Rows()}  # not those of which rows are built only
+
+
+def _figures(counters: Counters) -> dict[str, float]:
+    effort = counters.effort
+    return {
+        "chunks": counters.chunks,
+        "requests": effort.requests,
+        "bytes": effort.request_bytes,
+        "retries": effort.retries,
+        "splits": effort.splits,
+        "fallbacks": effort.fallbacks,
+        "waited": counters.waited_seconds,
+        "slowdowns": counters.slowdowns,
+    }
 
 
 def _sample(rejection: Rejection) -> Sample:

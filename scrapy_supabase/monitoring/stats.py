@@ -1,6 +1,6 @@
-"""The only place that spells a stat key. Told what happened in the crawl's thread, after the fact.
+"""The only place that spells a stat key: publishes what `counters` has to Scrapy's stats, and reads it there.
 
-What is told is kept here until `publish`: Scrapy's collector takes 1.6 µs a call, and a chunk is a dozen.
+That is done once a second, not at each change: Scrapy's collector takes 1.6 µs a call, and a chunk is a dozen.
 """
 
 from __future__ import annotations
@@ -8,14 +8,19 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Protocol
 
-from scrapy_supabase.models import Chunk, Loaded, Outcome, Stored
+from scrapy_supabase.monitoring.counters import Counters
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "supabase/"
+_ROWS = (  # accounts of `Counters`: the keys are `<name>_count`, and `<name>_count/<table>`
+    *("received", "uploaded", "superseded", "failed", "spooled"),
+    *("recovered", "recovered_ambiguous", "recovered_superseded", "recovered_failed", "recovered_spooled"),
+    *("recovered_outdated", "cleaned"),
+)
 _SETTLED = ("uploaded", "superseded", "failed")  # what becomes of a row that does not wait any more
 _OF_SCRAPY = {
     "pages fetched": "response_received_count",
@@ -45,103 +50,16 @@ class Collector(Protocol):
 
 
 class Stats:
-    """Counts rows and effort; a `RunObserver` of the delivery.
+    """Publishes `counters` to Scrapy's stats collector, which has what they were at the last `publish`."""
 
-    `totals` are those of the moment; the collector has them after the next `publish`. At every close
-    `received = uploaded + superseded + failed + spooled`, in all and for each table. Rows of earlier runs are counted
-    apart: recovered, recovered_superseded, recovered_failed, recovered_spooled, recovered_outdated.
-    """
-
-    def __init__(self, collector: Collector) -> None:
+    def __init__(self, collector: Collector, counters: Counters) -> None:
         self._collector = collector
-        self.totals: Counter[str] = Counter()
-        self.rejected_by_code: Counter[tuple[str, str]] = Counter()  # (table, code)
-        self.settled_chunks = 0
-        self._failed_chunks: set[int] = set()
-        self._times: dict[str, datetime] = {}  # since the last `publish`
-        self._longest = 0.0  # seconds of a chunk, since then
-        self._new: Counter[str] = Counter()  # what the collector has not been told yet
+        self._counters = counters
+        self._offered: dict[str, Any] = {}  # key → the value of the last `publish`
         self._refused: dict[str, Exception] = {}  # key → what the collector raised, since the last `publish`
         self._said_refused: set[str] = set()
         for name in ("received", "uploaded", "failed", "spooled"):  # a zero says more than a missing line
-            self._offer(collector.inc_value, f"{PREFIX}{name}_count", 0)
-
-    def on_chunk_sealed(self, chunk: Chunk) -> None:
-        """A chunk is complete: its rows have been received."""
-        if not self._waiting():
-            self._times["waiting_since"] = datetime.now(UTC)
-        self._count("received", len(chunk.rows) + chunk.superseded, chunk.table)
-        self._count("chunk")
-
-    def on_chunk_done(self, outcome: Outcome) -> None:
-        """Rows of a chunk are where the outcome says."""
-        chunk, effort = outcome.chunk, outcome.effort
-        table, origin = chunk.table, chunk.origin
-        self.settled_chunks += 1
-        self._count("recovered" if origin else "uploaded", outcome.uploaded, table)
-        self._count("recovered_superseded" if origin else "superseded", outcome.superseded, table)
-        if outcome.uploaded:
-            self._times["last_upload_time"] = datetime.now(UTC)
-        self._count("recovered_ambiguous", min(outcome.uploaded, chunk.possibly_duplicated), table)
-        for rejection in outcome.rejections:
-            self.rejected(table, rejection.code, recovered=origin is not None)
-        if outcome.rejections:
-            self._fail(chunk.number)
-        self._count("request", effort.requests)
-        self._count("retry", effort.retries)
-        self._count("ambiguous_retry", effort.ambiguous_retries)
-        self._count("split", effort.splits)
-        self._count("insert_fallback", effort.fallbacks)
-        for code, number in effort.errors.items():
-            self._count(f"error_count/{code}", number, suffix="")
-        self._count("request_bytes", effort.request_bytes, suffix="")
-        if effort.requests:
-            self._count("upload_seconds", effort.seconds, suffix="")
-            self._longest = max(self._longest, effort.seconds)
-
-    def on_rows_kept(self, kept: Chunk | Stored, rows: int) -> None:
-        """Rows stay in the spool for the next run."""
-        recovered = kept.recovered if isinstance(kept, Stored) else kept.origin is not None
-        self._count("recovered_spooled" if recovered else "spooled", rows, kept.table)
-        self._fail(kept.number)
-
-    def on_chunk_loaded(self, loaded: Loaded) -> None:
-        """A chunk was read from its file."""
-        self._count("torn", loaded.torn)
-        for rejection in loaded.damaged:
-            self.rejected(rejection.table, rejection.code, recovered=loaded.chunk is None or bool(loaded.chunk.origin))
-
-    def outdated(self, rows: Counter[str]) -> None:
-        """Rows of earlier runs, by table, stay in the spool because newer ones may be stored."""
-        for table, number in rows.items():
-            self._count("recovered_outdated", number, table)
-
-    def refused(self, table: str, code: str) -> None:
-        """An item was received that could not become a row."""
-        self._count("received", 1, table)
-        self.rejected(table, code)
-
-    def rejected(self, table: str, code: str, *, recovered: bool = False) -> None:
-        """A row is in the reject file."""
-        self._count("recovered_failed" if recovered else "failed", 1, table)
-        self.rejected_by_code[table, code] += 1
-
-    def cleaned(self, table: str) -> None:
-        """Characters that cannot be stored were removed from a row."""
-        self._count("cleaned", 1, table)
-
-    def on_waited(self, seconds: float) -> None:
-        """Items waited because too much was on its way."""
-        self._count("backpressure_seconds", seconds, suffix="")
-
-    def on_outage_end(self, seconds: float) -> None:
-        """The server was gone for so long."""
-        self._count("outage")
-        self._count("outage_seconds", seconds, suffix="")
-
-    def on_throttled(self) -> None:
-        """The server was busy: fewer uploads at once."""
-        self._count("slowdown")
+            self._offer(collector.inc_value, f"{name}_count", 0)
 
     def publish(self, *, chunk_size: int, concurrency: int) -> None:
         """Bring the collector up to date: with the rows a chunk and uploads at once that are in force now, too.
@@ -151,24 +69,44 @@ class Stats:
         A collector may be of the user's own, and refuse a value, or all: that is said once for each key, the value is
         not offered again, and the other keys arrive.
         """
-        collector = self._collector
-        while self._new:
-            self._offer(collector.inc_value, *self._new.popitem())
-        while self._times:
-            name, value = self._times.popitem()
-            self._offer(collector.set_value, PREFIX + name, value)
-        self._offer(collector.set_value, PREFIX + "chunk_size", chunk_size)
-        self._offer(collector.set_value, PREFIX + "concurrency", concurrency)
-        if self._longest:
-            self._offer(collector.max_value, PREFIX + "upload_seconds_max", self._longest)
-            self._longest = 0.0
+        collector, counters = self._collector, self._counters
+        self._publish_rows(counters.totals)
+        for table, rows in counters.tables.items():
+            if table:
+                self._publish_rows(rows, f"/{table}")
+        for key, value in _sums(counters).items():
+            self._increase(key, value)
+        for code, number in counters.effort.errors.items():
+            self._increase(f"error_count/{code}", number)
+        self._change(collector.max_value, "upload_seconds_max", counters.longest_upload or None)
+        self._change(collector.set_value, "last_upload_time", counters.last_upload_time)
+        self._change(collector.set_value, "waiting_since", counters.waiting_since)
+        self._offer(collector.set_value, "chunk_size", chunk_size)
+        self._offer(collector.set_value, "concurrency", concurrency)
         self._say_what_was_refused()
+
+    def _publish_rows(self, rows: Counter[str], suffix: str = "") -> None:
+        for name in _ROWS:
+            self._increase(f"{name}_count{suffix}", rows[name])
+
+    def _increase(self, key: str, value: float) -> None:
+        """Offer what has been added to a sum."""
+        before = self._offered.get(key, 0)
+        if value != before:
+            self._offered[key] = value
+            self._offer(self._collector.inc_value, key, value - before)
+
+    def _change(self, tell: Callable[[str, Any], None], key: str, value: Any) -> None:
+        """Offer a value that is another than before."""
+        if value != self._offered.get(key):
+            self._offered[key] = value
+            self._offer(tell, key, value)
 
     def _offer(self, tell: Callable[[str, Any], None], key: str, value: Any) -> None:
         try:
-            tell(key, value)
+            tell(PREFIX + key, value)
         except Exception as error:  # noqa: BLE001 (of somebody else's; it is logged)
-            self._refused.setdefault(key, error)
+            self._refused.setdefault(PREFIX + key, error)
 
     def _say_what_was_refused(self) -> None:
         if new := {key: error for key, error in self._refused.items() if key not in self._said_refused}:
@@ -181,24 +119,26 @@ class Stats:
             self._said_refused.update(new)
         self._refused.clear()
 
-    def _waiting(self) -> int:
-        """Received rows of which nobody knows yet what becomes of them."""
-        totals = self.totals
-        return totals["received"] - sum(totals[name] for name in _SETTLED)
 
-    def _fail(self, number: int) -> None:
-        if number not in self._failed_chunks:
-            self._failed_chunks.add(number)
-            self._count("chunk_failed")
-
-    def _count(self, name: str, number: float = 1, table: str = "", *, suffix: str = "_count") -> None:
-        if not number:
-            return
-        self.totals[name] += number  # type: ignore[assignment]
-        key = f"{PREFIX}{name}{suffix}"
-        self._new[key] += number  # type: ignore[assignment]
-        if table:
-            self._new[f"{key}/{table}"] += number  # type: ignore[assignment]
+def _sums(counters: Counters) -> dict[str, float]:
+    """What is added up for all tables together."""
+    effort = counters.effort
+    return {
+        "torn_count": counters.torn_lines,
+        "chunk_count": counters.chunks,
+        "chunk_failed_count": len(counters.failed_chunks),
+        "split_count": effort.splits,
+        "request_count": effort.requests,
+        "request_bytes": effort.request_bytes,
+        "retry_count": effort.retries,
+        "ambiguous_retry_count": effort.ambiguous_retries,
+        "insert_fallback_count": effort.fallbacks,
+        "upload_seconds": effort.seconds,
+        "backpressure_seconds": counters.waited_seconds,
+        "slowdown_count": counters.slowdowns,
+        "outage_count": counters.outages,
+        "outage_seconds": counters.outage_seconds,
+    }
 
 
 class Readings:

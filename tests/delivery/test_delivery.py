@@ -27,7 +27,7 @@ from scrapy_supabase.delivery.outage import Outage
 from scrapy_supabase.delivery.schedule import Schedule
 from scrapy_supabase.errors import FatalError
 from scrapy_supabase.models import Chunk, Loaded, Mode, Outcome, Rejection, Row, Stored, TableSpec
-from scrapy_supabase.monitoring.stats import Stats
+from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.rows.chunks import Chunker
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.base import Spool
@@ -36,30 +36,11 @@ from scrapy_supabase.spool.no_spool import NoSpool
 from tests.polling import eventually
 
 
-class Collector:
-    """A stats collector that keeps numbers."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = defaultdict(float)
-
-    def inc_value(self, key: str, count: int = 1, start: int = 0) -> None:
-        """Add."""
-        self.values[key] += count + start
-
-    def set_value(self, key: str, value: Any) -> None:
-        """Set."""
-        self.values[key] = value
-
-    def max_value(self, key: str, value: Any) -> None:
-        """Keep the greater."""
-        self.values[key] = max(self.values[key], value)
-
-
-class Watcher(Stats):
+class Watcher(Counters):
     """Counts, and remembers what the delivery failed of."""
 
     def __init__(self) -> None:
-        super().__init__(Collector())
+        super().__init__()
         self.error: FatalError | None = None
 
     def on_fatal(self, error: FatalError) -> None:

@@ -124,7 +124,7 @@ def test_the_crawl_goes_on_in_flat_memory_and_the_backlog_drains_in_order(
         f"The server is unreachable: OSError: no route to host. Rows are kept in {tmp_path} and uploaded" in caplog.text
     )
     assert "The server is reachable again after 122 s. Uploading the rows kept meanwhile: 500 chunks." in caplog.text
-    assert engine.stats.totals["outage_seconds"] == 122
+    assert engine.stats.outage_seconds == 122
 
 
 def test_a_full_spool_is_not_said_again_and_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -423,7 +423,7 @@ def test_files_that_a_crash_left_half_written(tmp_path: Path, caplog: pytest.Log
     engine.finish()
     assert numbers(server.seen) == [1, 2, 1, 2]
     totals = engine.stats.totals
-    assert (totals["torn"], totals["recovered"], totals["recovered_failed"]) == (2, 4, 1)
+    assert (engine.stats.torn_lines, totals["recovered"], totals["recovered_failed"]) == (2, 4, 1)
     assert "has format 9, and this version of scrapy-supabase reads 1 and 2: it is another's." in caplog.text
     assert "It is left as it is. Its rows are not uploaded." in caplog.text
     again.close()

@@ -19,12 +19,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from scrapy_supabase.models import Chunk, Outcome, Rejection, Row
+from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.stats import Readings, Stats
 from tests import fault_proxy as faults
-from tests.delivery.test_delivery import Collector
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import OLDEST, Crawl, Crawler
 from tests.fix_project import Project
+from tests.monitoring.test_counters import Collector
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "monitors.md"
@@ -231,7 +232,8 @@ def test_age_is_that_of_rows_that_wait() -> None:
 def test_the_times_are_those_of_the_stats() -> None:
     """`waiting_since` stays while rows wait, and is set anew after a time without; a rejection is no upload."""
     collector = Collector()
-    stats = Stats(collector)
+    counters = Counters()
+    stats = Stats(collector, counters)
 
     def time(name: str) -> datetime:
         stats.publish(chunk_size=100, concurrency=4)
@@ -241,15 +243,15 @@ def test_the_times_are_those_of_the_stats() -> None:
     seen = []
     for number in range(3):
         chunk = Chunk(number, (Row("t", ("a",), None, b"{}"),), "1.jsonl")
-        stats.on_chunk_sealed(chunk)
+        counters.on_chunk_sealed(chunk)
         seen.append(time("waiting_since"))
         if number:
-            stats.on_chunk_done(Outcome(chunk, 1))
+            counters.on_chunk_done(Outcome(chunk, 1))
     first, second, _ = seen
     assert first == second
     assert time("last_upload_time") >= first
-    stats.on_chunk_done(Outcome(chunk, 0, (Rejection("t", b"", "c", "m"),)))
-    stats.on_chunk_sealed(chunk)
+    counters.on_chunk_done(Outcome(chunk, 0, (Rejection("t", b"", "c", "m"),)))
+    counters.on_chunk_sealed(chunk)
     assert time("waiting_since") > first
 
 

