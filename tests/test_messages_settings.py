@@ -1,4 +1,4 @@
-"""What is said of settings and arguments, provoked one by one."""
+"""Messages about settings and arguments, provoked one by one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GOOD = {"SUPABASE_URL": "https://abc.supabase.co", "SUPABASE_KEY": "sb_secret_x"
 
 
 def read(changes: dict[str, Any]) -> list[str]:
-    """Read good settings with `changes` (None: taken away); what is said of them."""
+    """Return the messages about valid settings with `changes`; None removes a setting."""
     given = {name: value for name, value in {**GOOD, **changes}.items() if value is not None}
     try:
         found = Config.from_settings(Settings(given), {})
@@ -38,52 +38,52 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
     ("A URL without https", {"SUPABASE_URL": "abc.supabase.co"}),
     ("A URL of another host over http", {"SUPABASE_URL": "http://db.example.com"}),
     ("A chunk size that is no number", {"BATCH_CHUNK_SIZE": "ten"}),
-    ("A chunk size above the most", {"BATCH_CHUNK_SIZE": 5000}),
-    ("Chunk bytes that are too few", {"BATCH_CHUNK_BYTES": 10}),
+    ("A chunk size above the maximum", {"BATCH_CHUNK_SIZE": 5000}),
+    ("Too few chunk bytes", {"BATCH_CHUNK_BYTES": 10}),
     ("A flush interval below 0", {"BATCH_FLUSH_INTERVAL": -1}),
-    ("No tries", {"BATCH_RETRY_ATTEMPTS": 0}),
+    ("No attempts", {"BATCH_RETRY_ATTEMPTS": 0}),
     ("A delay that is no number", {"BATCH_RETRY_DELAY": "soon"}),
-    ("No time for an answer", {"SUPABASE_TIMEOUT": 0}),
-    ("No upload at once", {"SUPABASE_CONCURRENT_UPLOADS": 0}),
-    ("A close timeout without an end", {"SUPABASE_CLOSE_TIMEOUT": float("inf")}),
+    ("A timeout of 0", {"SUPABASE_TIMEOUT": 0}),
+    ("A concurrency of 0", {"SUPABASE_CONCURRENT_UPLOADS": 0}),
+    ("An infinite close timeout", {"SUPABASE_CLOSE_TIMEOUT": float("inf")}),
     ("An outage of negative length", {"SUPABASE_MAX_OUTAGE": -1}),
     ("A spool folder that is a number", {"SUPABASE_SPOOL_DIR": 5}),
-    ("A spool that may hold nothing", {"SUPABASE_SPOOL_MAX_BYTES": 1}),
-    ("A switch that is neither on nor off", {"SUPABASE_SPOOL_FSYNC": "perhaps"}),
-    ("A folder of migrations that is not there", {"SUPABASE_MIGRATIONS": "/nowhere"}),
+    ("A spool size that is too small", {"SUPABASE_SPOOL_MAX_BYTES": 1}),
+    ("A flag that is neither True nor False", {"SUPABASE_SPOOL_FSYNC": "perhaps"}),
+    ("A migrations folder that does not exist", {"SUPABASE_MIGRATIONS": "/nowhere"}),
     ("An empty schema", {"SUPABASE_SCHEMA": ""}),
-    ("A mode that there is none", {"SUPABASE_MODE": "replace"}),
+    ("An unknown mode", {"SUPABASE_MODE": "replace"}),
     ("Conflict columns with a comma too many", {"SUPABASE_ON_CONFLICT": "a,,b"}),
     ("Stamps that are a list", {"SUPABASE_STAMPS": ["now"]}),
-    ("A stamp that there is none", {"SUPABASE_STAMPS": {"seen": "yesterday"}}),
+    ("An unknown stamp", {"SUPABASE_STAMPS": {"seen": "yesterday"}}),
     ("A table that is a number", {"SUPABASE_TABLE": 5}),
     ("SUPABASE_TABLES as a text", {"SUPABASE_TABLES": "books"}),
     ("An entry of SUPABASE_TABLES with a misspelt key", {"SUPABASE_TABLES": {"*": {"tabel": "t"}}}),
     ("An item class that cannot be imported", {"SUPABASE_TABLES": {"nowhere.Item": "t"}}),
-    ("An item class that is none", {"SUPABASE_TABLES": {"os.getcwd": "t"}}),
+    ("An item class that is not a class", {"SUPABASE_TABLES": {"os.getcwd": "t"}}),
     ("Two fields for one column", {"SUPABASE_TABLES": {"*": {"table": "t", "columns": {"a": "c", "b": "c"}}}}),
     ("One table with two modes", {"SUPABASE_TABLES": {dict: {"table": "t", "mode": "insert"}}}),
     ("A row id column that is a number", {"SUPABASE_ROW_ID_COLUMN": 5}),
     ("A row id column beside conflict columns", {"SUPABASE_ROW_ID_COLUMN": "id", "SUPABASE_ON_CONFLICT": "a"}),
-    ("A connection string that is none", {"SUPABASE_DB_URL": "https://me:s3cret@host"}),
+    ("An invalid connection string", {"SUPABASE_DB_URL": "https://me:s3cret@host"}),
     ("A password with a slash in it", {"SUPABASE_DB_URL": "postgresql://me:a/s3cret@host/db"}),
     (
         "The local Supabase and another database",
         {"SUPABASE_URL": "local", "SUPABASE_DB_URL": "postgresql://me:s3cret@192.0.2.1/shop"},
     ),
     ("A misspelt setting", {"SUPABASE_TABEL": "t"}),
-    ("A misspelt setting that is missing therefore", {"SUPABASE_URL": None, "SUPABASE_ULR": "https://a.example"}),
+    ("A misspelt required setting", {"SUPABASE_URL": None, "SUPABASE_ULR": "https://a.example"}),
     ("A report that is a folder", {"SUPABASE_REPORT": "."}),
     ("A rate of rejected rows in per cent", {"SUPABASE_MONITOR_MAX_FAILED_RATE": "2 %"}),
     ("A rate of rejected rows above 1", {"SUPABASE_MONITOR_MAX_FAILED_RATE": 5}),
-    ("Rows that may be left below 0", {"SUPABASE_MONITOR_MAX_SPOOLED_ROWS": -1}),
-    ("A time without uploads that is none", {"SUPABASE_MONITOR_MAX_UPLOAD_AGE": "an hour"}),
+    ("A negative number of spooled rows", {"SUPABASE_MONITOR_MAX_SPOOLED_ROWS": -1}),
+    ("An upload age that is not a number", {"SUPABASE_MONITOR_MAX_UPLOAD_AGE": "an hour"}),
 )
 
 
 @pytest.mark.parametrize(("how", "changes"), CASES, ids=[how for how, _ in CASES])
 def test_a_wrong_setting(said: Said, how: str, changes: dict[str, Any]) -> None:
-    """It names the setting, shows the value unless that is a secret, and says what is allowed."""
+    """The message names the setting, prints the value unless it is secret, and says what is allowed."""
     messages = read(changes)
     assert "s3cret" not in str(messages)
     assert "two words" not in str(messages)
@@ -91,38 +91,38 @@ def test_a_wrong_setting(said: Said, how: str, changes: dict[str, Any]) -> None:
 
 
 def test_a_database_without_psycopg(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What to install is said."""
+    """The message says what to install."""
     monkeypatch.setitem(sys.modules, "psycopg.conninfo", None)
     said("A database, and psycopg is not installed", read({"SUPABASE_DB_URL": "postgresql://me@host/db"}))
 
 
 def test_load_without_a_table(said: Said) -> None:
-    """The option and the setting are named."""
+    """The message names the option and the setting."""
     with pytest.raises(ConfigurationError) as raised:
         config_for_table(Settings(), None, {})
-    said("Rows for no table", f"ConfigurationError: {raised.value}")
+    said("load without a table", f"ConfigurationError: {raised.value}")
 
 
 ARGUMENTS: Sequence[tuple[str, Callable[[Any], object]]] = (
     (
-        "A script's order by with a direction that there is none",
+        "A script's order_by with an unknown direction",
         lambda client: upload_to_supabase(client, [], "t", order_by="a.up"),
     ),
     (
-        "A script's order by of mixed values",
+        "A script's order_by with values of several types",
         lambda client: upload_to_supabase(client, [{"a": 1}, {"a": "x"}], "t", order_by="a"),
     ),
-    ("A script's top n below 0", lambda client: upload_to_supabase(client, [], "t", top_n=-1)),
+    ("A script's negative top_n", lambda client: upload_to_supabase(client, [], "t", top_n=-1)),
     ("A script's table without a name", lambda client: upload_to_supabase(client, [], "")),
-    ("A script's conflict columns that are none", lambda client: upload_to_supabase(client, [], "t", on_conflict=[5])),  # type: ignore[list-item]
-    ("A script's chunk size that is none", lambda client: upload_to_supabase(client, [], "t", chunk_size="many")),
+    ("A script's invalid conflict columns", lambda client: upload_to_supabase(client, [], "t", on_conflict=[5])),  # type: ignore[list-item]
+    ("A script's invalid chunk size", lambda client: upload_to_supabase(client, [], "t", chunk_size="many")),
     ("A script without a project", lambda _: init_supabase("", "")),
 )
 
 
 @pytest.mark.parametrize(("how", "call"), ARGUMENTS, ids=[how for how, _ in ARGUMENTS])
 def test_a_wrong_argument(said: Said, monkeypatch: pytest.MonkeyPatch, how: str, call: Callable[[Any], object]) -> None:
-    """It names the argument and says what is allowed."""
+    """The message names the argument and says what is allowed."""
     for name in ("SUPABASE_URL", "SUPABASE_KEY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(SupabaseError) as raised:
@@ -147,7 +147,7 @@ MODES = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("python", [sys.executable, str(OLDEST)], ids=["newest", "oldest"])
 def test_wrong_settings_in_a_crawl(said: Said, tmp_path: Path, python: str, mode: str) -> None:
-    """The list stands in one ERROR before Scrapy's traceback, and again as its last lines; exit code 1."""
+    """The list is one ERROR before Scrapy's traceback, and again its last lines. The exit code is 1."""
     (tmp_path / "s.py").write_text(SPIDER)
     given = ['ITEM_PIPELINES={"scrapy_supabase.SupabasePipeline": 300}', "SUPABASE_URL=local", "SUPABASE_TABLE=t"]
     wrong = ["SUPABASE_MODE=upset", "BATCH_CHUNK_SIZE=many", MODES[mode]]
@@ -166,14 +166,14 @@ def test_wrong_settings_in_a_crawl(said: Said, tmp_path: Path, python: str, mode
 
 
 def test_the_url_stamp_without_its_middleware(crawl: Crawler, said: Said, sql: Any) -> None:
-    """It says which line to add, in one ERROR before the traceback."""
+    """One ERROR before the traceback says which line to add."""
     sql("create table t (id bigint primary key, title text); grant all on t to service_role")
     done = crawl.finish(crawl.start({"items": [{"id": 1}]}, SUPABASE_STAMPS={"title": "url"}), balanced=False)
     said("The url stamp without its middleware", of_log(done.log, least="ERROR"))
 
 
 def test_a_spool_that_cannot_be_written(crawl: Crawler, said: Said, sql: Any, tmp_path: Path) -> None:
-    """The folder, the system's reason and what to set, in one ERROR before the traceback."""
+    """One ERROR before the traceback has the folder, the system's reason and the remedy."""
     sql("create table t (id bigint primary key, title text); grant all on t to service_role")
     (tmp_path / "spool").write_text("")
     done = crawl.finish(crawl.start({"items": [{"id": 1}]}), balanced=False)

@@ -1,4 +1,4 @@
-"""What is said of tables, rows and the server's answers: provoked at a real server, or at one behind a fault proxy."""
+"""Messages about tables, rows and the server's answers, provoked on a real server or on one behind a fault proxy."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ OPEN = {"check": False}
 
 @dataclass(frozen=True)
 class Case:
-    """What is there (`sql`) and sent (`items`, as the `options` tell); whether the SQL that is printed mends it."""
+    """A table (`sql`) and items sent to it; `fixes` says whether the SQL in the last message fixes the problem."""
 
     how: str
     sql: str
@@ -61,72 +61,72 @@ class Case:
     anon: bool = False
     revoked: str = ""  # SQL after which the REST API could not tell that it has seen it
     after_check: str = ""
-    mends: bool = False
+    fixes: bool = False
 
 
 def collect(column: str) -> UnknownColumns:
-    """Fields without a column go into `column`."""
+    """Return the policy that collects unknown fields in `column`."""
     return UnknownColumns("collect", column)
 
 
 CASES = (
     Case("No such table", "select 1"),
-    Case("A table without grants", "create table t (id bigint primary key)", mends=True),
-    Case("A table that may only be inserted into", f"{KEYED} revoke all on t from service_role; grant insert on t to "
-         "service_role", [{"id": 1}], mends=True),
-    Case("Conflict columns without a unique index", KEYED, options={"on_conflict": ("title",)}, mends=True),
+    Case("A table without grants", "create table t (id bigint primary key)", fixes=True),
+    Case("A table with only the INSERT grant", f"{KEYED} revoke all on t from service_role; grant insert on t to "
+         "service_role", [{"id": 1}], fixes=True),
+    Case("Conflict columns without a unique index", KEYED, options={"on_conflict": ("title",)}, fixes=True),
     Case("Conflict columns without a unique index, and SUPABASE_INSERT_FALLBACK is False", KEYED,
-         options={"on_conflict": ("title",), "fallback": False}, mends=True),
+         options={"on_conflict": ("title",), "fallback": False}, fixes=True),
     Case("Conflict columns with a deferrable constraint", "create table t (id bigint, title text unique deferrable); "
-         f"{ALL}", [{"id": 1, "title": "x"}], {"on_conflict": ("title",)}, mends=True),
+         f"{ALL}", [{"id": 1, "title": "x"}], {"on_conflict": ("title",)}, fixes=True),
     Case("A primary key that is deferrable", f"create table t (id bigint primary key deferrable, title text); {ALL}",
-         [{"id": 1, "title": "x"}], mends=True),
+         [{"id": 1, "title": "x"}], fixes=True),
     Case("A view with an INSTEAD OF trigger", VIEW, [{"id": 1, "title": "x"}]),
     Case("Conflict columns that the table lacks", KEYED, options={"on_conflict": ("isbn",)}),
     Case("A table without a primary key", f"create table t (title text); {ALL}"),
     Case("A key that may not read the schema", KEYED, anon=True),
     Case("Items that lack the key", KEYED, options={"fields": {"t": ["title"]}}),
-    Case("A field without a column", KEYED, options={"fields": {"t": ["id", "isbn"]}}, mends=True),
-    Case("Two fields without a column", KEYED, options={"fields": {"t": ["id", "isbn", "Pages"]}}, mends=True),
-    Case("A field without a column, which is to be rejected", KEYED, [{"id": 1, "isbn": "x"}],
-         {"unknown": UnknownColumns("reject")}, mends=True),
-    Case("Two fields without a column, which are to be rejected", KEYED, [{"id": 1, "isbn": "x", "pages": 1}],
+    Case("A field without a column", KEYED, options={"fields": {"t": ["id", "isbn"]}}, fixes=True),
+    Case("Two fields without a column", KEYED, options={"fields": {"t": ["id", "isbn", "Pages"]}}, fixes=True),
+    Case("A field without a column, with the policy reject", KEYED, [{"id": 1, "isbn": "x"}],
+         {"unknown": UnknownColumns("reject")}, fixes=True),
+    Case("Two fields without a column, with the policy reject", KEYED, [{"id": 1, "isbn": "x", "pages": 1}],
          {"unknown": UnknownColumns("reject")}),
-    Case("A field without a column, which is to be collected", f"{KEYED} alter table t add column more jsonb",
-         [{"id": 1, "isbn": "x"}], {"unknown": collect("more")}, mends=True),
-    Case("Two fields without a column, which are to be collected", f"{KEYED} alter table t add column more jsonb",
+    Case("A field without a column, with the policy collect", f"{KEYED} alter table t add column more jsonb",
+         [{"id": 1, "isbn": "x"}], {"unknown": collect("more")}, fixes=True),
+    Case("Two fields without a column, with the policy collect", f"{KEYED} alter table t add column more jsonb",
          [{"id": 1, "isbn": "x", "pages": 1}], {"unknown": collect("more")}),
-    Case("A column for unknown fields that the table lacks", KEYED, options={"unknown": collect("more")}, mends=True),
+    Case("A column for unknown fields that the table lacks", KEYED, options={"unknown": collect("more")}, fixes=True),
     Case("A column for unknown fields is missing, and the key may not read the schema", KEYED,
-         options={"unknown": collect("more")}, anon=True, mends=True),
+         options={"unknown": collect("more")}, anon=True, fixes=True),
     Case("JSON as text for a jsonb column", f"{KEYED} alter table t add column data jsonb",
          [{"id": 1, "data": '{"a": 1}'}]),
     Case("Items with no field that is a column", KEYED, [{"zz": 1}]),
     Case("Items with no field at all", KEYED, [{}]),
     Case("Items whose key is missing", KEYED, [{"title": "x"}]),
     Case("Rows that the table's rules refuse", KEYED, [{"id": 1, "n": -1}, {"id": "x", "n": 1}, {"id": 3, "n": 1}]),
-    Case("A column that the database makes", f"{KEYED} alter table t add column twice int generated always as (n * 2) "
+    Case("A generated column", f"{KEYED} alter table t add column twice int generated always as (n * 2) "
          "stored", [{"id": 1, "twice": 4}]),
-    Case("A key that the database makes, a new one for each row", "create table t (id bigint generated always as "
+    Case("An identity column as the key", "create table t (id bigint generated always as "
          f"identity primary key, title text); {ALL}", options={"on_conflict": ("id",)}),
     Case("An identity column that was scraped", "create table t (id bigint generated always as identity primary key, "
          f"title text); {ALL}", [{"id": 9, "title": "x"}]),
-    Case("A trigger that asks for a column", TRIGGER, [{"id": 1}]),
-    Case("A trigger that writes to a column that is not there", SECOND + ALL, [{"id": 1}]),
+    Case("A trigger that reads a missing column", TRIGGER, [{"id": 1}]),
+    Case("A trigger that writes to a missing column", SECOND + ALL, [{"id": 1}]),
     Case("A trigger that writes to a table without grants", SECOND.replace("nowhere", "id") + ALL, [{"id": 1}]),
-    Case("A trigger for each statement that writes to a column that is not there",
+    Case("A statement trigger that writes to a missing column",
          SECOND.replace("trigger copy", "trigger copy_row") + ALL + "drop trigger copy_row on t", [{"id": 1}],
          after_check="create or replace function t_copy() returns trigger language plpgsql as $$ begin "
          "insert into t_log (nowhere) values (1); return null; end $$; "
          "create trigger copy before insert on t for each statement execute function t_copy()"),
     Case("A sequence without grants", f"create table t (id bigserial primary key, title text); {ALL} "
-         "revoke all on sequence t_id_seq from service_role", [{"title": "x"}], {"mode": Mode.INSERT}, mends=True),
+         "revoke all on sequence t_id_seq from service_role", [{"title": "x"}], {"mode": Mode.INSERT}, fixes=True),
     Case("A sequence without grants, and an upsert", f"create table t (id bigserial primary key, title text); {ALL} "
          "revoke all on sequence t_id_seq from service_role", [{"title": "x"}]),
     Case("A schema without grants", KEYED, revoked="revoke usage on schema public from public, service_role",
-         mends=True),
+         fixes=True),
     Case("A column that is dropped while the crawl runs", KEYED, [{"id": 1, "title": "x"}],
-         after_check="alter table t drop column title", mends=True),
+         after_check="alter table t drop column title", fixes=True),
     Case("A column that is dropped, and rows with it are to be rejected", KEYED, [{"id": 1, "title": "x"}],
          {"unknown": UnknownColumns("reject")}, after_check="alter table t drop column title"),
     Case("All columns of a row are dropped", KEYED, [{"title": "x"}], {"mode": Mode.INSERT},
@@ -135,20 +135,20 @@ CASES = (
          [{"a": 1, "b": 1}], {"on_conflict": ("a",)}, after_check="alter table t drop column a"),
     Case("The table is dropped while the crawl runs", KEYED, [{"id": 1}], after_check="drop table t"),
     Case("Grants are taken away while the crawl runs", KEYED, [{"id": 1}],
-         after_check="revoke all on t from service_role", mends=True),
+         after_check="revoke all on t from service_role", fixes=True),
     Case("The unique index is dropped while the crawl runs",
          f"create table t (a int, constraint t_a unique (a)); {ALL}",
-         [{"a": 1}], {"on_conflict": ("a",)}, after_check="alter table t drop constraint t_a", mends=True),
-    Case("A policy that lets inserts in, but no upserts", f"{KEYED} alter table t enable row level security; "
-         "create policy ins on t for insert to anon with check (true)", [{"id": 1}], anon=True, mends=True),
+         [{"a": 1}], {"on_conflict": ("a",)}, after_check="alter table t drop constraint t_a", fixes=True),
+    Case("A policy that allows inserts, but not upserts", f"{KEYED} alter table t enable row level security; "
+         "create policy ins on t for insert to anon with check (true)", [{"id": 1}], anon=True, fixes=True),
     Case("Row-level security without a policy", f"{KEYED} alter table t enable row level security", [{"id": 1}],
-         anon=True, mends=True),
+         anon=True, fixes=True),
 )  # fmt: skip
 
 
 @pytest.fixture
 def alter(sql: Sql, project: Project) -> Iterator[Sql]:
-    """`sql` for what changes tables: returns when the REST API has seen it."""
+    """Return `sql` for changes of tables: it returns when the REST API knows the change."""
     backend = PostgrestBackend(project.url, project.key)
     numbers = count()
 
@@ -170,7 +170,7 @@ def alter(sql: Sql, project: Project) -> Iterator[Sql]:
 
 
 def provoke(case: Case, line: MakeLine, alter: Sql, project: Project, caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What is said when the table is checked and the items are uploaded."""
+    """Return the messages of a check of the table and an upload of the items."""
     caplog.clear()
     options = {"key": project.anon_key if case.anon else "", **(case.options or {})}
     refused: list[str] = []
@@ -193,7 +193,7 @@ def provoke(case: Case, line: MakeLine, alter: Sql, project: Project, caplog: py
 
 
 def of_outcome(made: Line, rows: Sequence[Row]) -> list[str]:
-    """What the outcome of an upload says."""
+    """Return the messages in the outcome of an upload."""
     made.number += 1
     outcome = made.uploader.upload(Chunk(made.number, tuple(rows), f"{made.number}.jsonl"))
     said = [f"rejected {one.code}: {one.message}" for one in outcome.rejections]
@@ -202,7 +202,7 @@ def of_outcome(made: Line, rows: Sequence[Row]) -> list[str]:
 
 @pytest.fixture
 def schema_open(sql: Sql) -> Iterator[None]:
-    """Everybody may use the schema again afterwards."""
+    """Restore everybody's rights on the schema after the test."""
     yield
     sql("grant usage on schema public to public, anon, authenticated, service_role")
 
@@ -218,13 +218,13 @@ def test_a_table(
     project: Project,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What is wrong, with which table; the SQL that is printed mends it."""
+    """The message names the problem and the table; the SQL in it fixes the problem."""
     alter(case.sql)
     if case.revoked:
         sql(case.revoked)
     messages = provoke(case, line, alter, project, caplog)
     said(case.how, messages)
-    if case.mends:
+    if case.fixes:
         printed = [found[1] for message in messages if (found := re.search(r"\brun: (.*;)$", message, re.IGNORECASE))]
         assert printed
         alter(printed[-1])
@@ -244,8 +244,8 @@ ANSWERS: Sequence[tuple[str, faults.Fault]] = (
     ("414: the request line is too long", faults.answers(414, "<h1>Request-URI Too Large</h1>")),
     ("A role that the server may not use", faults.answers(403, {
         "code": "42501", "message": 'permission denied to set role "web"'})),
-    ("An answer that nobody knows", faults.answers(418, {"message": "I'm a teapot"})),
-    ("An answer without a word", faults.answers(418, "")),
+    ("An unknown answer", faults.answers(418, {"message": "I'm a teapot"})),
+    ("An answer without a message", faults.answers(418, "")),
     ("The schema is not exposed", faults.answers(406, {"code": "PGRST106", "message": "Invalid schema: shop",
                                                        "hint": "Only the following schemas are exposed: public"})),
     ("The database is read-only", faults.answers(405, {
@@ -257,7 +257,7 @@ ANSWERS: Sequence[tuple[str, faults.Fault]] = (
         "code": "42703", "message": "column does not exist"})),
     ("200 with a page of HTML", faults.answers(200, HTML)),
     ("502 with a page of HTML", faults.answers(502, HTML)),
-    ("500 without a word", faults.answers(500, "")),
+    ("500 without a message", faults.answers(500, "")),
     ("The connection is reset", faults.resets_before),
 )  # fmt: skip
 
@@ -272,7 +272,7 @@ def test_an_answer(
     proxy: FaultProxy,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The code and the server's words, cut to a line, then what to do; what goes by itself is at DEBUG."""
+    """Code and message of the server, cut to one line, then the remedy. Transient errors are at DEBUG."""
     sql(KEYED)
     made = line(url=proxy.url)
     proxy.always = fault
@@ -281,7 +281,7 @@ def test_an_answer(
 
 
 def test_a_lock_on_the_table(said: Said, line: MakeLine, sql: Sql, proxy: FaultProxy) -> None:
-    """What may hold it."""
+    """The message names what may hold the lock."""
     sql(KEYED)
     proxy.always = faults.answers(500, {"code": "57014", "message": "canceling statement due to statement timeout"})
     with pytest.raises(FatalError) as raised:
@@ -290,27 +290,31 @@ def test_a_lock_on_the_table(said: Said, line: MakeLine, sql: Sql, proxy: FaultP
 
 
 def test_a_wrong_key(said: Said, line: MakeLine, sql: Sql, project: Project) -> None:
-    """The two settings to look at."""
+    """The message names the two settings to check."""
     sql(KEYED)
     with pytest.raises(FatalError) as raised:
         line(key=project.key[:-5] + "AAAAA")
     said("A key that is not the project's", f"{raised.value.reason}: {raised.value}")
 
 
-def test_nobody_there(said: Said, line: MakeLine, caplog: pytest.LogCaptureFixture) -> None:
-    """Each try is said, then the settings to look at."""
+def test_an_unreachable_server(said: Said, line: MakeLine, caplog: pytest.LogCaptureFixture) -> None:
+    """Each try is logged, then the settings to check."""
     caplog.set_level("INFO", "scrapy_supabase.backends.retry")
     with pytest.raises(FatalError) as raised:
         line(url=NOBODY, attempts=2)
-    said("No server at open", of_records(caplog, least=logging.INFO), f"{raised.value.reason}: {raised.value}")
+    said(
+        "An unreachable server",
+        of_records(caplog, least=logging.INFO),
+        f"{raised.value.reason}: {raised.value}",
+    )
 
 
 def test_no_such_host(said: Said, line: MakeLine) -> None:
-    """The host is named."""
+    """The message names the host."""
     with pytest.raises(FatalError) as raised:
         line(url="http://nowhere.invalid", attempts=1)
     message = re.sub("invalid[^(]*: .* \\(nowhere", "invalid: <the system's words> (nowhere", str(raised.value))
-    said("A host that there is none", f"{raised.value.reason}: {re.sub(': .* [(]', ': <words> (', message)}")
+    said("A host that does not exist", f"{raised.value.reason}: {re.sub(': .* [(]', ': <words> (', message)}")
 
 
 FAULTS: Sequence[tuple[str, str, Sequence[faults.Fault], Mapping[str, Any]]] = (
@@ -334,7 +338,7 @@ def test_a_fault_on_the_way(
     proxy: FaultProxy,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What failed, and what is done next."""
+    """The message has the error and the next step."""
     sql(table)
     made = line(url=proxy.url, **options)
     caplog.clear()
@@ -348,7 +352,7 @@ def test_a_fault_on_the_way(
 def test_a_deferrable_constraint_over_a_database_connection(
     said: Said, line: MakeLine, sql: Sql, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Found at open, with its name; the SQL that is printed makes upserts possible."""
+    """It is found at open, by name; the SQL in the message makes upserts possible."""
     sql(f"create table t (id bigint, title text, constraint odd unique (title) deferrable); {ALL}")
     with pytest.raises(FatalError) as raised:
         line(on_conflict=("title",), fallback=False)
@@ -364,7 +368,7 @@ def test_a_deferrable_constraint_over_a_database_connection(
 def test_over_a_database_connection(
     said: Said, line: MakeLine, sql: Sql, project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The same words where PostgreSQL itself answers; the setting that names it."""
+    """The messages are those of the REST API, with the setting of the database connection."""
     with pytest.raises(FatalError) as raised:
         line()
     said("No such table, over a database connection", f"{raised.value.reason}: {raised.value}")
@@ -398,14 +402,14 @@ def test_over_a_database_connection(
 def test_no_index_for_upserts(
     said: Said, line: MakeLine, sql: Sql, how: str, tables: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is advised is what can be made."""
+    """The remedy is one that is possible for the table or view."""
     sql(tables)
     line(on_conflict=("id",))
     said(how, of_records(caplog))
 
 
 def test_a_database_that_may_not_be_connected_to(said: Said, project: Project) -> None:
-    """The setting, and no password."""
+    """The message names the setting and has no password."""
     from psycopg.conninfo import make_conninfo
 
     backend = PostgresBackend(make_conninfo(project.db_url, password="wr0ng-secret"))
@@ -418,7 +422,7 @@ def test_a_database_that_may_not_be_connected_to(said: Said, project: Project) -
 
 @pytest.mark.usefixtures("snapshots")
 def test_snapshots(said: Said, alter: Sql, project: Project) -> None:
-    """Columns, key and function that daily snapshots need; the SQL that is printed mends it."""
+    """Daily snapshots need columns, key and function; the SQL in the message fixes what is missing."""
 
     def check() -> list[str]:
         stamps = {"snapshot_date": "snapshot_date", "snapshot_version": "snapshot_version"}
@@ -457,32 +461,32 @@ def _settings(project: Project, **more: Any) -> Any:
 def test_the_ledger(
     said: Said, sql: Sql, project: Project, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A table of runs that takes no row ends the crawl at its start, and is a warning at its end."""
+    """A ledger that accepts no row ends the crawl at its start, and is a warning at its end."""
     sql("drop function if exists next_snapshot_version")  # of another test
     backend = PostgrestBackend(proxy.url, project.key)
     config = Config.from_settings(_settings(project, SUPABASE_RUNS_TABLE="t_runs"), {})
     with pytest.raises(FatalError) as raised:
         Run("s").begin(backend, config, Deadline())
-    said("A table of runs that is not there", f"{raised.value.reason}: {raised.value}")
+    said("A missing ledger", f"{raised.value.reason}: {raised.value}")
     Run("s").end(backend, "t_runs", "finished", dict.fromkeys(("received", "uploaded", "failed", "spooled"), 1), {})
-    said("A table of runs that is gone at the end", of_records(caplog))
+    said("A ledger that is dropped during the run", of_records(caplog))
     caplog.clear()
     caplog.set_level("INFO", "scrapy_supabase.backends.retry")
     proxy.faults.append(faults.resets_before)
     with pytest.raises(FatalError):
         Run("s").begin(backend, config, Deadline())
-    said("The server hiccups when the run is written down", of_records(caplog, least=logging.INFO))
+    said("A connection error while the run is recorded", of_records(caplog, least=logging.INFO))
     caplog.clear()
     proxy.faults.append(faults.resets_before)
     config = Config.from_settings(_settings(project, SUPABASE_DAILY_SNAPSHOTS=True), {})
     with pytest.raises(FatalError):
         Run("s").begin(backend, config, Deadline())
-    said("The server hiccups when a snapshot version is asked for", of_records(caplog, least=logging.INFO))
+    said("A connection error while a snapshot version is taken", of_records(caplog, least=logging.INFO))
     backend.close()
 
 
 class Odd:
-    """An item class of a user's."""
+    """A user's class that is no item class."""
 
     def __repr__(self) -> str:
         return "<odd>"
@@ -506,7 +510,7 @@ LATER.close()  # or Python says that it was never awaited
 LINK = Selector("<a>")
 ODD_ITEMS: Sequence[tuple[str, Any]] = (
     ("An item class without a table", Odd()),
-    ("A field's name that is a number", {"id": 1, 5: "x"}),
+    ("A field name that is a number", {"id": 1, 5: "x"}),
     ("Two fields of an item for one column", {"id": 1, "name": "x", "title": "y"}),
     ("A value that cannot be stored", {"id": 1, "title": Odd()}),
     ("A value that contains itself", {"id": 1, "title": NESTED}),
@@ -515,14 +519,14 @@ ODD_ITEMS: Sequence[tuple[str, Any]] = (
     ("A generator", {"id": 1, "title": (title for title in "xy")}),
     ("A generator that must be awaited", {"id": 1, "title": _titles()}),
     ("A coroutine that was not awaited", {"id": 1, "title": LATER}),
-    ("A number of numpy with more digits than PostgreSQL takes", {"id": 1, "title": np.longdouble(1)}),
+    ("A numpy number with too many digits", {"id": 1, "title": np.longdouble(1)}),
     ("A duration of months", {"id": 1, "title": np.timedelta64(5, "M")}),
 )
 
 
 @pytest.mark.parametrize(("how", "item"), ODD_ITEMS, ids=[how for how, _ in ODD_ITEMS])
-def test_an_item_that_is_no_row(how: str, item: Any, said: Said, caplog: pytest.LogCaptureFixture) -> None:
-    """The class or the field, and what to do."""
+def test_an_item_that_cannot_become_a_row(how: str, item: Any, said: Said, caplog: pytest.LogCaptureFixture) -> None:
+    """The message names the class or the field, and the remedy."""
     builder = RowBuilder(ROUTES, Schema({"t": ROUTES[dict]}), {}, lambda _: None)
     with pytest.raises(ItemError) as raised:
         builder.build(item)
@@ -540,19 +544,19 @@ REFUSALS = (
 
 @pytest.mark.parametrize(("how", "words"), REFUSALS, ids=[how for how, _ in REFUSALS])
 def test_a_connection_that_is_refused(how: str, words: str, said: Said) -> None:
-    """By Supavisor, in its own words."""
+    """The errors are those of Supabase's pooler, Supavisor."""
     with RefusingServer(words) as server:
         said(how, at_open(f"postgresql://postgres@127.0.0.1:{server.port}/postgres?sslmode=prefer"))
 
 
 def test_a_direct_host(said: Said) -> None:
-    """Its addresses are IPv6 addresses: the pooler is named."""
+    """It has IPv6 addresses only: the message names the pooler."""
     message = at_open("postgresql://postgres@db.nosuchprojectatall.supabase.co/postgres")
     said("A direct host that cannot be reached", re.sub(r"08001: .* Copy", "08001: <words>. Copy", message))
 
 
 def at_open(url: str) -> str:
-    """What is said when the tables are checked over a database connection."""
+    """Return the messages of a check of the tables over a database connection."""
     backend = PostgresBackend(url)
     schema = Schema({"t": TableSpec("t", Mode.UPSERT)})
     with pytest.raises(FatalError) as raised:
@@ -562,5 +566,5 @@ def at_open(url: str) -> str:
 
 
 def without_address(error: FatalError) -> str:
-    """Its words, the same on each machine."""
+    """Return a message without addresses, so that it is the same on every machine."""
     return re.sub(r'server at "[^"]*"( \([^)]*\))?, port \d+', 'server at "<address>", port <port>', str(error))

@@ -1,4 +1,4 @@
-"""The fast path of most items and the full path give the same rows, chunks, refusals and files."""
+"""The fast path and the full path produce the same rows, chunks, rejections and files."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ ITEMS = st.one_of(
 NANS = [{"id": at, "a": number} for at, number in enumerate((1.0, float("nan"), 2.0))]
 
 
-class Way:
-    """What the pipeline does with an item, without a server."""
+class Line:
+    """The pipeline's processing of items, without a server."""
 
-    def __init__(self, folder: Path, mode: Mode, key: tuple[str, ...], *, is_short: bool, is_mapped: bool) -> None:
+    def __init__(self, folder: Path, mode: Mode, key: tuple[str, ...], *, is_fast: bool, is_mapped: bool) -> None:
         self.schema = Schema({"t": TableSpec("t", mode, key)})
         self.schema.learn("t", TableInfo(dict.fromkeys(("id", "a", "b"), "text"), key, frozenset()))
         self.spool = DiskSpool(folder, "run", self.schema, {})
         self.spool._files.mapped = self.spool._files.map_files() if is_mapped else None
-        self.said: list[str] = []  # what happened, in order
-        self.builder = RowBuilder({None: self.schema.specs["t"]}, self.schema, {}, self.said.append)
+        self.messages: list[str] = []  # what happened, in order
+        self.builder = RowBuilder({None: self.schema.specs["t"]}, self.schema, {}, self.messages.append)
         self.chunker = Chunker(
             max_rows=4,
             max_bytes=100,
@@ -59,31 +59,31 @@ class Way:
             references=self.schema.references,
             open_file=self.spool.open,
         )
-        self.is_short = is_short
+        self.is_fast = is_fast
         self.take: Callable[[Any], bool] | None = None
-        self.short = 0
+        self.fast_count = 0
         self.chunks: list[Chunk] = []
 
     def process(self, item: Any) -> None:
-        """See `SupabasePipeline.process_item`."""
+        """Process an item as `SupabasePipeline.process_item` does."""
         try:
             if self.take is not None and self.take(item):
-                self.short += 1
+                self.fast_count += 1
                 return
             self.chunks += self.chunker.add(self.builder.build(item))
             found = self.chunker.only()
-            self.take = self.builder.fast_path(item, found) if found and self.is_short else None
+            self.take = self.builder.fast_path(item, found) if found and self.is_fast else None
         except ItemError as error:
-            self.said.append(f"{error.code}: {error}")
+            self.messages.append(f"{error.code}: {error}")
 
-    def ends(self) -> list[Any]:
-        """What came of the items: each chunk, and what is read back from its file."""
+    def result(self) -> list[Any]:
+        """Return the messages, and each chunk after comparing it with its file."""
         self.chunks += self.chunker.seal_all()
-        described: list[Any] = list(self.said)
+        described: list[Any] = list(self.messages)
         for chunk in self.chunks:
-            back = self.spool.load(Stored(chunk.number, chunk.file, 0, rows=1)).chunk
-            assert back
-            assert (back.rows, back.keys) == (chunk.rows, chunk.keys)
+            loaded = self.spool.load(Stored(chunk.number, chunk.file, 0, rows=1)).chunk
+            assert loaded
+            assert (loaded.rows, loaded.keys) == (chunk.rows, chunk.keys)
             described.append((chunk.number, chunk.rows, chunk.file, chunk.superseded, chunk.keys))
         return described
 
@@ -99,7 +99,7 @@ class Way:
 )
 @example(items=NANS, mode=Mode.UPSERT, key=("id",), learns=40, shrinks=40, ticks={1}, is_mapped=True)
 @settings(deadline=None, max_examples=300)
-def test_both_ways_end_at_the_same(
+def test_both_paths_have_the_same_result(
     items: list[Any],
     mode: Mode,
     key: tuple[str, ...],
@@ -109,52 +109,52 @@ def test_both_ways_end_at_the_same(
     *,
     is_mapped: bool,
 ) -> None:
-    """Whatever comes, in whatever order; also when a column is missing or chunks get smaller while it comes."""
-    ends = []
-    for is_short in (False, True):
+    """For any items in any order, also if a column is dropped or the chunk size shrinks in between."""
+    results = []
+    for is_fast in (False, True):
         with tempfile.TemporaryDirectory() as folder:
-            way = Way(Path(folder), mode, key, is_short=is_short, is_mapped=is_mapped)
+            line = Line(Path(folder), mode, key, is_fast=is_fast, is_mapped=is_mapped)
             for at, item in enumerate(items):
                 if at == learns:
-                    way.schema.drop("t", "b")
+                    line.schema.drop("t", "b")
                 if at == shrinks:
-                    way.chunker.max_rows = 2
+                    line.chunker.max_rows = 2
                 if at in ticks:
-                    way.chunks += way.chunker.due()
-                way.process(item)
-            ends.append(way.ends())
-            way.spool.close()
-    assert ends[0] == ends[1]
+                    line.chunks += line.chunker.due()
+                line.process(item)
+            results.append(line.result())
+            line.spool.close()
+    assert results[0] == results[1]
 
 
 def test_most_items_take_the_fast_path(tmp_path: Path) -> None:
-    """Of each chunk all but the row that opens it; other values make no difference."""
-    way = Way(tmp_path, Mode.UPSERT, ("id",), is_short=True, is_mapped=True)
-    way.chunker.max_rows = 10
-    way.chunker._max_bytes = 10**6
+    """All rows of a chunk except the first, whatever their values."""
+    line = Line(tmp_path, Mode.UPSERT, ("id",), is_fast=True, is_mapped=True)
+    line.chunker.max_rows = 10
+    line.chunker._max_bytes = 10**6
     for number in range(100):
-        way.process({"id": number, "a": [None, 1, "text", 1.5, decimal.Decimal(1)][number % 5], "b": "a\nb"})
-    assert (len(way.chunks), way.short) == (9, 90)
-    assert [len(chunk.rows) for chunk in way.chunker.due()] == [10]
+        line.process({"id": number, "a": [None, 1, "text", 1.5, decimal.Decimal(1)][number % 5], "b": "a\nb"})
+    assert (len(line.chunks), line.fast_count) == (9, 90)
+    assert [len(chunk.rows) for chunk in line.chunker.due()] == [10]
 
 
-def test_a_chunk_outgrows_its_file(tmp_path: Path) -> None:
-    """Then its rows go the long way, and are all there."""
-    way = Way(tmp_path, Mode.UPSERT, ("id",), is_short=True, is_mapped=True)
-    way.chunker.max_rows = 1000
-    way.chunker._max_bytes = 10**7
+def test_a_chunk_that_outgrows_its_mapped_file(tmp_path: Path) -> None:
+    """Its later rows take the full path, and none is missing."""
+    line = Line(tmp_path, Mode.UPSERT, ("id",), is_fast=True, is_mapped=True)
+    line.chunker.max_rows = 1000
+    line.chunker._max_bytes = 10**7
     for number in range(3000):
-        way.process({"id": number, "a": "x" * 2000})
-    way.ends()
-    assert way.short > 1000
-    assert sum(len(chunk.rows) for chunk in way.chunks) == 3000
+        line.process({"id": number, "a": "x" * 2000})
+    line.result()
+    assert line.fast_count > 1000
+    assert sum(len(chunk.rows) for chunk in line.chunks) == 3000
 
 
-def test_a_smaller_chunk_is_asked_for(tmp_path: Path) -> None:
-    """The server has refused the size: the chunk that is open does not take as many as it might have."""
-    way = Way(tmp_path, Mode.UPSERT, ("id",), is_short=True, is_mapped=True)
+def test_the_chunk_size_shrinks_while_a_chunk_is_open(tmp_path: Path) -> None:
+    """The open chunk is sealed at the new size."""
+    line = Line(tmp_path, Mode.UPSERT, ("id",), is_fast=True, is_mapped=True)
     for number in range(2):
-        way.process({"id": number, "a": ""})
-    way.chunker.max_rows = 2
-    way.process({"id": 2, "a": ""})
-    assert [len(chunk.rows) for chunk in way.chunks] == [2]
+        line.process({"id": number, "a": ""})
+    line.chunker.max_rows = 2
+    line.process({"id": 2, "a": ""})
+    assert [len(chunk.rows) for chunk in line.chunks] == [2]

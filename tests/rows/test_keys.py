@@ -1,4 +1,4 @@
-"""The newest version of a row is stored, whatever its table's key is to the database and however keys are spelled."""
+"""The newest version of a row is stored, for every type of key and every spelling of its values."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ TYPES = {name: f"t_k{number}" for number, name in enumerate(SPELLINGS)}
 
 @pytest.fixture
 def tables(sql: Sql) -> Iterator[Sql]:
-    """A table per type of key, and one with a key of two columns; of each another, to compare with."""
+    """For each type of key, a table with that key and one with a two-column key, and a second pair for comparison."""
     sql("create extension if not exists citext")
     sql("drop type if exists t_mood cascade; drop domain if exists t_domain, t_inner")
     sql(
@@ -147,13 +147,13 @@ def tables(sql: Sql) -> Iterator[Sql]:
 
 
 def as_sent(value: Any) -> str:
-    """The JSON of a row with this key."""
+    """Return the JSON of a row with this key."""
     return json.dumps({"k": value})
 
 
 @pytest.mark.parametrize("told", ["database", "document", "refusals"])
 def test_keys_are_compared_as_the_database_compares_them(tables: Sql, project: Project, told: str) -> None:
-    """Every pair of spellings of every type, with what each way to ask for the type knows of it."""
+    """For each pair of spellings of each type, and each source of a column's type."""
     backend = (
         PostgresBackend(project.db_url)
         if told == "database"
@@ -187,8 +187,8 @@ def test_keys_are_compared_as_the_database_compares_them(tables: Sql, project: P
 
 
 @pytest.mark.parametrize("kind", ["integer", "numeric", "double precision", "boolean", "uuid"])
-def test_what_is_no_value_of_the_type_holds_nothing_up(sql: Sql, kind: str) -> None:
-    """The database refuses such a row, so that it need not be compared with others."""
+def test_an_invalid_key_is_certain(sql: Sql, kind: str) -> None:
+    """The database rejects such a row, so that no other row has to wait for it."""
     form = KeyForm(("k",), {"k": kind})
     for value in ("seven", "", " ", "N/A", "12 EUR", "1,5", "nano", "-", "None"):
         try:
@@ -200,10 +200,8 @@ def test_what_is_no_value_of_the_type_holds_nothing_up(sql: Sql, kind: str) -> N
 
 
 @pytest.mark.parametrize("known", ["generated", "primary key not told"])
-def test_tables_of_which_the_key_is_not_known_go_one_chunk_after_the_other(
-    sql: Sql, project: Project, known: str
-) -> None:
-    """The key is a column that the database makes, or the primary key that an anonymous key is not told."""
+def test_chunks_of_a_table_with_an_unknown_key_are_sent_one_by_one(sql: Sql, project: Project, known: str) -> None:
+    """The key is a generated column, or a primary key that the anonymous role cannot read."""
     generated = known == "generated"
     sql("""create table t (url text primary key, version int,
         hash text generated always as (lower(url)) stored unique); grant all on t to service_role, anon;
@@ -232,7 +230,7 @@ ARRIVALS = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 1), st.booleans
 
 @pytest.mark.parametrize("over", ["rest", "database", "anon"])
 def test_the_newest_version_is_stored(tables: Sql, project: Project, over: str, tmp_path_factory: Any) -> None:
-    """Whatever the type, the chunks and the pace; with `ignore` the first. Older chunks take longer than newer ones."""
+    """For any type, chunk size and concurrency; with `ignore`, the oldest. Some uploads are slowed down."""
     sql = tables
     sql("""create or replace function t_slowly() returns trigger language plpgsql as $$ begin
         perform pg_sleep(case when new.version % 3 = 0 then 0.003 else 0 end); return new; end $$""")
@@ -308,7 +306,7 @@ def test_the_newest_version_is_stored(tables: Sql, project: Project, over: str, 
 
 
 def state_of(*keys: Any) -> tuple[UploadState[Any], tuple[Row, ...]]:
-    """The upload of a chunk whose rows have these keys, before anything is sent."""
+    """Return the upload state and the rows of a chunk whose rows have these keys, before any request."""
     rows = tuple(Row("t", ("k",), key, str(number).encode()) for number, key in enumerate(keys))
     return UploadState(Chunk(1, rows, "1.jsonl"), []), rows
 
@@ -318,8 +316,8 @@ SURE = [str(number) for number in range(5)]
 
 
 @pytest.mark.parametrize(("keys", "later"), [(UNCERTAIN, 4), (SURE, 2)])
-def test_what_may_be_newer_waits_for_what_it_may_replace(keys: list[Any], later: int) -> None:
-    """A row that waits for its parent, or for a lock, is stored later: nothing that may be the same row before it."""
+def test_a_newer_row_waits_for_a_kept_row_of_its_key(keys: list[Any], later: int) -> None:
+    """If a row is deferred or left, rows that may have the same key are not sent before it."""
     for kept in ("deferred", "left"):
         state, rows = state_of(*keys[:4])
         state.slices.append(Slice(rows[2:]))
@@ -328,8 +326,8 @@ def test_what_may_be_newer_waits_for_what_it_may_replace(keys: list[Any], later:
 
 
 @pytest.mark.parametrize(("keys", "order"), [(UNCERTAIN, ["0", "1", "2", "34"]), (SURE, ["034", "1", "2"])])
-def test_a_suspect_keeps_its_place_among_rows_that_may_be_equal(keys: list[Any], order: list[str]) -> None:
-    """It may be good, and older than one of the others."""
+def test_a_suspect_row_keeps_its_order_among_rows_of_uncertain_keys(keys: list[Any], order: list[str]) -> None:
+    """The suspect row may be good, and older than another row of its key."""
     state, rows = state_of(*keys)
     state.set_aside(rows[1:3], rows, ServerError("no", code="23514"), sure=False)
     sent = [b"".join(row.data for row in part.rows).decode() for part in reversed(state.slices)]

@@ -1,4 +1,4 @@
-"""Item → row: values as PostgreSQL reads them, keys, shapes; the item is never changed."""
+"""Items become rows with values that PostgreSQL reads, and with keys. Items are never changed."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Sql = Callable[..., list[tuple[Any, ...]]]
     ("kind", "value", "stored"),
     [("text", "a\x00b\ud800c", "abc"), ("jsonb", [{"id": 1, "where": {"a": "\x00"}}], [{"id": 1, "where": {"a": ""}}])],
 )
-def test_what_cannot_be_stored_is_removed(sql: Sql, line: MakeLine, kind: str, value: Any, stored: Any) -> None:
-    """NUL and lone surrogates, and that is counted."""
+def test_unstorable_characters_are_removed(sql: Sql, line: MakeLine, kind: str, value: Any, stored: Any) -> None:
+    """NUL and lone surrogates are removed, and the row is counted as cleaned."""
     sql(f"create table t (id bigint primary key, v {kind}); grant all on t to service_role")
     made = line()
     assert made.upload({"id": 1, "v": value}).rejections == ()
@@ -43,7 +43,7 @@ JSON = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(TEX
 
 @settings(max_examples=50)
 @given(st.dictionaries(TEXT, JSON, max_size=5))
-def test_what_is_json_already_is_not_changed(row: dict[str, Any]) -> None:
+def test_json_values_are_not_changed(row: dict[str, Any]) -> None:
     """Any JSON object is encoded as itself."""
     data, cleaned = encode_row(row)
     assert json.loads(data) == row
@@ -52,7 +52,7 @@ def test_what_is_json_already_is_not_changed(row: dict[str, Any]) -> None:
 
 @given(st.text())
 def test_any_text_can_be_stored(text: str) -> None:
-    """Whatever was scraped: valid UTF-8 without NUL comes out, and only those characters are gone."""
+    """The result is valid UTF-8 that lacks only NUL and lone surrogates."""
     data, cleaned = encode_row({"a": text})
     kept = json.loads(data)["a"]
     assert kept == "".join(c for c in text if c != "\x00" and not "\ud800" <= c <= "\udfff")
@@ -62,13 +62,13 @@ def test_any_text_can_be_stored(text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [(1, "1"), ("1", "1"), (True, "true"), (1.5, "1.5"), (uuid.UUID(int=1), str(uuid.UUID(int=1)))]
 )
-def test_keys_are_compared_as_the_server_reads_them(value: Any, text: str) -> None:
-    """1 and "1" are one key."""
+def test_keys_are_compared_as_text(value: Any, text: str) -> None:
+    """1 and "1" are the same key."""
     assert text_of(value) == text
 
 
 class Odd:
-    """Nothing that JSON knows."""
+    """A class that JSON cannot represent."""
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ class Odd:
     ],
 )
 def test_items_that_cannot_become_rows(item: dict[Any, Any], code: str, field: str | None) -> None:
-    """The error has a code for grouping and names the field; the item can be printed."""
+    """The error has a code and names the field; the item can be printed."""
     with pytest.raises(ItemError) as raised:
         builder("id", "v").build(item)
     assert (raised.value.code, raised.value.field) == (code, field)
@@ -92,21 +92,21 @@ def test_items_that_cannot_become_rows(item: dict[Any, Any], code: str, field: s
 
 @pytest.mark.parametrize("odd", ["\ud800", "\x00"])
 @pytest.mark.parametrize(("value", "stored"), [(math.nan, None), (-math.inf, "-Infinity"), (b"\x01", "\\x01")])
-def test_text_that_is_cleaned_changes_no_other_field(odd: str, value: Any, stored: str) -> None:
-    """What PostgreSQL reads for a value does not depend on the text beside it."""
+def test_cleaning_a_text_changes_no_other_field(odd: str, value: Any, stored: str) -> None:
+    """Other values are encoded as they are beside clean text."""
     data, cleaned = encode_row({"a": f"a{odd}b", "v": value, Name(f"c{odd}"): {Name(f"d{odd}"): 1}})
     assert (json.loads(data), cleaned) == ({"a": "ab", "v": stored, "c": {"d": 1}}, True)
 
 
 class Name(str):
-    """Text that is more than text."""
+    """A subclass of str."""
 
     __slots__ = ()
 
 
 @pytest.mark.parametrize("name", ["a\ud800", "a\x00"])
-def test_a_name_that_no_column_can_have(name: str) -> None:
-    """Where the columns are not known, it is rejected before it is in the header of a file."""
+def test_an_invalid_field_name(name: str) -> None:
+    """If the columns are unknown, it is rejected before it is written to a file's header."""
     schema = Schema({"t": TableSpec("t")})
     rows = RowBuilder({None: schema.specs["t"]}, schema, {}, lambda _: None)
     with pytest.raises(ItemError, match="field names must be text") as raised:
@@ -115,7 +115,7 @@ def test_a_name_that_no_column_can_have(name: str) -> None:
 
 
 def test_a_value_that_contains_itself() -> None:
-    """It is rejected, and does not end the crawl."""
+    """The item is rejected, and the crawl goes on."""
     value: list[Any] = []
     value.append(value)
     with pytest.raises(ItemError, match="contains itself"):
@@ -123,7 +123,7 @@ def test_a_value_that_contains_itself() -> None:
 
 
 def builder(*columns: str, spec: TableSpec | None = None) -> RowBuilder:
-    """A builder for the table `t` with these columns, `id` the key."""
+    """Return a builder for table `t` with these columns and the key `id`."""
     spec = spec or TableSpec("t")
     schema = Schema({"t": spec})
     schema.learn("t", TableInfo(dict.fromkeys(columns, "text"), ("id",), frozenset()))
@@ -131,7 +131,7 @@ def builder(*columns: str, spec: TableSpec | None = None) -> RowBuilder:
 
 
 def test_the_item_is_not_changed() -> None:
-    """Mapping, stamping, cleaning and nested values leave it as it was."""
+    """Mapping, stamping, cleaning and nested values do not change it."""
     item = {"ident": "a\x00", "v": [b"x", (1, 2)], "zz": 1}
     before = {"ident": "a\x00", "v": [b"x", (1, 2)], "zz": 1}
     spec = TableSpec("t", columns={"ident": "id"}, stamps={"w": "now"})
@@ -140,21 +140,21 @@ def test_the_item_is_not_changed() -> None:
     assert row == Row("t", ("id", "v", "w"), "a", b'{"id":"a","v":["\\\\x78",[1,2]],"zz":1,"w":"stamped"}')
 
 
-def test_a_stamp_does_not_replace_what_was_scraped() -> None:
-    """The item's own value stays."""
+def test_a_stamp_does_not_replace_a_scraped_value() -> None:
+    """The item's value is stored."""
     spec = TableSpec("t", stamps={"v": "now"})
     assert builder("id", "v", spec=spec).build({"id": 1, "v": "mine"}).data == b'{"id":1,"v":"mine"}'
 
 
-def test_two_fields_for_one_column_are_refused() -> None:
-    """A mapping must not make one of two values vanish."""
+def test_two_fields_for_one_column_are_an_error() -> None:
+    """Neither of the two values is lost silently."""
     spec = TableSpec("t", columns={"a": "v"})
     with pytest.raises(ItemError, match="two fields of the item go to column 'v'"):
         builder("id", "v", spec=spec).build({"id": 1, "a": 1, "v": 2})
 
 
 def test_keys_of_several_columns() -> None:
-    """NULL in one of them equals nothing."""
+    """A key with NULL in one column equals no other key."""
     made = builder("id", "v", spec=TableSpec("t", on_conflict=("id", "v")))
     keys = [
         made.build(item).key for item in ({"id": 1, "v": "a"}, {"id": "1", "v": "a"}, {"id": 1, "v": None}, {"id": 1})

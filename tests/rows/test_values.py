@@ -1,4 +1,4 @@
-"""What each kind of value becomes: sent over both backends, and read back from the database."""
+"""Values of each type arrive unchanged in the database, over both backends."""
 
 from __future__ import annotations
 
@@ -50,33 +50,33 @@ class Colour(enum.Enum):
 
 
 class Unit(float):
-    """A number that is more than a number."""
+    """A subclass of float."""
 
 
 class Money(decimal.Decimal):
-    """A decimal number that is more than one."""
+    """A subclass of Decimal."""
 
 
 class Stamp(dt.datetime):
-    """What pandas' Timestamp and pendulum's DateTime are."""
+    """A subclass of datetime, such as pandas' Timestamp and pendulum's DateTime."""
 
 
 class Day(dt.date):
-    """What pendulum's Date is."""
+    """A subclass of date, such as pendulum's Date."""
 
 
 class Hour(dt.time):
-    """What pendulum's Time is."""
+    """A subclass of time, such as pendulum's Time."""
 
 
 class Span(dt.timedelta):
-    """What pendulum's Duration is: its attributes mean something else."""
+    """A subclass of timedelta whose attributes have another meaning, such as pendulum's Duration."""
 
     seconds = -1
 
 
 class Ident(uuid.UUID):
-    """A UUID that is more than one."""
+    """A subclass of UUID."""
 
 
 @dataclasses.dataclass
@@ -95,7 +95,7 @@ class Thing(scrapy.Item):
 
 
 class Links(pydantic.BaseModel):
-    """URLs as pydantic has them."""
+    """URL types of pydantic."""
 
     page: pydantic.HttpUrl
     database: pydantic.PostgresDsn
@@ -187,8 +187,8 @@ MISSING: list[Any] = [
 
 
 @pytest.mark.parametrize("kinds", [OWN, LIBRARIES], ids=["python", "libraries"])
-def test_values_arrive_as_they_are(sql: Sql, line: MakeLine, kinds: list[Kind]) -> None:
-    """Sent as one row, and read back. `ddl` proposes a type that takes the value, too."""
+def test_values_arrive_unchanged(sql: Sql, line: MakeLine, kinds: list[Kind]) -> None:
+    """All values are sent in one row and read back, also from columns of the types that `ddl` proposes."""
     columns = {f"v{number}": kind for number, (kind, _, _) in enumerate(kinds)}
     proposed = {f"d{number}": type_for(value) for number, (_, value, _) in enumerate(kinds)}
     listed = ", ".join(f"{name} {kind}" for name, kind in {**columns, **proposed}.items())
@@ -206,7 +206,7 @@ def _names(prefix: str, kinds: list[Kind]) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["double precision", "numeric", "text", "timestamptz", "jsonb"])
 def test_missing_values_are_null(sql: Sql, line: MakeLine, kind: str) -> None:
-    """NaN, NaT and pandas' NA, in any column; nested ones are null; as part of a key they equal nothing."""
+    """NaN, NaT and pandas' NA are NULL in any column, and null in nested values."""
     listed = ", ".join(f"v{number} {kind}" for number in range(len(MISSING)))
     sql(f"create table t (id bigint primary key, {listed}, nested jsonb); grant all on t to service_role")
     item = {f"v{number}": value for number, value in enumerate(MISSING)}
@@ -215,8 +215,8 @@ def test_missing_values_are_null(sql: Sql, line: MakeLine, kind: str) -> None:
     assert sql("select * from t") == [(1, *nulls, nulls)]
 
 
-def test_times_of_any_kind(sql: Sql, line: MakeLine) -> None:
-    """Durations of both signs, and offsets to the second."""
+def test_times_and_durations(sql: Sql, line: MakeLine) -> None:
+    """Positive and negative durations, and UTC offsets with seconds."""
     sql("create table t (id bigint primary key, at timestamptz, d interval); grant all on t to service_role")
     some = random.Random(7)
     items = [
@@ -242,8 +242,8 @@ def _zone(seconds: int) -> dt.timezone:
     [*(value for _, value, _ in [*OWN, *LIBRARIES] if not isinstance(value, (dict, pydantic.BaseModel))), *MISSING],
     ids=repr,
 )
-def test_the_key_is_what_is_sent(value: Any) -> None:
-    """A key read from the spool equals the one that was made of the item."""
+def test_the_key_of_an_item_and_of_its_json(value: Any) -> None:
+    """A key read from the spool equals the key computed from the item."""
     sent = msgspec.json.decode(encode_row({"key": value})[0], type=dict[str, msgspec.Raw])["key"]
     assert text_of(value) == text_of_json(sent)
 
@@ -268,8 +268,8 @@ NO_VALUES: Mapping[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("name", NO_VALUES)
 @pytest.mark.parametrize("nested", [False, True])
-def test_what_is_no_value(name: str, *, nested: bool) -> None:
-    """It is rejected, and the message names the field, the type and what was forgotten."""
+def test_an_object_that_is_no_value(name: str, *, nested: bool) -> None:
+    """It is rejected; the message names the field, the type and the remedy."""
     value, remedy = NO_VALUES[name]
     with pytest.raises(ItemError, match=f"field 'title' has an object of type {name}, .*{remedy}") as raised:
         encode_row({"id": 1, "title": [value] if nested else value})
@@ -277,7 +277,7 @@ def test_what_is_no_value(name: str, *, nested: bool) -> None:
 
 
 def test_a_coroutine_is_no_value() -> None:
-    """Somebody forgot to await it."""
+    """The message tells the user to await it."""
 
     async def title() -> str:
         return "a"
@@ -287,12 +287,12 @@ def test_a_coroutine_is_no_value() -> None:
 
 
 @pytest.mark.parametrize("value", [np.longdouble(1), np.timedelta64(5, "M"), np.complex64(1), pd.Series([1])], ids=repr)
-def test_what_would_not_be_the_same(value: Any) -> None:
-    """It is rejected rather than rounded."""
+def test_a_value_that_would_be_rounded(value: Any) -> None:
+    """It is rejected."""
     with pytest.raises(ItemError, match="field 'v' of type"):
         encode_row({"v": value})
 
 
-def test_names_of_missing_values_stay_apart() -> None:
-    """Keys of a dict that are no text."""
+def test_dict_keys_that_are_not_text() -> None:
+    """None and NaN become different names."""
     assert json.loads(encode_row({"v": {None: 1, math.nan: 2, 3: 4}})[0]) == {"v": {"null": 1, "nan": 2, "3": 4}}

@@ -1,4 +1,4 @@
-"""`scrapy supabase ddl`: the SQL it prints makes tables that take the items, and `column_types` says what fits."""
+"""`scrapy supabase ddl` prints SQL of tables that store the items; `column_types` predicts what PostgreSQL accepts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Sql = Callable[..., list[tuple[Any, ...]]]
 
 
 class State(Enum):
-    """A choice, one with a quote in it."""
+    """An enumeration, with a quote in one of its values."""
 
     NEW = "new"
     USED = "used, 'ok'"
@@ -50,7 +50,7 @@ Price = NewType("Price", Decimal)
 
 @dataclasses.dataclass
 class TBookItem:
-    """Every kind of value."""
+    """An item class with every type of value."""
 
     url: str
     title: str | None
@@ -74,14 +74,14 @@ class TBookItem:
 
 @attrs.define
 class TTag:
-    """An attrs class with a type of the user's own choice."""
+    """An attrs class with a type in its metadata."""
 
     id: int
     label: str = attrs.field(metadata={"sql_type": "varchar(20)"})
 
 
 class TPrice(pydantic.BaseModel):
-    """A pydantic class whose key is said in its metadata."""
+    """A pydantic class with the key in its metadata."""
 
     shop: str = pydantic.Field(json_schema_extra={"primary_key": True})
     day: date = pydantic.Field(json_schema_extra={"primary_key": True})
@@ -90,7 +90,7 @@ class TPrice(pydantic.BaseModel):
 
 
 class TPage(scrapy.Item):
-    """Scrapy's own, which has no annotations."""
+    """A Scrapy item, which has no annotations."""
 
     url = scrapy.Field(type=str, primary_key=True)
     depth = scrapy.Field(type=int, required=True)
@@ -99,7 +99,7 @@ class TPage(scrapy.Item):
 
 @dataclasses.dataclass
 class TVisit:
-    """Types of other libraries."""
+    """An item class with types of other libraries."""
 
     url: yarl.URL
     page: pydantic.HttpUrl
@@ -134,7 +134,7 @@ VISIT = TVisit(
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str, **settings: Any) -> str:
-    """What the command prints."""
+    """Return the output of the command."""
     parser = argparse.ArgumentParser()
     ddl.add_options(parser)
     assert ddl.run(Settings(settings), parser.parse_args(arguments)) == 0
@@ -151,10 +151,10 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str, **settings: Any
         (VISIT, ["--key", "url"]),
     ],
 )
-def test_a_table_takes_the_items_it_was_made_for(
+def test_the_table_stores_the_items(
     capsys: pytest.CaptureFixture[str], sql: Sql, line: MakeLine, item: Any, arguments: list[str]
 ) -> None:
-    """Upserted twice over the REST API, an item of each kind is there once; the SQL may be run twice."""
+    """An item of each kind, upserted twice over the REST API, is stored once. The SQL may be run twice."""
     name = type(item).__name__
     statements = printed(capsys, f"tests.schema.test_ddl.{name}", "--table", "t_made", *arguments)
     sql(statements)
@@ -168,8 +168,8 @@ def test_a_table_takes_the_items_it_was_made_for(
     assert sql("select count(*) from t_made") == [(1,)]
 
 
-def test_what_an_item_says_is_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """Types, NOT NULL where there always is a value, choices, reserved words, and the fields nothing is known of."""
+def test_the_columns_of_an_item_class(capsys: pytest.CaptureFixture[str]) -> None:
+    """Types, NOT NULL for required fields, choices, reserved words, and text for unknown types."""
     text = printed(capsys, "tests.schema.test_ddl.TBookItem", "--key", "url")
     assert text == (
         "-- For items of tests.schema.test_ddl.TBookItem.\n"
@@ -202,7 +202,7 @@ def test_what_an_item_says_is_in_the_table(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_types_of_other_libraries() -> None:
-    """What the crawl sends for their values is of these types."""
+    """Each type is that of the values that a crawl sends."""
     assert {one.name: one.sql_type for one in fields_of(TVisit) or ()} == {
         "url": "text", "page": "text", "file": "text", "address": "inet", "network": "cidr",
         "seen": "timestamp with time zone", "took": "interval", "at": "timestamp with time zone", "length": "interval",
@@ -211,8 +211,8 @@ def test_types_of_other_libraries() -> None:
     }  # fmt: skip
 
 
-def test_the_settings_of_the_table_are_in_it(capsys: pytest.CaptureFixture[str], sql: Sql) -> None:
-    """Name, mapping, key, stamps, snapshots and the column for unknown fields; an upsert's key has a unique index."""
+def test_the_settings_of_the_table(capsys: pytest.CaptureFixture[str], sql: Sql) -> None:
+    """Name, mapping, key, stamps, snapshots and the column for unknown fields; a unique index for the upsert's key."""
     text = printed(
         capsys,
         "tests.schema.test_ddl.TPage",
@@ -250,7 +250,7 @@ def test_the_settings_of_the_table_are_in_it(capsys: pytest.CaptureFixture[str],
 
 
 def test_a_public_key_gets_policies(capsys: pytest.CaptureFixture[str], sql: Sql, project: Any) -> None:
-    """For the role of the key that is set; with --public everybody may read."""
+    """They are for the role of the key; with --public, everybody may read."""
     if not project.anon_key:
         return  # of somebody's project, without one
     text = printed(capsys, "tests.schema.test_ddl.TTag", "--table", "t_tags", "--public", SUPABASE_KEY=project.anon_key)
@@ -259,10 +259,10 @@ def test_a_public_key_gets_policies(capsys: pytest.CaptureFixture[str], sql: Sql
     assert policies == [("INSERT", "{anon}"), ("SELECT", "{anon}"), ("SELECT", "{public}"), ("UPDATE", "{anon}")]
 
 
-def test_rows_of_a_file_tell_the_types(
+def test_types_are_inferred_from_a_file(
     capsys: pytest.CaptureFixture[str], sql: Sql, line: MakeLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The narrowest type that takes every value; the rows are stored in the table and are what they were."""
+    """The narrowest type for all values; the table stores the rows unchanged."""
     rows: list[dict[str, Any]] = [
         {"id": 1, "n": 1, "big": 1, "price": 1.5, "day": "2026-01-01", "at": "2026-01-01T10:00:00+00:00", "mixed": 1,
          "tags": ["a"], "numbers": [1, 2.5], "nested": {"a": 1}, "none": None, "flag": True, "list": [{"a": 1}]},
@@ -288,8 +288,8 @@ def test_rows_of_a_file_tell_the_types(
     ]
 
 
-def test_csv_is_all_text_and_is_read_as_what_it_says(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """A number with leading zeros stays a text: as a number it would lose them."""
+def test_types_are_inferred_from_csv(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A number with leading zeros is text: a number would lose them."""
     path = tmp_path / "shops.csv"
     path.write_text("id,zip,price,open,since\n1,01234,9.90,true,2026-01-01\n2,80331,10.00,false,\n")
     text = printed(capsys, "--from", str(path))
@@ -298,8 +298,8 @@ def test_csv_is_all_text_and_is_read_as_what_it_says(capsys: pytest.CaptureFixtu
         assert f"\n  {column},\n" in text, column
 
 
-def test_what_runs_need_beside_tables_of_items(capsys: pytest.CaptureFixture[str], sql: Sql) -> None:
-    """The function of the snapshots, and the ledger under any name; both may be run twice."""
+def test_snapshots_and_ledger(capsys: pytest.CaptureFixture[str], sql: Sql) -> None:
+    """The function of the snapshots, and the ledger under any name. Both may be run twice."""
     text = printed(capsys, "--snapshots", "--runs", "t_Ledger of runs")
     sql(text)
     sql(text)
@@ -308,10 +308,8 @@ def test_what_runs_need_beside_tables_of_items(capsys: pytest.CaptureFixture[str
     assert "scrapy_runs" not in text
 
 
-def test_a_table_without_a_key_takes_items_as_inserts(
-    capsys: pytest.CaptureFixture[str], sql: Sql, line: MakeLine
-) -> None:
-    """They get a number; a note says what that means."""
+def test_a_table_without_a_key(capsys: pytest.CaptureFixture[str], sql: Sql, line: MakeLine) -> None:
+    """Its rows get a number, and a note warns of duplicates."""
     text = printed(capsys, "tests.schema.test_ddl.TBookItem", "--table", "t_made")
     assert "-- No columns are known to make a row unique: rows sent twice are stored twice." in text
     sql(f"{text}; notify pgrst, 'reload schema'")
@@ -342,7 +340,7 @@ def test_a_table_without_a_key_takes_items_as_inserts(
     ],
 )
 def test_inferred_types(values: list[Any], expected: str) -> None:
-    """What takes all of the values without changing one."""
+    """The type stores all of the values unchanged."""
     rows = Inference()
     rows.add_all({"x": value} for value in values)
     assert rows.fields == (ItemField("x", expected),)
@@ -363,22 +361,22 @@ def test_inferred_types(values: list[Any], expected: str) -> None:
         (["--from", "/does/not/exist.jsonl"], "cannot be read"),
     ],
 )
-def test_bad_arguments_say_what_to_do(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
-    """An error that names the argument."""
+def test_wrong_arguments(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    """The error names the argument."""
     with pytest.raises(ConfigurationError, match=message):
         printed(capsys, *arguments)
 
 
-def test_a_bad_line_of_the_file_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Nothing is printed for half of a file."""
+def test_a_bad_line_of_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The error names the line, and nothing is printed."""
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n[2]\n')
     with pytest.raises(ConfigurationError, match=r"rows\.jsonl, line 2: .* Fix or delete the line\."):
         printed(capsys, "--from", str(path))
 
 
-def test_field_names_are_names_whatever_they_say(capsys: pytest.CaptureFixture[str], sql: Sql, tmp_path: Path) -> None:
-    """Keys of scraped JSON are somebody else's text: none of it becomes a statement, in comments neither."""
+def test_field_names_cannot_inject_sql(capsys: pytest.CaptureFixture[str], sql: Sql, tmp_path: Path) -> None:
+    """Keys of scraped JSON are untrusted: they never become a statement, also not in comments."""
     path = tmp_path / "rows.jsonl"
     names = ["a\ndrop table t_kept;--", 'b"); drop table t_kept;--', "c'"]
     path.write_text(json.dumps({names[0]: None, names[1]: 1, names[2]: "x"}))
@@ -393,19 +391,19 @@ def test_field_names_are_names_whatever_they_say(capsys: pytest.CaptureFixture[s
 
 @dataclasses.dataclass
 class Odd:
-    """A field whose type in SQL is no text."""
+    """A field whose sql_type is not a text."""
 
     a: int = dataclasses.field(metadata={"sql_type": 5})
 
 
-def test_metadata_that_is_wrong_is_named() -> None:
-    """The class and the field."""
+def test_wrong_metadata() -> None:
+    """The error names the class and the field."""
     with pytest.raises(ConfigurationError, match=r"The sql_type of Odd\.a is 5 \(int\)"):
         fields_of(Odd)
 
 
 def test_every_reserved_word_is_quoted(sql: Sql) -> None:
-    """A column may have any name that PostgreSQL knows."""
+    """A column may have any name that PostgreSQL allows."""
     words = [row[0] for row in sql("select word from pg_get_keywords()")]
     sql(f"create table t_words ({', '.join(f'{identifier(word)} int' for word in words)})")
     assert len(sql("select column_name from information_schema.columns where table_name = 't_words'")) == len(words)
@@ -421,8 +419,8 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("value_type", VALUES)
-def test_what_is_said_to_fit_is_what_postgresql_takes(sql: Sql, value_type: str) -> None:
-    """Each type's values into a column of each: GOOD is taken, NEVER is refused."""
+def test_fit_agrees_with_postgresql(sql: Sql, value_type: str) -> None:
+    """For values of each type in a column of each type, GOOD is accepted and NEVER is refused."""
     row, _ = encode_row({"x": VALUES[value_type]})
     for column_type in VALUES:
         try:

@@ -1,4 +1,4 @@
-"""`ddl --newest`: a trigger by which an older row never replaces a newer one, whatever the way it comes."""
+"""`ddl --newest`: with this trigger an older row never replaces a newer one, however it is sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DOWN = faults.answers(503, "<h1>down</h1>")
 
 @pytest.fixture(params=[True, False], ids=["with the trigger", "without it"])
 def guarded(request: pytest.FixtureRequest, sql: Sql) -> bool:
-    """Whether the table `t` has the trigger: without it, the older row is stored."""
+    """Create table `t` and return whether it has the trigger. Without it, the older row is stored."""
     sql(TABLE)
     if request.param:
         sql(newest_sql("t", "seen"))
@@ -37,19 +37,19 @@ def guarded(request: pytest.FixtureRequest, sql: Sql) -> bool:
 
 
 def old(*numbers: int) -> dict[str, Any]:
-    """A crawl of older rows."""
+    """Return the plan of a crawl with older rows."""
     return {"items": [{"id": number, "title": "old", "seen": OLD} for number in numbers]}
 
 
 def new(*numbers: int) -> dict[str, Any]:
-    """A crawl of newer rows."""
+    """Return the plan of a crawl with newer rows."""
     return {"items": [{"id": number, "title": "new", "seen": NEW} for number in numbers]}
 
 
-def test_an_outage_that_one_crawl_outlives(
+def test_an_outage_during_one_crawl(
     crawl: Crawler, sql: Sql, proxy: FaultProxy, site: Any, tmp_path: Path, guarded: bool
 ) -> None:
-    """Its rows wait on disk, and are uploaded after those of a crawl on another machine that came later."""
+    """Its rows wait on disk and are uploaded after the newer rows of a crawl on another machine."""
     proxy.faults.extend([faults.passes] * 2)
     proxy.always = DOWN
     pages = [[{"id": 1, "title": "old", "seen": OLD}], *([{"id": 100 + n}] for n in range(400))]
@@ -67,7 +67,7 @@ def test_an_outage_that_one_crawl_outlives(
 
 
 def test_two_spools(crawl: Crawler, sql: Sql, proxy: FaultProxy, tmp_path: Path, guarded: bool) -> None:
-    """What one machine left is recovered there after another machine has stored newer rows."""
+    """Rows in the spool of one machine are recovered after another machine has stored newer rows."""
     proxy.faults.extend([faults.passes] * 2)
     proxy.always = DOWN
     left = crawl(old(1, 3), SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.2)
@@ -87,7 +87,7 @@ def test_replay_of_older_rows(
     guarded: bool,
     tmp_path: Path,
 ) -> None:
-    """`--mode upsert` adds what is missing and leaves newer rows alone."""
+    """`--mode upsert` adds missing rows and keeps newer ones."""
     proxy.faults.extend([faults.passes] * 2)
     proxy.always = DOWN
     crawl(old(1, 3), SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.2)
@@ -98,8 +98,8 @@ def test_replay_of_older_rows(
 
 
 @pytest.mark.parametrize("over", ["rest", "database"])
-def test_rows_whose_order_is_not_known(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
-    """Of equal stamps the last to arrive is stored; so is a row without a stamp, or over one; other columns change."""
+def test_rows_of_unknown_order(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
+    """With equal or missing times, the last row is stored; a row without the column updates its other columns."""
     sql(TABLE + newest_sql("t", "seen"))
     sql(f"insert into t select n, 'first', '{NEW}' from generate_series(1, 5) n; update t set seen = null where id = 3")
     items: list[dict[str, Any]] = [
@@ -116,7 +116,7 @@ def test_rows_whose_order_is_not_known(crawl: Crawler, sql: Sql, project: Projec
 
 
 def test_odd_names_and_kinds_of_tables(sql: Sql) -> None:
-    """Quoted where they need it; a partitioned table too; the function has a fixed search path."""
+    """Names are quoted if necessary; partitioned tables work; the function has a fixed search path."""
     sql('create table "t Odd" ("When" int, id int); create table "t_parts" (id int, day int) partition by list (id)')
     sql('create table "t_parts_1" partition of "t_parts" for values in (1)')
     sql(newest_sql("t Odd", "When") + newest_sql("t_parts", "day"))
@@ -132,7 +132,7 @@ def test_odd_names_and_kinds_of_tables(sql: Sql) -> None:
 
 
 def test_the_command_prints_a_trigger_for_each_table(command: Command) -> None:  # noqa: F811
-    """For the schema of the settings; not together with what a new table needs."""
+    """In the schema of the settings. The option cannot be combined with those for a new table."""
     done = command("ddl", "--newest", "seen", "books", "My Offers", SUPABASE_SCHEMA="shop")
     assert done.returncode == 0
     assert done.stdout == newest_sql("books", "seen", "shop") + "\n" + newest_sql("My Offers", "seen", "shop")
@@ -143,8 +143,8 @@ def test_the_command_prints_a_trigger_for_each_table(command: Command) -> None: 
         assert "--newest goes with the names of tables that are there" in refused.stderr
 
 
-def test_check_says_whether_it_is_there(project: Project, sql: Sql, tmp_path: Path) -> None:
-    """Over a database connection, which tells; over the REST API nothing is said."""
+def test_check_reports_the_trigger(project: Project, sql: Sql, tmp_path: Path) -> None:
+    """Over a database connection; the REST API does not report triggers."""
     sql(TABLE)
     settings = {
         "SUPABASE_URL": project.url,

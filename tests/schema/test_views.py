@@ -1,4 +1,4 @@
-"""Views: their keys, upserts into them, and what is advised where the database takes none."""
+"""Views: their keys, upserts into them, and the remedy if the database refuses upserts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def schema(sql: Sql) -> Iterator[Sql]:
-    """`sql`, with a schema `mine`, which goes with what is in it."""
+    """Return `sql`, with a schema `mine` that is dropped after the test."""
     sql("create schema mine")
     yield sql
     sql("drop schema mine cascade")
@@ -53,7 +53,7 @@ KEYS = {
 
 
 def test_the_key_of_a_view(schema: Sql, project: Project) -> None:
-    """That of its table, by the view's own names, if the view shows all of it; through other views and schemas, too."""
+    """The key of its table by the view's names, if the view has all its columns; also through other views."""
     schema(TABLE)
     schema("create table mine.authors (id bigint primary key, name text)")
     schema("create view mine.first_view as select id as second, lang from t")
@@ -76,7 +76,7 @@ def test_the_key_of_a_view(schema: Sql, project: Project) -> None:
 
 
 def test_upserts_into_a_view(sql: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture) -> None:
-    """Without SUPABASE_ON_CONFLICT they go by the key of its table."""
+    """Without SUPABASE_ON_CONFLICT, upserts use the key of its table."""
     sql(TABLE)
     sql("create view t_view as select id as number, lang, title from t where id > 0 with check option")
     sql("grant all on t_view to service_role; notify pgrst, 'reload schema'")
@@ -97,7 +97,7 @@ grant all on t_inbox to service_role; notify pgrst, 'reload schema'
 
 
 def test_a_view_with_a_trigger(sql: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture) -> None:
-    """The trigger stores the rows; there is no index that could be made on a view."""
+    """The trigger stores the rows; the message proposes no index, as a view can have none."""
     sql(TABLE + TRIGGER)
     made = line("t_inbox")
     for title in ("old", "new"):
@@ -112,7 +112,7 @@ def test_a_view_with_a_trigger(sql: Sql, line: MakeLine, caplog: pytest.LogCaptu
 
 
 def test_a_view_that_was_not_checked(sql: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture) -> None:
-    """Such as that of rows that an earlier run left: what is advised is the same."""
+    """The remedy is the same for a table that only rows of an earlier run go to."""
     sql(TABLE + TRIGGER)
     made = line("t_inbox", check=False, on_conflict=("id", "lang"))
     assert made.upload({"id": 1, "lang": "en", "title": "a"}, table="t_inbox").uploaded == 1
@@ -123,7 +123,7 @@ def test_a_view_that_was_not_checked(sql: Sql, line: MakeLine, caplog: pytest.Lo
 def test_a_view_whose_table_lacks_the_index(
     sql: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
-    """The index belongs on the table, whose columns may have other names. Only the database tells which table it is."""
+    """The remedy is an index on the table, with its column names. Only a database connection reports the table."""
     sql("create table t (id bigint primary key, link text); grant all on t to service_role")
     sql("create view t_view as select id, link as url from t; grant all on t_view to service_role")
     sql("notify pgrst, 'reload schema'")
@@ -140,10 +140,10 @@ def test_a_view_whose_table_lacks_the_index(
     assert "refuses upserts" not in caplog.text
 
 
-def test_an_index_that_is_partial(
+def test_a_partial_index(
     sql: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
-    """It is named, and no other is advised; one that is partial on other columns is not meant."""
+    """The message names it and proposes no other. A partial index on other columns does not count."""
     sql("create table t (id bigint primary key, url text, live bool); grant all on t to service_role")
     sql("create unique index t_live on t (url) include (id) where live")
     line(on_conflict=("url",))

@@ -1,4 +1,4 @@
-"""The settings: every wrong value is said at once, with what is allowed, and no secret."""
+"""The settings: a wrong configuration is reported in one error, with what is allowed and without secrets."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ GOOD = {"SUPABASE_URL": "https://abc.supabase.co", "SUPABASE_KEY": "sb_secret_x"
 
 
 def config(environ: dict[str, str] | None = None, **settings: Any) -> Config:
-    """Read the good settings with these changes; None takes one away."""
+    """Read valid settings with these changes; None removes a setting."""
     given = {name: value for name, value in {**GOOD, **settings}.items() if value is not None}
     return Config.from_settings(Settings(given), environ or {})
 
 
 def test_defaults() -> None:
-    """Those of the reference page."""
+    """The defaults are those of the reference page."""
     found = config()
     upload = found.upload
     assert (upload.chunk_rows, upload.attempts, upload.delay, upload.concurrency) == (100, 3, 1.0, 4)
@@ -35,7 +35,7 @@ def test_defaults() -> None:
 
 
 def test_a_project_without_a_scrapy_cfg_has_a_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Scrapyd runs it. Scrapy's NotConfigured must not get out: it would switch the pipeline off, with a warning."""
+    """Scrapyd runs projects without one. Scrapy's NotConfigured must not escape: it would disable the pipeline."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCRAPY_SETTINGS_MODULE", "tests.crawl")
     assert config().spool.folder == Path(".scrapy/supabase").absolute()
@@ -89,8 +89,8 @@ def test_a_project_without_a_scrapy_cfg_has_a_spool(tmp_path: Path, monkeypatch:
         ("SUPABASE_KEY", "two words", "a key without spaces"),
     ],
 )
-def test_wrong_values(name: str, value: Any, allowed: str) -> None:
-    """One problem, that names the setting, shows the value and says what is allowed."""
+def test_a_wrong_value_is_reported(name: str, value: Any, allowed: str) -> None:
+    """The error names the setting, prints the value and says what is allowed."""
     with pytest.raises(ConfigurationError) as raised:
         config(None, **{name: value})
     message = str(raised.value)
@@ -105,23 +105,23 @@ def test_wrong_values(name: str, value: Any, allowed: str) -> None:
     )
 
 
-def test_all_of_them_at_once() -> None:
-    """The three that a newcomer forgets."""
+def test_all_missing_settings_are_in_one_error() -> None:
+    """URL, key and table are reported together."""
     with pytest.raises(ConfigurationError, match="3 wrong settings") as raised:
         config(SUPABASE_URL=None, SUPABASE_KEY=None, SUPABASE_TABLE=None)
     assert all(f"{name} is not set" in str(raised.value) for name in GOOD)
 
 
-def test_a_key_is_never_shown() -> None:
-    """Not by an error and not by the repr."""
+def test_the_key_is_never_printed() -> None:
+    """Neither an error nor the repr contains it."""
     with pytest.raises(ConfigurationError) as raised:
         config(SUPABASE_KEY="my secret")
     assert "my secret" not in str(raised.value)
     assert "sb_secret_x" not in repr(config())
 
 
-def test_the_environment() -> None:
-    """It fills in what the settings do not say."""
+def test_the_environment_is_the_fallback() -> None:
+    """Environment variables are used for settings that are not set."""
     environ = {
         "SUPABASE_KEY": "sb_secret_env",
         "BATCH_CHUNK_SIZE": "7",
@@ -133,8 +133,8 @@ def test_the_environment() -> None:
     assert list(found.tables.specs) == ["t"]
 
 
-def test_warnings() -> None:
-    """Too many rows, an open wire, a misspelt name: said, not refused."""
+def test_warnings_do_not_stop_the_crawl() -> None:
+    """Too many rows, http and a misspelt name are warnings."""
     found = config(
         BATCH_CHUNK_SIZE=5000, SUPABASE_URL="http://db.example.com", SUPABASE_TABEL="x", SUPABASE_BUCKET="mine"
     )
@@ -147,8 +147,8 @@ def test_warnings() -> None:
     assert config(SUPABASE_URL="http://127.0.0.1:54321").warnings == ()
 
 
-def test_tables_override_the_common_settings() -> None:
-    """Each entry only what it says."""
+def test_tables_override_common_settings() -> None:
+    """An entry of SUPABASE_TABLES overrides only the keys that it has."""
     found = config(
         SUPABASE_MODE="ignore",
         SUPABASE_ON_CONFLICT="a, b",
@@ -161,22 +161,22 @@ def test_tables_override_the_common_settings() -> None:
     }
 
 
-def test_one_table_cannot_be_two_things() -> None:
-    """Two routes to one table must agree on mode and key."""
+def test_routes_to_one_table_must_agree() -> None:
+    """Two routes to one table must have the same mode and key."""
     with pytest.raises(ConfigurationError, match="names table 't' twice"):
         config(SUPABASE_TABLES={dict: {"table": "t", "mode": "insert"}})
 
 
 def test_every_known_setting_is_read() -> None:
-    """A wrong value for any of them is noticed: nothing in `KNOWN` is dead."""
+    """A wrong value for any setting in `KNOWN` raises an error."""
     odd = object()
     for name in sorted(KNOWN - {"SUPABASE_ENABLED"}):
         with pytest.raises(ConfigurationError, match=name):
             config(None, **{name: odd})
 
 
-def test_the_order_of_mistakes() -> None:
-    """That of `IN_ORDER`, whichever module reads a setting; those of tables as they are found, table by table."""
+def test_the_order_of_problems() -> None:
+    """Problems are listed in the order of `IN_ORDER`, and those of tables table by table."""
     with pytest.raises(ConfigurationError) as raised:
         config(None, **dict.fromkeys(KNOWN, object()))
     listed = [problem.partition(" is ")[0] for problem in raised.value.problems]
@@ -196,13 +196,13 @@ def test_the_order_of_mistakes() -> None:
     ],
 )
 def test_the_role_of_a_key(key: str, role: str) -> None:
-    """For the SQL that messages print."""
+    """The SQL in messages names this role."""
     assert role_of(key) == role
 
 
 @pytest.mark.parametrize("key", ["e30.eyJyb2xlIjoiYW5vbiJ9.x", "sb_secret_abc", "sb_publishable_abc"])
 def test_url_and_headers_are_those_of_supabase_py(key: str) -> None:
-    """The client that everybody uses is the judge of how a project is addressed."""
+    """supabase-py defines how a project is addressed."""
     client = supabase.create_client("https://abc.supabase.co", key)
     ours = PostgrestBackend("https://abc.supabase.co", key)
     sent = {name.lower(): value for name, value in ours._headers.items()}
@@ -228,27 +228,27 @@ def test_url_and_headers_are_those_of_supabase_py(key: str) -> None:
         ("local", "local", "postgres"),
     ],
 )
-def test_a_database_alone_is_enough(db_url: str, host: str, role: str) -> None:
-    """No key is needed; the project is the same by its API, its database and its poolers."""
+def test_a_connection_string_alone_is_enough(db_url: str, host: str, role: str) -> None:
+    """No key is needed. API, database and poolers of a project have the same project name."""
     found = config(SUPABASE_URL=None, SUPABASE_KEY=None, SUPABASE_DB_URL=db_url)
     assert (found.server.host, found.server.role) == (host, role)
     assert db_url == "local" or "p@" not in repr(found)
     assert config({"SUPABASE_DB_URL": db_url}, SUPABASE_URL=None, SUPABASE_KEY=None).server.db_url == db_url
 
 
-def test_a_database_beside_the_url_does_not_rename_the_project() -> None:
-    """What is in the spool belongs to the project of SUPABASE_URL, whichever way it goes."""
+def test_a_connection_string_does_not_rename_the_project() -> None:
+    """Spooled rows belong to the project of SUPABASE_URL, also with a database connection."""
     assert config(SUPABASE_DB_URL="postgresql://me:p@192.0.2.1/shop").server.host == "abc.supabase.co"
 
 
-def test_local_and_another_database_contradict_each_other() -> None:
-    """Rows meant for this machine must not go elsewhere because of a forgotten variable."""
+def test_local_and_another_database_are_an_error() -> None:
+    """Rows for this machine must not go to the server of a forgotten variable."""
     with pytest.raises(ConfigurationError, match="names another server"):
         config({"SUPABASE_DB_URL": "postgresql://me:p@192.0.2.1/shop"}, SUPABASE_URL="local")
 
 
-def test_chunks_of_their_own_size() -> None:
-    """A number is that number; "auto" is none."""
+def test_the_chunk_size() -> None:
+    """A number is fixed; "auto" lets chunks grow."""
     found = config(BATCH_CHUNK_SIZE="auto").upload
     assert (found.chunk_rows, found.most_chunk_rows) == (100, 1000)
     found = config(BATCH_CHUNK_SIZE="250").upload

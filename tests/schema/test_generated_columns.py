@@ -1,4 +1,4 @@
-"""Columns that the database makes itself, generated and identity ones: not sent; a generated one may be the key."""
+"""Generated and identity columns are not sent; a generated column may be the key."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Sql = Callable[..., list[tuple[Any, ...]]]
 
 pytestmark = pytest.mark.parametrize("line", ["rest", "database"], indirect=True)
 
-MADE = "Table t generates column {!r} itself: the items' values for it are not sent."
+GENERATED = "Table t generates column {!r} itself: the items' values for it are not sent."
 
 
 @pytest.fixture
 def pages(sql: Sql) -> Sql:
-    """A table `t` whose unique column is generated."""
+    """Create table `t`, whose unique column is generated."""
     sql(
         "create table t (url text not null, title text, url_hash text generated always as (md5(url)) stored unique); "
         "grant all on t to service_role; notify pgrst, 'reload schema'"
@@ -33,7 +33,7 @@ def pages(sql: Sql) -> Sql:
 
 @pytest.mark.parametrize("check", [True, False])
 def test_a_generated_column_as_key(pages: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture, check: bool) -> None:
-    """The database makes the key from what is sent: rows are stored once, and a second crawl changes them."""
+    """Rows are stored once, and a second crawl updates them."""
     for title in ("old", "new"):
         made = line(on_conflict=("url_hash",), check=check, fields={"t": ["url", "title"]})
         outcome = made.upload({"url": "u1", "title": title}, {"url": "u2", "title": title})
@@ -43,7 +43,7 @@ def test_a_generated_column_as_key(pages: Sql, line: MakeLine, caplog: pytest.Lo
 
 
 def test_versions_of_a_generated_key_in_one_chunk(pages: Sql, line: MakeLine) -> None:
-    """The server says that they are one row (21000): sent apart, the later one wins."""
+    """The server refuses both (21000); they are sent one after the other, and the later one wins."""
     made = line(on_conflict=("url_hash",))
     outcome = made.upload({"url": "u1", "title": "old"}, {"url": "u2", "title": "x"}, {"url": "u1", "title": "new"})
     assert (outcome.uploaded, outcome.rejections) == (3, ())
@@ -54,12 +54,12 @@ def test_versions_of_a_generated_key_in_one_chunk(pages: Sql, line: MakeLine) ->
 def test_a_generated_key_that_the_items_have_is_not_sent(
     pages: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture, check: bool
 ) -> None:
-    """Said once; the key is what the database makes."""
+    """One warning; the key is the one that the database generates."""
     made = line(on_conflict=("url_hash",), check=check, fields={"t": ["url", "title", "url_hash"]})
     for title in ("old", "new"):
         assert made.upload({"url": "u1", "title": title, "url_hash": "mine"}).uploaded == 1
     assert pages("select title, url_hash = md5(url) from t") == [("new", True)]
-    assert caplog.messages == [MADE.format("url_hash")]
+    assert caplog.messages == [GENERATED.format("url_hash")]
 
 
 @pytest.mark.parametrize("policy", [UnknownColumns(), UnknownColumns("reject"), UnknownColumns("collect", "more")])
@@ -73,7 +73,7 @@ def test_an_identity_column_that_was_scraped(
     fields: dict[str, list[str]],
     check: bool,
 ) -> None:
-    """The table has the column: it is not sent, the row is stored, and nobody is told to add it to the table."""
+    """It is not sent, the row is stored, and no message proposes to add the column."""
     sql(
         "create table t (id bigint generated always as identity primary key, url text, more jsonb); grant all on t to "
         "service_role; notify pgrst, 'reload schema'"
@@ -85,12 +85,12 @@ def test_an_identity_column_that_was_scraped(
     assert sql("select id, url, more from t order by id") == [
         (1, "u1", None), (2, "u2", None), (3, "u1", None), (4, "u2", None)
     ]  # fmt: skip
-    assert caplog.messages.count(MADE.format("id")) == 1
+    assert caplog.messages.count(GENERATED.format("id")) == 1
     assert "ADD COLUMN" not in caplog.text
 
 
-def test_an_identity_column_as_key_is_of_no_use(sql: Sql, line: MakeLine) -> None:
-    """No row would ever meet another."""
+def test_an_identity_column_as_key_is_an_error(sql: Sql, line: MakeLine) -> None:
+    """Each row would get a new key."""
     sql(
         "create table t (id bigint generated always as identity primary key, url text); grant all on t to service_role;"
         " notify pgrst, 'reload schema'"
@@ -103,7 +103,7 @@ def test_an_identity_column_as_key_is_of_no_use(sql: Sql, line: MakeLine) -> Non
 def test_without_the_details_of_an_answer(
     sql: Sql, line: MakeLine, proxy: FaultProxy, request: pytest.FixtureRequest
 ) -> None:
-    """PostgREST 16 can leave them out: identity columns are integers, and a generated key works."""
+    """PostgREST 16 may omit them: identity columns are recognized by type, and a generated key works."""
     if request.node.callspec.params["line"] != "rest":
         pytest.skip("only PostgREST leaves out details")
     sql(
