@@ -1,9 +1,9 @@
-"""One row in a hundred is not acceptable: what is stored, and how fast. 20,000 rows, two hundred of them bad.
+"""Rows stored, and the upload rate, when the database rejects one row in a hundred: 20,000 rows, 200 of them bad.
 
-A chunk is one transaction: who does not search for the bad row loses the ninety-nine good ones with it.
+A chunk is one transaction: a pipeline that does not isolate the bad row loses the 99 good rows of its chunk.
 
-Then a crawl that yields 10,000 items without a download, a hundred of them bad at random, against the same crawl with
-good ones only: how much longer it takes, with the server near and 50 ms away.
+The second table compares a crawl of 10,000 items without downloads, 100 of them bad at random, with the same crawl of
+good items, with the server on this machine and 50 ms away.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from psycopg.conninfo import make_conninfo
 from benchmarks.common import (
     TABLE,
     Server,
-    arguments,
     child,
     interleaved,
     machine,
     markdown,
+    parse_options,
     ratios,
     server,
     shown,
@@ -38,7 +38,7 @@ CONTESTANTS = ("before", "after", "ours_rest", "ours_database")
 
 
 def run(to: Server, name: str, rows: int, stored: dict[str, int]) -> float:
-    """Good rows stored a second."""
+    """Upload `rows` and return rows per second; the number of rows stored goes to `stored`."""
     to.run(TABLE)
     job = {"contestant": name, "count": rows, "chunk": 100, "uploads": 4, "bad": 100}
     seconds: float = child({**job, "url": to.url, "key": to.key, "db_url": to.db_url})["seconds"]
@@ -47,7 +47,7 @@ def run(to: Server, name: str, rows: int, stored: dict[str, int]) -> float:
 
 
 def torrent(to: Server, settings: dict[str, Any], items: int, bad: int) -> float:
-    """Seconds of a crawl of so many items, `bad` of them not acceptable."""
+    """Crawl `items`, `bad` of which the database rejects; return the seconds it took."""
     to.run(ITEMS)
     found = crawl("torrent", items, "", {**settings, "BENCHMARK_BAD": bad, "LOG_LEVEL": "CRITICAL"})
     counts = [found["stats"].get(f"supabase/{name}_count") for name in ("uploaded", "failed")]
@@ -57,7 +57,7 @@ def torrent(to: Server, settings: dict[str, Any], items: int, bad: int) -> float
 
 
 def torrents(to: Server, folder: Path, items: int, latency: float, repeat: int) -> list[list[str]]:
-    """How much longer bad rows make a crawl: a line for each way to the server."""
+    """Return table lines that compare crawls with and without bad rows, one for each way to the server."""
     rest, database = urlsplit(to.url), urlsplit(to.db_url)
     with (
         far_away(rest.hostname or "", rest.port or 80, latency) as rest_port,
@@ -89,12 +89,8 @@ def torrents(to: Server, folder: Path, items: int, latency: float, repeat: int) 
 
 
 def main() -> None:
-    """Measure, print, and write where asked to."""
-    parser = arguments(__doc__)
-    parser.add_argument("--rows", type=int, default=20_000, help="default: 20000")
-    parser.add_argument("--items", type=int, default=10_000, help="of the crawl (default: 10000)")
-    parser.add_argument("--latency", type=float, default=0.05, help="seconds to the far server (default: 0.05)")
-    options = parser.parse_args()
+    """Measure and print; with `--write`, update the docs."""
+    options = parse_options(__doc__, rows=20_000, items=10_000, latency=0.05)
     stored: dict[str, int] = {}
     with work_folder() as folder, server(folder) as to:
         runs = {name: partial(run, to, name, options.rows, stored) for name in CONTESTANTS}

@@ -1,7 +1,8 @@
-"""Each contestant, written as its own documentation says; run as a script, one of them, described on standard input.
+"""The contestants, each written as its documentation recommends. Run as a script, it runs one of them.
 
-The job is a JSON object: `contestant`, `count` (rows), `chunk` (rows a request), `uploads` (at once), the server's
-`url`, `key` and `db_url`; `bad` makes one row in so many unacceptable. Prints seconds and peak memory in MB.
+Standard input has the job, a JSON object: `contestant`, `count` (rows), `chunk` (rows per request), `uploads`
+(concurrent), the server's `url`, `key` and `db_url`; with `bad` = n, one row in n is bad. Prints seconds and peak
+memory in MB.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SET = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS)
 
 
 def items(job: Job) -> Iterator[dict[str, Any]]:
-    """The rows, made as they are asked for."""
+    """Generate the rows."""
     bad = job.get("bad")
     for number in range(job["count"]):
         made = item(number)
@@ -39,25 +40,25 @@ def items(job: Job) -> Iterator[dict[str, Any]]:
 
 
 def chunks(job: Job) -> list[list[dict[str, Any]]]:
-    """The rows in chunks, before the clock runs."""
+    """Return the rows in chunks; called before the clock starts."""
     every, size = list(items(job)), job["chunk"]
     return [every[start : start + size] for start in range(0, len(every), size)]
 
 
 def bodies(job: Job) -> list[bytes]:
-    """Each chunk as JSON, before the clock runs."""
+    """Return each chunk as JSON; called before the clock starts."""
     return [msgspec.json.encode(chunk) for chunk in chunks(job)]
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds of wall time."""
+    """Call `work` and return its wall time in seconds."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def in_threads(work: Callable[[list[Any]], None], parts: list[Any], number: int) -> float:
-    """Seconds that `number` threads take, each with its share of `parts`."""
+    """Run `work` in `number` threads, each with its share of `parts`; return the seconds they take."""
     threads = [threading.Thread(target=work, args=(parts[n::number],)) for n in range(number)]
 
     def run() -> None:
@@ -70,17 +71,17 @@ def in_threads(work: Callable[[list[Any]], None], parts: list[Any], number: int)
 
 
 def client(job: Job) -> Any:
-    """supabase-py's."""
+    """Return a client of supabase-py."""
     from supabase import create_client
 
     return create_client(job["url"], job["key"])
 
 
-# What people have today
+# Hand-written pipelines
 
 
 def row_by_row(job: Job) -> float:
-    """One blocking insert an item."""
+    """One blocking insert per item."""
     table, rows = client(job), list(items(job))
 
     def run() -> None:
@@ -91,7 +92,7 @@ def row_by_row(job: Job) -> float:
 
 
 def before(job: Job) -> float:
-    """Chunks of 50, the columns looked up for each, no second try, one thread."""
+    """Inserts of 50 rows, the columns read before each, no retry, one thread."""
     supabase, parts = client(job), chunks({**job, "chunk": 50})
 
     def run() -> None:
@@ -101,14 +102,14 @@ def before(job: Job) -> float:
             rows = [{name: value for name, value in row.items() if name in columns} for row in part]
             try:
                 supabase.table("bench").insert(rows).execute()
-            except Exception as error:  # noqa: BLE001 (what such pipelines do)
+            except Exception as error:  # noqa: BLE001 (as such pipelines do)
                 logging.getLogger(__name__).error("chunk failed: %s", error)  # noqa: TRY400
 
     return timed(run)
 
 
 def after(job: Job) -> float:
-    """Chunks of 100, the columns looked up once, upserts, one thread."""
+    """Upserts of 100 rows, the columns read once, one thread."""
     supabase, parts = client(job), chunks({**job, "chunk": 100})
 
     def run() -> None:
@@ -135,26 +136,26 @@ def supabase_py(job: Job) -> float:
     return timed(run)
 
 
-# Ours
+# This package
 
 
 def ours_rest(job: Job) -> float:
-    """The engine from dicts to answers, over REST."""
+    """The engine from dicts to responses, over REST."""
     return _engine(job, job["url"], None)
 
 
 def ours_database(job: Job) -> float:
-    """The engine from dicts to answers, over database connections."""
+    """The engine from dicts to responses, over database connections."""
     return _engine(job, job["url"], job["db_url"])
 
 
 def ours_rest_encoded(job: Job) -> float:
-    """The engine from rows that are encoded, over REST: what the wire limit is to be compared with."""
+    """The engine from encoded rows, over REST: comparable with the wire limit."""
     return _engine(job, job["url"], None, encoded=True)
 
 
 def ours_database_encoded(job: Job) -> float:
-    """The engine from rows that are encoded, over database connections."""
+    """The engine from encoded rows, over database connections."""
     return _engine(job, job["url"], job["db_url"], encoded=True)
 
 
@@ -209,7 +210,7 @@ def _engine(job: Job, url: str, db_url: str | None, *, encoded: bool = False) ->
 
 
 def wire_limit(job: Job) -> float:
-    """Bodies made before, posted by http.client."""
+    """http.client posting prepared bodies."""
     netloc = urlsplit(job["url"]).netloc
     headers = {
         "apikey": job["key"],
@@ -233,7 +234,7 @@ def wire_limit(job: Job) -> float:
 
 
 def bare_statement(job: Job) -> float:
-    """The statement of the database backend, in a loop as one would write it with psycopg."""
+    """The database backend's statement in a plain psycopg loop."""
     typed = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
     sql = (
         f"insert into bench ({NAMES}) select {NAMES} from json_to_recordset(%s::json) as r({typed}) "
@@ -249,12 +250,12 @@ def bare_statement(job: Job) -> float:
 
 
 def copied_lines(job: Job) -> list[bytes]:
-    """Each chunk as the text that COPY takes, before the clock runs."""
+    """Return each chunk in COPY's text format; called before the clock starts."""
     return ["".join("\t".join(map(str, row.values())) + "\n" for row in chunk).encode() for chunk in chunks(job)]
 
 
 def copy(job: Job) -> float:
-    """COPY, one transaction a chunk: it knows no conflicts."""
+    """COPY, one transaction per chunk, without conflict handling."""
 
     def work(mine: list[bytes]) -> None:
         with psycopg.connect(job["db_url"], autocommit=True) as connection:
@@ -266,7 +267,7 @@ def copy(job: Job) -> float:
 
 
 def copy_of_json(job: Job) -> float:
-    """COPY of what the spool holds: each row must be decoded and written once more."""
+    """COPY of encoded rows, as the spool has them: each must be decoded and rewritten."""
 
     def work(mine: list[bytes]) -> None:
         decode = msgspec.json.Decoder(list[dict[str, Any]]).decode
@@ -281,7 +282,7 @@ def copy_of_json(job: Job) -> float:
 
 
 def copy_then_upsert(job: Job) -> float:
-    """COPY into a temporary table, upsert from there, one transaction a chunk."""
+    """COPY into a temporary table followed by an upsert, one transaction per chunk."""
     upsert = f"insert into bench ({NAMES}) select {NAMES} from arrived on conflict (id) do update set {SET}"
 
     def work(mine: list[bytes]) -> None:
@@ -307,7 +308,7 @@ CONTESTANTS: dict[str, Callable[[Job], float]] = {
 
 
 def main() -> None:
-    """Run one and print what it took."""
+    """Run one contestant and print seconds and peak memory."""
     logging.disable(logging.CRITICAL)
     job = json.load(sys.stdin)
     seconds = CONTESTANTS[job["contestant"]](job)

@@ -1,12 +1,12 @@
-"""What the pipeline costs a crawl: the same crawl with it and with a pipeline that only returns the item.
+"""Cost of the pipeline to a crawl: the crawl with it, compared with one whose pipeline only returns the item.
 
-1,500 pages of 10 items from a local site, which the spider reads with selectors; the same pages without a look at them,
-the items made up; and 20,000 items yielded by `start()`, no download at all. CPU seconds are those of the crawl's own
-process. Default settings, spool on, the server in processes of its own.
+The crawls are: 1,500 pages of 10 items from a local site, parsed with selectors; the same pages, not parsed, with
+generated items; and 20,000 items yielded by `start()`, without downloads. CPU seconds are those of the crawl's process.
+Settings are the defaults, with a spool; the server runs in its own processes.
 
-Crawls are compared twice: one after the other, which tells wall time, and all at once, in turns of a tenth of a second,
-while the others are stopped. What disturbs one then disturbs all, and the ratio of two crawls that do the same differs
-from 1 by one or two per cent; one after the other, on a shared machine, by ten and more.
+Crawls are compared twice: one after the other, which gives wall time; and side by side, in turns of 0.1 s while the
+others are stopped. Side by side, other load on the machine slows down all of them: the ratio of two identical crawls
+differs from 1 by 1 to 2 %, but by 10 % or more if they run one after the other on a shared machine.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from urllib.parse import urlsplit
 
 from benchmarks.common import (
     Server,
-    arguments,
     environment,
     interleaved,
     item,
     machine,
     markdown,
+    parse_options,
     ratios,
     server,
     shown,
@@ -49,7 +49,7 @@ ITEMS = """
 create table if not exists items (id bigint primary key, url text, title text, price numeric, stock int, about text);
 truncate items; grant all on items to service_role;
 """
-# Importing it would bring the crawl more than it needs.
+# Copied, not imported: importing benchmarks.common would add to the crawl's memory and time.
 ITEM = "from typing import Any\n" + inspect.getsource(item)
 CRAWL = """
 import json, random, resource, sys, time
@@ -112,7 +112,7 @@ if job["settings"].get("BENCHMARK_DETAIL"):
 
     SupabasePipeline.process_item = timed
 
-# Where nothing is downloaded, only this tells Scrapy that a crawl whose last items waited is over: a rest of up to 5 s.
+# Without downloads, Scrapy notices only at this heartbeat, every 5 s, that a crawl whose last items waited has ended.
 ExecutionEngine._SLOT_HEARTBEAT_INTERVAL = 0.1
 process = CrawlerProcess({"LOG_LEVEL": "ERROR", "TELNETCONSOLE_ENABLED": False, **job["settings"]})
 spiders = {spider.name: spider for spider in (Torrent, Pages, Unread)}
@@ -155,7 +155,7 @@ PRODUCT = """
 
 
 def _serve(report: Connection) -> None:
-    """A site of ten products a page, in a process of its own."""
+    """Serve pages of ten products each; send the port through `report`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -171,7 +171,7 @@ def _serve(report: Connection) -> None:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Silent."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     report.send(server.server_address[1])
@@ -180,7 +180,7 @@ def _serve(report: Connection) -> None:
 
 @contextlib.contextmanager
 def site() -> Iterator[str]:
-    """Its URL, while it serves."""
+    """Serve the product pages from another process; yield their URL."""
     receive, send = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.Process(target=_serve, args=(send,), daemon=True)
     process.start()
@@ -191,7 +191,7 @@ def site() -> Iterator[str]:
 
 
 def start(kind: str, count: int, site: str, settings: dict[str, Any], before: str = "") -> subprocess.Popen[str]:
-    """Start one crawl, after the code `before`."""
+    """Start a crawl in its own process, which runs the code `before` first."""
     command = [sys.executable, "-c", before + ITEM + CRAWL]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment())
@@ -204,7 +204,7 @@ def start(kind: str, count: int, site: str, settings: dict[str, Any], before: st
 
 
 def measured(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """What a crawl measured of itself, at its end."""
+    """Wait for a crawl and return its measurements. Raises `RuntimeError` if it failed or wrote to standard error."""
     out, error = process.communicate()
     if process.returncode or error:
         raise RuntimeError(error)
@@ -213,12 +213,12 @@ def measured(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def crawl(kind: str, count: int, site: str, settings: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Run one crawl; what it measured of itself."""
+    """Run a crawl and return its measurements."""
     return measured(start(kind, count, site, settings, before))
 
 
 def take_turns(processes: Iterable[subprocess.Popen[str]], seconds: float) -> None:
-    """Let one process at a time run for so long, until all have ended."""
+    """Let one process at a time run for `seconds`, in random order, until all have ended."""
     running = list(processes)
     try:
         for process in running:
@@ -237,7 +237,7 @@ def take_turns(processes: Iterable[subprocess.Popen[str]], seconds: float) -> No
 
 
 def pipeline(to: Server, folder: Path) -> dict[str, Any]:
-    """The settings of a crawl with the pipeline, its own at their defaults; the spool is below `folder`."""
+    """Return the settings of a crawl with the pipeline at its defaults and its spool in `folder`."""
     return {
         "ITEM_PIPELINES": {"scrapy_supabase.SupabasePipeline": 300},
         "SUPABASE_URL": to.url,
@@ -255,7 +255,7 @@ KINDS = {
 
 
 class Crawls:
-    """Crawls of one site into one server."""
+    """Runner of crawls from one site into one server."""
 
     def __init__(self, to: Server, site: str, options: argparse.Namespace) -> None:
         self._to = to
@@ -263,12 +263,12 @@ class Crawls:
         self._options = options
 
     def alone(self, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
-        """Run one; what it measured."""
+        """Run a crawl and return its measurements."""
         self._to.run(ITEMS)
         return self._checked(kind, settings, measured(self._start(kind, settings)))
 
     def in_turns(self, kind: str, ways: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Run one for each of the settings, all at once; what they measured."""
+        """Run a crawl for each of the settings side by side, in turns; return their measurements."""
         self._to.run(ITEMS)
         processes = {name: self._start(kind, settings) for name, settings in ways.items()}
         take_turns(processes.values(), self._options.turn)
@@ -286,14 +286,10 @@ class Crawls:
 
 
 def main() -> None:
-    """Measure, print, and write where asked to."""
-    parser = arguments(__doc__)
-    parser.add_argument("--kind", choices=[*KINDS, "all"], default="all")
-    parser.add_argument("--pages", type=int, default=1500)
-    parser.add_argument("--items", type=int, default=20_000, help="of the torrent (default: 20000)")
-    parser.add_argument("--latency", type=float, default=0.05, help="seconds to the far server (default: 0.05)")
-    parser.add_argument("--turn", type=float, default=0.1, help="seconds of a crawl's turn (default: 0.1)")
-    options = parser.parse_args()
+    """Measure and print; with `--write`, update the docs."""
+    options = parse_options(
+        __doc__, choices={"kind": KINDS}, kind=list(KINDS), pages=1500, items=20_000, latency=0.05, turn=0.1
+    )
     base: dict[str, Any] = {"ITEM_PIPELINES": {"__main__.Nothing": 300}}
     rows, pauses, plot = [], [], dict[str, dict[str, float]]()
     with site() as url, work_folder() as folder, server(folder) as to:
@@ -308,7 +304,7 @@ def main() -> None:
                 f"REST, {1000 * options.latency:.0f} ms away": {**ours, "SUPABASE_URL": f"http://127.0.0.1:{port}"},
                 "database": {**ours, "SUPABASE_DB_URL": to.db_url},
             }
-            for kind in KINDS if options.kind == "all" else [options.kind]:
+            for kind in options.kind:
                 runs = {name: partial(crawls.alone, kind, settings) for name, settings in ways.items()}
                 alone = interleaved(runs, options.repeat)
                 turns = [crawls.in_turns(kind, ways) for _ in range(options.repeat)]
@@ -335,8 +331,8 @@ def main() -> None:
     if options.write:
         text = (
             f"{__doc__}\nRatios to the same crawl with a pipeline that only returns the item, within each of "
-            f"{options.repeat} repetitions; {machine()}.\n\n{table}\n\nMeasured apart, as it costs time itself: each "
-            f"call of `process_item` that waits for nothing, and the longest gap of a 10 ms ticker.\n\n{second}"
+            f"{options.repeat} repetitions; {machine()}.\n\n{table}\n\nMeasured in separate crawls, because it takes "
+            f"time: calls of `process_item` that do not wait, and the longest gap of a 10 ms ticker.\n\n{second}"
         )
         write("crawl", "What it costs a crawl", text, plot, "CPU seconds, of those without the pipeline (median)")
 

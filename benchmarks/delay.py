@@ -1,6 +1,6 @@
-"""A TCP proxy that is far away: each direction takes half of the given round trip. Run as a script, for one upstream.
+"""TCP proxy that simulates a distant server: it delays each direction by half of the round trip.
 
-`python -m benchmarks.delay HOST PORT SECONDS` prints the port it listens on.
+`python -m benchmarks.delay HOST PORT SECONDS` forwards to one server and prints the port it listens on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def _serve(host: str, port: int, seconds: float) -> None:
 
 @contextlib.contextmanager
 def far_away(host: str, port: int, seconds: float) -> Iterator[int]:
-    """The port of a proxy to `host:port`, in a process of its own."""
+    """Run a proxy to `host:port` in another process, with a round trip of `seconds`; yield its port."""
     command = [sys.executable, "-m", "benchmarks.delay", host, str(port), str(seconds)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
     assert process.stdout is not None

@@ -1,27 +1,25 @@
-"""The local gateway against the same SQL sent directly: four clients, 500-row chunks of 350-byte rows.
+"""Rows per second through the local gateway, compared with the same SQL sent directly by psycopg.
 
-Each repetition runs both, one after the other, in alternating order; the result is the median of the ratios.
+Four clients send chunks of 500 rows of 350 bytes. Each repetition runs both, in alternating order.
 """
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from urllib.parse import quote, urlsplit
 
 import psycopg
 
+from benchmarks.common import interleaved, machine, markdown, parse_options, ratios, shown, work_folder, write
 from scrapy_supabase.backends.bulk_sql import BulkInsert
 from scrapy_supabase.local import LocalSupabase
 from scrapy_supabase.local.gateway.database import JsonBody, _JsonBodyDumper
 
-CLIENTS = 4
 COLUMNS = {"id": "bigint", "url": "text", "title": "text", "price": "numeric", "stock": "integer", "about": "text"}
 TABLE = f"""
 create table if not exists bench ({", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}, primary key (id));
@@ -30,7 +28,7 @@ grant all on bench to service_role;
 
 
 def chunks(number: int, rows: int) -> list[bytes]:
-    """Pre-encoded bodies with ascending keys."""
+    """Return encoded bodies of `rows` rows each, with ascending keys."""
     row = '{{"id":{0},"url":"https://example.com/p/{0}","title":"Product {0}","price":9.99,"stock":3,"about":"{1}"}}'
     about = "x" * 230
     return [
@@ -39,7 +37,7 @@ def chunks(number: int, rows: int) -> list[bytes]:
 
 
 def over_rest(stack: LocalSupabase, bodies: list[bytes]) -> None:
-    """Post the bodies over one kept connection."""
+    """Post the bodies over one connection."""
     connection = http.client.HTTPConnection(urlsplit(stack.url).netloc)
     headers = {
         "apikey": stack.service_role_key,
@@ -67,43 +65,45 @@ def directly(stack: LocalSupabase, bodies: list[bytes]) -> None:
                 connection.execute(sql.encode(), [JsonBody(body)])
 
 
-def seconds(work: Callable[[LocalSupabase, list[bytes]], None], stack: LocalSupabase, bodies: list[bytes]) -> float:
-    """Run `work` in `CLIENTS` threads, each with its share of the bodies."""
+def rate(
+    work: Callable[[LocalSupabase, list[bytes]], None],
+    stack: LocalSupabase,
+    bodies: list[bytes],
+    clients: int,
+    rows: int,
+) -> float:
+    """Run `work` in `clients` threads, each with its share of the bodies; return rows per second."""
     with psycopg.connect(stack.db_url, autocommit=True) as connection:
         connection.execute("truncate bench")
-    threads = [threading.Thread(target=work, args=(stack, bodies[n::CLIENTS])) for n in range(CLIENTS)]
+    threads = [threading.Thread(target=work, args=(stack, bodies[n::clients])) for n in range(clients)]
     started = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return time.perf_counter() - started
+    return rows / (time.perf_counter() - started)
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chunks", type=int, default=80, help="chunks a run (default: 80)")
-    parser.add_argument("--rows", type=int, default=500, help="rows a chunk (default: 500)")
-    parser.add_argument("--repeat", type=int, default=7, help="repetitions (default: 7)")
-    options = parser.parse_args()
-    bodies = chunks(options.chunks, options.rows)
-    total = options.chunks * options.rows
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        with LocalSupabase(Path(folder) / "stack") as stack:
-            with psycopg.connect(stack.db_url, autocommit=True) as connection:
-                connection.execute(TABLE.encode())
-            seconds(over_rest, stack, bodies)
-            ratios, rest_rates, direct_rates = [], [], []
-            for repetition in range(options.repeat):
-                works = [over_rest, directly] if repetition % 2 else [directly, over_rest]
-                took = {work: seconds(work, stack, bodies) for work in works}
-                rest_rates.append(total / took[over_rest])
-                direct_rates.append(total / took[directly])
-                ratios.append(rest_rates[-1] / direct_rates[-1])
-    print(f"gateway {statistics.median(rest_rates):,.0f} rows/s, psycopg {statistics.median(direct_rates):,.0f} rows/s")
-    print(f"ratio {statistics.median(ratios):.2f} (of {', '.join(f'{ratio:.2f}' for ratio in ratios)})")
+    """Measure and print; with `--write`, update the docs."""
+    options = parse_options(__doc__, repeat=7, rows=40_000, chunk=500, uploads=4)
+    bodies = chunks(options.rows // options.chunk, options.chunk)
+    with work_folder() as folder, LocalSupabase(folder / "stack") as stack:
+        with psycopg.connect(stack.db_url, autocommit=True) as connection:
+            connection.execute(TABLE.encode())
+        runs = {
+            name: partial(rate, work, stack, bodies, options.uploads, len(bodies) * options.chunk)
+            for name, work in (("psycopg", directly), ("gateway", over_rest))
+        }
+        runs["gateway"]()  # warms up its connections
+        found = interleaved(runs, options.repeat)
+    rows = [[name, shown(rates), shown(ratios(found, name, "psycopg"), ".2f")] for name, rates in found.items()]
+    table = markdown(["over", "rows a second: median (range)", "to psycopg: median (range)"], rows)
+    print(table)
+    if options.write:
+        text = f"{__doc__}\n{options.repeat} repetitions; {machine()}.\n\n{table}"
+        plot = {"": {name: statistics.median(rates) for name, rates in found.items()}}
+        write("gateway", "The local gateway", text, plot, "rows a second (median)")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""From 10 thousand to a million rows: time a row, and peak memory. The engine with its spool, as `load` has it.
+"""Time per row and peak memory of uploads of 10,000 to 1,000,000 rows, by the engine and spool that `load` uses.
 
-The rows are made while they are uploaded, so that memory is what this package holds.
+The rows are generated during the upload, so that the memory measured is this package's.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 from benchmarks.common import (
     TABLE,
     Server,
-    arguments,
     child,
     interleaved,
     machine,
     markdown,
+    parse_options,
     server,
     shown,
     work_folder,
@@ -27,7 +27,7 @@ WAYS = {"ours_rest": "REST", "ours_database": "database"}
 
 
 def upload(to: Server, name: str, rows: int, spool: str, memory: dict[str, list[float]]) -> float:
-    """Microseconds a row."""
+    """Upload `rows` and return microseconds per row; peak memory in MB goes to `memory`."""
     to.run("drop table if exists bench;" + TABLE)
     job: dict[str, Any] = {"contestant": name, "count": rows, "chunk": 100, "uploads": 4, "generated": True}
     done = child({**job, "spool": spool, "url": to.url, "key": to.key, "db_url": to.db_url})
@@ -39,10 +39,8 @@ def upload(to: Server, name: str, rows: int, spool: str, memory: dict[str, list[
 
 
 def main() -> None:
-    """Measure, print, and write where asked to."""
-    parser = arguments(__doc__)
-    parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
-    options = parser.parse_args()
+    """Measure and print; with `--write`, update the docs."""
+    options = parse_options(__doc__, rows=[10_000, 100_000, 1_000_000])
     memory: dict[str, list[float]] = {}
     with work_folder() as folder, server(folder) as to:
         runs = {

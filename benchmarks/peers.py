@@ -1,7 +1,7 @@
-"""A crawl of 20,000 items without downloads, by what puts them where: items a second, CPU seconds, rows that arrived.
+"""Items per second, CPU time and share of rows stored, by pipeline, in a crawl of 20,000 items without downloads.
 
-`run` is what a peer's documentation says to put into settings.py and the spider; peers are installed from PyPI into an
-environment of their own (`.venv-peers`), where this package is installed, too, so that all run on one Scrapy.
+Each peer is configured as its documentation recommends. Peers are installed from PyPI into their own environment
+(`.venv-peers`), together with this package, so that all run on the same Scrapy.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from benchmarks.common import (
     ROOT,
     TABLE,
     Server,
-    arguments,
     child,
     interleaved,
     machine,
     markdown,
+    parse_options,
     server,
     shown,
     work_folder,
@@ -42,7 +42,7 @@ FEWER = {"row_by_row": 2000, "ayuge": 5000}  # the slow ones get fewer items
 
 
 def settings(to: Server, name: str, folder: str) -> dict[str, Any]:
-    """The settings of one contestant."""
+    """Return the Scrapy settings of one contestant."""
     at = urlsplit(to.db_url)
     ours = {
         "ITEM_PIPELINES": {"scrapy_supabase.SupabasePipeline": 300},
@@ -72,7 +72,7 @@ def settings(to: Server, name: str, folder: str) -> dict[str, Any]:
 
 
 def crawl(to: Server, name: str, items: int, folder: str, notes: dict[str, dict[str, list[float]]]) -> float:
-    """Items a second of one crawl; CPU seconds and rows that arrived go to `notes`."""
+    """Crawl once and return items per second; CPU µs per item and the share of rows stored go to `notes`."""
     to.run(TABLE + "drop table if exists ingest_items, ingest_jobs, ingest_requests, ingest_logs cascade")
     job = {
         "name": name,
@@ -94,18 +94,15 @@ def crawl(to: Server, name: str, items: int, folder: str, notes: dict[str, dict[
 
 
 def main() -> None:
-    """Measure, print, and write where asked to."""
-    parser = arguments(__doc__)
-    parser.add_argument("--items", type=int, default=20_000, help="of the fast ones (default: 20000)")
-    parser.add_argument("--only", nargs="*", choices=list(NAMES), help="these contestants")
-    options = parser.parse_args()
+    """Measure and print; with `--write`, update the docs."""
+    options = parse_options(__doc__, choices={"only": NAMES}, items=20_000, only=list(NAMES))
     if not PYTHON.exists():
-        parser.error("the peers are not installed: make .venv-peers/.installed")
+        raise SystemExit("The peers are not installed. Run: make .venv-peers/.installed")
     notes: dict[str, dict[str, list[float]]] = {}
     with work_folder() as folder, server(folder) as to:
         runs = {
             name: partial(crawl, to, name, min(FEWER.get(name, options.items), options.items), str(folder), notes)
-            for name in options.only or NAMES
+            for name in options.only
         }
         found = interleaved(runs, options.repeat)
     rows = [

@@ -1,4 +1,4 @@
-"""One crawl of `benchmarks.peers`, described on standard input, in the environment of the peers."""
+"""One crawl of `benchmarks.peers`, in the peers' environment, with its job as JSON on standard input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JOB: dict[str, Any] = {}
 
 
 class RowByRow:
-    """What people write today."""
+    """Hand-written pipeline: one insert per item."""
 
     def open_spider(self) -> None:
         """See Scrapy's docs."""
@@ -34,7 +34,7 @@ class RowByRow:
 
 
 class Chunks(RowByRow):
-    """The better kind: chunks of 100, columns looked up once."""
+    """Better hand-written pipeline: upserts of 100 items, columns read once."""
 
     def open_spider(self) -> None:
         """See Scrapy's docs."""
@@ -57,7 +57,7 @@ class Chunks(RowByRow):
             self.flush()
 
     def flush(self) -> None:
-        """Upload the chunk."""
+        """Upload the chunk; if that fails, log it and drop the rows."""
         try:
             self.client.table("bench").upsert(self.rows).execute()
         except Exception:
@@ -66,13 +66,13 @@ class Chunks(RowByRow):
 
 
 class Torrent(scrapy.Spider):
-    """Yields items, and downloads nothing."""
+    """Spider that yields items without downloads."""
 
     name = "torrent"
     custom_settings: dict[str, Any] = {}  # noqa: RUF012
 
     async def start(self) -> AsyncIterator[Any]:
-        """The items."""
+        """Yield the items."""
         made: Any = item
         if JOB["name"] == "ayuge":
             from ayugespidertools.items import AyuItem
@@ -85,7 +85,7 @@ class Torrent(scrapy.Spider):
 
 
 def main() -> None:
-    """Crawl, and print what it took."""
+    """Crawl and print wall and CPU seconds."""
     JOB.update(json.load(sys.stdin))
     process = CrawlerProcess({"LOG_LEVEL": "CRITICAL", "TELNETCONSOLE_ENABLED": False, **JOB["settings"]})
     spider: type[scrapy.Spider] = Torrent

@@ -1,22 +1,21 @@
-"""Rows a second: what people have today, this package over REST and over a database connection, and the limits.
+"""Rows per second: common hand-written pipelines, this package over REST and database connections, and the limits.
 
-Rows of 350 bytes into a table with a primary key. Each run is a process of its own; the contestants take turns.
+Rows of 350 bytes go into a table with a primary key. Each run is a process of its own; the contestants take turns.
 """
 
 from __future__ import annotations
 
 import statistics
 from functools import partial
-from pathlib import Path
 
 from benchmarks.common import (
     TABLE,
     Server,
-    arguments,
     child,
     interleaved,
     machine,
     markdown,
+    parse_options,
     ratios,
     server,
     shown,
@@ -44,7 +43,7 @@ SIZED = [name for name in NAMES if name not in ("row_by_row", "before", "after")
 
 
 def rate(to: Server, name: str, chunk: int, uploads: int, rows: int) -> float:
-    """Rows a second of one run."""
+    """Upload `rows` once and return rows per second. Raises `RuntimeError` unless all are stored."""
     to.run(TABLE)
     job = {"contestant": name, "count": rows, "chunk": chunk, "uploads": uploads}
     seconds: float = child({**job, "url": to.url, "key": to.key, "db_url": to.db_url})["seconds"]
@@ -55,18 +54,19 @@ def rate(to: Server, name: str, chunk: int, uploads: int, rows: int) -> float:
 
 
 def main() -> None:
-    """Measure, print, and write where asked to."""
-    parser = arguments(__doc__)
-    parser.add_argument("--chunks", type=int, nargs="*", default=[10, 100, 500, 1000], help="rows a request")
-    parser.add_argument("--uploads", type=int, default=4, help="at once (default: 4)")
-    parser.add_argument("--rows", type=int, default=60_000, help="of the fast ones (default: 60000)")
-    parser.add_argument("--only", nargs="*", choices=list(NAMES), help="these contestants")
-    options = parser.parse_args()
-    wanted = options.only or list(NAMES)
-    with work_folder() as folder, server(Path(folder)) as to:
+    """Measure and print; with `--write`, update the docs."""
+    options = parse_options(
+        __doc__,
+        choices={"only": NAMES},
+        chunk=[10, 100, 500, 1000],
+        uploads=4,
+        rows=60_000,
+        only=list(NAMES),
+    )
+    with work_folder() as folder, server(folder) as to:
         runs = {}
-        for name in wanted:
-            for chunk in options.chunks if name in SIZED else [0]:
+        for name in options.only:
+            for chunk in options.chunk if name in SIZED else [0]:
                 rows = min(ROWS.get(name, options.rows), 1000 * chunk or options.rows)
                 runs[f"{name}/{chunk}"] = partial(rate, to, name, chunk, options.uploads, rows)
         found = interleaved(runs, options.repeat)
@@ -84,13 +84,13 @@ def main() -> None:
         ("ours_rest/100", "row_by_row/0"),
         ("ours_rest/100", "before/0"),
         ("ours_rest/100", "after/0"),
-        *((f"ours_rest/{n}", f"supabase_py/{n}") for n in options.chunks),
-        *((f"ours_rest_encoded/{n}", f"wire_limit/{n}") for n in options.chunks),
-        *((f"ours_database_encoded/{n}", f"bare_statement/{n}") for n in options.chunks),
-        *((f"ours_database_encoded/{n}", f"copy_then_upsert/{n}") for n in options.chunks),
-        *((f"ours_database/{n}", f"copy_then_upsert/{n}") for n in options.chunks),
-        *((f"ours_database/{n}", f"ours_rest/{n}") for n in options.chunks),
-        *((f"ours_database_encoded/{n}", f"ours_rest_encoded/{n}") for n in options.chunks),
+        *((f"ours_rest/{n}", f"supabase_py/{n}") for n in options.chunk),
+        *((f"ours_rest_encoded/{n}", f"wire_limit/{n}") for n in options.chunk),
+        *((f"ours_database_encoded/{n}", f"bare_statement/{n}") for n in options.chunk),
+        *((f"ours_database_encoded/{n}", f"copy_then_upsert/{n}") for n in options.chunk),
+        *((f"ours_database/{n}", f"copy_then_upsert/{n}") for n in options.chunk),
+        *((f"ours_database/{n}", f"ours_rest/{n}") for n in options.chunk),
+        *((f"ours_database_encoded/{n}", f"ours_rest_encoded/{n}") for n in options.chunk),
     ]
     lines = [
         [f"{NAMES[one.partition('/')[0]]}, {one.partition('/')[2]}", NAMES[other.partition("/")[0]],
@@ -102,8 +102,8 @@ def main() -> None:
     print(table, second, sep="\n\n")
     if options.write:
         text = (
-            f"{__doc__}\n{options.uploads} uploads at once where the contestant has any; {options.repeat} repetitions; "
-            f"{machine()}.\n\n{table}\n\nRatios within a repetition:\n\n{second}"
+            f"{__doc__}\n{options.uploads} concurrent uploads if the contestant supports them; {options.repeat} "
+            f"repetitions; {machine()}.\n\n{table}\n\nRatios within a repetition:\n\n{second}"
         )
         write("rate", "Upload rate", text, plot, "rows a second (median)")
 

@@ -1,29 +1,37 @@
-"""What the spool costs an item, and what memory a crawl takes while the server is gone.
+"""Cost of the spool per item, and memory of a crawl while the server is unreachable.
 
-1. `loop`: files of 100 rows of 350 bytes, opened, appended to, sealed, and nothing else.
-2. `inside`: all that the spool does in the crawl's thread, timed there (the clock's own cost is in it), in crawls of
-   20,000 items: 2,000 pages, and a torrent without downloads. Microseconds an item, and the part of the crawl's CPU.
-3. `pairs`: the same crawls with the spool and with `SUPABASE_SPOOL_DIR = None`, in alternating order: CPU and wall
-   seconds.
-4. Crawls of growing length to a server that answers the check at open and then nothing but 503: peak memory (RSS) of
-   the crawl's process, and rows in the spool at the end.
+1. `loop`: files of 100 rows of 350 bytes, opened, appended to and sealed, without a crawl.
+2. `inside`: all spool work in the crawl's thread, timed inside crawls of 2,000 pages and of 20,000 items without
+   downloads: µs per item (timer calls included), and its share of the crawl's CPU time.
+3. `cpu` and `wall`: the same crawls with and without a spool (`SUPABASE_SPOOL_DIR = None`), in alternating order.
+4. `outage`: crawls of growing length to a server that answers the check at open and nothing but 503 from then on: peak
+   memory (RSS) of the crawl's process, and rows in the spool at the end.
 
-Set TMPDIR to a folder on the disk that is meant: making a file costs 14 µs in one folder here and 165 in another.
+Set TMPDIR to a folder on the disk to measure: creating a file took 14 µs in one folder of the same machine and 165 µs
+in another.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
-from benchmarks.crawl import ITEMS, crawl, site
-from scrapy_supabase.local import LocalSupabase
+from benchmarks.common import (
+    Server,
+    interleaved,
+    machine,
+    markdown,
+    parse_options,
+    ratios,
+    server,
+    shown,
+    work_folder,
+    write,
+)
+from benchmarks.crawl import ITEMS, crawl, pipeline, site
 from scrapy_supabase.models import Row, TableSpec
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.disk import DiskSpool
@@ -57,8 +65,8 @@ for name in ("open", "settle"):
 """
 
 
-def write_cost(folder: Path, count: int) -> float:
-    """Microseconds a row: files of 100 rows of 350 bytes, opened, appended to, sealed."""
+def append_cost(folder: Path, count: int) -> float:
+    """Write `count` rows of 350 bytes to spool files of 100 rows; return µs per row."""
     spool = DiskSpool(folder, "run", Schema({"items": TableSpec("items")}), {})
     row = Row("items", ("id",), "1", b"x" * 350)
     started = time.perf_counter()
@@ -70,62 +78,70 @@ def write_cost(folder: Path, count: int) -> float:
     return (time.perf_counter() - started) / count * 1e6
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=20_000, help="of a crawl (default: 20000)")
-    parser.add_argument("--repeat", type=int, default=5, help="pairs (default: 5)")
-    parser.add_argument("--outage", type=int, nargs="*", default=[10_000, 40_000, 160_000], help="items, server gone")
-    options = parser.parse_args()
-    with site() as url, tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        costs = [write_cost(folder / f"write{n}", 20_000) for n in range(options.repeat)]
-        print(f"loop: {statistics.median(costs):.2f} µs a row (medians of {options.repeat})")
-        with LocalSupabase(folder / "stack") as stack:
-            settings: dict[str, Any] = {
-                "ITEM_PIPELINES": {"scrapy_supabase.SupabasePipeline": 300},
-                "SUPABASE_URL": stack.url,
-                "SUPABASE_KEY": stack.service_role_key,
-                "SUPABASE_TABLE": "items",
+class Crawls:
+    """Runner of crawls into one server, measured with and without a spool."""
+
+    def __init__(self, to: Server, site: str, folder: Path, repeat: int) -> None:
+        self._to = to
+        self._site = site
+        self._repeat = repeat
+        self._ours = pipeline(to, folder)
+
+    def costs(self, kind: str, count: int, items: int) -> list[list[str]]:
+        """Return the table lines of one kind of crawl: `inside`, `cpu` and `wall`."""
+        inside = [self._crawl(kind, count, self._ours, INSIDE) for _ in range(self._repeat)]
+        spent = [1e6 * one["spent"] / items for one in inside]
+        share = statistics.median(one["spent"] / one["cpu"] for one in inside)
+        lines = [[f"{kind}, inside", shown(spent, ".2f"), f"{share:.4f}"]]
+        runs = {
+            "with": partial(self._crawl, kind, count, self._ours),
+            "without": partial(self._crawl, kind, count, {**self._ours, "SUPABASE_SPOOL_DIR": None}),
+        }
+        found = interleaved(runs, self._repeat)
+        for measure in ("cpu", "wall"):
+            each = {name: [float(one[measure]) for one in crawls] for name, crawls in found.items()}
+            more = [1e6 * (ours - base) / items for ours, base in zip(each["with"], each["without"], strict=True)]
+            lines.append([f"{kind}, {measure}", shown(more, ".2f"), shown(ratios(each, "with", "without"), ".3f")])
+        return lines
+
+    def outage(self, count: int, folder: Path) -> list[str]:
+        """Crawl `count` items while the server answers 503; return a table line."""
+        with FaultProxy(self._to.url) as proxy:
+            proxy.faults.extend([faults.passes] * 2)
+            proxy.always = faults.answers(503, "<h1>down</h1>")
+            settings = {
+                **self._ours,
+                "SUPABASE_URL": proxy.url,
+                "SUPABASE_CLOSE_TIMEOUT": 1,
+                "SUPABASE_SPOOL_DIR": str(folder),
+                "LOG_LEVEL": "CRITICAL",
             }
-            without, ours = (
-                {**settings, "SUPABASE_SPOOL_DIR": None},
-                {**settings, "SUPABASE_SPOOL_DIR": f"{name}/spool"},
-            )
-            for kind, count in (("pages", options.items // 10), ("torrent", options.items)):
-                inside = []
-                for _ in range(options.repeat):
-                    with psycopg.connect(stack.db_url, autocommit=True) as connection:
-                        connection.execute(ITEMS.encode())
-                    result = crawl(kind, count, url, ours, INSIDE)
-                    inside.append((result["spent"] / options.items * 1e6, result["spent"] / result["cpu"]))
-                cost, part = (statistics.median(one[at] for one in inside) for at in (0, 1))
-                print(f"{kind}, {count:,}, inside: {cost:.2f} µs an item, {part:.2%} of the CPU")
-                pairs = []
-                for repetition in range(options.repeat):
-                    found = {}
-                    for each in [without, ours] if repetition % 2 else [ours, without]:
-                        with psycopg.connect(stack.db_url, autocommit=True) as connection:
-                            connection.execute(ITEMS.encode())
-                        found[id(each)] = crawl(kind, count, url, each)
-                    pairs.append((found[id(without)], found[id(ours)]))
-                print(f"{kind}, {count:,}, pairs: {options.repeat} (without spool, with, ratio, µs an item), medians")
-                for measure in ("cpu", "wall"):
-                    medians = [statistics.median(pair[at][measure] for pair in pairs) for at in (0, 1)]
-                    ratio = statistics.median(pair[1][measure] / pair[0][measure] for pair in pairs)
-                    cost = statistics.median(pair[1][measure] - pair[0][measure] for pair in pairs)
-                    each_item = cost / options.items * 1e6
-                    print(f"  {measure:6} {medians[0]:8.2f} {medians[1]:8.2f} {ratio:.3f} {each_item:6.2f}")
-            print("server gone: items, peak memory in MB, rows left in the spool, seconds")
-            for count in options.outage:
-                with FaultProxy(stack.url) as proxy:
-                    proxy.faults.extend([faults.passes] * 2)
-                    proxy.always = faults.answers(503, "<h1>down</h1>")
-                    gone = {**ours, "SUPABASE_URL": proxy.url, "SUPABASE_CLOSE_TIMEOUT": 1, "LOG_LEVEL": "CRITICAL"}
-                    result = crawl("pages", count // 10, url, {**gone, "SUPABASE_SPOOL_DIR": f"{name}/gone{count}"})
-                left = result["stats"]["supabase/spooled_count"]
-                print(f"  {count:8,} {result['memory']:6} {left:8,} {result['wall']:6.1f}")
+            found = crawl("pages", count // 10, self._site, settings)
+        left = found["stats"]["supabase/spooled_count"]
+        return [f"{count:,}", f"{found['memory']}", f"{left:,}", f"{found['wall']:.1f}"]
+
+    def _crawl(self, kind: str, count: int, settings: dict[str, Any], before: str = "") -> dict[str, Any]:
+        self._to.run(ITEMS)
+        return crawl(kind, count, self._site, settings, before)
+
+
+def main() -> None:
+    """Measure and print; with `--write`, update the docs."""
+    options = parse_options(__doc__, items=20_000, outage=[10_000, 40_000, 160_000])
+    with site() as url, work_folder() as folder, server(folder) as to:
+        loop = [append_cost(folder / f"loop{n}", 20_000) for n in range(options.repeat)]
+        crawls = Crawls(to, url, folder, options.repeat)
+        lines = [["loop", shown(loop, ".2f"), ""]]
+        lines += crawls.costs("pages", options.items // 10, options.items)
+        lines += crawls.costs("torrent", options.items, options.items)
+        outages = [crawls.outage(count, folder / f"outage{count}") for count in options.outage]
+    table = markdown(["measured", "µs an item: median (range)", "share of the CPU, or ratio"], lines)
+    second = markdown(["server unreachable: items", "peak memory, MB", "rows in the spool", "seconds"], outages)
+    print(table, second, sep="\n\n")
+    if options.write:
+        text = f"{__doc__}\n{options.repeat} repetitions; {machine()}.\n\n{table}\n\n{second}"
+        plot = {f"{line[0]} items": {"peak memory": float(line[1])} for line in outages}
+        write("spool", "What the spool costs", text, plot, "peak memory while the server is unreachable, MB")
 
 
 if __name__ == "__main__":
