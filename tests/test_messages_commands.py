@@ -149,7 +149,7 @@ def test_a_user_s_mistake(
     (tmp_path / "rows.txt").write_text("")
     messages = command(*arguments, text=text)
     assert command.code
-    said(how, [re.sub("name one of .*", "name one of <sub-commands>", message) for message in messages])
+    said(how, [re.sub("use one of .*", "use one of <sub-commands>", message) for message in messages])
 
 
 def test_a_mistake_in_the_middle(said: Said, command: Command, sql: Sql) -> None:

@@ -1,4 +1,4 @@
-"""The whole check, finding by finding, as they come."""
+"""The complete check of a project: yields its findings one by one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scrapy_supabase.assembly import find_server, new_backend, new_schema
 from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
-from scrapy_supabase.checkup.project import check_run, check_spool, check_switched_on
+from scrapy_supabase.checkup.project import check_enabled, check_run, check_spool
 from scrapy_supabase.checkup.server import check_distance, check_key, check_server, no_server
 from scrapy_supabase.checkup.tables import ItemKind, TableCheck
 from scrapy_supabase.delivery.schema_check import SchemaCheck
@@ -28,9 +28,9 @@ _AFTER_COLON = re.compile(r"(.+?): ((?:it must|set|make|each)\b.+)", re.DOTALL)
 
 
 def check(settings: Any, *, in_project: bool, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
-    """Look at everything a crawl with these settings needs. Nothing is stored. `clock` is this machine's time."""
+    """Check everything that a crawl with these settings needs, storing nothing. `clock` returns this machine's time."""
     if in_project:
-        yield from check_switched_on(settings)
+        yield from check_enabled(settings)
     try:
         config = Config.from_settings(settings)
     except ConfigurationError as failed:
@@ -41,18 +41,18 @@ def check(settings: Any, *, in_project: bool, clock: Callable[[], float] = time.
                 "Change to the folder where your project's scrapy.cfg is.",
             )
         for problem in failed.problems or [str(failed)]:
-            yield error("settings", *divided(problem))
+            yield error("settings", *split_remedy(problem))
         return
     for text in config.warnings:
-        yield warning("settings", *divided(text))
+        yield warning("settings", *split_remedy(text))
     if not config.enabled:
-        yield warning("settings", "SUPABASE_ENABLED is False: nothing is uploaded", "Set it to True, or leave it out.")
-    yield ok("settings", f"{pluralize(len(config.tables.specs), 'table')} named, no wrong value")
+        yield warning("settings", "SUPABASE_ENABLED is False: nothing is uploaded", "Set it to True, or remove it.")
+    yield ok("settings", f"{pluralize(len(config.tables.specs), 'table')} configured, all values valid")
     yield from check_spool(config)
     try:
         config, stack = find_server(replace(config, upload=replace(config.upload, attempts=1)))
     except SupabaseError as failed:
-        yield error("server", *divided(str(failed)))
+        yield error("server", *split_remedy(str(failed)))
         return
     try:
         yield from check_key(config, clock())
@@ -68,8 +68,8 @@ def check(settings: Any, *, in_project: bool, clock: Callable[[], float] = time.
             stack.stop()
 
 
-def divided(message: str) -> tuple[str, str]:
-    """What is, and what to do: a message has that last, as a sentence of its own or after a colon."""
+def split_remedy(message: str) -> tuple[str, str]:
+    """Split a message into problem and remedy; the remedy is its last sentence, or follows a colon."""
     if found := _LAST_SENTENCE.fullmatch(message) or _AFTER_COLON.fullmatch(message):
         text, remedy = found.groups()
         return text, remedy[:1].upper() + remedy[1:]
@@ -79,19 +79,19 @@ def divided(message: str) -> tuple[str, str]:
 def _check_server_and_tables(
     config: Config, backend: Backend, settings: Any, clock: Callable[[], float]
 ) -> Iterator[Finding]:
-    """What the server says. Raises `ServerError` for an answer that is about no table."""
+    """Check server, tables and ledger. Raises `ServerError` for an answer that concerns no table."""
     try:
         kinds = {spec.name: _kinds(config, spec) for spec in config.tables.specs.values()}
     except ConfigurationError as failed:
-        yield error("settings", *divided(str(failed)))
+        yield error("settings", *split_remedy(str(failed)))
         return
     before = clock()
     facts = backend.facts()
     yield from check_server(config, facts, (before + clock()) / 2)
     schema = new_schema(config)
     SchemaCheck(backend, schema, {}, attempts=1, delay=config.upload.delay, deadline=Deadline()).learn()
-    drop_is_meant = is_set(settings, "SUPABASE_UNKNOWN_COLUMNS")
-    tables = TableCheck(config, backend, schema, facts, drop_is_meant=drop_is_meant)
+    drop_is_explicit = is_set(settings, "SUPABASE_UNKNOWN_COLUMNS")
+    tables = TableCheck(config, backend, schema, facts, drop_is_explicit=drop_is_explicit)
     usable: TableSpec | None = None
     for spec in config.tables.specs.values():
         wrong = False
@@ -105,9 +105,9 @@ def _check_server_and_tables(
 
 
 def _kinds(config: Config, spec: TableSpec) -> list[ItemKind]:
-    """The items that go to a table."""
+    """Return the kinds of items that go to a table."""
     return [
-        ItemKind(item_class.__qualname__, fields_of(item_class)) if item_class else ItemKind("any other item", None)
+        ItemKind(item_class.__qualname__, fields_of(item_class)) if item_class else ItemKind("other classes", None)
         for item_class, other in config.tables.routes.items()
         if other.name == spec.name
     ]

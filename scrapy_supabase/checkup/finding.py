@@ -1,4 +1,4 @@
-"""One line of a check: what was looked at, how it is, and what to do about it."""
+"""Finding: a result of the check, with its level and remedy."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How something is."""
+    """Severity of a finding."""
 
     OK = "ok"
-    WARNING = "warning"  # rows are stored, though perhaps not as they should be
-    ERROR = "error"  # rows are lost, altered or refused, or nothing works
+    WARNING = "warning"  # rows are stored, but perhaps not as intended
+    ERROR = "error"  # rows are lost, altered or rejected, or no crawl can start
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`subject` groups lines (`settings`, `key`, `server`, `table books`); `remedy` says what to do or type."""
+    """Result of one check. `subject` groups findings (`settings`, `key`, `server`, `table books`)."""
 
     level: Level
     subject: str
@@ -25,15 +25,15 @@ class Finding:
 
 
 def ok(subject: str, text: str) -> Finding:
-    """It is as it should be."""
+    """Return a finding without a problem."""
     return Finding(Level.OK, subject, text)
 
 
 def warning(subject: str, text: str, remedy: str = "") -> Finding:
-    """It works, and should be looked at."""
+    """Return a finding that stops no crawl."""
     return Finding(Level.WARNING, subject, text, remedy)
 
 
 def error(subject: str, text: str, remedy: str) -> Finding:
-    """It does not work."""
+    """Return a finding that must be fixed."""
     return Finding(Level.ERROR, subject, text, remedy)

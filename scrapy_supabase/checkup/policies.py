@@ -1,4 +1,4 @@
-"""Whether row-level security lets the rows of a role in: tried with rows that are not stored."""
+"""Checks of row-level security and deferrable constraints, by writes that are rolled back."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ from scrapy_supabase.schema.schema import Schema
 def check_policies(
     backend: Backend, schema: Schema, spec: TableSpec, role: str, column: str | None
 ) -> Iterator[Finding]:
-    """Try two rows of defaults, sent for `column`. Raises `TransientError` where the server does not answer."""
+    """Test two rows of defaults, sent with `column`, against the policies of `role`, without storing them.
+
+    Raises `TransientError` if the server does not answer.
+    """
     subject = f"table {spec.name}"
     if column is None:
-        text = f"whether row-level security lets {role} in was not tried: no column of the table is known"
+        text = f"row-level security was not tested for {role}: no column of the table is known"
         yield warning(subject, text, "Name an item class in SUPABASE_TABLES, or set SUPABASE_ON_CONFLICT.")
         return
-    # In `ignore` mode a doubled key is skipped, and the one row that is left is stored: that is tried as an insert.
+    # `ignore` mode would skip the second row of a key and store the first, so it is tested as an insert.
     mode = schema.mode(spec.name)
     mode = Mode.INSERT if mode is Mode.IGNORE else mode
     try:
@@ -37,61 +40,62 @@ def check_policies(
             commands = ("select", "update") if inserts else ("insert", "select", "update")
             yield error(
                 subject,
-                f"row-level security is in force for {role} and refuses {'upserts' if inserts else 'rows'} (tried with "
-                "rows of defaults)",
+                f"row-level security rejects {'upserts' if inserts else 'rows'} of {role} (tested with rows of "
+                "defaults)",
                 f"Use the secret key, or run: {policy_sql(schema, spec.name, *commands)}",
             )
             return
     except TrialStoredError:
-        yield _stored(subject, f"row-level security lets {role} in")
+        yield _stored(subject, f"row-level security for {role}")
         return
-    except UpsertRefusedError as failed:  # of a deferrable constraint, which the rows meet first
+    except UpsertRefusedError as failed:  # by a deferrable constraint, which is checked before the policies
         yield error(subject, upserts_refused(failed.answer), for_upserts(schema, spec.name, failed))
         return
     except TransientError:
         raise
     except ServerError as failed:
-        text = f"whether row-level security lets {role} in could not be tried: {failed.answer}"
-        yield warning(subject, text, "Crawl a few items, and look whether they are stored.")
+        text = f"row-level security could not be tested for {role}: {failed.answer}"
+        yield warning(subject, text, "Crawl a few items and check that they are stored.")
         return
-    more = {Mode.UPSERT: "insert, select and update", Mode.IGNORE: "insert and select"}.get(spec.mode)
-    untried = f"; rows that are there already were not tried: policies for {more} are needed" if more else ""
-    yield ok(subject, f"row-level security lets new rows of {role} in (tried; none was stored){untried}")
+    needed = {Mode.UPSERT: "insert, select and update", Mode.IGNORE: "insert and select"}.get(spec.mode)
+    untested = f"; existing rows were not tested: they need policies for {needed}" if needed else ""
+    yield ok(subject, f"row-level security accepts new rows of {role} (tested; none was stored){untested}")
 
 
 def check_upserts(backend: Backend, schema: Schema, spec: TableSpec, column: str) -> Iterator[Finding]:
-    """Try two rows of defaults where only rows can meet a deferrable constraint. Raises `TransientError`."""
+    """Test an upsert of two rows of defaults: only rows reveal a deferrable constraint. Raises `TransientError`."""
     subject = f"table {spec.name}"
     try:
         backend.dry_run(Write(spec.name, (column,), b"[{},{}]", Mode.UPSERT, spec.on_conflict))
     except TrialStoredError:
-        yield _stored(subject, "upserts are possible")
+        yield _stored(subject, "upserts")
     except UpsertRefusedError as failed:
         yield error(subject, upserts_refused(failed.answer), for_upserts(schema, spec.name, failed))
     except TransientError:
         raise
     except ServerError:
-        pass  # another rule refused the defaults first, or the rows were good and rolled back
+        pass  # another rule rejected the defaults first, or the rows were accepted and rolled back
 
 
-def _stored(subject: str, tried: str) -> Finding:
+def _stored(subject: str, tested: str) -> Finding:
     return error(
         subject,
-        f"the trial whether {tried} has stored a row of defaults: a trigger of the table dropped the other of two",
+        f"the test of {tested} stored a row of defaults, because a trigger of the table dropped the other of its two "
+        "rows",
         "Delete that row.",
     )
 
 
 def upserts_refused(answer: str) -> str:
-    """What is wrong with a table that answers so to an upsert."""
+    """Return the text of a finding about a table that refuses upserts with `answer`."""
     return (
-        f"refuses upserts: {answer} A crawl would insert its rows: those that are there already would be rejected, or "
-        "stored twice where no unique index forbids it."
+        f"refuses upserts: {answer} A crawl would insert its rows: existing rows would be rejected, or stored twice if "
+        "no unique index prevents it."
     )
 
 
 def _refused(backend: Backend, spec: TableSpec, column: str, mode: Mode) -> bool:
-    """Whether a policy refuses rows of defaults. Raises `ServerError` where something else does, before that."""
+    """Return whether a policy rejects rows of defaults. Raises `ServerError` if another rule rejects them first."""
     try:
         backend.dry_run(Write(spec.name, (column,), b"[{},{}]", mode, spec.on_conflict))
     except ServerError as failed:

@@ -1,4 +1,4 @@
-"""What is on this side: is the pipeline switched on, is there room for rows that wait, and what waits already."""
+"""Checks of the project: is the pipeline enabled, is the spool writable, which rows are in it, does the ledger work."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ from scrapy_supabase.spool.recovery import runs_noted
 from scrapy_supabase.spool.reject_file import REJECTED
 from scrapy_supabase.spool.replay import chunks_in, outdated, rejects_in
 
-_SWITCH_ON = "Add to the settings: ADDONS = {'scrapy_supabase.Addon': 300}"
+_ENABLE = "Add to the settings: ADDONS = {'scrapy_supabase.Addon': 300}"
 
 
-def check_switched_on(settings: Any) -> Iterator[Finding]:
-    """Whether a crawl of the project would use the pipeline at all."""
+def check_enabled(settings: Any) -> Iterator[Finding]:
+    """Check that crawls of the project use the pipeline, and the middleware if the stamp `url` needs it."""
     addon = any(issubclass(one, Addon) for one in components(settings, "ADDONS"))
     if not addon and not any(issubclass(one, SupabasePipeline) for one in components(settings, "ITEM_PIPELINES")):
-        yield error("settings", "the pipeline is in neither ADDONS nor ITEM_PIPELINES: nothing is uploaded", _SWITCH_ON)
+        yield error("settings", "the pipeline is in neither ADDONS nor ITEM_PIPELINES: nothing is uploaded", _ENABLE)
         return
-    yield ok("settings", f"the pipeline is switched on by {'ADDONS' if addon else 'ITEM_PIPELINES'}")
+    yield ok("settings", f"the pipeline is enabled by {'ADDONS' if addon else 'ITEM_PIPELINES'}")
     middlewares = components(settings, "SPIDER_MIDDLEWARES")
     if uses_url_stamp(settings) and not addon and not any(issubclass(one, UrlStampMiddleware) for one in middlewares):
         yield error(
             "settings",
-            "the stamp 'url' needs a spider middleware that is not switched on",
+            "the stamp 'url' needs a spider middleware that is not enabled",
             "Set SPIDER_MIDDLEWARES = {'scrapy_supabase.UrlStampMiddleware': 950}, or use ADDONS.",
         )
 
 
 def check_spool(config: Config) -> Iterator[Finding]:
-    """Whether rows can wait on disk, and what earlier crawls left there."""
+    """Check that the spool is writable, and list the rows that earlier crawls left in it."""
     folder = config.spool.folder
     if folder is None:
         yield warning(
             "spool",
-            "there is none (SUPABASE_SPOOL_DIR is None): what is not uploaded is lost when the process ends",
-            "Set SUPABASE_SPOOL_DIR to a folder, or leave it out.",
+            "there is none (SUPABASE_SPOOL_DIR is None): rows that are not uploaded are lost when the process ends",
+            "Set SUPABASE_SPOOL_DIR to a folder, or remove the setting.",
         )
         return
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not os.access(nearest, os.W_OK | os.X_OK) or not nearest.is_dir():
         yield error(
             "spool",
-            f"{folder} cannot be written",
-            "Set SUPABASE_SPOOL_DIR to a folder that can, or give this one to the user the crawl runs as.",
+            f"{folder} is not writable",
+            "Set SUPABASE_SPOOL_DIR to a writable folder, or make this one writable for the user that runs the crawl.",
         )
         return
-    yield ok("spool", f"{folder} can be written")
+    yield ok("spool", f"{folder} is writable")
     yield from _left(folder)
 
 
@@ -85,7 +85,7 @@ def _left(folder: Path) -> Iterator[Finding]:
 
 
 def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
-    """What a run asks of the database beside its tables: a snapshot's version, the ledger's row. Takes neither."""
+    """Check the snapshot function and the ledger table, without taking a version or storing a row."""
     if any(SNAPSHOT_VERSION in spec.stamps.values() for spec in config.tables.specs.values()):
         try:
             backend.call(NEXT_VERSION, {"tables": [], "day": "2000-01-01"})
@@ -95,10 +95,10 @@ def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
             yield error(
                 "snapshots",
                 f"the function {NEXT_VERSION}(tables text[], day date) cannot be called: {failed.answer}",
-                "For the SQL that makes it, run: scrapy supabase ddl --snapshots",
+                "For the SQL that creates it, run: scrapy supabase ddl --snapshots",
             )
         else:
-            yield ok("snapshots", f"the function {NEXT_VERSION} is there")
+            yield ok("snapshots", f"the function {NEXT_VERSION} exists")
     if config.tables.runs_table:
         try:
             backend.write(Write(config.tables.runs_table, LEDGER_COLUMNS, b"[]", Mode.UPSERT, ("run_id",)))
@@ -107,8 +107,8 @@ def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
         except ServerError as failed:
             yield error(
                 "ledger",
-                f"table {config.tables.runs_table} (SUPABASE_RUNS_TABLE) takes no row: {failed.answer}",
-                f"For the SQL that makes it, run: scrapy supabase ddl --runs {shlex.quote(config.tables.runs_table)}",
+                f"table {config.tables.runs_table} (SUPABASE_RUNS_TABLE) refuses rows of runs: {failed.answer}",
+                f"For the SQL that creates it, run: scrapy supabase ddl --runs {shlex.quote(config.tables.runs_table)}",
             )
         else:
-            yield ok("ledger", f"table {config.tables.runs_table} takes the row of a run")
+            yield ok("ledger", f"table {config.tables.runs_table} accepts rows of runs")

@@ -1,4 +1,4 @@
-"""The server: does it answer, who is it, what does the key say, how far away is it, are the clocks right."""
+"""Checks of the server: key, answer, clock and distance."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.server import claims_of
 from scrapy_supabase.settings.upload import MOST_ROWS, UploadConfig
 
-_SKEW = 30.0  # seconds that clocks may differ; PostgREST itself allows 30 for a token's times
+_SKEW = 30.0  # seconds that clocks may differ; PostgREST allows 30 for a token's times
 _NO_YEAR = 253402300800  # 10000-01-01
 _SOON = 7 * 24 * 3600.0
 _PROBES = 5
-_ENOUGH = 10_000  # rows a second that no crawl yields (docs/benchmarks/peers.md)
+_ENOUGH = 10_000  # rows per second, more than a crawl yields (docs/benchmarks/peers.md)
 _SIZES = (100, 200, 500, MOST_ROWS)
 
 _PUBLIC = (
-    "It stores only what grants and row-level policies allow. A crawl that runs on a machine of yours should have the "
-    "secret key (sb_secret_…, or service_role)."
+    "It can store only rows that grants and row-level policies allow. On your own machines, use the secret key "
+    "(sb_secret_…, or service_role)."
 )
-_NEW_KEY = "Take a valid key from the project's API settings, and set it as SUPABASE_KEY."
+_NEW_KEY = "Set SUPABASE_KEY to a valid key from the project's API settings."
 
 
 def check_key(config: Config, now: float) -> Iterator[Finding]:
-    """What the key, or the connection string, tells of itself."""
+    """Check kind, role and expiry of the key. `now` is the time in seconds since the epoch."""
     if config.server.db_url:
         yield ok("key", f"not needed: SUPABASE_DB_URL connects as {config.server.role}")
         return
@@ -45,19 +45,19 @@ def check_key(config: Config, now: float) -> Iterator[Finding]:
     elif key.startswith("sb_publishable_"):
         yield warning("key", "a publishable key (sb_publishable_…), role anon", _PUBLIC)
     else:
-        yield warning("key", "of a kind that is not known: neither a JWT nor sb_secret_… or sb_publishable_…", _NEW_KEY)
+        yield warning("key", "unknown kind of key: neither a JWT nor sb_secret_… or sb_publishable_…", _NEW_KEY)
 
 
 def _check_token(claims: dict[str, Any], now: float) -> Iterator[Finding]:
     role, expires = str(claims.get("role", "")), claims.get("exp")
-    described = f"a legacy key (JWT), role {role or 'not named'}"
+    described = f"a legacy key (JWT), {f'role {role}' if role else 'no role'}"
     if isinstance(expires, (int, float)) and 0 <= expires < _NO_YEAR:
         until = datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%d %H:%M UTC")
         if expires <= now:
             yield error("key", f"{described}, expired on {until}", _NEW_KEY)
             return
         if expires - now < _SOON:
-            yield warning("key", f"it expires on {until}", _NEW_KEY)
+            yield warning("key", f"the key expires on {until}", _NEW_KEY)
         described += f", valid until {until}"
     if role == "service_role":
         yield ok("key", described)
@@ -65,12 +65,14 @@ def _check_token(claims: dict[str, Any], now: float) -> Iterator[Finding]:
         yield warning("key", described, _PUBLIC)
     else:
         yield warning(
-            "key", described, f"It stores only what grants and row-level policies of the role {role or 'anon'} allow."
+            "key",
+            described,
+            f"It can store only rows that grants and row-level policies of role {role or 'anon'} allow.",
         )
 
 
 def check_server(config: Config, facts: ServerFacts, now: float) -> Iterator[Finding]:
-    """What it is, and its clock against this machine's."""
+    """Report the server's name, and compare its clock with this machine's, which shows `now`."""
     name = f": {facts.name}" if facts.name else ""
     yield ok("server", f"{config.server.host} answers{name}")
     if facts.clock is None:
@@ -80,18 +82,18 @@ def check_server(config: Config, facts: ServerFacts, now: float) -> Iterator[Fin
         yield warning(
             "server",
             f"this machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the server's",
-            "Set the clock (NTP): stamps such as 'now' are this machine's time, and keys expire by the server's.",
+            "Synchronize this machine's clock (NTP): stamps such as 'now' use it, keys expire by the server's clock.",
         )
     else:
         yield ok("server", "the clocks agree")
 
 
 def no_server(config: Config, failed: ServerError) -> Finding:
-    """The finding for an error that is about no table."""
+    """Return the finding for an error that concerns no table."""
     if isinstance(failed, TransientError):
         name = "SUPABASE_DB_URL" if config.server.db_url else "SUPABASE_URL"
-        remedy = f"Check {name}, this machine's network, and in the dashboard that the project is up (not paused)."
-        return error("server", f"{config.server.host} does not answer as it should: {failed}", failed.remedy or remedy)
+        remedy = f"Check {name}, this machine's network, and in the dashboard that the project is not paused."
+        return error("server", f"no usable answer from {config.server.host}: {failed}", failed.remedy or remedy)
     remedy, subject = "", "server"
     if isinstance(failed, FatalError):
         remedy, subject = failed.remedy, "key" if failed.reason == "supabase_unauthorized" else "server"
@@ -99,7 +101,7 @@ def no_server(config: Config, failed: ServerError) -> Finding:
 
 
 def check_distance(config: Config, backend: Backend, spec: TableSpec) -> Iterator[Finding]:
-    """How long a request takes that writes nothing, and what chunk size that suggests."""
+    """Measure a request that writes nothing, and check that the chunk size suits its round trip."""
     probe = Write(spec.name, (), b"[]", spec.mode, spec.on_conflict)
     times = []
     for _ in range(_PROBES):
@@ -109,16 +111,16 @@ def check_distance(config: Config, backend: Backend, spec: TableSpec) -> Iterato
     seconds = statistics.median(times)
     upload, uploads = config.upload, config.upload.concurrency
     size = next((size for size in _SIZES if uploads * size / seconds >= _ENOUGH), MOST_ROWS)
-    text = f"a request takes {1000 * seconds:.1f} ms there and back (median of {_PROBES})"
+    text = f"a round trip takes {1000 * seconds:.1f} ms (median of {_PROBES})"
     rate = uploads * upload.chunk_rows / seconds
     if upload.most_chunk_rows >= size:
         yield ok("server", f"{text}; BATCH_CHUNK_SIZE = {_size_of(upload)} is fine")
     else:
         yield warning(
             "server",
-            f"{text}; with {pluralize(uploads, 'upload')} at once of {pluralize(upload.chunk_rows, 'row')} each, the "
-            f"server gets at most {pluralize(round(rate), 'row')} a second",
-            f"If the crawl yields more than that, set BATCH_CHUNK_SIZE to {size}, or to 'auto'.",
+            f"{text}; {pluralize(uploads, 'concurrent upload')} of {pluralize(upload.chunk_rows, 'row')} each can "
+            f"store at most {pluralize(round(rate), 'row')} per second",
+            f"If the crawl yields more, set BATCH_CHUNK_SIZE to {size} or to 'auto'.",
         )
 
 

@@ -1,4 +1,4 @@
-"""One table: what the crawl's own check at open says of it, row-level security, and the columns that items need."""
+"""Checks of one table: the check that a crawl makes at open, row-level security, and the columns that items need."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from scrapy_supabase.checkup.policies import check_policies, check_upserts, upse
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.table_writer import UPSERTS_REFUSED
 from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError
+from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Mode, TableSpec
 from scrapy_supabase.schema.column_types import Fit, fit, kind_of, sql_name
 from scrapy_supabase.schema.item_fields import ItemField, columns_sent
@@ -22,55 +23,55 @@ from scrapy_supabase.schema.remedies import add_column_sql, identifier, qualifie
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.settings.config import Config
 
-_ABOVE_POLICIES = ("service_role", "postgres")
+_BYPASS_POLICIES = ("service_role", "postgres")
 
 
 @dataclass(frozen=True, slots=True)
 class ItemKind:
-    """Items that go to a table: their class's name and, where it declares them, its fields."""
+    """Kind of items that go to a table: name of the class, and its fields if it declares them."""
 
     name: str
     fields: tuple[ItemField, ...] | None
 
 
-class _Said(logging.Handler):
-    """Keeps what a crawl would log, as (what is wrong, what to do)."""
+class _Recorder(logging.Handler):
+    """Log handler that keeps the messages of a crawl's check as (problem, remedy)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[str, str]] = []
+        self.problems: list[tuple[str, str]] = []
         self.logger = logging.Logger("check")
         self.logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.msg == UPSERTS_REFUSED and isinstance(record.args, tuple):  # which says what a crawl does now
+        if record.msg == UPSERTS_REFUSED and isinstance(record.args, tuple):  # its text describes a running crawl
             _, answer, remedy = record.args
-            self.found.append((upserts_refused(str(answer)), str(remedy)))
+            self.problems.append((upserts_refused(str(answer)), str(remedy)))
             return
-        # What to do stands last, and begins with "To …".
+        # The remedy is last, and begins with "To …".
         text, *remedy = re.split(r" (?=To [a-z ]+, (?:run|set)\b)", record.getMessage(), maxsplit=1)
-        self.found.append((text, "".join(remedy)))
+        self.problems.append((text, "".join(remedy)))
 
 
 class TableCheck:
-    """Checks the tables of one `schema`, which is learnt by then. Stores nothing."""
+    """Check of the tables of a `schema` that has been read from the server. Stores nothing."""
 
     def __init__(
-        self, config: Config, backend: Backend, schema: Schema, facts: ServerFacts, *, drop_is_meant: bool
+        self, config: Config, backend: Backend, schema: Schema, facts: ServerFacts, *, drop_is_explicit: bool
     ) -> None:
         self._config = config
         self._role = facts.role or config.server.role
-        self._passes_policies = self._role in _ABOVE_POLICIES if facts.bypasses is None else facts.bypasses
+        self._bypasses_policies = self._role in _BYPASS_POLICIES if facts.bypasses is None else facts.bypasses
         self._backend = backend
         self._schema = schema
-        self._drop_is_meant = drop_is_meant
+        self._drop_is_explicit = drop_is_explicit
 
     def findings(self, spec: TableSpec, kinds: Sequence[ItemKind]) -> Iterator[Finding]:
-        """All there is to say of a table. Raises `TransientError` where the server does not answer."""
+        """Yield all findings about a table. Raises `TransientError` if the server does not answer."""
         subject = f"table {spec.name}"
         names = {name for kind in kinds for name in self._columns_of(spec, kind)}
-        self._schema.first_mention(spec.name, names)  # said below, by class
-        said = _Said()
+        self._schema.first_mention(spec.name, names)  # reported below, by class
+        recorder = _Recorder()
         check = SchemaCheck(
             self._backend,
             self._schema,
@@ -79,7 +80,7 @@ class TableCheck:
             delay=self._config.upload.delay,
             deadline=Deadline(),
             partly=[spec.name] if any(kind.fields is None for kind in kinds) else (),
-            log=said.logger,
+            log=recorder.logger,
         )
         try:
             check.check(spec)
@@ -87,11 +88,11 @@ class TableCheck:
             yield error(subject, failed.answer, failed.remedy)
             return
         fell_back = self._schema.mode(spec.name) is not spec.mode
-        for text, remedy in said.found:
+        for text, remedy in recorder.problems:
             level = Level.ERROR if fell_back else Level.WARNING
             yield Finding(level, subject, text.removeprefix(f"Table {spec.name} "), remedy)
         if not fell_back:
-            yield ok(subject, f"there{self._size(spec.name)}, with the rights for {self._way(spec)}")
+            yield ok(subject, f"exists{self._size(spec.name)}; {self._role} has the grants to {self._writes(spec)}")
         yield from self._newest(spec, subject)
         yield from self._policies(spec, subject, names)
         for kind in kinds:
@@ -102,15 +103,15 @@ class TableCheck:
         info = self._schema.info(table)
         return f" ({len(info.columns)} columns)" if info else ""
 
-    def _way(self, spec: TableSpec) -> str:
+    def _writes(self, spec: TableSpec) -> str:
         if spec.mode is Mode.INSERT:
-            return "inserts"
+            return "insert"
         key = ", ".join(self._schema.key(spec.name))
-        what = "upserts" if spec.mode is Mode.UPSERT else "inserts of new rows (ignore)"
-        return f"{what} on ({key})" if key else what
+        writes = "upsert" if spec.mode is Mode.UPSERT else "insert new rows (ignore)"
+        return f"{writes} on ({key})" if key else writes
 
     def _newest(self, spec: TableSpec, subject: str) -> Iterator[Finding]:
-        """Whether the database keeps the newest row, where the server tells and it matters."""
+        """Report whether a trigger keeps the newest row, if the backend knows triggers and rows are upserted."""
         info = self._schema.info(spec.name)
         if info is None or info.newest is None or self._schema.mode(spec.name) is not Mode.UPSERT:
             return
@@ -121,10 +122,10 @@ class TableCheck:
 
     def _policies(self, spec: TableSpec, subject: str, names: set[str]) -> Iterator[Finding]:
         info = self._schema.info(spec.name)
-        if self._passes_policies:
-            yield ok(subject, f"row-level security is passed by {self._role}")
-            is_told = info is not None and info.newest is not None  # by a database
-            if spec.on_conflict and not is_told and self._schema.mode(spec.name) is not Mode.INSERT:
+        if self._bypasses_policies:
+            yield ok(subject, f"row-level security does not apply to {self._role}")
+            knows_constraints = info is not None and info.newest is not None  # over a database connection
+            if spec.on_conflict and not knows_constraints and self._schema.mode(spec.name) is not Mode.INSERT:
                 yield from check_upserts(self._backend, self._schema, spec, spec.on_conflict[0])
             return
         known = names or {*self._schema.key(spec.name), *(info.columns if info else ())}
@@ -132,7 +133,7 @@ class TableCheck:
         yield from check_policies(self._backend, self._schema, spec, self._role, next(iter(columns), None))
 
     def _columns_of(self, spec: TableSpec, kind: ItemKind) -> dict[str, ItemField]:
-        """Column → what is sent to it, as far as it is known before there is an item."""
+        """Return column → field for the columns that are known to be sent before an item exists."""
         declared = kind.fields if kind.fields is not None else [ItemField(name) for name in spec.columns]
         return columns_sent(spec, declared)
 
@@ -144,21 +145,22 @@ class TableCheck:
         if info is not None:
             problems += self._types(spec, subject, kind, sent, info)
             if kind.fields is not None:
-                problems += self._lacking(spec, subject, kind, sent, info)
+                problems += self._missing(spec, subject, kind, sent, info)
         yield from problems
         if kind.fields is not None and not problems:
-            looked_at = "names and types" if info is not None else "names (this key may not read types)"
-            yield ok(subject, f"items of {kind.name} fit: {looked_at} of {len(sent)} columns")
+            columns = pluralize(len(sent), "column")
+            checked = f"names and types of {columns}" if info else f"names of {columns}; this key may not read types"
+            yield ok(subject, f"items of {kind.name} match the table ({checked})")
 
-    def _made_by_the_database(self, spec: TableSpec, subject: str, kind: ItemKind, column: str) -> Finding:
-        """A generated or identity column: what the items have for it is not stored."""
-        text = f"column {column!r} is made by the database: what {kind.name} has for it is not stored"
+    def _generated(self, spec: TableSpec, subject: str, kind: ItemKind, column: str) -> Finding:
+        """Return the finding for a generated or identity column, for which values of items are not stored."""
+        text = f"column {column!r} is generated by the database: its value in items of {kind.name} is not stored"
         is_key = column in self._schema.key(spec.name) and not self._schema.generates_key(spec.name)
         if not is_key or self._schema.mode(spec.name) is Mode.INSERT:
-            return warning(subject, text, "Take the field away, or make the column an ordinary one.")
+            return warning(subject, text, "Remove the field, or make the column an ordinary one.")
         return error(
             subject,
-            f"{text}, and as it is the key, rows sent twice are stored twice",
+            f"{text}. The column is the key, so rows sent twice are stored twice",
             "Set SUPABASE_ON_CONFLICT to columns that make a row unique, or make the column an ordinary one.",
         )
 
@@ -166,18 +168,18 @@ class TableCheck:
         self, spec: TableSpec, subject: str, kind: ItemKind, sent: Mapping[str, ItemField], unknown: Sequence[str]
     ) -> Iterator[Finding]:
         for column in sorted(self._schema.generated_columns(spec.name).keys() & sent):
-            yield self._made_by_the_database(spec, subject, kind, column)
+            yield self._generated(spec, subject, kind, column)
         for column in unknown:
             policy = self._schema.unknown.policy
-            what = {"drop": "the field is left out", "reject": "rows with the field are rejected"}.get(policy)
-            text = f"no column {column!r}, which {kind.name} has"
-            if what is None:
-                yield ok(subject, f"{text}: it goes into {self._schema.unknown.column!r}")
+            effect = {"drop": "the field is dropped", "reject": "rows with the field are rejected"}.get(policy)
+            text = f"no column {column!r} for items of {kind.name}"
+            if effect is None:
+                yield ok(subject, f"{text}: the field is stored in {self._schema.unknown.column!r}")
                 continue
-            level = Level.WARNING if policy == "drop" and self._drop_is_meant else Level.ERROR
+            level = Level.WARNING if policy == "drop" and self._drop_is_explicit else Level.ERROR
             sql_type = sent[column].sql_type or "text"
             remedy = f"Run: {add_column_sql(self._schema, spec.name, {column: sql_type})}"
-            yield Finding(level, subject, f"{text}: {what} (SUPABASE_UNKNOWN_COLUMNS)", remedy)
+            yield Finding(level, subject, f"{text}: {effect} (SUPABASE_UNKNOWN_COLUMNS)", remedy)
 
     def _types(
         self, spec: TableSpec, subject: str, kind: ItemKind, sent: dict[str, ItemField], info: TableInfo
@@ -187,25 +189,26 @@ class TableCheck:
             fits = fit(one.sql_type, has)
             if fits is Fit.GOOD:
                 continue
-            text = f"column {column!r} is {sql_name(has)}, and {kind.name} has {one.sql_type}"
+            text = f"column {column!r} is {sql_name(has)}, but items of {kind.name} have {one.sql_type}"
             change = f"ALTER COLUMN {identifier(column)} TYPE {one.sql_type} USING {_cast(column, has, one.sql_type)}"
             remedy = f"If the field is right, run: ALTER TABLE {qualified(self._schema, spec.name)} {change};"
             if fits is Fit.NEVER:
                 yield error(subject, f"{text}: rows are rejected", remedy)
             else:
-                no_such = f"rows whose value is no {sql_name(has)} are rejected"
-                lost = "part of each value is cut off" if kind_of(one.sql_type) == "timestamptz" else no_such
-                yield warning(subject, f"{text}: {lost}", remedy)
+                rejected = f"rows whose value is not a valid {sql_name(has)} are rejected"
+                effect = "part of each value is lost" if kind_of(one.sql_type) == "timestamptz" else rejected
+                yield warning(subject, f"{text}: {effect}", remedy)
 
-    def _lacking(
+    def _missing(
         self, spec: TableSpec, subject: str, kind: ItemKind, sent: dict[str, ItemField], info: TableInfo
     ) -> Iterator[Finding]:
-        """Columns that must have a value and get none."""
+        """Yield findings for columns that require a value and get none."""
         for column in sorted((info.required | info.perhaps_required) - set(sent)):
-            if column in self._schema.generated_columns(spec.name) or self._is_made_by_the_database(spec.name, column):
+            if column in self._schema.generated_columns(spec.name) or self._is_generated(spec.name, column):
                 continue
-            text = f"column {column!r} ({sql_name(info.columns[column])}) must have a value, and {kind.name} has none"
-            add = "Add the field" if column in info.required else "If it makes none, add the field"
+            sql_type = sql_name(info.columns[column])
+            text = f"column {column!r} ({sql_type}) requires a value, but items of {kind.name} have none"
+            add = "Add the field" if column in info.required else "If it does not, add the field"
             if column in info.primary_key:
                 remedy = f"{add}, or give the column a default."
             else:
@@ -214,11 +217,13 @@ class TableCheck:
             if column in info.required:
                 yield error(subject, f"{text}: rows are rejected", remedy)
             else:
-                unless = "rows are rejected unless the database makes one (identity, serial), which it does not tell"
-                yield warning(subject, f"{text}: {unless}", remedy)
+                effect = (
+                    "rows are rejected unless the database generates one (identity, serial), which it does not show"
+                )
+                yield warning(subject, f"{text}: {effect}", remedy)
 
-    def _is_made_by_the_database(self, table: str, column: str) -> bool:
-        """Whether a column that shows no default is an identity or generated one: it may not be sent."""
+    def _is_generated(self, table: str, column: str) -> bool:
+        """Return whether a column without a visible default is an identity or generated one, which refuses values."""
         try:
             self._backend.write(Write(table, (column,), b"[]", Mode.INSERT))
         except SchemaDriftError:
@@ -237,13 +242,13 @@ class TableCheck:
         if kind_of(has) != "json":
             yield error(
                 subject,
-                f"column {unknown.column!r} is {sql_name(has)}: it cannot take fields without a column",
+                f"column {unknown.column!r} is {sql_name(has)}: it cannot store fields that have no column",
                 "Set SUPABASE_UNKNOWN_COLUMNS to drop, reject or the name of a jsonb column.",
             )
 
 
 def _cast(column: str, has: str, wanted: str) -> str:
-    """The SQL of a column's values as another type. Every type can be cast to text, and text to every type."""
+    """Return SQL that casts a column to another type, by way of text: every type can be cast to text and from it."""
     name = identifier(column)
     if kind_of(wanted) == "json":
         return f"to_jsonb({name})"

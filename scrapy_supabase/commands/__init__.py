@@ -1,6 +1,6 @@
-"""`scrapy supabase …`: one sub-command a module (entry point group `scrapy.commands`).
+"""The `scrapy supabase` command (entry point group `scrapy.commands`), with one module per sub-command.
 
-`scrapy` imports this for every command, `crawl` too: the modules are imported when one of them is asked for.
+Every `scrapy` command imports this module, `crawl` too, so sub-commands are imported only when used.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ NAMES = ("check", "ddl", "load", "replay", "report", "local", "sql")
 
 
 def module_of(name: str) -> Any:
-    """The module of a sub-command: `add_options(parser)` and `run(settings, opts)`."""
+    """Return the module of a sub-command, which has `add_options(parser)` and `run(settings, opts)`."""
     return import_module(f"{__name__}.{name}")
 
 
 class SupabaseCommand(ScrapyCommand):
-    """Finds the sub-command, and turns its errors into one line and exit code 1."""
+    """Scrapy command that runs a sub-command and turns its errors into one line and exit code 1."""
 
     requires_project = False
     requires_crawler_process = False
     default_settings: ClassVar[dict[str, Any]] = {"LOG_ENABLED": False}
 
     def syntax(self) -> str:
-        """Shown by `--help`."""
+        """Return the usage line of `--help`."""
         return f"{{{','.join(NAMES)}}} …"
 
     def short_desc(self) -> str:
-        """Shown by `scrapy` alone."""
-        return "Supabase: check a project, make tables, load files, replay what crawls left, report, run one here"
+        """Return the description in the list of `scrapy` commands."""
+        return "Supabase: check a project, create tables, load files, replay spooled rows, report, run a local Supabase"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Declare the sub-commands."""
@@ -55,7 +55,7 @@ class SupabaseCommand(ScrapyCommand):
                 prog=f"scrapy supabase {name}",
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             )
-            # Scrapy's own knows it before the sub-command's name only; people write it after.
+            # Scrapy accepts -s only before the sub-command's name; people write it after.
             subparser.add_argument(
                 "-s", "--set", action="append", default=argparse.SUPPRESS, metavar="NAME=VALUE", help="set a setting"
             )
@@ -64,18 +64,18 @@ class SupabaseCommand(ScrapyCommand):
     def run(self, args: list[str], opts: Any) -> None:
         """Run the sub-command."""
         if opts.subcommand is None:
-            raise UsageError(f"no sub-command is given: name one of {', '.join(NAMES)}")
+            raise UsageError(f"no sub-command: use one of {', '.join(NAMES)}")
         if args:
             raise UsageError(f"unknown argument: {args[0]} (see scrapy supabase {opts.subcommand} --help)")
         module = module_of(opts.subcommand)
         try:
             self.exitcode = module.run(self.settings, opts)
-        except BrokenPipeError:  # `| head` has seen enough
+        except BrokenPipeError:  # the reader, such as `| head`, has ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self.exitcode = 1
         except KeyboardInterrupt:
-            kept = getattr(module, "WHEN_INTERRUPTED", "")
-            print(f"scrapy supabase {opts.subcommand}: interrupted. {kept}".rstrip(), file=sys.stderr)
+            remedy = getattr(module, "WHEN_INTERRUPTED", "")
+            print(f"scrapy supabase {opts.subcommand}: interrupted. {remedy}".rstrip(), file=sys.stderr)
             self.exitcode = 130
         except SupabaseError as error:
             refused = f"{getattr(module, 'WHEN_REFUSED', '')} " if isinstance(error, FatalError) else ""

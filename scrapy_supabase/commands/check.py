@@ -1,9 +1,9 @@
-"""scrapy supabase check: say what stands in the way of a crawl, and what to do about it.
+"""scrapy supabase check: list anything that would stop a crawl, and how to fix it.
 
-Settings, key, server, clocks, and for each table: is it there, may this key
-write to it, row-level security, conflict target, columns and types of the
-item classes. Stores nothing. With a spider's name, with the settings of that
-spider. The exit code is 1 where something does not work.
+Checks settings, spool, key, server and clocks, and for each table: does it
+exist, may this key write to it, row-level security, conflict target, columns
+and types of the item classes. Stores nothing. With a spider's name, uses that
+spider's settings. The exit code is 1 if there is an error.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import pluralize, sentence
 
 _MARKS = {Level.OK: "✓", Level.WARNING: "!", Level.ERROR: "✗"}
-_PLAIN_MARKS = {Level.OK: "ok", Level.WARNING: "!", Level.ERROR: "X"}  # for terminals that lack the others
+_PLAIN_MARKS = {Level.OK: "ok", Level.WARNING: "!", Level.ERROR: "X"}  # for terminals without Unicode
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("spider", nargs="?", metavar="SPIDER", help="a spider of the project, for its own settings")
+    parser.add_argument("spider", nargs="?", metavar="SPIDER", help="use the settings of this spider of the project")
     parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
 
 
 def run(settings: Any, opts: argparse.Namespace) -> int:
-    """Check; returns the exit code."""
+    """Print the findings and return the exit code."""
     if opts.spider:
         settings = _settings_of(settings, opts.spider)
     findings: list[Finding] = []
@@ -51,13 +51,13 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
 
 
 def _settings_of(settings: Any, name: str) -> Any:
-    """The project's settings with those of a spider."""
+    """Return the project's settings, updated by those of a spider."""
     loader = get_spider_loader(settings)
     try:
         spider = loader.load(name)
     except KeyError:
         known = ", ".join(sorted(loader.list()))
-        remedy = f"Name one of: {known}" if known else "Change to the folder of a project, where its scrapy.cfg is."
+        remedy = f"Use one of: {known}" if known else "Change to the folder where your project's scrapy.cfg is."
         raise ConfigurationError(f"There is no spider {name!r} here. {remedy}") from None
     settings = settings.copy()
     try:
@@ -83,5 +83,5 @@ def _print(finding: Finding) -> None:
 
 def _summary(levels: Counter[Level]) -> str:
     errors, warnings = levels[Level.ERROR], levels[Level.WARNING]
-    said = [pluralize(number, noun) for number, noun in ((errors, "error"), (warnings, "warning")) if number]
-    return f"{' and '.join(said)}." if said else "All is well: a crawl can start."
+    counts = [pluralize(number, noun) for number, noun in ((errors, "error"), (warnings, "warning")) if number]
+    return f"{' and '.join(counts)}." if counts else "No problems: a crawl can start."

@@ -22,22 +22,23 @@ from scrapy_supabase.settings.folders import local_folder
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--data-dir", metavar="DIR", help="where it keeps its data (default: .scrapy/supabase-local)")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder for its data (default: .scrapy/supabase-local)")
     parser.add_argument(
-        "--port", type=_port, default=54321, help="port of the REST API (default: 54321; 0: a free one)"
+        "--port", type=_port, default=54321, help="port of the REST API (default: 54321; 0: any free port)"
     )
-    parser.add_argument("--migrations", metavar="DIR", help="a folder of numbered .sql files to apply first")
+    parser.add_argument("--migrations", metavar="DIR", help="folder of numbered .sql files to apply first")
     parser.add_argument(
         "--schemas",
         metavar="NAMES",
         default="public",
-        help="schemas that the REST API exposes, separated by commas, the first by default (default: public)",
+        help="schemas that the REST API exposes, separated by commas; the first one is used by default "
+        "(default: public)",
     )
-    parser.add_argument("--sql", metavar="QUERY", help="run a query on it, print the table and end")
+    parser.add_argument("--sql", metavar="QUERY", help="run a query on it, print the rows and exit")
 
 
 def run(settings: Any, opts: argparse.Namespace) -> int:  # noqa: ARG001
-    """Start it and stay; returns the exit code."""
+    """Run it until a signal comes, or run the query of `--sql`; return the exit code."""
     from scrapy_supabase.local import LocalSupabase
 
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
@@ -46,7 +47,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:  # noqa: ARG001
     if opts.sql is not None:
         with LocalSupabase(folder, migrations=migrations, join=True) as stack:
             return run_query(stack.db_url, opts.sql)
-    # Before the start: a signal that comes while it starts must not be lost.
+    # Set before the start, so that a signal during the start is not lost.
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
@@ -68,5 +69,5 @@ def run(settings: Any, opts: argparse.Namespace) -> int:  # noqa: ARG001
 def _port(text: str) -> int:
     number = int(text) if text.isdigit() else -1
     if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: it must be a number from 0 (a free one) to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: it must be a number from 0 (any free port) to 65535")
     return number

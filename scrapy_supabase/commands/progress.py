@@ -1,4 +1,4 @@
-"""What `load` and `replay` show: a bar while they run, a summary at the end."""
+"""Progress bar and summary of `load` and `replay`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress_of(what: str, total: int | None, unit: str) -> Iterator[tqdm[Any]]:
-    """A bar on standard error where that is a terminal; warnings go above it."""
+def progress_bar(label: str, total: int | None, unit: str) -> Iterator[tqdm[Any]]:
+    """Yield a bar, shown if standard error is a terminal; log warnings above it."""
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -27,7 +27,7 @@ def progress_of(what: str, total: int | None, unit: str) -> Iterator[tqdm[Any]]:
     with (
         logging_redirect_tqdm(),
         tqdm(
-            desc=what,
+            desc=label,
             total=total,
             unit=unit,
             unit_scale=unit == "B",
@@ -38,14 +38,14 @@ def progress_of(what: str, total: int | None, unit: str) -> Iterator[tqdm[Any]]:
         yield bar
 
 
-def said_how_it_went(result: UploadResult, folder: Path) -> None:
-    """Say what became of the rows, and where those are that were not uploaded."""
+def print_summary(result: UploadResult, folder: Path) -> None:
+    """Print the counts of rows, and where rows that were not uploaded are."""
     uploaded = pluralize(result.uploaded, "row")
     older = f", {result.superseded} superseded by a newer row of the same key" if result.superseded else ""
     print(f"{uploaded} uploaded{older}, {result.failed} rejected, {result.left} left, in {result.seconds:.1f} s.")
     if result.cleaned:
         cleaned = pluralize(result.cleaned, "row")
-        print(f"Characters that PostgreSQL cannot store (NUL, lone surrogates) were left out of {cleaned}.")
+        print(f"Characters that PostgreSQL cannot store (NUL, lone surrogates) were removed from {cleaned}.")
     if result.left:
         print(kept_rows(result.left, folder), file=sys.stderr)
     if result.failed:

@@ -1,7 +1,7 @@
-"""scrapy supabase replay: upload what crawls left in the spool, and rejected rows.
+"""scrapy supabase replay: upload rows that crawls left in the spool; with --rejected, also rejected rows.
 
-Oldest first, as a crawl would. The exit code is 0 only when nothing is left
-of what was asked for; Ctrl-C leaves the rest in the spool.
+Uploads the oldest rows first, as a crawl does. The exit code is 0 only if none
+of the selected rows is left; Ctrl-C leaves the rest in the spool.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scrapy_supabase.assembly import find_server, new_schema
-from scrapy_supabase.commands.progress import progress_of, said_how_it_went
+from scrapy_supabase.commands.progress import print_summary, progress_bar
 from scrapy_supabase.commands.sql import table as as_table
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import outdated_rows, pluralize, replay_command, rows_by_table
@@ -28,26 +28,28 @@ from scrapy_supabase.spool.recovery import runs_noted
 from scrapy_supabase.spool.reject_file import REJECTED
 from scrapy_supabase.spool.replay import Found, chunks_in, outdated, rejects_in, take_back_rejects
 
-WHEN_REFUSED = "No row was uploaded; the spool is as it was."
-WHEN_INTERRUPTED = "What is not uploaded stays in the spool. Run it again."
+WHEN_REFUSED = "No row was uploaded; the spool is unchanged."
+WHEN_INTERRUPTED = "Rows that are not uploaded stay in the spool. Run the command again to upload them."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("path", nargs="?", metavar="PATH", help="a spool folder, or that of one run in it")
-    parser.add_argument("--rejected", action="store_true", help=f"also the rows of {REJECTED}, after you mended them")
+    parser.add_argument("path", nargs="?", metavar="PATH", help="spool folder, or the folder of one run in it")
+    parser.add_argument(
+        "--rejected", action="store_true", help=f"also upload the rows of {REJECTED}, after you fixed them or the table"
+    )
     parser.add_argument("--table", metavar="NAME", help="only rows of this table")
     parser.add_argument(
         "--mode",
         choices=[mode.value for mode in Mode],
-        help="what happens to rows that are there: replace them (upsert), keep them (ignore), refuse (insert); "
-        "by default what the crawl was told",
+        help="what happens to existing rows: upsert updates them, ignore keeps them, insert rejects the new rows "
+        "(default: the crawl's mode)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="list what would be uploaded, and do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="only list the rows that would be uploaded")
 
 
 def run(settings: Any, opts: argparse.Namespace) -> int:
-    """Upload; returns the exit code."""
+    """Upload the selected rows and return the exit code."""
     if opts.dry_run:
         config = Config.from_settings(settings, {"SUPABASE_URL": "local", "SUPABASE_KEY": "-"}, tables=False)
         folder, only = _folders(config, opts.path)
@@ -61,10 +63,10 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
         if one.header.project != config.server.host:
             others[one.header.project] += one.rows
     for project, rows in others.items():
-        what = pluralize(rows, "row")
-        print(f"Left alone: {what} of another project, {project or 'unknown'}; the settings name {config.server.host}.")
+        skipped = pluralize(rows, "row")
+        print(f"Skipped: {skipped} of another project, {project or 'unknown'}; the settings name {config.server.host}.")
     if alive := sum(one.rows for one in mine if one.alive):
-        print(f"Left alone: {pluralize(alive, 'row')} of crawls that are running.")
+        print(f"Skipped: {pluralize(alive, 'row')} of running crawls.")
     mine = [one for one in mine if not one.alive]
     if not mine:
         print(f"Nothing to upload in {folder}.")
@@ -72,9 +74,9 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
         return 0
     if opts.mode is None and (old := outdated(mine, runs_noted(folder))):
         raise ConfigurationError(
-            f"Nothing was uploaded: {rows_by_table(old)} may be older than what is stored now, because a later run "
-            "stored rows in the same table. Add --mode upsert to replace stored rows, or --mode ignore to keep them "
-            "and add only missing rows."
+            f"Nothing was uploaded: {rows_by_table(old)} may be older than the stored rows, because a later run stored "
+            "rows in the same table. Add --mode upsert to replace stored rows, or --mode ignore to keep them and add "
+            "only missing rows."
         )
     return _upload(config, folder, only, opts, sum(one.rows for one in mine if not one.problem))
 
@@ -88,10 +90,10 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
         spool = DiskSpool(folder, run.folder, schema, {"run": run.id, "spider": "replay", "project": project})
         mode = Mode(opts.mode) if opts.mode else None
 
-        def wanted(path: Path, header: Header) -> bool:
+        def is_selected(path: Path, header: Header) -> bool:
             return opts.table in (None, header.table) and only in (None, path.parent.name)
 
-        recovered = spool.recover(wanted, mode=mode)
+        recovered = spool.recover(is_selected, mode=mode)
         kept: Counter[str] = Counter()
         if opts.rejected:
             taken = take_back_rejects(
@@ -99,11 +101,11 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
                 lambda header: header.project == project and opts.table in (None, header.table),
                 config.upload.chunk_rows,
             )
-            # Rejected rows are older, as a rule; where stored rows are kept, the newest go first.
+            # Rejected rows are usually older; if stored rows are kept, the newest go first.
             both = (recovered, taken.chunks[::-1]) if mode is Mode.IGNORE else (taken.chunks, recovered)
             recovered, kept = numbered(*both), taken.kept
         with (
-            progress_of("replay", total, " rows") as bar,
+            progress_bar("replay", total, " rows") as bar,
             Upload(config, run, schema, spool, recovered=recovered, progress=bar.update) as upload,
         ):
             upload.begin()
@@ -114,15 +116,15 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
     for problem, number in (+kept).items():
         print(f"Left in {folder / REJECTED}: {pluralize(number, 'line')} {problem}.", file=sys.stderr)
     result = upload.result
-    said_how_it_went(result, folder)
-    if spool.outdated:  # a crawl began meanwhile
+    print_summary(result, folder)
+    if spool.outdated:  # by a crawl that started meanwhile
         print(". ".join(outdated_rows(spool.outdated, folder)), file=sys.stderr)
     _mention_rejects(folder, opts)
     return 0 if result and not kept.total() and not spool.outdated else 1
 
 
 def _folders(config: Config, path: str | None) -> tuple[Path, str | None]:
-    """The spool's folder, and the name of the run's where PATH is one."""
+    """Return the spool's folder, and the name of the run's folder if PATH is one."""
     folder = Path(path) if path else config.spool.folder
     if folder is None:
         raise ConfigurationError(
@@ -130,7 +132,7 @@ def _folders(config: Config, path: str | None) -> tuple[Path, str | None]:
         )
     if path and not folder.is_dir():
         raise ConfigurationError(
-            f"{path} is no folder. Name a spool (default: .scrapy/supabase) or a run's folder in it."
+            f"{path} is not a folder. Name a spool (default: .scrapy/supabase) or a run's folder in it."
         )
     folder = folder.resolve()
     if (folder / "lock").exists():

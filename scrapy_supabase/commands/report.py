@@ -1,8 +1,8 @@
-"""scrapy supabase report: make a page about the last crawl.
+"""scrapy supabase report: write an HTML page about the last crawl.
 
-One HTML file that needs nothing else: what became of the rows, how fast, why
-some were rejected, and what to do. Also of a crawl that failed or was killed.
-Look at it with a browser.
+One self-contained file, to be opened in a browser: counts of rows, upload
+rate, reasons of rejected rows, and what to do. It also covers crawls that
+failed or were killed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="report.html",
         metavar="FILE",
-        help="where to (default: report.html); - is standard output",
+        help="file to write (default: report.html); - is standard output",
     )
-    parser.add_argument("--spool", metavar="DIR", help="the spool of the crawl (default: SUPABASE_SPOOL_DIR)")
+    parser.add_argument("--spool", metavar="DIR", help="spool of the crawl (default: SUPABASE_SPOOL_DIR)")
 
 
 def run(settings: Any, opts: argparse.Namespace) -> int:
-    """Write the page; returns the exit code."""
+    """Write the page and return the exit code."""
     folder = _spool(settings, opts.spool)
     found = read_last_run(folder)
     from scrapy_supabase.report import page_of
@@ -58,7 +58,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
 def _spool(settings: Any, named: str | None) -> Path:
     if named is not None:
         if not Path(named).is_dir():
-            raise ConfigurationError(f"{named} is no folder. Name a spool with --spool (default: .scrapy/supabase).")
+            raise ConfigurationError(f"{named} is not a folder. Name a spool with --spool (default: .scrapy/supabase).")
         return Path(named).absolute()
     config = Config.from_settings(settings, {"SUPABASE_URL": "local", "SUPABASE_KEY": "-"}, tables=False)
     if config.spool.folder is None:

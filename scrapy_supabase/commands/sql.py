@@ -1,7 +1,7 @@
 """scrapy supabase sql: run a query and print its rows as a table.
 
-On SUPABASE_DB_URL (setting, environment or --db-url); without one, on the
-local Supabase of this project.
+The query runs on SUPABASE_DB_URL (setting, environment or --db-url); without
+one, on the local Supabase of this project.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _WIDEST = 60  # characters of a cell
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("query", help='such as "select * from books limit 5"; - reads standard input')
-    parser.add_argument("--db-url", metavar="URL", help="a PostgreSQL connection string")
+    parser.add_argument("query", help='SQL, such as "select * from books limit 5"; - reads standard input')
+    parser.add_argument("--db-url", metavar="URL", help="PostgreSQL connection string")
 
 
 def run(settings: Any, opts: argparse.Namespace) -> int:
-    """Run the query; returns the exit code."""
+    """Run the query and return the exit code."""
     query = sys.stdin.read() if opts.query == "-" else opts.query
     url = opts.db_url or database_url(settings)
     if url not in (None, LOCAL):
         return run_query(url, query)
     if url is None and (host := hosted_project(settings)):
         raise ConfigurationError(
-            f"There is no connection string for {host}: nothing was asked. Run the query in its SQL editor, or set "
-            "SUPABASE_DB_URL to the project's connection string."
+            f"There is no connection string for {host}: the query was not run. Run it in the project's SQL editor, or "
+            "set SUPABASE_DB_URL to the project's connection string."
         )
     folder = local_folder()
     if not folder.is_dir():
         raise ConfigurationError(
-            "No database is known. Set SUPABASE_DB_URL, or start a local one: scrapy supabase local"
+            "There is no database to query. Set SUPABASE_DB_URL, or start a local one: scrapy supabase local"
         )
     from scrapy_supabase.local import LocalSupabase
 
@@ -52,7 +52,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
 
 
 def run_query(url: str, query: str) -> int:
-    """Run `query` on the database `url` and print what it returns. An error is one line; returns the exit code."""
+    """Run `query` on the database `url`, print its rows, or its error in one line, and return the exit code."""
     try:
         import psycopg
     except ImportError:
@@ -80,7 +80,7 @@ def _print_result(cursor: psycopg.Cursor[Any]) -> None:
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows of text as an aligned table; wide characters count twice."""
+    """Return rows of text as an aligned table; wide characters count twice."""
     lines = [list(names), *map(list, rows)]
     widths = [max((_width(line[at]) for line in lines), default=0) for at in range(len(names))]
     drawn = [
@@ -103,7 +103,7 @@ def _width(text: str) -> int:
 
 def _described(error: psycopg.Error, query: str) -> str:
     message = error.diag.message_primary
-    if message is None:  # no server: psycopg's words name host and port, never the password
+    if message is None:  # no connection: psycopg's message has host and port, never the password
         return sentence(error)
     position = error.diag.statement_position
     where = f" (line {query[: int(position) - 1].count(chr(10)) + 1})" if position else ""

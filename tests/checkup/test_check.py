@@ -1,4 +1,4 @@
-"""`scrapy supabase check`: finds what stands in the way of a crawl, says the remedy, and stores nothing."""
+"""`scrapy supabase check`: it lists what would stop a crawl, with remedies, and stores nothing."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def token(stack: LocalSupabase, **claims: Any) -> str:
 
 
 def test_a_project_that_is_ready(sql: Sql, look: Look) -> None:
-    """No error and no warning; the check has stored no row."""
+    """The check finds no error and no warning, and stores no row."""
     sql(TABLE)
     found = look()
     assert {level for level, *_ in found} == {"ok"}, found
@@ -99,8 +99,8 @@ def test_a_project_that_is_ready(sql: Sql, look: Look) -> None:
     assert sql("select count(*) from t") == [(0,)]
 
 
-def test_wrong_settings_are_all_named(look: Look) -> None:
-    """What each is, and what it must be; nothing is asked of a server."""
+def test_all_wrong_settings_are_listed(look: Look) -> None:
+    """Each is listed with its value and the allowed values; no server is needed."""
     found = look(SUPABASE_MODE="replace", BATCH_CHUNK_SIZE=0)
     assert [subject for subject, _, _ in errors(found)] == ["settings"] * 2
     assert ("settings", "SUPABASE_MODE is 'replace' (str)", "It must be one of upsert, insert, ignore.") in errors(
@@ -110,7 +110,7 @@ def test_wrong_settings_are_all_named(look: Look) -> None:
 
 @pytest.mark.parametrize("key", ["sb_secret_nonsense", "a.b.c"])
 def test_a_wrong_key(sql: Sql, look: Look, key: str) -> None:
-    """The server refuses it."""
+    """A key that the server refuses is an error about the key."""
     sql(TABLE)
     ((subject, _, remedy),) = errors(look(SUPABASE_KEY=key))
     assert subject == "key"
@@ -118,55 +118,55 @@ def test_a_wrong_key(sql: Sql, look: Look, key: str) -> None:
 
 
 def test_an_expired_token(sql: Sql, look: Look, local_stack: LocalSupabase) -> None:
-    """The key itself says so, before the server does."""
+    """The expiry is read from the key, before the server refuses it."""
     sql(TABLE)
     found = errors(look(SUPABASE_KEY=token(local_stack, exp=1_700_000_000)))
     assert found[0][0] == "key"
     assert "expired on 2023-11-14 22:13 UTC" in found[0][1]
-    assert "set it as SUPABASE_KEY" in found[0][2]
+    assert "Set SUPABASE_KEY to a valid key" in found[0][2]
 
 
 def test_a_token_that_expires_soon_is_a_warning(sql: Sql, look: Look, local_stack: LocalSupabase) -> None:
-    """Before the crawl of next week fails."""
+    """A key that expires within a week is a warning."""
     sql(TABLE)
     found = look(SUPABASE_KEY=token(local_stack, exp=int(time.time()) + 3600))
     assert [(level, subject) for level, subject, *_ in found if level != "ok"] == [("warning", "key")]
 
 
 def test_the_anon_key_under_row_level_security(sql: Sql, look: Look, project: Project) -> None:
-    """Without a policy nothing is let in; the SQL that is printed mends it; no row was stored by the trial."""
+    """Without a policy, rows are rejected; the printed SQL fixes it; the test stores no row."""
     sql(TABLE + OPEN)
     found = look(SUPABASE_KEY=project.anon_key)
     assert ("warning", "key") in [(level, subject) for level, subject, *_ in found]
     ((subject, text, remedy),) = errors(found)
     assert subject == "table t"
-    assert text.startswith("row-level security is in force for anon and refuses rows")
+    assert text.startswith("row-level security rejects rows of anon")
     sql(remedy.partition("run: ")[2])
     assert errors(look(SUPABASE_KEY=project.anon_key)) == []
     assert sql("select count(*) from t") == [(0,)]
 
 
 def test_policies_for_inserts_only(sql: Sql, look: Look, project: Project) -> None:
-    """Upserts would be refused; as plain inserts the rows get in."""
+    """Upserts would be rejected; plain inserts are accepted."""
     sql(f"{TABLE}{OPEN} create policy p on t for insert to anon with check (true)")
     ((_, text, remedy),) = errors(look(SUPABASE_KEY=project.anon_key))
-    assert "refuses upserts" in text
+    assert "rejects upserts" in text
     assert "FOR select" in remedy
     assert errors(look(SUPABASE_KEY=project.anon_key, SUPABASE_MODE="insert")) == []
     assert sql("select count(*) from t") == [(0,)]
 
 
-def test_the_anon_key_learns_missing_columns_by_trial(sql: Sql, look: Look, project: Project) -> None:
-    """It may not read what columns there are."""
+def test_missing_columns_are_found_with_the_anon_key(sql: Sql, look: Look, project: Project) -> None:
+    """The key may not read the schema, so each column is tried."""
     sql(f"{TABLE}{OPEN} create policy p on t for all to anon using (true)")
     found = errors(look(SUPABASE_KEY=project.anon_key, SUPABASE_TABLES={"tests.checkup.test_check.Page": "t"}))
     assert [text for _, text, _ in found] == [
-        "no column 'isbn', which Page has: the field is left out (SUPABASE_UNKNOWN_COLUMNS)"
+        "no column 'isbn' for items of Page: the field is dropped (SUPABASE_UNKNOWN_COLUMNS)"
     ]
 
 
 def test_a_missing_grant(sql: Sql, look: Look) -> None:
-    """The GRANT that is printed mends it."""
+    """The printed GRANT fixes it."""
     sql(f"{TABLE}; revoke all on t from service_role")
     ((subject, text, remedy),) = errors(look())
     assert subject == "table t"
@@ -176,7 +176,7 @@ def test_a_missing_grant(sql: Sql, look: Look) -> None:
 
 
 def test_a_missing_table(look: Look, sql: Sql) -> None:
-    """The other table is looked at all the same."""
+    """The other tables are still checked."""
     sql(TABLE)
     found = look(SUPABASE_TABLES={**BOOKS, "*": "t_missing"})
     ((subject, _, remedy),) = errors(found)
@@ -186,7 +186,7 @@ def test_a_missing_table(look: Look, sql: Sql) -> None:
 
 
 def test_a_missing_unique_index(sql: Sql, look: Look) -> None:
-    """A crawl would fall back to inserts, and double rows."""
+    """It is an error, because a crawl would fall back to inserts; the printed index fixes it."""
     sql(TABLE)
     ((subject, text, remedy),) = errors(look(SUPABASE_ON_CONFLICT="title"))
     assert subject == "table t"
@@ -197,7 +197,7 @@ def test_a_missing_unique_index(sql: Sql, look: Look) -> None:
 
 @pytest.mark.parametrize("over", ["rest", "anon", "database"])
 def test_a_deferrable_constraint(sql: Sql, look: Look, project: Project, over: str) -> None:
-    """No request without rows meets it: the catalog tells it, or two rows of defaults that are not stored."""
+    """It is found in the catalog, or by two rows of defaults that are not stored; requests without rows pass."""
     sql(
         "create table t (id bigint, title text, price numeric, constraint t_title_key unique (title) deferrable)"
         f"{OPEN} create policy p on t for all to anon using (true); grant all on t to service_role"
@@ -214,7 +214,7 @@ def test_a_deferrable_constraint(sql: Sql, look: Look, project: Project, over: s
 
 
 def test_a_generated_column_as_key(sql: Sql, look: Look, project: Project) -> None:
-    """All is well with it; an identity column is no key for items."""
+    """It is a valid key; an identity column is not."""
     sql(
         "create table t (id bigint, title text, price numeric, made text generated always as (md5(title)) stored "
         "unique, number bigint generated always as identity unique); grant all on t to service_role; "
@@ -230,42 +230,42 @@ def test_a_generated_column_as_key(sql: Sql, look: Look, project: Project) -> No
 
 
 def test_columns_that_are_missing_or_of_another_type(sql: Sql, look: Look) -> None:
-    """By name and type; the SQL that is printed mends it."""
+    """Both are errors; the printed SQL fixes them."""
     sql(TABLE)
     pages = {"SUPABASE_TABLES": {"tests.checkup.test_check.Page": "t"}}
     missing, wrong = errors(look(**pages))
-    assert missing[1] == "no column 'isbn', which Page has: the field is left out (SUPABASE_UNKNOWN_COLUMNS)"
-    assert wrong[1] == "column 'price' is numeric, and Page has text[]: rows are rejected"
+    assert missing[1] == "no column 'isbn' for items of Page: the field is dropped (SUPABASE_UNKNOWN_COLUMNS)"
+    assert wrong[1] == "column 'price' is numeric, but items of Page have text[]: rows are rejected"
     sql(missing[2].removeprefix("Run: "))
     sql("alter table t drop column price")
     sql("alter table t add column price text[]")
     assert errors(look(**pages)) == []
 
 
-def test_left_out_on_purpose_is_a_warning(sql: Sql, look: Look) -> None:
-    """Who sets SUPABASE_UNKNOWN_COLUMNS has thought of it; `reject` loses rows; a jsonb column takes all."""
+def test_an_explicit_drop_of_fields_is_a_warning(sql: Sql, look: Look) -> None:
+    """Dropped fields are an error only by default; `reject` is an error; a jsonb column stores the fields."""
     sql(f"{TABLE}; alter table t drop column title; alter table t add column rest jsonb")
     assert [text for _, text, _ in errors(look())] == [
-        "no column 'title', which Book has: the field is left out (SUPABASE_UNKNOWN_COLUMNS)"
+        "no column 'title' for items of Book: the field is dropped (SUPABASE_UNKNOWN_COLUMNS)"
     ]
     assert errors(look(SUPABASE_UNKNOWN_COLUMNS="drop")) == []
     assert "rows with the field are rejected" in errors(look(SUPABASE_UNKNOWN_COLUMNS="reject"))[0][1]
     assert errors(look(SUPABASE_UNKNOWN_COLUMNS="rest")) == []
-    assert "cannot take fields" in errors(look(SUPABASE_UNKNOWN_COLUMNS="price"))[0][1]
+    assert "cannot store fields" in errors(look(SUPABASE_UNKNOWN_COLUMNS="price"))[0][1]
 
 
 def test_values_that_may_not_fit_are_a_warning(sql: Sql, look: Look) -> None:
-    """A text may look like a number, or not."""
+    """A text may be a valid number, or not."""
     sql(f"{TABLE}; alter table t drop column title; alter table t add column title integer")
     found = look()
     assert errors(found) == []
     assert [text for level, _, text, _ in found if level == "warning"] == [
-        "column 'title' is integer, and Book has text: rows whose value is no integer are rejected"
+        "column 'title' is integer, but items of Book have text: rows whose value is not a valid integer are rejected"
     ]
 
 
-def test_columns_that_must_have_a_value(sql: Sql, look: Look, project: Project) -> None:
-    """Not those that the database makes itself; of a number with an identity, the REST API does not tell."""
+def test_columns_that_require_a_value(sql: Sql, look: Look, project: Project) -> None:
+    """A missing value is an error, unless the database generates it; the REST API does not show identity columns."""
     sql(
         "create table t (id bigint primary key, title text, price numeric, isbn text not null, number bigint generated "
         "always as identity, n int generated by default as identity, twice numeric generated always as (price * 2) "
@@ -273,11 +273,11 @@ def test_columns_that_must_have_a_value(sql: Sql, look: Look, project: Project) 
         "notify pgrst, 'reload schema'"
     )
     ((_, text, remedy),) = errors(look())
-    assert text == "column 'isbn' (text) must have a value, and Book has none: rows are rejected"
+    assert text == "column 'isbn' (text) requires a value, but items of Book have none: rows are rejected"
     ((unsure, _),) = warnings(look())
     assert unsure == (
-        "column 'n' (integer) must have a value, and Book has none: rows are rejected unless the database makes one "
-        "(identity, serial), which it does not tell"
+        "column 'n' (integer) requires a value, but items of Book have none: rows are rejected unless the database "
+        "generates one (identity, serial), which it does not show"
     )
     sql(remedy.partition("run: ")[2])
     assert errors(look()) == []
@@ -285,22 +285,22 @@ def test_columns_that_must_have_a_value(sql: Sql, look: Look, project: Project) 
 
 
 def test_an_unreachable_host(look: Look) -> None:
-    """The setting to look at."""
+    """The finding names the host and the setting."""
     ((subject, text, remedy),) = errors(look(SUPABASE_URL="http://127.0.0.1:1"))
     assert subject == "server"
-    assert "127.0.0.1:1 does not answer" in text
+    assert "no usable answer from 127.0.0.1:1" in text
     assert "SUPABASE_URL" in remedy
 
 
-def test_a_server_that_goes_away_in_the_middle(sql: Sql, look: Look, proxy: FaultProxy) -> None:
-    """What was found before is said, and then that it does not answer."""
+def test_a_server_that_becomes_unreachable_during_the_check(sql: Sql, look: Look, proxy: FaultProxy) -> None:
+    """The findings so far are listed, and then the server's failure."""
     sql(TABLE)
     for passed in range(1, 8):
         proxy.faults.extend([passes] * passed)
         proxy.always = resets_before
         found = look(SUPABASE_URL=proxy.url)
         proxy.faults.clear()
-        assert [(subject, "does not answer" in text) for subject, text, _ in errors(found)] == [("server", True)]
+        assert [(subject, "no usable answer" in text) for subject, text, _ in errors(found)] == [("server", True)]
 
 
 @dataclasses.dataclass
@@ -311,7 +311,7 @@ class Unreadable:
 
 
 def test_a_class_that_cannot_be_read_is_named(sql: Sql, look: Look) -> None:
-    """No traceback."""
+    """It is a finding, not a traceback."""
     sql(TABLE)
     ((subject, text, _),) = errors(look(SUPABASE_TABLES={"tests.checkup.test_check.Unreadable": "t"}))
     assert subject == "settings"
@@ -319,7 +319,7 @@ def test_a_class_that_cannot_be_read_is_named(sql: Sql, look: Look) -> None:
 
 
 def test_a_wrong_schema(sql: Sql, look: Look) -> None:
-    """It must be exposed."""
+    """A schema that the API does not expose is an error."""
     sql(TABLE)
     ((_, text, remedy),) = errors(look(SUPABASE_SCHEMA="private"))
     assert "PGRST106" in text
@@ -327,27 +327,27 @@ def test_a_wrong_schema(sql: Sql, look: Look) -> None:
 
 
 def test_a_clock_that_is_wrong(sql: Sql, look: Look) -> None:
-    """Stamps would be wrong."""
+    """A skewed clock is a warning, because stamps would be wrong."""
     sql(TABLE)
     warned = [text for level, _, text, _ in look(clock=lambda: time.time() + 120) if level == "warning"]
     assert len(warned) == 1
     assert "ahead of the server's" in warned[0]
 
 
-def test_a_server_far_away_suggests_larger_chunks(sql: Sql, look: Look, proxy: FaultProxy) -> None:
-    """The round trip is measured."""
+def test_larger_chunks_are_suggested_for_a_distant_server(sql: Sql, look: Look, proxy: FaultProxy) -> None:
+    """The suggestion comes from the measured round trip; chunks of any size need none."""
     sql(TABLE)
     proxy.always = delays(0.1)
     warned = [(text, remedy) for level, _, text, remedy in look(SUPABASE_URL=proxy.url) if level == "warning"]
     assert len(warned) == 1
-    assert "rows a second" in warned[0][0]
+    assert "rows per second" in warned[0][0]
     assert "set BATCH_CHUNK_SIZE to " in warned[0][1]
     found = look(SUPABASE_URL=proxy.url, BATCH_CHUNK_SIZE="auto")
     assert [text for level, _, text, _ in found if level == "warning"] == []
 
 
 def test_snapshots_and_ledger(sql: Sql, snapshots: Sql, look: Look) -> None:
-    """Both are tried without taking a version or writing a row."""
+    """Both are tested without taking a version or storing a row."""
     sql(
         "create table t (id bigint, title text, price numeric, snapshot_date date, snapshot_version int, primary key "
         "(id, snapshot_date, snapshot_version)); grant all on t to service_role; notify pgrst, 'reload schema'"
@@ -367,7 +367,7 @@ def test_snapshots_and_ledger(sql: Sql, snapshots: Sql, look: Look) -> None:
 
 
 def test_over_a_database_connection(sql: Sql, look: Look, project: Project) -> None:
-    """Role, version, row-level security by a row that is rolled back."""
+    """The check finds role and version, and tests row-level security by a row that is rolled back."""
     sql(TABLE)
     found = look(SUPABASE_DB_URL=project.db_url)
     assert {level for level, *_ in found} == {"ok"}, found
@@ -379,7 +379,7 @@ def test_over_a_database_connection(sql: Sql, look: Look, project: Project) -> N
     try:
         writer = project.db_url.partition("@")[2]
         ((_, text, _),) = errors(look(SUPABASE_DB_URL=f"postgresql://t_writer:x@{writer}"))
-        assert "refuses rows" in text
+        assert "rejects rows" in text
         sql("create policy p on t for all to t_writer using (true)")
         assert errors(look(SUPABASE_DB_URL=f"postgresql://t_writer:x@{writer}")) == []
         ((subject, text, _),) = errors(look(SUPABASE_DB_URL=f"postgresql://t_writer:wrong@{writer}"))
@@ -389,8 +389,8 @@ def test_over_a_database_connection(sql: Sql, look: Look, project: Project) -> N
     assert sql("select count(*) from t") == [(0,)]
 
 
-def test_what_waits_in_the_spool_is_said(sql: Sql, look: Look, tmp_path: Path) -> None:
-    """And a folder that cannot be written is an error."""
+def test_rows_in_the_spool_are_listed(sql: Sql, look: Look, tmp_path: Path) -> None:
+    """They are a warning; a folder that is not writable is an error."""
     sql(TABLE)
     (tmp_path / "spool").mkdir()
     (tmp_path / "spool" / "rejected.jsonl").write_text(
@@ -416,7 +416,7 @@ PROJECT = {
 
 
 def run_in_project(folder: Path, project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a person does."""
+    """Run the command in a project made in `folder`."""
     for name, text in PROJECT.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
@@ -429,23 +429,23 @@ def run_in_project(folder: Path, project: Project, *arguments: str) -> subproces
 
 
 def test_the_command_in_a_project(sql: Sql, project: Project, tmp_path: Path) -> None:
-    """A line a finding, a summary, the exit code; a spider's own settings count with its name."""
+    """It prints findings and a summary; with a spider's name, it uses that spider's settings."""
     sql(TABLE)
     done = run_in_project(tmp_path, project)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[0] == "✓ settings: the pipeline is switched on by ADDONS"
-    assert done.stdout.splitlines()[-1] == "All is well: a crawl can start."
+    assert done.stdout.splitlines()[0] == "✓ settings: the pipeline is enabled by ADDONS"
+    assert done.stdout.splitlines()[-1] == "No problems: a crawl can start."
     of_spider = run_in_project(tmp_path, project, "books")
     assert of_spider.returncode == 1
     assert "✗ table t_missing: " in of_spider.stdout
     assert of_spider.stdout.splitlines()[-1] == "1 error."
     unknown = run_in_project(tmp_path, project, "nothing")
     assert (unknown.returncode, unknown.stdout) == (1, "")
-    assert "There is no spider 'nothing' here. Name one of: books\n" in unknown.stderr
+    assert "There is no spider 'nothing' here. Use one of: books\n" in unknown.stderr
 
 
-def test_json_is_for_programs(sql: Sql, project: Project, tmp_path: Path) -> None:
-    """One object, with the remedies."""
+def test_json_output(sql: Sql, project: Project, tmp_path: Path) -> None:
+    """`--json` prints one object with all findings."""
     sql(TABLE)
     done = run_in_project(tmp_path, project, "books", "--json")
     found = json.loads(done.stdout)
@@ -453,8 +453,8 @@ def test_json_is_for_programs(sql: Sql, project: Project, tmp_path: Path) -> Non
     assert [f["subject"] for f in found["findings"] if f["level"] == "error"] == ["table t_missing"]
 
 
-def test_a_pipeline_that_is_not_switched_on(sql: Sql, project: Project, tmp_path: Path) -> None:
-    """The commonest reason for no rows."""
+def test_a_pipeline_that_is_not_enabled(sql: Sql, project: Project, tmp_path: Path) -> None:
+    """It is an error: a crawl would store no rows."""
     sql(TABLE)
     done = run_in_project(tmp_path, project, "-s", "ADDONS={}")
     assert done.returncode == 1

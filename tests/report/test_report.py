@@ -285,7 +285,7 @@ def test_the_command_without_a_run_says_what_to_do(command: Callable[..., Any], 
     folder.mkdir()
     for said, arguments in {
         f"There is no run in {folder} yet. Crawl first": [],
-        "nowhere is no folder. Name a spool with --spool": ["--spool", "nowhere"],
+        "nowhere is not a folder. Name a spool with --spool": ["--spool", "nowhere"],
     }.items():
         done = command("report", *arguments)
         assert done.returncode == 1

@@ -171,7 +171,7 @@ def test_replay_asks_where_newer_rows_may_be_stored(
     table("insert into t values (0, 'newer', 2)")
     asked = command("replay", url=proxy.url)
     assert asked.returncode == 1
-    assert "Nothing was uploaded: 5 rows for table t may be older than what is stored now" in asked.stderr
+    assert "Nothing was uploaded: 5 rows for table t may be older than the stored rows" in asked.stderr
     assert "--mode upsert" in asked.stderr
     assert table("select count(*) from t") == [(1,)]
     assert command("replay", "--mode", "ignore", url=proxy.url).returncode == 0
@@ -196,7 +196,7 @@ def test_replay_leaves_others_alone(
 ) -> None:
     """Rows of another project, and those of a crawl that is running."""
     left(items(5))
-    assert "Left alone: 5 rows of another project" in command("replay").stdout
+    assert "Skipped: 5 rows of another project" in command("replay").stdout
     assert table("select count(*) from t") == [(0,)]
     proxy.faults.extend([faults.passes] * 2)
     proxy.always = faults.hangs
@@ -204,7 +204,7 @@ def test_replay_leaves_others_alone(
     plan = {"pages": 300, "site": site(pages)}
     process = crawl.start(plan, SUPABASE_URL=proxy.url, DOWNLOAD_DELAY=0.02, SUPABASE_CLOSE_TIMEOUT=0.2)
     assert eventually(lambda: "running" in command("replay", "--dry-run").stdout)
-    assert re.search(r"Left alone: \d+ rows? of crawls that are running\.", command("replay", url=proxy.url).stdout)
+    assert re.search(r"Skipped: \d+ rows? of running crawls\.", command("replay", url=proxy.url).stdout)
     process.send_signal(signal.SIGINT)
     crawl.finish(process)
 
@@ -231,7 +231,7 @@ def test_replay_without_a_server_leaves_everything(
 
 def test_wrong_paths_and_options(command: Command, tmp_path: Path) -> None:
     """One line that says what to do."""
-    assert "is no folder" in command("replay", "nowhere").stderr
+    assert "is not a folder" in command("replay", "nowhere").stderr
     assert "invalid choice" in command("replay", "--mode", "x").stderr
     assert command("replay", "--help").returncode == command("load", "--help").returncode == 0
     assert "No table is named" in command("load", "-").stderr
@@ -296,7 +296,7 @@ def test_load_rejects_what_is_no_row_and_goes_on(command: Command, table: Sql, t
     done = command("load", "-", "--table", "t", text=text)
     assert done.returncode == 1
     assert "2 rows uploaded, 4 rejected" in done.stdout
-    assert "PostgreSQL cannot store (NUL, lone surrogates) were left out of 1 row." in done.stdout
+    assert "PostgreSQL cannot store (NUL, lone surrogates) were removed from 1 row." in done.stdout
     assert "Rejected: 4 rows: 3 x bad_line (t), 1 x 22P02 (t)." in done.stderr
     lines = [json.loads(line) for line in (tmp_path / "spool" / "rejected.jsonl").read_text().splitlines()]
     assert lines[0]["message"].startswith("standard input, line 2: ")
@@ -374,7 +374,7 @@ def test_control_c_during_a_load_loses_nothing(table: Sql, proxy: FaultProxy, pr
         process.kill()
         process.wait()
     assert process.returncode == 130, said
-    assert "interrupted. What was read and not uploaded is in the spool" in said
+    assert "interrupted. Rows that were read but not uploaded are in the spool" in said
     kept = [line for path in (tmp_path / "spool").glob("*/*.jsonl") for line in path.read_text().splitlines()[1:]]
     stored = table("select count(*) from t")[0][0]
     assert len(kept) + stored >= 200

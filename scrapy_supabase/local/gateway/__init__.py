@@ -1,1 +1,1 @@
-"""The REST gateway: answers what supabase-py asks of PostgREST 14, in a process of its own."""
+"""REST gateway: a process that answers supabase-py's requests as PostgREST 14 does."""

@@ -1,4 +1,4 @@
-"""`python -m scrapy_supabase.local.gateway`: orders on standard input, `ready PORT NAME` on standard output."""
+"""Entry point `python -m scrapy_supabase.local.gateway`: orders on standard input, `ready PORT NAME` on output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 
 
 def main() -> int:
-    """Serve until standard input ends (the owner is gone) or SIGTERM."""
+    """Serve until standard input ends, which means that the parent process has ended, or until SIGTERM."""
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -31,7 +31,7 @@ def main() -> int:
     sys.stdout.flush()
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    os._exit(0)  # connections under way are cut: nobody is there to answer for them
+    os._exit(0)  # open connections are closed without an answer: their client has ended, too
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From the statement's one row to the answer: its body, and the status and headers that SQL may set."""
+"""Conversion of a statement's single row into the response: body, and the status and headers that SQL may set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CSV_LINES = "coalesce(string_agg(substring(_rows::text, 2, length(_rows::text) 
 
 
 class Outcome(NamedTuple):
-    """What a statement gives: all rows there are (None: not counted), those of the answer, its parts."""
+    """Result of a statement: number of all rows (None if not counted), rows in the response, and its parts."""
 
     total: int | None
     rows: int
@@ -42,7 +42,7 @@ def outcome_sql(
     count: str = "count(_rows)",
     location: str = "null::text[]",
 ) -> str:
-    """The whole statement: `source` does the work, `rows` selects what the answer shows of it."""
+    """Return the complete statement: `source` reads or writes, `rows` selects the rows of the response."""
     settings = [_SETTING.format(name) for name in ("response.headers", "response.status", "pgrst.inserted")]
     return (
         f"WITH pgrst_source AS ({source}) SELECT {total}, {count}, {body}, {settings[0]}, {settings[1]}, {location}, "
@@ -51,7 +51,7 @@ def outcome_sql(
 
 
 def body_sql(form: Form, *, scalar: bool = False, single: bool = False) -> str:
-    """The expression that makes the answer's body of `_rows`: of their one scalar, of a single row."""
+    """Return the SQL expression that builds the response body from `_rows`: from a scalar, a single row or all rows."""
     if form.media == CSV:
         return f"{_CSV_HEADER} || E'\\n' || {_CSV_LINES}"
     if form.media == GEOJSON:
@@ -65,7 +65,7 @@ def body_sql(form: Form, *, scalar: bool = False, single: bool = False) -> str:
 def ranged(
     outcome: Outcome, rows: Range, headers: dict[str, str], *, head: bool = False, void: bool = False
 ) -> Response:
-    """The answer for rows from the range's first on; 416 where there are not that many."""
+    """Return the response for rows of a range; 416 if the range starts beyond the last row."""
     lower, upper, total = rows.lower, rows.lower + outcome.rows - 1, outcome.total
     headers = {**content_range(lower, upper, total), **headers}
     if void:
@@ -79,7 +79,7 @@ def ranged(
 
 
 def finished(outcome: Outcome, status: int, headers: dict[str, str], body: bytes = b"") -> Response:
-    """The answer, with what SQL has set as `response.status` and `response.headers`. Raises `ApiError`."""
+    """Return the response with the `response.status` and `response.headers` that SQL has set. Raises `ApiError`."""
     own = _own_headers(outcome.headers) if outcome.headers else {}
     if outcome.status:
         status = _own_status(outcome.status)

@@ -1,4 +1,4 @@
-"""Routes: which request is answered by what, with what it says already understood."""
+"""Routes: parses requests and passes them to the module that answers them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from scrapy_supabase.local.gateway.write import delete, insert, put, update
 logger = logging.getLogger(__name__)
 
 PREFIX = "/rest/v1"
-# What a catalog that is behind the database looks like: read it again and try once more.
+# Errors of a catalog that is older than the database: read it again and retry once.
 _STALE = frozenset({"PGRST202", "PGRST204", "PGRST205", "42P01", "42703", "42883", "42804", "42846", "42704", "0A000"})
 
 Handler = Callable[[Database, Snapshot, Context, Request], Response]
@@ -40,7 +40,7 @@ _TABLE: dict[str, Handler] = {
 
 
 class Api:
-    """Answers requests. Thread-safe."""
+    """Router of requests. Thread-safe."""
 
     def __init__(self, database: Database, catalog: Catalog, keys: Keys, schemas: tuple[str, ...]) -> None:
         self._database = database
@@ -49,7 +49,7 @@ class Api:
         self._schemas = schemas
 
     def answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Response:
-        """Answer any request; what goes wrong is an answer, too."""
+        """Answer any request; errors are responses, too."""
         try:
             return self._answer(method, target, headers, body)
         except ApiError as error:
@@ -90,7 +90,7 @@ class Api:
             payload = read_payload(body, kind, columns, function=handler is call)
         prefer = parse_prefer(headers.get("prefer"), self._catalog.timezones)
         request = Request(method, schema, name, parsed, rows, prefer, headers, kind, payload)
-        # Nothing in the document could be missed, so it could not be told that the catalog is behind: read it again.
+        # An outdated catalog causes no error in this document, so it is always read again.
         snapshot = self._catalog.reload() if handler is openapi else self._catalog.snapshot
         if method == "OPTIONS":
             return info(snapshot, request, resource)
@@ -111,7 +111,7 @@ class Api:
         return response
 
     def _schema(self, method: str, headers: dict[str, str]) -> tuple[str, bool]:
-        """The schema asked for, and whether the answer names it."""
+        """Return the requested schema, and whether the response names it."""
         profile = headers.get("accept-profile" if method in _READING else "content-profile")
         if profile is None:
             return self._schemas[0], len(self._schemas) > 1
@@ -133,7 +133,7 @@ def _resource(path: list[str]) -> tuple[str, str]:
 
 def _handler(resource: str, method: str) -> Handler:
     if method == "OPTIONS":
-        return read  # it is `info` that answers
+        return read  # answered by `info`
     if resource == "function":
         if method not in ("GET", "HEAD", "POST"):
             raise ApiError(405, "PGRST101", f"Cannot use the {method} method on RPC")

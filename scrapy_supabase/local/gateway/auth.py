@@ -1,4 +1,4 @@
-"""Who asks: the key check of Supabase's gateway, then the token check of PostgREST."""
+"""Authentication: the key check of Supabase's gateway, then the token check of PostgREST."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEEWAY = 30  # seconds of clock skew, as PostgREST allows
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The role a request runs as, and the token's claims (JSON, as SQL sees them)."""
+    """Role of a request, and the claims of its token as JSON, as SQL reads them."""
 
     role: str
     claims: str
@@ -38,13 +38,13 @@ NO_KEY = Response(
 
 @dataclass(slots=True)
 class Keys:
-    """Verifies tokens; those that were good are remembered until they expire."""
+    """Verifier of tokens, with a cache of valid tokens until they expire."""
 
     secret: str = field(repr=False)
     _known: dict[str, tuple[Caller, float | None]] = field(default_factory=dict, repr=False)
 
     def caller(self, headers: Mapping[str, str], now: float) -> Caller | None:
-        """Who asks; None where there is no key at all. Raises `ApiError`."""
+        """Return the caller, or None without a key. Raises `ApiError`."""
         token = _bearer(headers.get("authorization"))
         if token is None:
             token = headers.get("apikey", "").strip() or None
@@ -71,13 +71,13 @@ class Keys:
         return caller, expires
 
     def _claims(self, token: str) -> dict[str, Any]:
-        """The claims of a token that is signed with our secret."""
+        """Return the claims of a token that is signed with the stack's secret."""
         if not token:
             raise _refused("PGRST301", "Empty JWT is sent in Authorization header")
         parts = token.count(".") + 1
         if parts != 3:
             raise _refused("PGRST301", f"Expected 3 parts in JWT; got {parts}")
-        import jwt  # 0.1 s: not before the first key comes
+        import jwt  # takes 0.1 s, so only when the first key comes
 
         unsuitable = "No suitable key or wrong key type"
         try:
@@ -92,7 +92,7 @@ class Keys:
             raise _refused("PGRST301", unsuitable, _NO_KEY_FITS) from None
         except (jwt.InvalidTokenError, ValueError, TypeError):
             raise _refused("PGRST301", "JWT couldn't be decoded") from None
-        if header.get("kid") is not None:  # our one key has no name
+        if header.get("kid") is not None:  # the only key has no name
             raise _refused("PGRST301", unsuitable, _NO_KEY_FITS)
         try:
             claims = json.loads(payload)
@@ -104,7 +104,7 @@ class Keys:
 
 
 def _checked_times(claims: dict[str, Any], now: float) -> float | None:
-    """When the token expires. Raises `ApiError` for one that is not valid now."""
+    """Return the expiry of a token. Raises `ApiError` if the token is not valid now."""
     expires, begins, issued = (_seconds(claims, name) for name in ("exp", "nbf", "iat"))
     if expires is not None and expires < now - _LEEWAY:
         raise _refused("PGRST303", "JWT expired")
@@ -120,7 +120,7 @@ def _checked_times(claims: dict[str, Any], now: float) -> float | None:
 
 
 def _seconds(claims: dict[str, Any], name: str) -> float | None:
-    """A claim that is a time. PostgREST takes a fraction for 0."""
+    """Return a claim that is a time. PostgREST reads a fraction as 0."""
     at = claims.get(name)
     if at is None:
         return None

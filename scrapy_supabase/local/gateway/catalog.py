@@ -1,4 +1,4 @@
-"""What the database has: tables, columns, keys, functions, read at once and kept until it changes."""
+"""Catalog of tables, columns, keys and functions, read in one transaction and cached until it changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WHOLE_BODY = ("json", "jsonb", "text", "xml", "bytea")  # types of a single par
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column. `default` is its SQL expression; `type` is what JSON is cast to (`numeric(10,2)`)."""
+    """Column. `default` is its SQL expression; `type` is the type that JSON is cast to, such as `numeric(10,2)`."""
 
     name: str
     type: str
@@ -30,7 +30,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class ForeignKey:
-    """Columns that refer to those of a table."""
+    """Foreign key: columns that refer to columns of a table."""
 
     columns: tuple[str, ...]
     table: Name
@@ -39,9 +39,9 @@ class ForeignKey:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table or view. `represented`: a column's domain has casts that PostgREST formats and parses it with."""
+    """Table or view. `represented` is true if a column's domain has casts by which PostgREST formats it."""
 
-    # Ten fields: as many facts as the catalog has of a table that decide about requests.
+    # Ten fields: the facts about a table on which responses depend.
     schema: str
     name: str
     comment: str | None
@@ -56,7 +56,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A function's parameter; its name is empty where it has none. An argument is cast to `cast`."""
+    """Parameter of a function; its name may be empty. Arguments are cast to `cast`."""
 
     name: str
     type: str
@@ -67,7 +67,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function. `returns` is scalar, composite, void or media; `row` is the table whose rows it returns."""
+    """Function. `returns` is scalar, composite, void or media; `row` is the table whose rows it returns."""
 
     schema: str
     name: str
@@ -80,16 +80,16 @@ class Function:
 
     @property
     def callable(self) -> bool:
-        """Whether PostgREST can pass arguments: by name, or one of a type that takes the whole body."""
+        """Return whether PostgREST can pass the arguments: by name, or as one of a type that takes the whole body."""
         unnamed = [parameter for parameter in self.parameters if not parameter.name]
         return not unnamed or (len(unnamed) == 1 and self.parameters[0].type in _WHOLE_BODY)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything known, by (schema, name). `settings` are those of a role (`alter role … set`).
+    """Contents of the catalog, by (schema, name). `settings` are those of roles (`alter role … set`).
 
-    `deferrable` says that there is a constraint that may be checked at the end of a transaction only.
+    `deferrable` is true if any constraint can be checked at the end of a transaction.
     """
 
     tables: Mapping[Name, Table]
@@ -99,7 +99,7 @@ class Snapshot:
 
 
 class Catalog:
-    """The newest snapshot of the exposed `schemas`. `connect` gives a raw-cursor connection to read it with."""
+    """Cache of the newest snapshot of the exposed `schemas`. `connect` returns a raw-cursor connection to read it."""
 
     def __init__(self, schemas: tuple[str, ...], connect: Any) -> None:
         self.schemas = schemas
@@ -110,22 +110,22 @@ class Catalog:
 
     @property
     def snapshot(self) -> Snapshot:
-        """What is known; read now if nothing is."""
+        """Return the cached snapshot; read it if there is none."""
         return self._snapshot or self.reload()
 
     def reload(self) -> Snapshot:
-        """Read it again."""
+        """Read the catalog again."""
         with self._lock, self._connect() as connection:
             self._snapshot = _read(connection, list(self.schemas))
             return self._snapshot
 
     def changed(self) -> bool:
-        """Read it again; whether anything is different now."""
+        """Read the catalog again and return whether it has changed."""
         before = self._snapshot
         return self.reload() != before
 
     def timezones(self) -> frozenset[str]:
-        """The names of time zones; read when the first request names one: that takes 0.1 s."""
+        """Return the names of time zones. They are read when the first request names one, because it takes 0.1 s."""
         if self._timezones is None:
             with self._connect() as connection:
                 self._timezones = frozenset(name for (name,) in connection.execute(catalog_sql.TIMEZONES))
@@ -133,7 +133,7 @@ class Catalog:
 
 
 def _read(connection: Any, schemas: list[str]) -> Snapshot:
-    """Read all of it in one transaction: what is made or dropped meanwhile is in all queries or in none."""
+    """Read the catalog in one transaction, so that all queries see the same tables."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         connection.execute("SET LOCAL search_path TO ''")
@@ -173,7 +173,7 @@ def _with_keys(
     keys: Mapping[Name, tuple[str, ...]],
     foreign: Mapping[Name, tuple[ForeignKey, ...]],
 ) -> Table:
-    """A view has the keys of its tables, as far as it shows their columns."""
+    """Return the tables, where views have the keys of their tables whose columns they show."""
     key: list[str] = []
     refers: list[ForeignKey] = []
     for place, shown in sources.items():
@@ -217,7 +217,7 @@ def _column(
     return Column(name, kind, form, nullable, default, comment, max_length, tuple(enum or ()))
 
 
-def _function(  # nine parameters: the columns of the catalog's answer, in their order
+def _function(  # nine parameters: the columns of the catalog's query, in order
     schema: str,
     name: str,
     parameters: list[list[Any]],

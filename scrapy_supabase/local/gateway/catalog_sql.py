@@ -1,4 +1,4 @@
-"""The queries behind the catalog. They are run with an empty search path: every name outside pg_catalog is qualified.
+"""Queries of the catalog. They run with an empty search path, so names outside pg_catalog are qualified.
 
 `$1` is the list of exposed schemas. Facts are those of PostgREST 14's schema cache.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from scrapy_supabase.backends.view_columns import VIEW_COLUMNS
 
-# A domain's format is that of the type below all its domains, where that is one of PostgreSQL's own.
+# The format of a domain is that of its innermost type, if that type is built into PostgreSQL.
 TABLES = """
 with recursive base_types(oid, base) as (
   select oid, oid from pg_type where typbasetype = 0
@@ -45,7 +45,7 @@ where c.relkind in ('r', 'v', 'm', 'f', 'p') and n.nspname = any($1) and not c.r
 order by n.nspname, c.relname
 """
 
-# Keys of all tables, also of those that only a view shows. `p`: (columns); `f`: (columns, schema, table, its columns).
+# Keys of all tables, including those behind views. `p`: (columns); `f`: (columns, schema, table, its columns).
 KEYS = """
 select n.nspname, c.relname, k.contype::text,
   (select array_agg(a.attname::text order by u.place) from unnest(k.conkey) with ordinality u(attnum, place)
@@ -70,7 +70,7 @@ where n.nspname = any($1) and t.relkind not in ('v', 'm')
 order by m.view_column
 """
 
-# An argument of a type with a length is cast to the type that takes any. A media type is a domain named like one.
+# An argument of a type with a length is cast to the type without one. A media type is a domain named like one.
 FUNCTIONS = """
 with recursive base_types(oid, base) as (
   select oid, oid from pg_type where typbasetype = 0
@@ -99,7 +99,7 @@ where p.prokind = 'f' and n.nspname = any($1) and t.oid <> 'trigger'::regtype
 order by n.nspname, p.proname, p.pronargs, p.oid
 """
 
-# Those settings of a role that the login role may make (`alter role … set`).
+# The settings of a role (`alter role … set`) that the login role may set.
 SETTINGS = """
 select r.rolname, split_part(s, '=', 1), substr(s, strpos(s, '=') + 1)
 from pg_db_role_setting d join pg_roles r on r.oid = d.setrole cross join unnest(d.setconfig) s

@@ -1,4 +1,4 @@
-"""Connections, and one request's transaction: the role, the settings PostgREST makes, the statement."""
+"""Connections, and the transaction of a request: role, settings as PostgREST makes them, and statement."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from scrapy_supabase.local.gateway.errors import ApiError, from_database
 
 _POOL_SIZE = 10
 _POOL_TIMEOUT = 10.0  # seconds, as PostgREST
-_START_TIMEOUT = 10.0  # seconds that the database may still be starting
-_TRIES = 10  # of a transaction that another one is in the way of,
-_RETRY_TIME = 5.0  # the last begun before this many seconds are over
+_START_TIMEOUT = 10.0  # seconds to wait for a database that is starting
+_TRIES = 10  # retries of a transaction that conflicts with another one
+_RETRY_TIME = 5.0  # seconds after which no retry starts
 
 Row = tuple[Any, ...]
 
 
 class JsonBody(bytes):
-    """A request's body, to be sent as `json` without a look at it."""
+    """Body of a request, sent as `json` without parsing."""
 
 
 class _JsonBodyDumper(Dumper):
     oid = 114
-    # As binary: libpq would end a text at its first NUL, and store less than was sent.
+    # Binary, because libpq would end a text at its first NUL and store less than was sent.
     format = Format.BINARY
 
     def dump(self, obj: Any) -> bytes:
@@ -42,9 +42,9 @@ class _JsonBodyDumper(Dumper):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a request's SQL may ask: who, which route, and the settings of its role."""
+    """Context of a request that its SQL can read: caller, route, and the settings of the role."""
 
-    # Nine fields: all that the settings of a transaction are made from.
+    # Nine fields: the sources of a transaction's settings.
     caller: Caller
     schema: str
     method: str
@@ -56,7 +56,7 @@ class Context:
     deferrable: bool = False
 
     def settings(self) -> list[tuple[str, str]]:
-        """The settings of its transaction; the role comes after those that the login role makes for it."""
+        """Return the settings of the transaction; the role follows those that the login role makes for it."""
         schema = '"' + self.schema.replace('"', '""') + '"'
         return [
             ("search_path", f'{schema}, "public", "extensions"'),
@@ -73,23 +73,23 @@ class Context:
 
 @dataclass(slots=True)
 class Plan:
-    """A statement that returns one row. `check(row)` may raise `ApiError`, which rolls everything back.
+    """Statement that returns one row. `check(row)` may raise `ApiError`, which rolls back the transaction.
 
-    `absent` stands for the row of a statement that may return none.
+    `absent` is the row to use if the statement returns none.
     """
 
     sql: str
     parameters: Sequence[Any]
     read_only: bool = False
     check: Callable[[Row], None] | None = None
-    explain: tuple[str, Sequence[Any]] | None = None  # a query whose estimated number of rows is wanted
+    explain: tuple[str, Sequence[Any]] | None = None  # query whose row count is to be estimated
     settings: Sequence[tuple[str, str]] = ()
     absent: Row | None = None
     estimate: int | None = field(default=None)
 
 
 class Database:
-    """A pool of connections as `authenticator`. Thread-safe."""
+    """Pool of connections as `authenticator`. Thread-safe."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -99,7 +99,7 @@ class Database:
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
-        """Borrow a connection in autocommit mode. Raises `ApiError` where there is none."""
+        """Borrow a connection in autocommit mode. Raises `ApiError` if none can be opened."""
         if not self._places.acquire(timeout=_POOL_TIMEOUT):
             raise ApiError(504, "PGRST003", "Timed out acquiring connection from connection pool.")
         connection = None
@@ -115,7 +115,7 @@ class Database:
             self._places.release()
 
     def connect(self) -> psycopg.Connection[Any]:
-        """A new connection; waits for a database that is starting."""
+        """Open a connection; wait if the database is starting."""
         while True:
             try:
                 connection = psycopg.connect(
@@ -123,7 +123,7 @@ class Database:
                     autocommit=True,
                     cursor_factory=RawCursor,
                     connect_timeout=5,
-                    prepare_threshold=None,  # psycopg loses count of what is prepared when a pipeline fails
+                    prepare_threshold=None,  # psycopg loses track of prepared statements when a pipeline fails
                 )
                 break
             except psycopg.OperationalError as error:
@@ -136,10 +136,10 @@ class Database:
         return connection
 
     def run(self, context: Context, plan: Plan) -> Row:
-        """Run a plan as its caller, in one transaction and one round trip where nothing has to be decided in between.
+        """Run a plan as its caller, in one transaction, and in one round trip unless it has a `check`.
 
-        What another transaction was in the way of is tried again, as PostgREST 14 does, but not for ever: a trigger may
-        raise 40001 each time. Raises `ApiError`.
+        A statement that conflicts with another transaction is retried, as PostgREST 14 does, but not forever: a
+        trigger may raise 40001 each time. Raises `ApiError`.
         """
         until = time.monotonic() + _RETRY_TIME
         with self.connection() as connection:
@@ -152,7 +152,7 @@ class Database:
                         raise from_database(error, anonymous=context.caller.anonymous) from error
                 except psycopg.Error as error:
                     _clean_up(connection)
-                    if error.sqlstate is None and isinstance(error, psycopg.DataError):  # psycopg's: NUL in a text
+                    if error.sqlstate is None and isinstance(error, psycopg.DataError):  # NUL in a text
                         raise ApiError(400, "22021", 'invalid byte sequence for encoding "UTF8": 0x00') from error
                     raise from_database(error, anonymous=context.caller.anonymous) from error
                 except BaseException:
@@ -168,7 +168,7 @@ class Database:
         values = [value for pair in local for value in pair]
         explained = None
         with connection.pipeline():
-            # All that a pipeline sends is one transaction; BEGIN is needed only to decide how it ends.
+            # A pipeline is one transaction; BEGIN is needed only if `check` decides how it ends.
             if plan.check is not None:
                 connection.execute("BEGIN")
             connection.execute(f"SELECT {', '.join(calls)}", values)
@@ -176,7 +176,7 @@ class Database:
                 explained = connection.execute(f"EXPLAIN (FORMAT JSON) {plan.explain[0]}", plan.explain[1])
             cursor = connection.execute(plan.sql, plan.parameters)
             if context.deferrable and plan.check is None and not plan.read_only:
-                # They speak up now: an error of the commit itself would be psycopg's undoing.
+                # Check deferred constraints now: psycopg cannot handle an error of the commit itself in a pipeline.
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         row: Row | None = cursor.fetchone() or plan.absent
         if row is None:

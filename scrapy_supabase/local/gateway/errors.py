@@ -1,4 +1,4 @@
-"""PostgREST's error answers: bodies, codes and statuses (source: PostgREST docs, references/errors)."""
+"""PostgREST's error responses: bodies, codes and statuses (source: PostgREST docs, references/errors)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JSON = "application/json; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An HTTP answer. Header names are lower case, as PostgREST's are compared."""
+    """HTTP response. Header names are lower case, because tests compare them with PostgREST's."""
 
     status: int
     body: bytes = b""
@@ -23,7 +23,7 @@ class Response:
 
 
 class ApiError(Exception):
-    """An answer that is an error. `www_authenticate` is that header's value."""
+    """Error response. `www_authenticate` is the value of that header."""
 
     def __init__(
         self,
@@ -44,29 +44,29 @@ class ApiError(Exception):
         self.headers = {"www-authenticate": www_authenticate} if www_authenticate else {}
 
     def response(self) -> Response:
-        """The answer PostgREST would give."""
+        """Return the response that PostgREST gives."""
         body = {"code": self.code, "details": self.details, "hint": self.hint, "message": self.message}
         encoded = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         headers = {"content-type": JSON, "proxy-status": f"PostgREST; error={self.code}", **self.headers}
         if self.status == 503:
-            headers.setdefault("retry-after", "0")  # the database is asked again at once
+            headers.setdefault("retry-after", "0")  # the next request tries to connect at once
         return Response(self.status, encoded, headers)
 
 
 def bad_query(what: str, given: str, details: str, line: int = 1, column: int = 1) -> ApiError:
-    """PGRST100: a query parameter that does not parse."""
+    """Return PGRST100: a query parameter that does not parse."""
     message = f'"failed to parse {what} ({given})" (line {line}, column {column})'
     return ApiError(400, "PGRST100", message, details=details)
 
 
 def not_built(what: str) -> ApiError:
-    """A route or feature PostgREST has and this gateway has not: never a wrong success."""
+    """Return the error for a route or feature of PostgREST that the gateway lacks: it never succeeds wrongly."""
     message = f"The local gateway does not have {what}."
     hint = "Name a PostgREST program in SCRAPY_SUPABASE_POSTGREST to have all of it."
     return ApiError(501, "PGRST127", message, details="scrapy_supabase.local", hint=hint)
 
 
-# SQLSTATE (a prefix of it) → status; the longest that fits counts.
+# SQLSTATE or a prefix of it → status; the longest match counts.
 _STATUS = {
     "08": 503, "09": 500, "0L": 403, "0P": 403, "23503": 409, "23505": 409, "25": 500, "25006": 405, "21000": 500,
     "28": 403, "2D": 500, "38": 500, "39": 500, "3B": 500, "40": 500, "53": 503, "53400": 500, "54": 500, "55": 500,
@@ -76,7 +76,7 @@ _STATUS = {
 
 
 def from_database(error: psycopg.Error, *, anonymous: bool) -> ApiError:
-    """Turn PostgreSQL's error into the answer PostgREST gives."""
+    """Return PostgREST's response to an error of PostgreSQL."""
     state = error.sqlstate
     if state is None:
         return ApiError(503, "PGRST001", "Database client error. Retrying the connection.", details=str(error).strip())
@@ -101,7 +101,7 @@ def from_database(error: psycopg.Error, *, anonymous: bool) -> ApiError:
 
 
 def _raised(message: str, detail: str | None) -> ApiError:
-    """`RAISE SQLSTATE 'PGRST'`: the function says what to answer, in JSON."""
+    """Return the response that a function defines in JSON by `RAISE SQLSTATE 'PGRST'`."""
     fault = "Could not parse JSON in the \"RAISE SQLSTATE 'PGRST'\" error"
     said = _object(message, {"code": str, "message": str}, {"details": str, "hint": str})
     if said is None:
@@ -120,7 +120,7 @@ def _raised(message: str, detail: str | None) -> ApiError:
 
 
 def _object(text: str, required: dict[str, type], optional: dict[str, type]) -> dict[str, Any] | None:
-    """A JSON object whose values have these types; None for anything else."""
+    """Return a JSON object whose values have these types, or None for anything else."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

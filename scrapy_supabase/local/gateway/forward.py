@@ -1,4 +1,4 @@
-"""A real PostgREST behind the same prefix and key check: started, forwarded to, and ended with the gateway."""
+"""Forwarding to a real PostgREST behind the same prefix and key check; it starts and ends with the gateway."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OF_THE_CONNECTION = frozenset({"connection", "keep-alive", "transfer-encoding",
 
 
 class Forward:
-    """Runs the program `orders["postgrest"]` and passes requests on to it."""
+    """Runner of the program `orders["postgrest"]` that forwards requests to it."""
 
     def __init__(self, orders: dict[str, Any]) -> None:
         self._orders = orders
@@ -58,7 +58,7 @@ class Forward:
         )
 
     def answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Response:
-        """Pass a request on, without the prefix."""
+        """Forward a request without the prefix."""
         path = target.partition("?")[0]
         if not (path + "/").startswith(PREFIX + "/"):
             return ApiError(404, "PGRST125", "Invalid path specified in request URL").response()

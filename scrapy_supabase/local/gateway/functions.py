@@ -1,4 +1,4 @@
-"""Which function is meant: overloads differ in the names of their arguments only."""
+"""Choice of a function among overloads, which differ only in the names of their arguments."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from scrapy_supabase.local.gateway.errors import ApiError
 from scrapy_supabase.local.gateway.media import BYTES, JSON, TEXT, XML
 from scrapy_supabase.local.gateway.request import Request, nearest
 
-# Media type of a body → the types of the single unnamed parameter that takes it whole.
+# Media type of a body → types of the single unnamed parameter that takes the whole body.
 _WHOLE = {JSON: ("json", "jsonb"), TEXT: ("text",), XML: ("xml",), BYTES: ("bytea",)}
 
 
 def choose_function(snapshot: Snapshot, request: Request, keys: tuple[str, ...], *, posted: bool) -> Function:
-    """The function that arguments of these names fit; if none, one that takes the whole body. Raises `ApiError`."""
+    """Return the function that takes these arguments, or else one that takes the whole body. Raises `ApiError`."""
     candidates = snapshot.functions.get((request.schema, request.target), ())
     kind = request.kind if posted else JSON
     fitting = [f for f in candidates if _fits(f, frozenset(keys), raw=kind in (TEXT, XML, BYTES))]

@@ -1,6 +1,6 @@
-"""The grammar of PostgREST's query parameters: `select`, filters, logic trees, `order`, names.
+"""Grammar of PostgREST's query parameters: `select`, filters, logic trees, `order`, names.
 
-Facts are those of PostgREST 14 (docs: references/api/tables_views; what it expects is in its PGRST100 answers).
+Source: PostgREST 14 (docs: references/api/tables_views; its PGRST100 responses list what it expects).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""OPTIONS: what a table, a function or the root can be asked."""
+"""OPTIONS: the methods that a table, a function or the root allows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scrapy_supabase.local.gateway.request import Request, find_table
 
 
 def info(snapshot: Snapshot, request: Request, resource: str) -> Response:
-    """Answer with the methods that are allowed."""
+    """Answer with the allowed methods."""
     methods = "OPTIONS,GET,HEAD"
     if resource == "function":
         function = choose_function(snapshot, request, (), posted=False)

@@ -1,4 +1,4 @@
-"""Media types: which form a request is answered in, and which its body has."""
+"""Media types of responses and request bodies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLAN = "application/vnd.pgrst.plan"  # `db-plan-enabled` is off on Supabase
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The form of an answer. `singular`: one object instead of an array; `strip_nulls`: without null fields."""
+    """Form of a response. `singular`: one object instead of an array; `strip_nulls`: without null fields."""
 
     media: str = JSON
     singular: bool = False
@@ -29,7 +29,7 @@ class Form:
 
     @property
     def content_type(self) -> dict[str, str]:
-        """The answer's header."""
+        """Return the response's `content-type`."""
         return {"content-type": f"{self.media}; charset=utf-8"}
 
 
@@ -46,7 +46,7 @@ _ROOT_FORMS = dict.fromkeys((OPENAPI, JSON, _ANY), Form(OPENAPI))
 
 
 def choose_form(accept: str, *, root: bool = False) -> Form:
-    """The first media type of an `Accept` header that can be had. Raises `ApiError` PGRST107."""
+    """Return the first media type of an `Accept` header that the gateway can produce. Raises `ApiError` PGRST107."""
     wanted = [decode(text) for text in _by_quality(accept)]
     forms = _ROOT_FORMS if root else _FORMS
     found = next((forms[name] for name in wanted if name in forms), None)
@@ -56,7 +56,7 @@ def choose_form(accept: str, *, root: bool = False) -> Form:
 
 
 def decode(text: str) -> str:
-    """A media type without the parameters that do not matter."""
+    """Return a media type without irrelevant parameters."""
     name, *parameters = text.split(";")
     if name in (_OBJECT, _OBJECT.removesuffix("+json")):
         return _OBJECT + (_STRIPPED if parameters == ["nulls=stripped"] else "")
@@ -68,7 +68,7 @@ def decode(text: str) -> str:
 
 
 def _plan(name: str, parameters: list[str]) -> str:
-    """A query plan's media type as PostgREST prints it."""
+    """Return the media type of a query plan as PostgREST prints it."""
     kept = dict(parameter.partition("=")[::2] for parameter in parameters)
     known = ("analyze", "verbose", "settings", "buffers", "wal")
     options = "|".join(option for option in known if option in kept.get("options", "").split("|"))
@@ -78,7 +78,7 @@ def _plan(name: str, parameters: list[str]) -> str:
 
 
 def _by_quality(accept: str) -> list[str]:
-    """The types, the most wanted first: by `q`, then by how specific they are."""
+    """Return the types by preference: by `q`, then by how specific they are."""
     weighed: list[tuple[float, int, str]] = []
     for part in accept.replace(" ", "").split(","):
         name, _, rest = part.partition(";q=")

@@ -1,4 +1,4 @@
-"""The document at the root: what PostgREST tells of the tables a role may see (definitions exact, paths brief)."""
+"""OpenAPI document at the root, of the tables that a role may see (definitions as PostgREST's, paths abbreviated)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FORMATS = {"smallint": "int32", "integer": "int32", "bigint": "int64"}
 
 
 def openapi(database: Database, snapshot: Snapshot, context: Context, request: Request) -> Response:
-    """Answer with the OpenAPI document. Hosted Supabase gives it to secret keys only."""
+    """Answer with the OpenAPI document. Hosted Supabase serves it only to secret keys."""
     form = choose_form(request.headers.get("accept", "*/*"), root=True)
     if context.caller.role != "service_role":
         message = "Access to the OpenAPI document is restricted to secret keys"
@@ -51,7 +51,7 @@ def openapi(database: Database, snapshot: Snapshot, context: Context, request: R
 
 
 def _visible(database: Database, context: Context, tables: list[Table]) -> set[str]:
-    """The tables on which the role has any right (`openapi-mode = follow-privileges`)."""
+    """Return the tables on which the role has any right (`openapi-mode = follow-privileges`)."""
     sql = (
         "SELECT coalesce(array_agg(t.name), '{}') FROM unnest($1::text[], $2::text[]) t(name, sql) WHERE "
         "has_table_privilege(t.sql, 'SELECT, INSERT, UPDATE, DELETE') "
@@ -116,7 +116,7 @@ def _items(name: str) -> dict[str, str]:
 
 
 def _default(column: Column) -> Any:
-    """The default, where its SQL can be read as a JSON value."""
+    """Return the default if its SQL can be read as a JSON value, else None."""
     text = column.default
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""A query string → a `Query`. What does not parse is PGRST100, with the words of PostgREST's own parser."""
+"""Parsing of a query string into a `Query`. Syntax errors are PGRST100 with the text of PostgREST's own parser."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Pairs = list[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """All parameters of a request.
+    """Parameters of a request.
 
-    `arguments` are those of a function, `filtered` the names that filters were written with; `cut` is the text of
-    `columns` and the place from which on it could not be read.
+    `arguments` are those of a function, `filtered` the names used by filters; `cut` is the text of
+    `columns` and the position from which on it could not be parsed.
     """
 
-    # Nine fields, none of which must be given.
+    # Nine fields, all optional.
     select: tuple[Field, ...] = (Field(Path("*")),)
     where: tuple[Filter | Logic, ...] = ()
     order: tuple[Order, ...] = ()
@@ -42,13 +42,13 @@ class Query:
     cut: tuple[str, int] | None = None
 
     def check_columns(self) -> None:
-        """Raise `ApiError` for names that were not read to the end: PostgREST would store what it understood."""
+        """Raise `ApiError` if `columns` was not parsed to its end, of which PostgREST would store only a part."""
         if self.cut is not None:
             raise _left_over("columns parameter", *self.cut)
 
 
 def split(text: str) -> Pairs:
-    """The decoded parameters that have a value, in their order."""
+    """Return the decoded parameters that have a value, in order."""
     pieces = re.split("[&;]", text)
     if len(pieces) > _MOST_PARAMETERS:
         raise ApiError(414, "http_414", f"More than {_MOST_PARAMETERS} query parameters.")
@@ -58,9 +58,9 @@ def split(text: str) -> Pairs:
 
 @lru_cache(1000)
 def parse_query(text: str, *, arguments: bool = False, rows: bool = True) -> Query:
-    """Parse a query string. With `arguments`, a value without an operator is a function's argument.
+    """Parse a query string. With `arguments`, a value without an operator is an argument of a function.
 
-    `rows` says that limits of embedded tables mean something: where rows are read, not where they are written.
+    `rows` enables limits of embedded tables, which apply when rows are read, not when they are written.
     Raises `ApiError`.
     """
     try:
@@ -109,7 +109,7 @@ def _last(name: str) -> str:
 
 
 def _read(parser: Parser, what: str, given: str, text: str) -> tuple[Any, int]:
-    """The value, and the position behind it. Raises `ApiError`."""
+    """Return the value and the position behind it. Raises `ApiError`."""
     try:
         return parse(parser, text)
     except ParseError as error:
@@ -117,7 +117,7 @@ def _read(parser: Parser, what: str, given: str, text: str) -> tuple[Any, int]:
 
 
 def _whole(parser: Parser, what: str, given: str, text: str | None = None) -> Any:
-    """The value of the whole text: PostgREST passes over what it cannot read at the end, the gateway refuses it."""
+    """Return the value of the whole text. The gateway refuses a rest that does not parse; PostgREST ignores it."""
     text = given if text is None else text
     value, at = _read(parser, what, given, text)
     if at < len(text):
@@ -137,7 +137,7 @@ def _columns(text: str | None) -> tuple[tuple[str, ...] | None, tuple[str, int] 
 
 
 def _tree_path(name: str) -> tuple[tuple[str, ...], Path]:
-    """The tables above a column, and the column. A cast behind it is not heard, as it is not by PostgREST."""
+    """Return the tables above a column, and the column. A cast behind it is ignored, as by PostgREST."""
     found: tuple[tuple[str, ...], Path] = _whole(grammar.TREE_PATH, "tree path", _CAST.sub("", name))
     return found
 
@@ -161,7 +161,7 @@ def _logic(name: str, value: str) -> tuple[tuple[str, ...], Logic]:
 
 
 def _only_the_root(paths: Iterable[tuple[str, ...]], relations: Iterable[str]) -> None:
-    """No related table is embedded, so nothing can be asked of one. Raises `ApiError` PGRST108."""
+    """Raise `ApiError` PGRST108 for a parameter of a related table, because none is embedded."""
     name = next((path[0] for path in paths if path), None) or next((name for name in relations if name), None)
     if name is not None:
         message = f"'{name}' is not an embedded resource in this request"

@@ -1,7 +1,7 @@
-"""Parser combinators that report failures as Parsec does, whose words PostgREST's PGRST100 answers carry.
+"""Parser combinators that report failures as Parsec does, because PostgREST's PGRST100 responses have Parsec's texts.
 
-A parser is a function of text and position. It fails without having consumed anything, so that an alternative is
-tried, or after it, which ends the parse. Failures at the furthest position are merged into one sentence.
+A parser is a function of text and position. If it fails without having consumed a character, an alternative is
+tried; if it fails later, the parse ends. Failures at the furthest position are merged into one sentence.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-# The kinds of messages, in the order in which they are shown.
+# Kinds of messages, in the order of output.
 _SYSTEM_UNEXPECTED, _UNEXPECTED, _EXPECTED = range(3)
 _Messages = tuple[tuple[int, str], ...]
 _NOTHING: _Messages = ()
@@ -18,7 +18,7 @@ _NOTHING: _Messages = ()
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a parser ended: `at` is where the next one goes on; `error` is what would have helped, also after success."""
+    """Result of a parser: `at` is the position of the next one; `error` lists what was expected, also after success."""
 
     ok: bool
     consumed: bool
@@ -32,7 +32,7 @@ Parser = Callable[[str, int], Result]
 
 
 class ParseError(Exception):
-    """A text does not parse. `position` and `details` are Parsec's."""
+    """Syntax error. `position` and `details` are Parsec's."""
 
     def __init__(self, text: str, result: Result) -> None:
         super().__init__(text)
@@ -45,7 +45,7 @@ class ParseError(Exception):
 
 
 def parse(parser: Parser, text: str) -> tuple[Any, int]:
-    """The value and the position behind what was read. Raises `ParseError`."""
+    """Return the value and the position behind the parsed text. Raises `ParseError`."""
     result = parser(text, 0)
     if not result.ok:
         raise ParseError(text, result)
@@ -53,7 +53,7 @@ def parse(parser: Parser, text: str) -> tuple[Any, int]:
 
 
 def shown(text: str, quote: str = '"') -> str:
-    """A text as Haskell's `show` prints it."""
+    """Return a text as Haskell's `show` prints it."""
     escaped = "".join(
         f"\\{c}" if c in (quote, "\\") else c if " " <= c <= "~" else _ESCAPES.get(c, f"\\{ord(c)}") for c in text
     )
@@ -81,12 +81,12 @@ def satisfy(test: Callable[[str], bool]) -> Parser:
 
 
 def char(expected: str) -> Parser:
-    """Read this character."""
+    """Read a given character."""
     return label(satisfy(lambda c: c == expected), shown(expected))
 
 
 def string(expected: str, value: Any = None) -> Parser:
-    """Read this text; its first character decides whether a failure has consumed anything."""
+    """Read a given text; a failure has consumed characters if the first one matched."""
 
     def run(text: str, at: int) -> Result:
         for number, wanted in enumerate(expected):
@@ -102,7 +102,7 @@ def string(expected: str, value: Any = None) -> Parser:
 
 
 def sequence(*parsers: Parser, make: Callable[..., Any] | None = None) -> Parser:
-    """Run one after the other; the value is the tuple of theirs, or what `make` makes of them."""
+    """Run parsers in order; the value is the tuple of their values, or `make` of them."""
 
     def run(text: str, at: int) -> Result:
         values, consumed, place, error_at, messages = [], False, at, at, _NOTHING
@@ -122,7 +122,7 @@ def sequence(*parsers: Parser, make: Callable[..., Any] | None = None) -> Parser
 
 
 def either(*parsers: Parser) -> Parser:
-    """The first that succeeds, or that fails after having consumed something."""
+    """Run the first parser that succeeds, or that fails after having consumed a character."""
 
     def run(text: str, at: int) -> Result:
         error_at, messages = at, _NOTHING
@@ -139,7 +139,7 @@ def either(*parsers: Parser) -> Parser:
 
 
 def attempt(parser: Parser) -> Parser:
-    """A parser whose failure has consumed nothing."""
+    """Run a parser; if it fails, no character is consumed."""
 
     def run(text: str, at: int) -> Result:
         result = parser(text, at)
@@ -149,7 +149,7 @@ def attempt(parser: Parser) -> Parser:
 
 
 def many(parser: Parser) -> Parser:
-    """As often as it succeeds; the value is the list of values."""
+    """Repeat a parser until it fails; the value is the list of values."""
 
     def run(text: str, at: int) -> Result:
         values, place, consumed = [], at, False
@@ -167,22 +167,22 @@ def many(parser: Parser) -> Parser:
 
 
 def many1(parser: Parser) -> Parser:
-    """At least once."""
+    """Repeat a parser at least once."""
     return sequence(parser, many(parser), make=lambda first, rest: [first, *rest])
 
 
 def separated(parser: Parser, separator: Parser) -> Parser:
-    """At least one, separated."""
+    """Run a parser at least once, with a separator in between."""
     return sequence(parser, many(sequence(separator, parser)), make=lambda first, rest: [first, *(v for _, v in rest)])
 
 
 def optional(parser: Parser, default: Any = None) -> Parser:
-    """The parser's value, or a default."""
+    """Run a parser, or return a default if it fails."""
     return either(parser, pure(default))
 
 
 def label(parser: Parser, name: str) -> Parser:
-    """Say what was expected, instead of its parts, where nothing was consumed."""
+    """Replace the expected parts of a parser by a name if it fails without having consumed a character."""
 
     def run(text: str, at: int) -> Result:
         result = parser(text, at)
@@ -195,7 +195,7 @@ def label(parser: Parser, name: str) -> Parser:
 
 
 def ahead(parser: Parser) -> Parser:
-    """Look without reading."""
+    """Run a parser without consuming characters."""
 
     def run(text: str, at: int) -> Result:
         result = parser(text, at)
@@ -205,7 +205,7 @@ def ahead(parser: Parser) -> Parser:
 
 
 def none_ahead(parser: Parser) -> Parser:
-    """Fail where the parser would succeed."""
+    """Fail if the parser would succeed."""
 
     def run(text: str, at: int) -> Result:
         result = parser(text, at)
@@ -217,7 +217,7 @@ def none_ahead(parser: Parser) -> Parser:
 
 
 def refused(parser: Parser, word: str) -> Parser:
-    """Fail without a message where the value is this word."""
+    """Fail without a message if the value is a given word."""
 
     def run(text: str, at: int) -> Result:
         result = parser(text, at)
@@ -229,7 +229,7 @@ def refused(parser: Parser, word: str) -> Parser:
 
 
 def lazy(make: Callable[[], Parser]) -> Parser:
-    """A parser that refers to one that is defined later."""
+    """Refer to a parser that is defined later."""
     return lambda text, at: make()(text, at)
 
 

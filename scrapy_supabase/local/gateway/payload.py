@@ -1,4 +1,4 @@
-"""A request's body as JSON text, and the keys of its rows."""
+"""Body of a request as JSON text, with the keys of its rows."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _CSV_END = re.compile(r"\r\n|\n|\r")
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A body. `keys` are in the order of their names, `single` says that it is one object.
+    """Body of a request. `keys` are sorted by name; `single` is true for one object.
 
-    `pairs` are those of a form that a function is called with; `raw` says that the body is one argument as it is.
+    `pairs` are those of a form for a function call; `raw` is true if the whole body is one argument.
     """
 
     body: bytes
@@ -33,12 +33,12 @@ class Payload:
 
 
 def content_type(headers: dict[str, str]) -> str:
-    """The media type of the body."""
+    """Return the media type of the body."""
     return decode(headers.get("content-type", JSON))
 
 
 def read_payload(body: bytes, kind: str, columns: tuple[str, ...] | None, *, function: bool = False) -> Payload:
-    """Turn the body into JSON, as PostgREST does; with `columns` it is not looked into. Raises `ApiError` PGRST102."""
+    """Convert the body into JSON, as PostgREST does; with `columns` it is not parsed. Raises `ApiError` PGRST102."""
     if kind == JSON:
         if columns is not None:
             return Payload(body, columns, _is_object(body))
@@ -64,12 +64,12 @@ def _is_object(body: bytes) -> bool:
 
 
 def _parsed(body: bytes) -> Payload:
-    """Look at the keys only: values are PostgreSQL's to read, however deep or long they are."""
+    """Parse only the keys: PostgreSQL parses the values, however deep or long they are."""
     if _is_object(body):
         return Payload(body, tuple(sorted(_decoded(body, dict))), single=True)
     if body.lstrip(_WHITE_SPACE)[:1] != b"[":
         _decoded(body, None)
-        return Payload(b"[]")  # any other value is taken for an empty array
+        return Payload(b"[]")  # any other value counts as an empty array
     rows = _decoded(body, list)
     if not rows:
         return Payload(b"[]")
@@ -91,7 +91,7 @@ def _decoded(body: bytes, kind: type | None) -> Any:
         body.decode()
         try:
             return msgspec.json.decode(body, type=shapes[kind])
-        except msgspec.ValidationError:  # something else is among the rows
+        except msgspec.ValidationError:  # a row is not an object
             msgspec.json.decode(body, type=msgspec.Raw)
             raise _different_keys() from None
         except RecursionError:
@@ -101,7 +101,7 @@ def _decoded(body: bytes, kind: type | None) -> Any:
 
 
 def _shallow(body: bytes, most: int) -> bytes:
-    """The JSON text with a 0 for everything that is nested deeper than `most`."""
+    """Return the JSON text with 0 in place of everything that is nested deeper than `most`."""
     kept, depth, start = [], 0, 0
     for found in _NESTING.finditer(body):
         if found[1]:
@@ -120,7 +120,7 @@ def _different_keys() -> ApiError:
 
 
 def csv_rows(body: bytes) -> list[dict[str, str | None]]:
-    """The rows of a CSV body: the first line names the fields, a line with fewer has only the first of them."""
+    """Return the rows of a CSV body: the first line names the fields; a shorter line has only the first of them."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -133,7 +133,7 @@ def csv_rows(body: bytes) -> list[dict[str, str | None]]:
         fields: list[str] = []
         while True:
             found = _CSV_FIELD.match(text, at)
-            if found is None:  # the pattern matches nothing, too
+            if found is None:  # the pattern also matches the empty text
                 raise AssertionError("unreachable")
             fields.append(found[2] if found[1] is None else found[1].replace('""', '"'))
             at = found.end()
@@ -150,6 +150,6 @@ def csv_rows(body: bytes) -> list[dict[str, str | None]]:
 
 
 def _rest(text: str) -> str:
-    """The text that could not be read, as PostgREST's CSV parser shows it."""
+    """Return the text that could not be parsed, as PostgREST's CSV parser shows it."""
     raw = text.encode().decode("latin-1")
     return shown(raw) if len(raw) <= 100 else f"{shown(raw[:100])} (truncated)"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from scrapy_supabase.local.gateway.errors import ApiError
 
-# In the order in which `preference-applied` names them.
+# In the order of `preference-applied`.
 _KNOWN = {
     "resolution": ("merge-duplicates", "ignore-duplicates"),
     "missing": ("default", "null"),
@@ -22,38 +22,38 @@ _ALWAYS = ("count", "handling", "timezone")
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """What was asked for, by name; the first of a name counts. `invalid` are those that nobody knows."""
+    """Preferences by name; the first of a name counts. `invalid` are unknown preferences."""
 
     values: dict[str, str]
     invalid: tuple[str, ...] = ()
 
     def get(self, name: str) -> str:
-        """The value of a preference."""
+        """Return the value of a preference."""
         return self.values.get(name, "")
 
     @property
     def strict(self) -> bool:
-        """Whether what cannot be heard is an error."""
+        """Return whether unknown preferences are an error."""
         return self.get("handling") == "strict"
 
     @property
     def max_affected(self) -> int | None:
-        """The most rows a change may touch; it is heard with `handling=strict` only."""
+        """Return the most rows that a change may affect; only with `handling=strict`."""
         return int(self.values["max-affected"]) if self.strict and "max-affected" in self.values else None
 
     @property
     def counts(self) -> bool:
-        """Whether rows that were written or returned by a function are counted."""
+        """Return whether rows that were written or returned by a function are counted."""
         return self.get("count") in ("exact", "estimated")
 
     def check(self) -> None:
-        """Raise `ApiError` PGRST122 for what is not known, with `handling=strict`."""
+        """Raise `ApiError` PGRST122 for unknown preferences, with `handling=strict`."""
         if self.invalid and self.strict:
             details = f"Invalid preferences: {', '.join(self.invalid)}"
             raise ApiError(400, "PGRST122", "Invalid preferences given with handling=strict", details=details)
 
     def applied(self, *names: str) -> dict[str, str]:
-        """The `preference-applied` header for those of `names` that were given, and those that hold always."""
+        """Return the `preference-applied` header for the `names` that were sent, and for those that always apply."""
         heard = {*names, *_ALWAYS} - (set() if self.strict else {"max-affected"})
         order = (*_KNOWN, "timezone", "max-affected")
         given = [f"{name}={self.values[name]}" for name in order if name in heard and name in self.values]
@@ -61,7 +61,7 @@ class Preferences:
 
 
 def parse_prefer(header: str | None, timezones: Callable[[], Collection[str]]) -> Preferences:
-    """Parse the header. `timezones` tells which names the database knows."""
+    """Parse the header. `timezones` returns the names that the database knows."""
     found: dict[str, str] = {}
     invalid: list[str] = []
     texts = [text.strip() for text in header.split(",")] if header else []
@@ -69,7 +69,7 @@ def parse_prefer(header: str | None, timezones: Callable[[], Collection[str]]) -
     known_zone = zone is not None and zone.partition("=")[2] in timezones()
     for text in texts:
         name, _, value = text.partition("=")
-        if name == "max-affected":  # what is no number is passed over
+        if name == "max-affected":  # values that are not numbers are ignored
             if re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
                 found.setdefault(name, value.strip())
         elif value in _KNOWN.get(name, ()) or (name == "timezone" and known_zone):

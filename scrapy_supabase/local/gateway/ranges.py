@@ -1,4 +1,4 @@
-"""Which rows: `limit`, `offset`, the `Range` header and the server's maximum, in PostgREST's arithmetic."""
+"""Ranges of rows: `limit`, `offset`, the `Range` header and the server's maximum, in PostgREST's arithmetic."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ MAX_ROWS = 1000  # Supabase's `db-max-rows`
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Rows from `lower` to `upper` (None: to the last), both counted from 0; `upper` below `lower` is no row."""
+    """Range of rows from `lower` to `upper` (from 0). `upper` None: to the last row; below `lower`: no row."""
 
     lower: int = 0
     upper: int | None = None
 
     @property
     def empty(self) -> bool:
-        """Whether no row can be in it."""
+        """Return whether the range has no row."""
         return self.upper is not None and self.upper < self.lower
 
     @property
     def limit(self) -> int:
-        """The most rows to give."""
+        """Return the most rows of the range, or None."""
         most = self.lower + MAX_ROWS - 1
         return 1 + (most if self.upper is None else min(self.upper, most)) - self.lower
 
 
 ALL = Range()
-_NONE = Range(0, -1)  # of `limit=0`, the one empty range that is allowed
+_NONE = Range(0, -1)  # of `limit=0`, the only empty range that is allowed
 
 
 def limit_range(pairs: list[tuple[str, str]]) -> Range:
-    """What `limit` and `offset` ask for; what is no number is as if it were not there."""
+    """Return the range of `limit` and `offset`; values that are not numbers are ignored."""
     given = dict(pairs)
     limit, offset = _number(given.get("limit")), _number(given.get("offset"))
     if "limit" in given and "offset" in given:
@@ -46,7 +46,7 @@ def limit_range(pairs: list[tuple[str, str]]) -> Range:
 
 
 def top_range(method: str, limits: Range, header: str | None) -> Range:
-    """The rows asked for; the `Range` header is heard with GET only. Raises `ApiError`."""
+    """Return the requested range; the `Range` header counts only with GET. Raises `ApiError`."""
     headed = _header_range(header) if method == "GET" and header else ALL
     zero = limits.upper == -1
     found = _NONE if zero else _both(headed, limits)
@@ -61,7 +61,7 @@ def top_range(method: str, limits: Range, header: str | None) -> Range:
 
 
 def content_range(lower: int, upper: int, total: int | None) -> dict[str, str]:
-    """The header `content-range`: `0-9/*`, or `*/3` where there are no rows."""
+    """Return the header `content-range`: `0-9/*`, or `*/3` without rows."""
     shown = "*" if total is None else str(total)
     return {"content-range": f"{lower}-{upper}/{shown}" if total != 0 and lower <= upper else f"*/{shown}"}
 

@@ -41,5 +41,5 @@ def read(database: Database, snapshot: Snapshot, context: Context, request: Requ
 
 
 def limited(statement: Statement, rows: Range) -> str:
-    """LIMIT and OFFSET."""
+    """Return the LIMIT and OFFSET clauses."""
     return f" LIMIT {rows.limit}" + (f" OFFSET {statement.value(str(rows.lower))}::bigint" if rows.lower else "")

@@ -1,4 +1,4 @@
-"""A request, as far as HTTP goes: what it asks for, of which table, and in which form."""
+"""Parsed HTTP request, and checks that several routes share."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from scrapy_supabase.local.gateway.ranges import Range
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`kind` is the media type of the body, `rows` are those asked for."""
+    """Parsed request. `kind` is the media type of the body, `rows` the requested range."""
 
-    # Nine fields: the parts of an HTTP request, each read once.
+    # Nine fields: the parts of an HTTP request, each parsed once.
     method: str
     schema: str
     target: str
@@ -30,12 +30,12 @@ class Request:
 
     @property
     def represents(self) -> bool:
-        """Whether the rows that were written are wanted back."""
+        """Return whether the client requests the written rows."""
         return self.prefer.get("return") == "representation"
 
 
 def find_table(snapshot: Snapshot, schema: str, name: str) -> Table:
-    """The table, or PGRST205 with the nearest name as a hint."""
+    """Return the table. Raises `ApiError` PGRST205 with the nearest name as a hint."""
     table = snapshot.tables.get((schema, name))
     if table is None:
         close = nearest(name, [other for where, other in snapshot.tables if where == schema], 0.75)
@@ -48,21 +48,21 @@ def find_table(snapshot: Snapshot, schema: str, name: str) -> Table:
 
 
 def nearest(word: str, candidates: list[str], least: float) -> str | None:
-    """The candidate most like `word`: 1 - (edits / length of the longer), if that is at least `least`."""
+    """Return the candidate most similar to `word`, if 1 - (edits / longer length) is at least `least`."""
     scored = [(1 - _edits(word.lower(), other.lower()) / max(len(word), len(other), 1), other) for other in candidates]
     best = max(scored, default=(0.0, ""))
     return best[1] if best[0] >= least else None
 
 
 def check_singular(form: Form, count: int) -> None:
-    """One object was asked for: there must be one row."""
+    """Raise `ApiError` if one object was requested and there is not exactly one row."""
     if form.singular and count != 1:
         message = "Cannot coerce the result to a single JSON object"
         raise ApiError(406, "PGRST116", message, details=f"The result contains {count} rows")
 
 
 def check_affected(prefer: Preferences, count: int) -> None:
-    """A change may touch `max-affected` rows at most."""
+    """Raise `ApiError` if a change affects more than `max-affected` rows."""
     if prefer.max_affected is not None and count > prefer.max_affected:
         message = "Query result exceeds max-affected preference constraint"
         raise ApiError(400, "PGRST124", message, details=f"The query affects {count} rows")

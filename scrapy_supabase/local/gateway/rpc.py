@@ -1,4 +1,4 @@
-"""`/rpc/name`: calling a function."""
+"""Calls of functions: `/rpc/name`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Pairs = Iterable[tuple[str, str]]
 
 
 def call(database: Database, snapshot: Snapshot, context: Context, request: Request) -> Response:
-    """Call the function that the arguments' names fit. GET, HEAD, and what is not volatile may not write."""
+    """Call the function that takes these arguments. GET, HEAD and functions that are not volatile may not write."""
     posted = request.method == "POST"
     keys = request.payload.keys if posted else tuple(sorted({name for name, _ in request.query.arguments}))
     function = choose_function(snapshot, request, keys, posted=posted)
@@ -69,7 +69,7 @@ def call(database: Database, snapshot: Snapshot, context: Context, request: Requ
 
 
 def _source(statement: Statement, function: Function, request: Request, keys: frozenset[str]) -> str:
-    """The call: a SELECT of the columns that are shown or filtered by, or of the one scalar."""
+    """Return the call as a SELECT of the selected and filtered columns, or of the scalar."""
     called, before = _call(statement, function, request, keys)
     if function.returns != "composite":
         return f"SELECT pgrst_call.pgrst_scalar FROM {before}(SELECT {called} pgrst_scalar) pgrst_call"
@@ -86,7 +86,7 @@ def _filtered(parts: Iterable[Filter | Logic]) -> set[str]:
 
 
 def _call(statement: Statement, function: Function, request: Request, keys: frozenset[str]) -> tuple[str, str]:
-    """The call's SQL, and what has to come before it in the FROM clause."""
+    """Return the call's SQL, and what must precede it in the FROM clause."""
     name = f"{quote(function.schema)}.{quote(function.name)}"
     payload = request.payload
     pairs = payload.pairs if request.method == "POST" else request.query.arguments
@@ -98,7 +98,7 @@ def _call(statement: Statement, function: Function, request: Request, keys: froz
         return f"{name}()", ""
     if pairs is not None:
         return f"{name}({_named(passed, _values(statement, passed, pairs))})", ""
-    # The body's first row, cast by PostgreSQL: no number goes through a float.
+    # The body's first row, cast by PostgreSQL, so that no number is converted to a float.
     record = "json_to_record" if payload.single else "json_to_recordset"
     typed = ", ".join(f"{quote(parameter.name)} {parameter.cast}" for parameter in passed)
     rows = f"SELECT * FROM {record}({statement.value(JsonBody(payload.body))}::json) AS _({typed}) LIMIT 1"
@@ -107,7 +107,7 @@ def _call(statement: Statement, function: Function, request: Request, keys: froz
 
 
 def _whole(statement: Statement, parameter: Parameter, body: bytes) -> str:
-    """The body as the one argument."""
+    """Return the body as the single argument."""
     if parameter.type == "bytea":
         return statement.value(body)
     if parameter.type in ("json", "jsonb"):
@@ -120,7 +120,7 @@ def _whole(statement: Statement, parameter: Parameter, body: bytes) -> str:
 
 
 def _values(statement: Statement, passed: list[Parameter], pairs: Pairs) -> dict[str, str]:
-    """The SQL of arguments that came as text: the last of a name counts, of a variadic one all do."""
+    """Return the SQL of arguments sent as text: the last of a name counts, or all of a variadic parameter."""
     given: dict[str, list[str]] = {}
     for name, value in pairs:
         given.setdefault(name, []).append(value)

@@ -1,4 +1,4 @@
-"""Puts the gateway together: the database behind it, or a real PostgREST."""
+"""Assembly of the gateway, with its database or a real PostgREST."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RECONNECT = 0.5  # seconds
 
 
 def serve(orders: dict[str, Any]) -> tuple[GatewayServer, str]:
-    """Listen. Returns the server, not yet serving, and the name of what answers. Raises `OSError`."""
+    """Listen; return the server, which does not serve yet, and the name of the backend. Raises `OSError`."""
     address = (orders["host"], orders["port"])
     if orders["postgrest"]:
         forward = Forward(orders)
@@ -40,7 +40,7 @@ def serve(orders: dict[str, Any]) -> tuple[GatewayServer, str]:
 
 
 def _warm_up(catalog: Catalog) -> None:
-    """Do what the first request would have to wait for."""
+    """Do work for which the first request would wait."""
     import jwt  # noqa: F401
 
     with contextlib.suppress(ApiError, psycopg.Error):
@@ -48,9 +48,9 @@ def _warm_up(catalog: Catalog) -> None:
 
 
 def _listen(database: Database, catalog: Catalog) -> None:
-    """Reload the catalog when the database says so (`NOTIFY pgrst, 'reload schema'`).
+    """Reload the catalog on `NOTIFY pgrst, 'reload schema'`.
 
-    After a failure nobody knows what was missed: it is read again as soon as the connection is back.
+    A lost connection may miss notifications, so the catalog is read again after reconnecting.
     """
     missed = False
     while True:

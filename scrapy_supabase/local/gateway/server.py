@@ -1,4 +1,4 @@
-"""HTTP in, `Response` out: connections, bodies, and the promise that no caller ever sees a traceback."""
+"""HTTP server: reads requests and sends responses, never a traceback."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from scrapy_supabase.local.gateway.errors import ApiError, Response
 
 logger = logging.getLogger(__name__)
 
-MOST_BYTES = 64 * 1024 * 1024  # of a body; hosted Supabase refuses far less
+MOST_BYTES = 64 * 1024 * 1024  # of a body; hosted Supabase's limit is far lower
 _TOO_LARGE = f"The body is larger than {MOST_BYTES} bytes: send fewer rows at once."
 _SOFTWARE = 70  # exit code: an internal error
 
 
 def end_process(what: str, error: BaseException | None) -> None:
-    """Log the exception of a thread and end the gateway: without that thread it would answer wrongly, or not at all."""
+    """Log a thread's exception and end the gateway, which cannot answer correctly without that thread."""
     logger.critical("%s failed: the gateway ends.", what, exc_info=error)
     logging.shutdown()
     os._exit(_SOFTWARE)
 
 
 class GatewayServer(ThreadingHTTPServer):
-    """The listening socket. `answer` is called in a thread a connection."""
+    """HTTP server that calls `answer` in one thread per connection."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -37,7 +37,7 @@ class GatewayServer(ThreadingHTTPServer):
         super().__init__(address, _Connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """A client that hangs up is none of our business; anything else is."""
+        """Ignore clients that disconnect, and log other errors."""
         error = sys.exception()
         hung_up = isinstance(error, OSError) or (isinstance(error, ValueError) and "closed file" in str(error))
         if not hung_up:
@@ -46,7 +46,7 @@ class GatewayServer(ThreadingHTTPServer):
 
 
 class _Connection(BaseHTTPRequestHandler):
-    """One kept-alive connection."""
+    """Handler of a kept-alive connection."""
 
     server: GatewayServer
     _headers_buffer: list[bytes]
@@ -61,7 +61,7 @@ class _Connection(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("do_"):  # every method is ours to answer, with PostgREST's error if need be
+        if name.startswith("do_"):  # all methods are routed; unknown ones get PostgREST's error
             return self._serve
         raise AttributeError(name)
 
@@ -77,7 +77,7 @@ class _Connection(BaseHTTPRequestHandler):
         self._send(self.server.answer(self.command, _utf8(self.path), headers, body))
 
     def _read_body(self) -> bytes | None:
-        """The body; None where the request was answered and the connection is to be closed."""
+        """Return the body, or None if the request was answered with an error and the connection must be closed."""
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             return self._read_chunked()
         length = self.headers.get("Content-Length", "0")
@@ -123,23 +123,23 @@ class _Connection(BaseHTTPRequestHandler):
             self.send_header("content-length", str(len(response.body)))
         if self.close_connection:
             self.send_header("connection", "close")
-        # Headers and body in one packet.
+        # Send headers and body in one packet.
         self._headers_buffer.append(b"\r\n")
         data = b"".join(self._headers_buffer) + (b"" if self.command == "HEAD" else response.body)
         self._headers_buffer = []
         self.wfile.write(data)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-        """What the standard library refuses: in JSON, like everything else."""
+        """Answer in JSON a request that the standard library refuses."""
         self.close_connection = True
         self.command = getattr(self, "command", None) or "GET"
-        self.request_version = self.protocol_version  # HTTP/0.9 would be answered without a status
+        self.request_version = self.protocol_version  # the standard library would answer HTTP/0.9 without a status
         self._send(ApiError(code, f"http_{code}", message or "Bad request").response())
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """No log of requests: they would carry data."""
+        """Log nothing, because requests contain data."""
 
 
 def _utf8(text: str) -> str:
-    """What the standard library reads as Latin-1."""
+    """Decode as UTF-8 a text that the standard library decoded as Latin-1."""
     return text if text.isascii() else text.encode("latin-1", "replace").decode("utf-8", "replace")

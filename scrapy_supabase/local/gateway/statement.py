@@ -15,9 +15,9 @@ _LIKES = ("like", "ilike")
 
 
 class Statement:
-    """A statement under construction: text refers to `parameters` by `$1`, `$2`, …
+    """SQL statement under construction: its text refers to `parameters` by `$1`, `$2`, …
 
-    `columns` are those of the table that paths are of, where it is known.
+    `columns` are those of the table to which paths refer, if known.
     """
 
     def __init__(self, columns: Mapping[str, Column] | None = None) -> None:
@@ -25,12 +25,12 @@ class Statement:
         self._columns = columns or {}
 
     def value(self, value: Any) -> str:
-        """Add a parameter; PostgreSQL finds its type from where it stands. Returns `$n`."""
+        """Add a parameter, whose type PostgreSQL infers from the context, and return `$n`."""
         self.parameters.append(value)
         return f"${len(self.parameters)}"
 
     def path(self, relation: str, path: Path) -> str:
-        """A column, or a place in a json column; any other type is turned into jsonb first."""
+        """Return the SQL of a column, or of a path in a json column; other types are converted to jsonb first."""
         sql = f"{relation}.{quote(path.column)}"
         if path.steps and self._type(path.column) not in ("json", "jsonb"):
             sql = f"to_jsonb({sql})"
@@ -39,20 +39,20 @@ class Statement:
         return sql
 
     def columns(self, relation: str, fields: Iterable[Field]) -> str:
-        """The list of a SELECT."""
+        """Return the list of a SELECT."""
         return ", ".join(self._column(relation, field) for field in fields)
 
     def where(self, relation: str, parts: Iterable[Filter | Logic]) -> str:
-        """A WHERE clause, or nothing."""
+        """Return a WHERE clause, or the empty text."""
         conditions = self.conditions(relation, parts)
         return " WHERE " + " AND ".join(conditions) if conditions else ""
 
     def conditions(self, relation: str, parts: Iterable[Filter | Logic]) -> list[str]:
-        """One condition a part."""
+        """Return the conditions, one per filter."""
         return [self._condition(relation, part) for part in parts]
 
     def order(self, relation: str, terms: Iterable[Order]) -> str:
-        """An ORDER BY clause, or nothing."""
+        """Return an ORDER BY clause, or the empty text."""
         sql = [
             f"{self.path(relation, term.path)} {term.direction.upper()}{_NULLS[term.nulls]}".strip() for term in terms
         ]
@@ -67,7 +67,7 @@ class Statement:
             return f"{relation}.*"
         sql = self.path(relation, field.path)
         if field.cast:
-            sql = f"CAST({sql} AS {field.cast})"  # letters, digits, blanks, _ and $: the grammar allows no more
+            sql = f"CAST({sql} AS {field.cast})"  # only letters, digits, blanks, _ and $: the grammar allows no others
         name = field.alias
         if not name and field.path.steps:
             keys = [key for _, key in field.path.steps if isinstance(key, str)]
@@ -103,5 +103,5 @@ class Statement:
 
 
 def qualified(table: Table) -> str:
-    """A table's name as SQL."""
+    """Return a table's name as SQL."""
     return f"{quote(table.schema)}.{quote(table.name)}"

@@ -1,4 +1,4 @@
-"""What a query parameter says, once parsed: columns, filters, logic, order."""
+"""Parsed terms of query parameters: columns, filters, logic, order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A column, or a place inside a json column: the steps are (`->` or `->>`, key or index)."""
+    """Column, or path inside a json column, whose steps are (`->` or `->>`, key or index)."""
 
     column: str
     steps: tuple[tuple[str, str | int], ...] = ()
@@ -15,7 +15,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """An entry of `select`. `path.column` is `*` for all columns; `relation` says that it embeds another table."""
+    """Entry of `select`. `path.column` is `*` for all columns; `relation` is true if it embeds another table."""
 
     path: Path
     alias: str = ""
@@ -26,7 +26,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """`path operator value`; `operator` is that of the URL. `values` are those of `in`."""
+    """Filter `path operator value`, with the operator of the URL. `values` are those of `in`."""
 
     path: Path
     operator: str
@@ -39,7 +39,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Logic:
-    """`and` or `or` of filters and further logic."""
+    """Conjunction or disjunction of filters and nested logic."""
 
     operator: str
     parts: tuple[Filter | Logic, ...]
@@ -48,7 +48,7 @@ class Logic:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A term of `order`; `relation` is the embedded table that the path is of."""
+    """Term of `order`; `relation` is the embedded table to which the path belongs."""
 
     path: Path
     direction: str = ""

@@ -39,7 +39,7 @@ def insert(database: Database, snapshot: Snapshot, context: Context, request: Re
 
 
 def put(database: Database, snapshot: Snapshot, context: Context, request: Request) -> Response:
-    """Insert or replace the one row whose key the filters and the body name alike."""
+    """Insert or replace the row whose key both the filters and the body have."""
     table = find_table(snapshot, request.schema, request.target)
     query, key = request.query, frozenset(table.primary_key)
     equal = all(isinstance(each, Filter) and _is_equality(each) for each in query.where)
@@ -56,11 +56,11 @@ def put(database: Database, snapshot: Snapshot, context: Context, request: Reque
 
 
 def update(database: Database, snapshot: Snapshot, context: Context, request: Request) -> Response:
-    """Change the rows that the filters find."""
+    """Update the rows that match the filters."""
     table = find_table(snapshot, request.schema, request.target)
     bulk = _bulk(table, request, defaults=request.prefer.get("missing") == "default")
     statement, sql = Statement(table.columns), ""
-    if bulk.columns:  # else PostgREST touches no row
+    if bulk.columns:  # otherwise PostgREST affects no row
         source = rows_from_json(bulk, statement.value(JsonBody(request.payload.body)))
         changes = ", ".join(f"{quote(name)} = pgrst_body.{quote(name)}" for name in bulk.columns)
         where = statement.where(qualified(table), request.query.where)
@@ -72,7 +72,7 @@ def update(database: Database, snapshot: Snapshot, context: Context, request: Re
 
 
 def delete(database: Database, snapshot: Snapshot, context: Context, request: Request) -> Response:
-    """Delete the rows that the filters find."""
+    """Delete the rows that match the filters."""
     table = find_table(snapshot, request.schema, request.target)
     statement = Statement(table.columns)
     sql = f"DELETE FROM {qualified(table)}{statement.where(qualified(table), request.query.where)}"
@@ -103,11 +103,11 @@ def _bulk(
 def _change(
     database: Database, context: Context, request: Request, table: Table, statement: Statement, sql: str
 ) -> tuple[Outcome, Form]:
-    """Run a change; no SQL touches no row, and still says which columns there are."""
+    """Run a change. Without SQL, no row is affected, but the columns are still checked."""
     request.prefer.check()
     form = choose_form(request.headers.get("accept", "*/*"))
     query, how = request.query, request.prefer.get("return")
-    # As in PostgREST, what is returned is ordered by name, and a CSV header shows it.
+    # As in PostgREST, returned columns are ordered by name, which a CSV header shows.
     names = sorted({field.path.column for field in query.select} | set(table.primary_key))
     shown = ["1"]
     if how in ("representation", "headers-only"):
@@ -137,7 +137,7 @@ def _change(
 
 
 def _check_of(request: Request, form: Form) -> Callable[[Row], None] | None:
-    """What must hold of the rows changed, or nothing is: one round trip less where nothing must."""
+    """Return the check of the affected rows, or None, which saves a round trip."""
     if request.method == "PUT":
         return _check_one
     most = request.prefer.max_affected if request.method in ("PATCH", "DELETE") else None
@@ -176,7 +176,7 @@ def _is_equality(part: Filter) -> bool:
 
 
 def _types(table: Table, names: tuple[str, ...]) -> dict[str, str]:
-    """Column → type. Raises `ApiError` PGRST204 for one that the table does not have."""
+    """Return column → type. Raises `ApiError` PGRST204 for a column that the table does not have."""
     missing = next((name for name in names if name not in table.columns), None)
     if missing is not None:
         message = f"Could not find the '{missing}' column of '{table.name}' in the schema cache"
@@ -185,6 +185,6 @@ def _types(table: Table, names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _defaults(table: Table, names: tuple[str, ...]) -> Mapping[str, str]:
-    """Column → its default, for those that have one."""
+    """Return column → default for columns that have one."""
     defaults = {name: table.columns[name].default for name in names}
     return {name: default for name, default in defaults.items() if default is not None}
