@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TOGETHER = 400  # rows; a larger chunk costs little per row without company
-
 
 def find_server(config: Config) -> tuple[Config, LocalSupabase | None]:
     """Return the config with the server's actual URL, key and connection string. Blocks.
@@ -272,5 +270,4 @@ def assemble(
         Outage(config.upload.max_outage),
         chunker=chunker,
         observer=observer,
-        together=1 if blocks else _TOGETHER,
     )

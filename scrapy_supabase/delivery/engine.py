@@ -7,7 +7,6 @@ upload, a worker thread calls the executor's `wake`, which must make the owner c
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 
@@ -27,10 +26,6 @@ class Delivery:
 
     Back-pressure: at most `limits.concurrency` full chunks may wait in memory before `add` asks its caller to wait.
     While chunks are queued on disk (see `Flow`), `add` asks for it only when the backlog is full.
-
-    Full chunks start together once they hold `together` rows, or once there are as many of them as may be in flight: a
-    busy crawl evicts the upload code from the processor's caches, and this way it is loaded once for all of them. No
-    chunk waits longer than until the next tick.
     """
 
     def __init__(
@@ -42,7 +37,6 @@ class Delivery:
         *,
         chunker: Chunker,
         observer: RunObserver,
-        together: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._executor = executor
@@ -52,9 +46,7 @@ class Delivery:
         self._flow = Flow(executor, schedule, backlog, outage, observer, clock)
         self._chunker = chunker
         self._observer = observer
-        self._together = together
         self._clock = clock
-        self._sealed: deque[Chunk] = deque()  # waiting to start together, oldest first
         self._pressed = False
         self._waiting: Future[None] | None = None
         self._waiting_since = 0.0
@@ -89,13 +81,9 @@ class Delivery:
         """Add a row. Return None, or a future to wait for before adding more."""
         sealed = self._chunker.add(row)
         if sealed:
-            self._sealed.extend(sealed)
-            rows = sum(len(chunk.rows) for chunk in self._sealed)
-            enough = rows >= self._together or len(self._sealed) >= self.limits.concurrency
-            if enough or self._flow.is_halted or self._idle is not None:
-                self._send_sealed()
-                if self._schedule.queue or self._idle is not None:
-                    self.collect()  # otherwise several answers are read together later, at half the cost
+            self._send(sealed)
+            if self._schedule.queue or self._idle is not None:
+                self.collect()  # otherwise several answers are read together later, at half the cost
         if not self._pressed:
             return None
         if self._waiting is None:
@@ -109,14 +97,14 @@ class Delivery:
 
     def tick(self) -> None:
         """Seal the chunks that are full or were open for too long; do all periodic work. Call it once a second."""
-        self._send_sealed(self._chunker.due())
+        self._send(self._chunker.due())
         self.collect()
         self._flow.tick()
         self._settle()
 
     def flush(self) -> None:
         """Seal all open chunks."""
-        self._send_sealed(self._chunker.seal_all())
+        self._send(self._chunker.seal_all())
 
     def release(self) -> bool:
         """End back-pressure for the rest of the run, since the crawl is closing. Chunks are queued on disk instead.
@@ -159,11 +147,10 @@ class Delivery:
         if self._pressed or self._backlog or self._schedule.deferred or self._idle is not None:
             self._executor.watch()
 
-    def _send_sealed(self, more: Iterable[Chunk] = ()) -> None:
+    def _send(self, sealed: Iterable[Chunk]) -> None:
         """Queue the sealed chunks, and start all that may start."""
-        self._sealed.extend(more)
-        while self._sealed:
-            self._flow.add(self._sealed.popleft())
+        for chunk in sealed:
+            self._flow.add(chunk)
         self._advance()
 
     def _advance(self) -> None:
@@ -173,8 +160,6 @@ class Delivery:
     def _settle(self) -> None:
         """Start or end back-pressure, and complete the future of `finish` when all chunks are done."""
         flow = self._flow
-        if flow.is_halted and self._sealed:
-            self._send_sealed()
         self._chunker.max_rows = self.limits.chunk_size
         full = self._backlog.is_full()
         ahead = len(flow.held) > self.limits.concurrency

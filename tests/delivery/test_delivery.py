@@ -183,7 +183,7 @@ def test_versions_of_a_key_are_uploaded_in_order_and_one_at_a_time(arrivals: lis
             flying.difference_update(chunk.keys)
         return stored(chunk)
 
-    engine = Engine(upload, together=1 + seed % 10)
+    engine = Engine(upload)
     for number, (key, columns) in enumerate(arrivals):
         engine.delivery.add(row(key, columns, str(number)))
     engine.finish()
@@ -203,10 +203,9 @@ ANSWERS = st.lists(st.sampled_from(["yes", "reject one", "leave", "defer", "faul
     answers=ANSWERS,
     spooled=st.booleans(),
     seed=st.none() | st.integers(0, 99),
-    together=st.integers(1, 10),
 )
 def test_counts_add_up_whatever_the_answers(
-    tmp_path_factory: Any, keys: list[Any], answers: list[str], spooled: bool, seed: int | None, together: int
+    tmp_path_factory: Any, keys: list[Any], answers: list[str], spooled: bool, seed: int | None
 ) -> None:
     """Yes, no, later, broken code, stop: every row is counted once, and is where the counts say."""
     left = iter(answers)
@@ -235,7 +234,7 @@ def test_counts_add_up_whatever_the_answers(
     def send(chunk: Chunk) -> PendingUpload | None:
         return None if seed is None else Pending(chunk, upload, random)
 
-    engine = Engine(upload, spool, send=send, together=together)
+    engine = Engine(upload, spool, send=send)
     for number, key in enumerate(keys):
         engine.delivery.add(row(key, text=str(number)))
         if number % 7 == 0:
@@ -297,43 +296,14 @@ def test_back_pressure() -> None:
     engine.balance()
 
 
-def test_full_chunks_are_begun_together() -> None:
-    """So many at once, or what there is at a tick, a flush or the end; and never more than may be in flight."""
-    engine = Engine(stored, rows=1, together=3)
-
-    def received() -> int:
-        return engine.stats.totals["received"]
-
-    for number in range(5):
-        assert engine.delivery.add(row(str(number))) is None
-        assert received() == (3 if number >= 2 else 0)
-    engine.delivery.tick()
-    assert received() == 5
-    engine.delivery.add(row("5"))
-    engine.delivery.flush()
-    assert received() == 6
-    settle(engine)
-    engine.delivery.limits.concurrency = 1  # the server is busy
-    engine.delivery.add(row("6"))
-    assert received() == 7
-    settle(engine)
-    engine.delivery.limits.concurrency = 3
-    engine.delivery.add(row("7"))
-    engine.finish()
-    engine.balance()
-    assert engine.stats.totals["uploaded"] == 8
-
-
-def test_full_chunks_that_wait_are_left_when_nothing_more_is_uploaded(tmp_path: Path) -> None:
-    """The one that waits for others, and the one that comes after that."""
+def test_a_full_chunk_is_left_when_nothing_more_is_uploaded(tmp_path: Path) -> None:
+    """It stays in the spool, as those before it."""
     spool = DiskSpool(tmp_path, "run", Schema({"t": TableSpec("t")}), {})
-    engine = Engine(stored, spool, rows=1, together=3)
-    engine.delivery.add(row("0"))
+    engine = Engine(stored, spool, rows=1)
     engine.delivery._flow._fail(FatalError("stop", code="http_540"))
-    engine.delivery.collect()
-    assert engine.stats.totals["spooled"] == 1
-    engine.delivery.add(row("1"))
-    assert engine.stats.totals["spooled"] == 2
+    for number in (1, 2):
+        engine.delivery.add(row(str(number)))
+        assert engine.stats.totals["spooled"] == number
     engine.finish()
     engine.balance()
     spool.close()
