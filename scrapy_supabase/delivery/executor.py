@@ -3,7 +3,8 @@
 Handing a chunk to a thread costs a busy owner more than sending it: the thread releases the interpreter lock at each
 call that may block, and then waits for it again. So the owner sends a request itself if that does not block, and reads
 the answer with its next chunk. Only when something waits for the answer does a thread watch for it, and wake the owner.
-Uploads that block otherwise (a new connection, a retry) run entirely in a thread.
+Uploads that block otherwise (a new connection, a retry) run entirely in a thread. If all did, a crawl without downloads
+would take 13 % more CPU over REST, 3 % more over a database connection (docs/benchmarks/README.md).
 """
 
 from __future__ import annotations

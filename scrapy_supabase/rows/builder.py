@@ -111,6 +111,7 @@ class RowBuilder:
         the item differs in class or fields, has a value that needs conversion, or if the chunk has no room: then call
         `build` and add the row. Nearly every item is a dict with the same fields as the item before. Its cost to a
         crawl is mostly that of loading code into the processor's cache again, so this function makes few calls.
+        Without it, a crawl without downloads takes 7 % more CPU (docs/benchmarks/README.md).
         """
         recipe = self._recipes.get(type(item))
         if recipe is None or recipe.fields is not None or recipe.spec.columns or recipe.spec.stamps:
