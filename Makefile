@@ -21,11 +21,12 @@ $(VENV)/.installed: $(VENV)/.package
 	$(PIP) install --group dev
 	@touch $@
 
-# The oldest Scrapy and Spidermon there is support for: some crawls of the test suite run on them.
-.venv-oldest/.installed: pyproject.toml
+# The lowest versions that pyproject.toml allows: some crawls of the test suite run on them.
+.venv-oldest/.installed: pyproject.toml tests/oldest.txt
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
-	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install --editable . 'scrapy==2.15.0' 'spidermon==1.25.0'
+	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[postgres,spidermon]' \
+	  --constraint tests/oldest.txt
 	@touch $@
 
 # Other people's pipelines, to compare with, on the same Scrapy.
