@@ -6,12 +6,14 @@ Also two facts that Scrapy has no API for: whether a crawler runs a real crawl, 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from scrapy.commands import ScrapyCommand
 from scrapy.utils.asyncio import CallLaterResult, call_later, is_asyncio_available
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import Deferred
@@ -109,7 +111,24 @@ def is_closing(crawler: Crawler) -> bool:
     return getattr(slot, "closing", None) is not None
 
 
+def fail_command() -> None:
+    """Make the `scrapy` command that runs this crawl end with exit code 1.
+
+    To be called in the crawl's thread, which every command starts from its `run`. In a script of the user's there is no
+    command, and nothing happens. Scrapy itself knows only crawls that could not start (`bootstrap_failed`; before 2.15
+    not even all of these).
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        command = frame.f_locals.get("self")
+        if isinstance(command, ScrapyCommand):
+            command.exitcode = 1
+            return
+        frame = frame.f_back
+
+
 async def close_crawl(crawler: Crawler, reason: str) -> None:
-    """Close the crawl. Do nothing if its engine has stopped already."""
+    """Close the crawl, with exit code 1. Do nothing if its engine has stopped already."""
+    fail_command()
     if crawler.engine is not None:
         await crawler.engine.close_spider_async(reason=reason)

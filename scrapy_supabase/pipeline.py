@@ -18,7 +18,7 @@ from scrapy.utils.asyncio import create_looping_call
 
 from scrapy_supabase.assembly import Destination, OpenRun, new_spool, recover
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError, SupabaseError
-from scrapy_supabase.eventloop import EventLoop, close_crawl, is_closing, is_crawl, start
+from scrapy_supabase.eventloop import EventLoop, close_crawl, fail_command, is_closing, is_crawl, start
 from scrapy_supabase.middleware import url_stamp
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.crawl_log import CrawlLog
@@ -69,6 +69,7 @@ class SupabasePipeline:
         except ConfigurationError as error:
             if not is_crawl(crawler):
                 raise NotConfigured(str(error)) from error
+            fail_command()
             logger.error("%s", error)  # noqa: TRY400 (plainly: Scrapy prints what is raised below a long traceback)
             raise
 
@@ -92,6 +93,7 @@ class SupabasePipeline:
         try:
             self._crawl = await self._open_crawl(loop)
         except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
+            fail_command()
             if isinstance(error, SupabaseError):
                 logger.error("%s", error)  # noqa: TRY400 (as above)
             self._opening.set_exception(error)
@@ -236,6 +238,8 @@ class _OpenCrawl:
         self._run.stop()
         self._publish()
         self._log.summary()
+        if self._log.counts_as_failed(self._config.monitors.fail_on):
+            fail_command()
         self.is_closed = True
         atexit.unregister(self._end_unclosed)
 

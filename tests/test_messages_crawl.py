@@ -81,6 +81,12 @@ def test_rejected_rows(crawl: Crawler, said: Said, table: Sql) -> None:
     assert table("select count(*) from t") == [(4,)]
 
 
+def test_rows_that_make_a_crawl_fail(crawl: Crawler, said: Said, table: Sql) -> None:
+    """Which, how many, and the setting that makes them count."""
+    done = crawl({"items": [*items(2), {"id": "x"}]}, SUPABASE_FAIL_ON=["rejected"])
+    said("A crawl whose exit code is 1 because of rejected rows", of_log(done.log, least="ERROR")[-1:])
+
+
 def run_printed(message: str, project: Project, **settings: str) -> None:
     """Run the command that a message ends with, in the crawl's project."""
     command = shlex.split(message.partition("run: scrapy supabase ")[2])

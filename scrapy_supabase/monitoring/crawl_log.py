@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from scrapy_supabase.messages import kept_rows, pluralize, rejected_rows
@@ -120,3 +121,15 @@ class CrawlLog:
             self._log.error("%s", kept_rows(left, folder))
         if failed := rows["failed"] + rows["recovered_failed"]:
             self._log.error("%s", rejected_rows(failed, counters.rejected_by_code, folder and folder / REJECTED))
+
+    def counts_as_failed(self, fail_on: Collection[str]) -> bool:
+        """Return whether rows that are not stored make the crawl fail (SUPABASE_FAIL_ON), and log it."""
+        rows = self._counters.totals
+        counts = {
+            "rejected": rows["failed"] + rows["recovered_failed"],
+            "spooled": rows["spooled"] + rows["recovered_spooled"],
+        }
+        found = [f"{pluralize(counts[name], 'row')} {name}" for name in sorted(fail_on) if counts[name]]
+        if found:
+            self._log.error("The exit code is 1: %s (SUPABASE_FAIL_ON).", ", ".join(found))
+        return bool(found)

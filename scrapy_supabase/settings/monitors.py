@@ -1,4 +1,4 @@
-"""The settings of the Spidermon monitors and of the run report."""
+"""The settings of the Spidermon monitors, of the run report, and of the exit code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 import msgspec
 
 from scrapy_supabase.settings.reader import Reader
+
+# What `SUPABASE_FAIL_ON` may list.
+REJECTED, SPOOLED = "rejected", "spooled"
 
 
 class Thresholds(msgspec.Struct, frozen=True):
@@ -20,15 +23,24 @@ class Thresholds(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class MonitorsConfig:
-    """The thresholds of the monitors, and the file of the report (None: no report)."""
+    """The thresholds of the monitors, the file of the report (None: no report), and which rows make a crawl fail."""
 
     thresholds: Thresholds = field(default_factory=Thresholds)
     report: Path | None = None
+    fail_on: frozenset[str] = frozenset()  # of REJECTED and SPOOLED
 
 
 def read_monitors(reader: Reader) -> MonitorsConfig:
-    """Read the settings of monitors and report. A crawl reads them at its start, so that a wrong one fails early."""
-    return MonitorsConfig(_thresholds(reader), _report(reader))
+    """Read these settings. A crawl reads them at its start, so that a wrong one fails early."""
+    return MonitorsConfig(_thresholds(reader), _report(reader), _fail_on(reader))
+
+
+def _fail_on(reader: Reader) -> frozenset[str]:
+    value = reader.raw("SUPABASE_FAIL_ON", "")
+    names = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple, set)) or not {REJECTED, SPOOLED}.issuperset(names):
+        return reader.wrong("SUPABASE_FAIL_ON", value, '"rejected", "spooled" or "rejected,spooled"', frozenset())
+    return frozenset(names)
 
 
 def _thresholds(reader: Reader) -> Thresholds:
