@@ -181,7 +181,7 @@ def test_init_supabase_reads_the_environment(project: Project, monkeypatch: pyte
     assert found.table("t").select("id").execute().data == []
     found.postgrest.session.close()
     monkeypatch.delenv("SUPABASE_KEY")
-    with pytest.raises(ConfigurationError, match="SUPABASE_KEY is not set"):
+    with pytest.raises(ConfigurationError, match="SUPABASE_KEY is missing"):
         init_supabase()
     with pytest.raises(ConfigurationError, match="SUPABASE_URL is 'ftp") as caught:
         init_supabase("ftp://x", project.key)

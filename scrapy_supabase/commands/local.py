@@ -61,7 +61,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:  # noqa: ARG001
             "SUPABASE_JWT_SECRET": stack.jwt_secret,
         }.items():
             print(f"{name}={shlex.quote(value)}")
-        print("ready", flush=True)
+        print("# ready", flush=True)  # a comment: a shell can source all lines
         done.wait()
     return 0
 

@@ -14,7 +14,7 @@ from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
 from scrapy_supabase.rows.builder import route_of
 from scrapy_supabase.settings.config import Config
-from scrapy_supabase.settings.reader import FROM_ENVIRONMENT, Reader
+from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.server import ServerConfig, proxy_of, read_key, read_url
 from scrapy_supabase.settings.tables import TABLE_KEYS, TablesConfig, table_spec
 from scrapy_supabase.settings.upload import UploadConfig, read_attempts, read_chunk_size, read_delay
@@ -28,14 +28,15 @@ def config_for_table(settings: BaseSettings, table: str | None, overrides: Mappi
     `overrides` has keys of a `SUPABASE_TABLES` entry, and `BATCH_CHUNK_SIZE`; a value of None overrides nothing.
     Raises `ConfigurationError`.
     """
-    routed = settings.get("SUPABASE_TABLES")
+    reader = Reader(settings, os.environ)
+    routed = reader.raw("SUPABASE_TABLES")
     tables = list(routed.values()) if isinstance(routed, Mapping) else []
-    table = table or settings.get("SUPABASE_TABLE")
+    table = table or reader.raw("SUPABASE_TABLE")
     if not table:
         raise ConfigurationError("No table is named. Add --table, or set SUPABASE_TABLE.")
     own = next((spec for spec in tables if isinstance(spec, Mapping) and spec.get("table") == table), {})
     more = {name: value for name, value in overrides.items() if name in TABLE_KEYS and value is not None}
-    stamps = own.get("stamps", settings.get("SUPABASE_STAMPS") or {})
+    stamps = own.get("stamps", reader.raw("SUPABASE_STAMPS", {}))
     if isinstance(stamps, Mapping):  # rows of a file have no page URL
         more["stamps"] = {column: stamp for column, stamp in stamps.items() if stamp != "url"}
     changed = settings.copy()
@@ -55,12 +56,11 @@ def config_for_new_table(
     settings name none. `overrides` has keys of a `SUPABASE_TABLES` entry; a value of None overrides nothing.
     Raises `ConfigurationError`.
     """
-    changed = settings.copy()
-    if not changed.get("SUPABASE_TABLE") and not changed.get("SUPABASE_TABLES"):
+    changed, reader = settings.copy(), Reader(settings, os.environ)
+    if not reader.raw("SUPABASE_TABLE") and not reader.raw("SUPABASE_TABLES"):
         changed.set("SUPABASE_TABLE", name, "cmdline")
-    environ = {name: value for name, value in os.environ.items() if name in FROM_ENVIRONMENT and value}
     placeholders = {"SUPABASE_URL": "http://localhost", "SUPABASE_KEY": "-"}
-    config = Config.from_settings(changed, {**placeholders, **environ})
+    config = Config.from_settings(changed, {**placeholders, **{key: text for key, text in os.environ.items() if text}})
     overrides = {key: value for key, value in overrides.items() if value is not None}
     named = config.tables.specs.get(overrides.get("table", name)) if item_class is None else None
     spec = named or route_of(config.tables.routes, item_class or dict) or TableSpec(name)

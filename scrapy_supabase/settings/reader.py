@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from scrapy.settings import BaseSettings
@@ -10,21 +12,17 @@ from scrapy.settings import BaseSettings
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import pluralize
 
-FROM_ENVIRONMENT = (
-    "BATCH_CHUNK_SIZE",
-    "BATCH_RETRY_ATTEMPTS",
-    "BATCH_RETRY_DELAY",
-    "SUPABASE_DB_URL",
-    "SUPABASE_KEY",
-    "SUPABASE_URL",
-)
 _SECRET = ("SUPABASE_DB_URL", "SUPABASE_KEY")
 
 T = TypeVar("T")
 
 
 class Reader:
-    """Reads one setting at a time and collects `problems` and `warnings`."""
+    """Reads one setting at a time and collects `problems` and `warnings`.
+
+    A setting that Scrapy does not have is read from the environment variable of the same name. Text stands for what it
+    spells (see `_value_of`): the command line, Scrapyd and the environment have nothing else.
+    """
 
     def __init__(self, settings: BaseSettings, environ: Mapping[str, str]) -> None:
         self._settings = settings
@@ -35,19 +33,22 @@ class Reader:
     def check(self, noun: str = "setting") -> None:
         """Raise `ConfigurationError`, which lists all problems, if there are any; `noun` names what was read."""
         if self.problems:
+            self.problems[:] = dict.fromkeys(self.problems)  # a wrong setting of all tables is found once per table
             listed = "\n".join(f"  - {problem}" for problem in self.problems)
             number = pluralize(len(self.problems), f"wrong {noun}")
             raise ConfigurationError(f"{number} for scrapy-supabase:\n{listed}", self.problems)
 
     def raw(self, name: str, default: Any = None) -> Any:
-        """Return the value of the setting, else that of the environment if it may be set there, else `default`."""
-        value = self._settings.get(name)
-        if value is None and name in FROM_ENVIRONMENT:
-            value = self._environ.get(name) or None
+        """Return the value of the setting, else of the environment variable, else `default`."""
+        value = _value_of(self._settings.get(name) if self.is_setting(name) else self._environ.get(name) or None)
         return default if value is None else value
 
     def is_set(self, name: str) -> bool:
-        """Return whether the setting is set, also to None."""
+        """Return whether the setting or the environment variable is set, also to None."""
+        return self.is_setting(name) or bool(self._environ.get(name))
+
+    def is_setting(self, name: str) -> bool:
+        """Return whether Scrapy's settings have the setting, also as None."""
         return name in self._settings
 
     def names(self) -> list[str]:
@@ -56,7 +57,10 @@ class Reader:
 
     def wrong(self, name: str, value: Any, allowed: str, default: T) -> T:
         """Record that `value` is not allowed, and return `default`."""
-        printed = "set (value hidden)" if name in _SECRET and value is not None else _printed(value)
+        if value is None:
+            self.problems.append(f"{name} is missing. It must be {allowed}.")
+            return default
+        printed = "set (value hidden)" if name in _SECRET else _printed(value)
         self.problems.append(f"{name} is {printed}: it must be {allowed}.")
         return default
 
@@ -77,7 +81,7 @@ class Reader:
         """Return a truth value, parsed as Scrapy's `getbool` does."""
         value = self.raw(name, default)
         try:
-            return self._settings.getbool(name, default) if self.is_set(name) else bool(value)
+            return BaseSettings({name: value}).getbool(name)
         except (TypeError, ValueError):
             return self.wrong(name, value, "True or False", default)
 
@@ -100,6 +104,19 @@ class Reader:
         if not isinstance(value, Mapping) or not all(isinstance(p, str) and p for pair in value.items() for p in pair):
             return self.wrong(name, value, "a dict with texts as keys and values", {})
         return dict(value)
+
+
+def _value_of(value: Any) -> Any:
+    """Return what a text spells: None for `None`, a dict or list for JSON; else the value itself."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text == "None":
+        return None
+    if text[:1] in ("{", "["):
+        with suppress(ValueError):
+            return json.loads(text)
+    return value
 
 
 def _printed(value: Any) -> str:

@@ -18,6 +18,7 @@ from scrapy_supabase.settings.folders import local_folder
 from scrapy_supabase.settings.reader import Reader
 
 LOCAL = "local"
+REST, DATABASE = "rest", "database"  # what `SUPABASE_BACKEND` may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,9 @@ class ServerConfig:
 
 def read_server(reader: Reader) -> ServerConfig:
     """Read the settings of the server."""
-    key, url, db_url = read_key(reader), read_url(reader), read_db_url(reader)
+    database = _uses_database(reader)
+    key, url = read_key(reader, database), read_url(reader, database)
+    db_url = read_db_url(reader, required=True) if database else None
     defaults = ServerConfig(url)
     return ServerConfig(
         url=url,
@@ -58,6 +61,22 @@ def read_server(reader: Reader) -> ServerConfig:
         local_dir=local_folder() if LOCAL in (url, db_url) else Path(),
         migrations=_migrations(reader),
     )
+
+
+def _uses_database(reader: Reader) -> bool:
+    """Return whether rows go over a database connection.
+
+    Without `SUPABASE_BACKEND`, a connection string in the environment does not override a URL: the `.env` of many
+    projects has both.
+    """
+    backend = reader.raw("SUPABASE_BACKEND")
+    if backend in (REST, DATABASE):
+        return bool(backend == DATABASE)
+    if backend is not None:
+        reader.wrong("SUPABASE_BACKEND", backend, f'"{REST}" or "{DATABASE}"', None)
+    if reader.raw("SUPABASE_DB_URL") is None:
+        return False
+    return reader.is_setting("SUPABASE_DB_URL") or reader.raw("SUPABASE_URL") is None
 
 
 def database_url(settings: BaseSettings, environ: Mapping[str, str] | None = None) -> str | None:
@@ -74,12 +93,12 @@ def hosted_project(settings: BaseSettings, environ: Mapping[str, str] | None = N
     return "" if not isinstance(url, str) or url == LOCAL else project_host(url, None)
 
 
-def read_key(reader: Reader) -> str:
+def read_key(reader: Reader, database: bool = False) -> str:
     """Return the key; empty if none is needed."""
     value = reader.raw("SUPABASE_KEY", "")
     if reader.raw("SUPABASE_URL") == LOCAL:
         return ""  # the local Supabase creates its own
-    if not value and reader.raw("SUPABASE_DB_URL") is not None:
+    if not value and database:
         return ""
     if not isinstance(value, str) or not value.strip():
         allowed = (
@@ -92,10 +111,10 @@ def read_key(reader: Reader) -> str:
     return value.strip()
 
 
-def read_url(reader: Reader) -> str:
-    """Return the project's URL without the path of the REST API; empty if only a connection string is set."""
+def read_url(reader: Reader, database: bool = False) -> str:
+    """Return the project's URL without the path of the REST API; empty if a database connection needs none."""
     value = reader.raw("SUPABASE_URL")
-    if value is None and reader.raw("SUPABASE_DB_URL") is not None:
+    if value is None and database:
         return ""
     allowed = 'the project\'s URL, such as https://abcdefgh.supabase.co, or "local"'
     if not isinstance(value, str):
@@ -120,10 +139,12 @@ def _is_loopback(host: str) -> bool:
     return host in ("", "localhost", "::1") or host.startswith(("/", "127.")) or host.endswith(".localhost")
 
 
-def read_db_url(reader: Reader) -> str | None:
-    """Return the connection string, or None."""
+def read_db_url(reader: Reader, *, required: bool = False) -> str | None:
+    """Return the connection string, or None. If it is `required`, that of the local Supabase is the default."""
     value = reader.raw("SUPABASE_DB_URL")
-    if value is None:
+    if value is None and required and reader.raw("SUPABASE_URL") == LOCAL:
+        value = LOCAL
+    if value is None and not required:
         return None
     if value == LOCAL:
         return LOCAL

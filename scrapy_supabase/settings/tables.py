@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,7 +42,8 @@ def read_tables(reader: Reader, *, routes: bool = True) -> TablesConfig:
 
 def uses_url_stamp(settings: BaseSettings) -> bool:
     """Return whether any stamp is `url`, without validating the settings."""
-    tables = settings.get("SUPABASE_TABLES")
+    reader = Reader(settings, os.environ)
+    tables = reader.raw("SUPABASE_TABLES")
     of_tables = (
         [table.get("stamps") for table in tables.values() if isinstance(table, Mapping)]
         if isinstance(tables, Mapping)
@@ -49,7 +51,7 @@ def uses_url_stamp(settings: BaseSettings) -> bool:
     )
     return any(
         "url" in stamps.values()
-        for stamps in [settings.get("SUPABASE_STAMPS"), *of_tables]
+        for stamps in [reader.raw("SUPABASE_STAMPS"), *of_tables]
         if isinstance(stamps, Mapping)
     )
 
@@ -90,7 +92,7 @@ def read_routes(reader: Reader) -> dict[type | None, TableSpec]:
         routes[_item_class(reader, name, target)] = _spec(reader, paths, {**general, **own})
     if not routes:
         reader.problems.append(
-            "SUPABASE_TABLE is not set: set it to the name of the table for the items, or set SUPABASE_TABLES."
+            "SUPABASE_TABLE is missing. Set it to the name of the table for the items, or set SUPABASE_TABLES."
         )
     _check_same_table(reader, routes)
     return routes

@@ -28,16 +28,15 @@ def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_local_prints_what_a_shell_can_source_and_stays(open_folder: Path, sign: signal.Signals) -> None:
-    """NAME=value lines and `ready`, nothing else; a signal ends it with exit code 0."""
+    """NAME=value lines and a comment, nothing else; a signal ends it with exit code 0."""
     folder = open_folder / "command data"
     command = [*SCRAPY, "local", "--data-dir", str(folder), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(6)]
-    assert lines[5] == "ready\n"
+    assert lines[5] == "# ready\n"
     script = (
-        "".join(lines[:5])
-        + 'echo "$SUPABASE_URL|$SUPABASE_KEY|$SUPABASE_ANON_KEY|$SUPABASE_DB_URL|$SUPABASE_JWT_SECRET"'
+        "".join(lines) + 'echo "$SUPABASE_URL|$SUPABASE_KEY|$SUPABASE_ANON_KEY|$SUPABASE_DB_URL|$SUPABASE_JWT_SECRET"'
     )
     sourced = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.strip().split("|")
     assert sourced[0].startswith("http://127.0.0.1:")

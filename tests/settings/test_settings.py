@@ -109,7 +109,7 @@ def test_all_missing_settings_are_in_one_error() -> None:
     """URL, key and table are reported together."""
     with pytest.raises(ConfigurationError, match="3 wrong settings") as raised:
         config(SUPABASE_URL=None, SUPABASE_KEY=None, SUPABASE_TABLE=None)
-    assert all(f"{name} is not set" in str(raised.value) for name in GOOD)
+    assert all(f"{name} is missing" in str(raised.value) for name in GOOD)
 
 
 def test_the_key_is_never_printed() -> None:
@@ -242,9 +242,75 @@ def test_a_connection_string_does_not_rename_the_project() -> None:
 
 
 def test_local_and_another_database_are_an_error() -> None:
-    """Rows for this machine must not go to the server of a forgotten variable."""
+    """Rows meant for this machine must not go elsewhere; a variable of the environment does not take them there."""
+    elsewhere = "postgresql://me:p@192.0.2.1/shop"
     with pytest.raises(ConfigurationError, match="names another server"):
-        config({"SUPABASE_DB_URL": "postgresql://me:p@192.0.2.1/shop"}, SUPABASE_URL="local")
+        config(SUPABASE_DB_URL=elsewhere, SUPABASE_URL="local")
+    assert config({"SUPABASE_DB_URL": elsewhere}, SUPABASE_URL="local").server.db_url is None
+
+
+DATABASE = "postgresql://me:p@192.0.2.1/shop"
+URL = "https://abc.supabase.co"
+
+
+@pytest.mark.parametrize(
+    ("settings", "environ", "expected"),
+    [
+        ({"SUPABASE_URL": URL}, {}, None),
+        ({"SUPABASE_URL": URL}, {"SUPABASE_DB_URL": DATABASE}, None),
+        ({}, {"SUPABASE_URL": URL, "SUPABASE_DB_URL": DATABASE}, None),
+        ({"SUPABASE_DB_URL": DATABASE}, {"SUPABASE_URL": URL}, DATABASE),
+        ({"SUPABASE_URL": URL, "SUPABASE_DB_URL": DATABASE}, {}, DATABASE),
+        ({}, {"SUPABASE_DB_URL": DATABASE}, DATABASE),
+        ({"SUPABASE_BACKEND": "rest", "SUPABASE_URL": URL, "SUPABASE_DB_URL": DATABASE}, {}, None),
+        ({"SUPABASE_BACKEND": "database", "SUPABASE_URL": URL}, {"SUPABASE_DB_URL": DATABASE}, DATABASE),
+        ({"SUPABASE_URL": URL}, {"SUPABASE_DB_URL": DATABASE, "SUPABASE_BACKEND": "database"}, DATABASE),
+        ({"SUPABASE_BACKEND": "database", "SUPABASE_URL": "local"}, {}, "local"),
+    ],
+)
+def test_the_way_of_the_rows(settings: dict[str, str], environ: dict[str, str], expected: str | None) -> None:
+    """`SUPABASE_BACKEND` decides; else a connection string, unless a URL is set and it is only in the environment."""
+    found = Config.from_settings(Settings({"SUPABASE_KEY": "sb_secret_x", "SUPABASE_TABLE": "t", **settings}), environ)
+    assert found.server.db_url == expected
+
+
+@pytest.mark.parametrize(("backend", "missing"), [("rest", "SUPABASE_URL"), ("database", "SUPABASE_DB_URL")])
+def test_a_way_without_its_server(backend: str, missing: str) -> None:
+    """The setting that is missing is named."""
+    other: dict[str, Any] = {"SUPABASE_DB_URL": DATABASE, "SUPABASE_URL": None} if backend == "rest" else {}
+    with pytest.raises(ConfigurationError, match=f"{missing} is missing"):
+        config(SUPABASE_BACKEND=backend, **other)
+
+
+def test_settings_as_text() -> None:
+    """Scrapyd, Scrapy Cloud, `-s` and the environment have only text: JSON, numbers, booleans and `None`."""
+    as_text: dict[str, Any] = {
+        "SUPABASE_TABLES": '{"builtins.dict": {"table": "books", "on_conflict": ["url"]}, "*": "t"}',
+        "SUPABASE_STAMPS": '{"run": "run_id"}',
+        "SUPABASE_ON_CONFLICT": '["a", "b"]',
+        "SUPABASE_SPOOL_DIR": "None",
+        "SUPABASE_SPOOL_FSYNC": "true",
+        "SUPABASE_MAX_OUTAGE": "None",
+        "SUPABASE_CONCURRENT_UPLOADS": "2",
+    }
+    for found in (config(**as_text), config(as_text)):
+        assert found.tables.routes[dict] == TableSpec("books", on_conflict=("url",), stamps={"run": "run_id"})
+        assert found.tables.routes[None].on_conflict == ("a", "b")
+        assert (found.spool.folder, found.spool.fsync) == (None, True)
+        assert (found.upload.max_outage, found.upload.concurrency) == (None, 2)
+
+
+def test_a_setting_overrides_the_environment_also_with_none() -> None:
+    """`SUPABASE_SPOOL_DIR = None` means no spool, whatever the container sets."""
+    settings = Settings({"SUPABASE_URL": URL, "SUPABASE_KEY": "k", "SUPABASE_TABLE": "t", "SUPABASE_SPOOL_DIR": None})
+    assert Config.from_settings(settings, {"SUPABASE_SPOOL_DIR": "/spool"}).spool.folder is None
+
+
+def test_a_wrong_value_is_reported_once() -> None:
+    """Not once per table that uses it."""
+    with pytest.raises(ConfigurationError, match="1 wrong setting") as raised:
+        config(SUPABASE_MODE="upset", SUPABASE_TABLES={"builtins.dict": "a", "builtins.list": "b"})
+    assert str(raised.value).count("upset") == 1
 
 
 def test_the_chunk_size() -> None:

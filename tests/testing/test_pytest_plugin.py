@@ -117,9 +117,9 @@ def test_rows_that_are_left_fail_the_test(local_supabase: LocalSupabaseFixture) 
         (
             BooksSpider,
             {},
-            r"The crawl could not run: 1 wrong setting for scrapy-supabase:\n  - SUPABASE_TABLE is not set",
+            r"The crawl could not run: 1 wrong setting for scrapy-supabase:\n  - SUPABASE_TABLE is missing",
         ),
-        (BooksSpider, {"TWISTED_REACTOR_ENABLED": False}, r"SUPABASE_TABLE is not set"),
+        (BooksSpider, {"TWISTED_REACTOR_ENABLED": False}, r"SUPABASE_TABLE is missing"),
         (
             BooksSpider,
             {"SUPABASE_TABLE": "none"},
