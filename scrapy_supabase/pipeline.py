@@ -180,7 +180,7 @@ class _OpenCrawl:
         self._delivery = run.delivery
         self._spool = run.spool
         self._file = LastRunFile(run.spool.folder, run.config.monitors.report, run.run.id, page_of)
-        self._log = CrawlLog(logger, observer.counters, run.spool.folder, run.config.upload.close_timeout)
+        self._log = CrawlLog(logger, observer.counters, run.spool.folder, run.config)
         self._process = os.getpid()
         self._close_by = 0.0
         self._ticker = create_looping_call(self._tick)
@@ -188,15 +188,8 @@ class _OpenCrawl:
     async def start(self) -> None:
         """Write the run record, log where rows go, and listen to the crawl."""
         await self._loop.run_in_thread(partial(self._file.write, self._recorded()))
-        config = self._config
         if self._observer.error is None:
-            self._log.opened(
-                f"{config.server.host} over a database connection" if config.server.db_url else config.server.host,
-                self._run.destination.described(config.tables.specs),
-                chunk_rows=config.upload.chunk_rows,
-                grows=config.upload.grows,
-                uploads=config.upload.concurrency,
-            )
+            self._log.opened(self._run.destination.described(self._config.tables.specs))
         listen = self._crawler.signals.connect
         listen(self.close_if_stopped, signals.spider_opened)
         listen(self._flush, signals.spider_idle)
@@ -238,7 +231,7 @@ class _OpenCrawl:
         self._run.stop()
         self._publish()
         self._log.summary()
-        if self._log.counts_as_failed(self._config.monitors.fail_on):
+        if self._log.counts_as_failed():
             fail_command()
         self.is_closed = True
         atexit.unregister(self._end_unclosed)

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
 from pathlib import Path
 
 from scrapy_supabase.messages import kept_rows, pluralize, rejected_rows
 from scrapy_supabase.monitoring.counters import Counters
+from scrapy_supabase.settings.config import Config
 from scrapy_supabase.spool.reject_file import REJECTED
 
 _PROGRESS_EVERY = 60.0  # seconds
 
 
 class CrawlLog:
-    """Logs to `log` what `counters` have.
+    """Logs to `log` what `counters` have. `folder` is the spool's, or None."""
 
-    `folder` is the spool's, or None; `close_timeout` is `SUPABASE_CLOSE_TIMEOUT`, in seconds.
-    """
-
-    def __init__(self, log: logging.Logger, counters: Counters, folder: Path | None, close_timeout: float) -> None:
+    def __init__(self, log: logging.Logger, counters: Counters, folder: Path | None, config: Config) -> None:
         self._log = log
         self._counters = counters
         self._folder = folder
-        self._close_timeout = close_timeout
+        self._config = config
+        self._close_timeout = config.upload.close_timeout
         self._last_time = time.monotonic()
         self._last_uploaded = 0
 
-    def opened(self, where: str, tables: str, *, chunk_rows: int, grows: bool, uploads: int) -> None:
-        """Log where rows go. Chunks have `chunk_rows` rows, only at first if `grows`; `uploads` run at once."""
+    def opened(self, tables: str) -> None:
+        """Log where rows go: to which server and `tables`, in which way, in chunks of which size."""
+        server, upload = self._config.server, self._config.upload
         self._log.info(
-            "Uploading to %s: %s; %s a chunk%s, %d at once; spool: %s",
-            where,
+            "Uploading to %s over %s: %s; %s a chunk%s, %d at once; spool: %s",
+            server.host,
+            "a database connection" if server.db_url else "REST",
             tables,
-            pluralize(chunk_rows, "row"),
-            " at first" if grows else "",
-            uploads,
+            pluralize(upload.chunk_rows, "row"),
+            " at first" if upload.grows else "",
+            upload.concurrency,
             self._folder or "none",
         )
 
@@ -122,14 +122,16 @@ class CrawlLog:
         if failed := rows["failed"] + rows["recovered_failed"]:
             self._log.error("%s", rejected_rows(failed, counters.rejected_by_code, folder and folder / REJECTED))
 
-    def counts_as_failed(self, fail_on: Collection[str]) -> bool:
+    def counts_as_failed(self) -> bool:
         """Return whether rows that are not stored make the crawl fail (SUPABASE_FAIL_ON), and log it."""
         rows = self._counters.totals
         counts = {
             "rejected": rows["failed"] + rows["recovered_failed"],
             "spooled": rows["spooled"] + rows["recovered_spooled"],
         }
-        found = [f"{pluralize(counts[name], 'row')} {name}" for name in sorted(fail_on) if counts[name]]
+        found = [
+            f"{pluralize(counts[name], 'row')} {name}" for name in sorted(self._config.monitors.fail_on) if counts[name]
+        ]
         if found:
             self._log.error("The exit code is 1: %s (SUPABASE_FAIL_ON).", ", ".join(found))
         return bool(found)

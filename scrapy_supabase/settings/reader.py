@@ -120,7 +120,5 @@ def _value_of(value: Any) -> Any:
 
 
 def _printed(value: Any) -> str:
-    if value is None:
-        return "not set"
     text = repr(value)
     return f"{text[:80]}{'…' if len(text) > 80 else ''} ({type(value).__name__})"
