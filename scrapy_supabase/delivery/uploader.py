@@ -131,7 +131,8 @@ class Uploader:
             return self._send_next(sent, state)
         self._stored.add(sent.chunk.table)
         self._limits.stored(sent.rows)
-        # The answer may have arrived some time before it was read.
+        # The answer may have arrived up to a second before it was read. Without `silence`, `upload_seconds` of a slow
+        # crawl were 0.5 s per chunk; the server took 0.002 to 0.014 s (docs/benchmarks/README.md).
         silence = sent.request.silence() if sent.request else 0.0
         seconds = max(self._clock() - sent.started - silence, 0.0)
         effort = Effort(requests=1, request_bytes=len(sent.write.body), seconds=seconds)
