@@ -93,7 +93,7 @@ class Delivery:
 
     def open_chunk(self) -> OpenChunk | None:
         """Return the chunk to which the caller may add rows itself; None under back-pressure or if several are open."""
-        return None if self._pressed else self._chunker.only()
+        return None if self._pressed else self._chunker.only_chunk()
 
     def tick(self) -> None:
         """Seal the chunks that are full or were open for too long; do all periodic work. Call it once a second."""

@@ -39,7 +39,7 @@ class ChunkFile(Protocol):
 class OpenChunk:
     """A chunk that still accepts rows.
 
-    New rows are appended to `waiting`; `sort_out` later compares the keys of all of them at once. Rows may be added
+    New rows are appended to `waiting`; `deduplicate` later compares the keys of all of them at once. Rows may be added
     without calling the chunker while `waiting` has fewer than `room` rows and `size` is at most `most_bytes`.
     """
 
@@ -65,9 +65,9 @@ class OpenChunk:
         self.waiting.append(row)
         self.size += len(row.data) + 1
 
-    def sort_out(self) -> None:
+    def deduplicate(self) -> None:
         """Move the waiting rows to `rows`, keeping one row per key."""
-        dropped = _keep_one_each(self.rows, self.waiting, self.mode)
+        dropped = _deduplicate(self.rows, self.waiting, self.mode)
         if self.mode is not Mode.INSERT:
             self.groups.update(key.group for row in self.waiting if type(key := row.key) is UncertainKey)
         self.superseded += len(dropped)
@@ -132,7 +132,7 @@ class Chunker:
             self._max_rows = number
             self.close_room()
 
-    def only(self) -> OpenChunk | None:
+    def only_chunk(self) -> OpenChunk | None:
         """Return the open chunk with its `room` set; None unless exactly one is open."""
         chunk = self._only
         if chunk is not None:
@@ -154,7 +154,7 @@ class Chunker:
         sealed = self._seal_filled()
         if len(self._open) > (place in self._open):
             if (only := self._only) is not None:
-                only.sort_out()  # if several chunks are open, none has waiting rows
+                only.deduplicate()  # if several chunks are open, none has waiting rows
             # An older row with the same key and other columns must be sent first.
             for other in [p for p, o in self._open.items() if p[0] == row.table and p != place and o.may_hold(row.key)]:
                 sealed.extend(self._seal(other))
@@ -170,7 +170,7 @@ class Chunker:
             chunk = self._open[place] = OpenChunk(*place, file, self._clock(), mode, self._max_bytes)
         chunk.add(row)
         if len(self._open) > 1 or chunk.columns is MIXED:
-            chunk.sort_out()
+            chunk.deduplicate()
         sealed.extend(self._seal_if_full(chunk))
         return sealed
 
@@ -198,7 +198,7 @@ class Chunker:
     def _has_bytes_for(self, chunk: OpenChunk, row: Row) -> bool:
         most = self._max_bytes - len(row.data) - 1
         if chunk.size > most:
-            chunk.sort_out()
+            chunk.deduplicate()
         return chunk.size <= most
 
     def _seal_filled(self) -> list[Chunk]:
@@ -211,7 +211,7 @@ class Chunker:
 
     def _seal_if_full(self, chunk: OpenChunk) -> list[Chunk]:
         if len(chunk.rows) + len(chunk.waiting) >= self.max_rows:
-            chunk.sort_out()
+            chunk.deduplicate()
         return self._seal((chunk.table, chunk.columns)) if len(chunk.rows) >= self.max_rows else []
 
     def _seal_those(self, places: Iterable[_Place]) -> list[Chunk]:
@@ -225,7 +225,7 @@ class Chunker:
         chunk.room = 0
         parents = self._references(place[0])
         first = self._seal_those(other for other in self._open if other[0] in parents) if parents else []
-        chunk.sort_out()
+        chunk.deduplicate()
         chunk.file.close()
         self._last_number += 1
         number, rows, file, superseded = self._last_number, chunk.rows, chunk.file.name, chunk.superseded
@@ -257,14 +257,14 @@ def in_key_order(rows: Iterable[Row]) -> tuple[Row, ...]:
     return tuple([row for _, row in sorted(zip(groups, rows, strict=True), key=itemgetter(0))])
 
 
-def one_version_each(rows: Sequence[Row], mode: Mode) -> tuple[Row, ...]:
+def one_row_per_key(rows: Sequence[Row], mode: Mode) -> tuple[Row, ...]:
     """Return one row per key, in key order, of the rows of a chunk's file, as `Chunker` does."""
     kept: dict[Any, Row] = {}
-    _keep_one_each(kept, rows, mode)
+    _deduplicate(kept, rows, mode)
     return in_key_order(kept.values())
 
 
-def _keep_one_each(kept: dict[Any, Row], rows: Sequence[Row], mode: Mode) -> list[Row]:
+def _deduplicate(kept: dict[Any, Row], rows: Sequence[Row], mode: Mode) -> list[Row]:
     """Add rows to `kept`, by key or, for a row without a key, by number; return the rows that were dropped.
 
     The last row of a key is kept; with `Mode.IGNORE`, the first.

@@ -49,7 +49,7 @@ class Schema:
         self._views: dict[str, View] = {}
         self._key_types: dict[str, Mapping[str, str]] = {}
         self._dropped: dict[str, set[str]] = {}
-        self._made: dict[str, dict[str, str]] = {}
+        self._generated: dict[str, dict[str, str]] = {}
         self._modes: dict[str, Mode] = {}
         self._references: dict[str, frozenset[str]] = {}
         self._mentioned: set[tuple[str, str]] = set()
@@ -72,7 +72,7 @@ class Schema:
         """Record the server's description of a table."""
         with self._lock:
             self._known[table] = info
-            self._made.setdefault(table, {}).update(info.made)
+            self._generated.setdefault(table, {}).update(info.made)
             self.version += 1
 
     def learn_key_types(self, table: str, types: Mapping[str, str]) -> None:
@@ -159,21 +159,21 @@ class Schema:
         is_integer = info is not None and kind_of(info.columns.get(column, "")) == "integer"
         identity = "identity" in error.details if error.details else is_integer
         with self._lock:
-            made = self._made.setdefault(table, {})
-            if column in made:
+            generated = self._generated.setdefault(table, {})
+            if column in generated:
                 return False
-            made[column] = "identity" if identity else "generated"
+            generated[column] = "identity" if identity else "generated"
             self.version += 1
             return True
 
     def generated_columns(self, table: str) -> Mapping[str, str]:
         """Return column → kind ("generated" or "identity") of the columns that must not be sent."""
-        return self._made.get(table, {})
+        return self._generated.get(table, {})
 
     def generates_key(self, table: str) -> bool:
         """Return whether a conflict column is generated, so that the rows' keys are unknown here."""
-        made = self.generated_columns(table)
-        return any(made.get(column) == "generated" for column in self.key(table))
+        generated = self.generated_columns(table)
+        return any(generated.get(column) == "generated" for column in self.key(table))
 
     def first_mention(self, table: str, columns: Iterable[str]) -> list[str]:
         """Return those of `columns` that no warning has mentioned yet, and mark them as mentioned."""
@@ -187,11 +187,11 @@ class Schema:
 
         Both are sorted. Columns that the database generates are in neither.
         """
-        info, dropped, made = self._known.get(table), self._dropped.get(table, ()), self.generated_columns(table)
+        info, dropped, generated = self._known.get(table), self._dropped.get(table, ()), self.generated_columns(table)
         can: list[str] = []
         cannot: list[str] = []
         for column in sorted(columns):
-            if column in made:
+            if column in generated:
                 continue
             known = column not in dropped and (info is None or column in info.columns)
             (can if known else cannot).append(column)

@@ -22,7 +22,7 @@ import msgspec
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import reason, sentence
 from scrapy_supabase.models import Chunk, Loaded, Mode, Origin, Outcome, Rejection, Row, Stored
-from scrapy_supabase.rows.chunks import ChunkFile, one_version_each
+from scrapy_supabase.rows.chunks import ChunkFile, one_row_per_key
 from scrapy_supabase.rows.keys import key_form
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.chunk_file import (
@@ -203,7 +203,7 @@ class DiskSpool:
         if damaged:
             with suppress(OSError):
                 self._files.rewrite(stored.file, tuple(rows))
-        kept = one_version_each(rows, header.mode)
+        kept = one_row_per_key(rows, header.mode)
         origin = origin if stored.recovered else None
         mixed, superseded = header.format == FORMAT_MIXED, len(rows) - len(kept)
         chunk = Chunk(stored.number, kept, stored.file, superseded, tries=stored.tries, origin=origin, mixed=mixed)

@@ -71,7 +71,7 @@ class Line:
                 self.fast_count += 1
                 return
             self.chunks += self.chunker.add(self.builder.build(item))
-            found = self.chunker.only()
+            found = self.chunker.only_chunk()
             self.take = self.builder.fast_path(item, found) if found and self.is_fast else None
         except ItemError as error:
             self.messages.append(f"{error.code}: {error}")

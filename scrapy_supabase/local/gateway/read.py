@@ -28,8 +28,8 @@ def read(database: Database, snapshot: Snapshot, context: Context, request: Requ
         explain = f"SELECT 1 FROM {relation}{explained.where(relation, query.where)}", explained.parameters
     if request.prefer.counts:
         most = f" LIMIT {MAX_ROWS + 1}" if counting == "estimated" else ""
-        pluralize = f"SELECT 1 FROM {relation}{statement.where(relation, query.where)}{most}"
-        total = f"(SELECT count(*) FROM ({pluralize}) counted)"
+        matching = f"SELECT 1 FROM {relation}{statement.where(relation, query.where)}{most}"
+        total = f"(SELECT count(*) FROM ({matching}) counted)"
     head = request.method == "HEAD"
     sql = outcome_sql(source, body="''" if head else body_sql(form), total=total)
     plan = Plan(sql, statement.parameters, read_only=True, explain=explain)

@@ -46,8 +46,8 @@ def call(database: Database, snapshot: Snapshot, context: Context, request: Requ
     )
     total = "null::bigint"
     if request.prefer.counts:
-        pluralize = f"FROM pgrst_source AS {alias}{statement.where(alias, query.where)}"
-        total = f"(SELECT count(*) FROM (SELECT 1 {pluralize}) counted)"
+        matching = f"FROM pgrst_source AS {alias}{statement.where(alias, query.where)}"
+        total = f"(SELECT count(*) FROM (SELECT 1 {matching}) counted)"
     head = request.method == "HEAD"
     body = "''" if head or void else body_sql(form, scalar=scalar, single=single)
 
