@@ -72,6 +72,7 @@ def collect(column: str) -> UnknownColumns:
 CASES = (
     Case("No such table", "select 1"),
     Case("A table without grants", "create table t (id bigint primary key)", fixes=True),
+    Case("A table without grants, and the public key", "create table t (id bigint primary key)", anon=True),
     Case("A table with only the INSERT grant", f"{KEYED} revoke all on t from service_role; grant insert on t to "
          "service_role", [{"id": 1}], fixes=True),
     Case("Conflict columns without a unique index", KEYED, options={"on_conflict": ("title",)}, fixes=True),

@@ -27,8 +27,8 @@ from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
 from scrapy_supabase.schema.remedies import (
     GENERATED_COLUMN,
     deferrable_constraint,
+    for_denied,
     for_upserts,
-    grant_sql,
     lacks,
     no_collector,
     snapshot_sql,
@@ -172,7 +172,7 @@ class SchemaCheck:
                 elif isinstance(error, SchemaDriftError):
                     self._leave_out(spec, columns, error)
                 elif error.reason == "supabase_permission_denied":
-                    remedy = f"Run: {grant_sql(schema, table, error)}"
+                    remedy = for_denied(schema, table, error)
                     if mode is Mode.INSERT or not self._may_insert(table, columns):
                         raise fatal(error, error.reason, remedy) from error
                     self._fall_back(spec, error, error.reason, remedy)

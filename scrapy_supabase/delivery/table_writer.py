@@ -31,8 +31,8 @@ from scrapy_supabase.models import Mode, Row
 from scrapy_supabase.rows.keys import key_form
 from scrapy_supabase.schema.remedies import (
     GENERATED_COLUMN,
+    for_denied,
     for_upserts,
-    grant_sql,
     lacks,
     no_collector,
     policy_sql,
@@ -178,7 +178,7 @@ class TableWriter:
                 raise fatal(error, "supabase_no_unique_index", remedy) from error
             self._fall_back(state, error, remedy)
         elif isinstance(error, FatalError) and error.reason == "supabase_permission_denied":
-            remedy = f"Run: {grant_sql(self._schema, table, error)}"
+            remedy = for_denied(self._schema, table, error)
             may_insert = write.mode is not Mode.INSERT and self._schema.insert_fallback
             if not may_insert or self._sender.refusal_without_rows(
                 state, Write(table, write.columns, b"", Mode.INSERT)
@@ -198,8 +198,7 @@ class TableWriter:
         if error.code == "53100" and isinstance(error, FatalError):
             state.suspicion = error
         elif error.code == "42501" and isinstance(error, FatalError) and not isinstance(error, UnknownError):
-            remedy = grant_sql(self._schema, state.chunk.table, error)
-            state.suspicion = fatal(error, error.reason, f"Run: {remedy}")
+            state.suspicion = fatal(error, error.reason, for_denied(self._schema, state.chunk.table, error))
         return _retyped(BadRowsError, error)
 
     def _is_stored_by_insert(

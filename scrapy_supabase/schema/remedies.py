@@ -9,17 +9,29 @@ from scrapy_supabase.errors import ServerError, denied
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.schema.schema import Schema
 
+PUBLIC_ROLE = "anon"
 GENERATED_COLUMN = "Table %s generates column %r itself: the items' values for it are not sent."
 
 
-def grant_sql(schema: Schema, table: str, error: ServerError) -> str:
-    """Return the GRANTs that the role needs for the mode of the table.
+def for_denied(schema: Schema, table: str, error: ServerError) -> str:
+    """Return the remedy for a missing grant. The role of the public key never gets one: that would open the table."""
+    if schema.role != PUBLIC_ROLE:
+        return f"Run: {grant_sql(schema, table, error, schema.role)}"
+    return (
+        "SUPABASE_KEY is the project's public key, which is made for browsers. Use the secret key (Supabase dashboard "
+        "> Project Settings > API keys). If its role lacks the grant, too, run: "
+        f"{grant_sql(schema, table, error, 'service_role')}"
+    )
+
+
+def grant_sql(schema: Schema, table: str, error: ServerError, role: str) -> str:
+    """Return the GRANTs that `role` needs for the mode of the table.
 
     `error` names what was denied: the table, its schema, or another object that an insert needs (a sequence, a table
     that a trigger writes to). New tables on hosted Supabase have no grants since 2026-10-30.
     """
     kind, denied_name = denied(error.message) or ("table", table)
-    role = identifier(schema.role)
+    role = identifier(role)
     if kind == "sequence":
         return f"GRANT usage ON SEQUENCE {qualified(schema, denied_name)} TO {role};"
     usage = f"GRANT usage ON SCHEMA {identifier(denied_name)} TO {role}; " if kind == "schema" else ""
