@@ -1,7 +1,7 @@
 """The pytest plugin: fixture `local_supabase`, ini option `supabase_migrations` (entry point group `pytest11`).
 
-pytest imports this module in every suite of an environment that has the package: nothing else of it is imported before
-a test asks for the fixture. PYTEST_DONT_REWRITE
+pytest imports this module in every suite of an environment that has the package: no other module of it is imported
+before a test uses the fixture. PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ MIGRATIONS = "supabase_migrations"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the option."""
+    """Declare the ini option."""
     parser.addini(
         MIGRATIONS,
-        help="folder of numbered .sql files, relative to the root folder: what the fixture local_supabase begins with",
+        help="folder of the fixture local_supabase's migrations: numbered .sql files; relative to the root folder",
         default="",
     )
 
 
 @pytest.fixture(scope="session")
 def _local_supabase_stack(pytestconfig: pytest.Config) -> Iterator[SessionStack]:
-    """One for the whole session, of each worker of pytest-xdist; started by the first test that needs it."""
+    """A stack for the whole session (with pytest-xdist, of one worker), started by the first test that needs it."""
     try:
         from scrapy_supabase.testing.stack import SessionStack, require_extra
     except ImportError as error:
@@ -58,7 +58,7 @@ def local_supabase(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LocalSupabaseFixture]:
-    """A Supabase on this machine, as the migrations left it: its tables, crawls that upload to it, SQL to look."""
+    """A Supabase on this machine with the migrations applied: its URL and keys, crawls that upload to it, and SQL."""
     from scrapy_supabase.errors import SupabaseError
     from scrapy_supabase.testing import LocalSupabaseFixture
     from scrapy_supabase.testing.fixture import environment

@@ -335,7 +335,7 @@ def test_without_a_spool_what_is_not_uploaded_is_said_row_by_row(crawl: Crawler,
     settings = {"SUPABASE_URL": proxy.url, "SUPABASE_SPOOL_DIR": "@none", "SUPABASE_CLOSE_TIMEOUT": 0.5}
     done = crawl(plan, **settings)
     assert done.counts("uploaded", "failed", "spooled") == (0, 3, 0)
-    assert "Not in table t (not_kept): the row was not uploaded" in done.log
+    assert "Not stored in table t (not_kept): the row was not uploaded" in done.log
     assert '{"id":2,"title":"t2"}' in done.log
 
 

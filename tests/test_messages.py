@@ -28,7 +28,7 @@ PAGE = ROOT / "docs" / "reference" / "errors.md"
 NOT_PROVOKED = {
     "module {} has no attribute {}": "Python's own words for a name that is not there",
     "a retry is asked for on TransientError only": "a fault of ours, which only a change of retry.py could make",
-    "it could not begin: its log says why.": "a reactor that does not start and says no error: none is known",
+    "it could not start. The reason is in its log.": "a reactor that does not start and says no error: none is known",
     "by proxy {}": "a proxy that fails: the words around it are those of any failed connection",
     "no connection to {} within {} s": "a host that drops packets: none is to be had on a machine without a network",
     "the connection was closed": "an error of http.client without a word; none is known",
@@ -36,7 +36,7 @@ NOT_PROVOKED = {
     "the item cannot be stored: {}": "each field can be encoded alone, and not all of them: no such item is known",
     "<{} that cannot be printed>": "an item whose own code fails: a line of the reject file, not a message",
     "The spider was closed before this item came.": "an item after the end: Scrapy gives none",
-    "it says nothing": "a PostgreSQL that fails without a word",
+    "it prints no reason": "a PostgreSQL that fails without a word",
     "PostgreSQL does not run as root, and there is no user nobody. Run as another user.": "a system without nobody",
     "The local Supabase in {} neither starts nor stops: see supervisor.log there.": "takes half a minute",
     "The local gateway failed: see gateway.log in its data folder.": "a fault of ours in the gateway",

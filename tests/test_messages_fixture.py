@@ -53,7 +53,7 @@ create trigger slow before insert on books for each row execute function slow()
 def shown(error: CrawlError) -> str:
     """The message without the log's end and without tracebacks, which are not ours."""
     text = re.sub(r"(The end of its log:\n).*|\nTraceback .*", r"\1", str(error), flags=re.DOTALL)
-    text = re.sub(r"0x[0-9a-f]+|(?<=at or above ).*(?=\. Give)", "<…>", text)
+    text = re.sub(r"0x[0-9a-f]+|(?<=at or above ).*(?=\. Pass)", "<…>", text)
     return "CrawlError: " + re.sub(r"\d\d:\d\d:\d\d", "<time>", text)
 
 

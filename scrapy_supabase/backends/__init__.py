@@ -1,1 +1,1 @@
-"""What talks to a server: one protocol, one module a server."""
+"""Clients of a server: one protocol, and its implementations over the REST API and a database connection."""

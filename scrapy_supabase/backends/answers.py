@@ -1,8 +1,8 @@
-"""The one table that classifies a server's answers: which error of `errors.py` each of them is.
+"""The table that maps a server's answers to the errors of `errors.py`.
 
-The `code` in the body decides (SQLSTATE or PGRSTnnn), the HTTP status only where there is no such code: 21000 and 57014
-both come as 500, 25006 as 405. A code is fatal only where it is known to be about everything; what is in no rule is an
-`UnknownError`. Sources: PostgREST docs, references/errors; PostgreSQL docs, appendix A; measured on
+The `code` in the body decides (SQLSTATE or PGRSTnnn); the HTTP status counts only without such a code, since 21000 and
+57014 both come as 500, and 25006 as 405. A code is fatal only if it is known to concern every request; a code without
+a rule is an `UnknownError`. Sources: PostgREST docs, references/errors; PostgreSQL docs, appendix A; measured on
 PostgREST 14.14.
 """
 
@@ -26,8 +26,8 @@ from scrapy_supabase.errors import (
     is_policy_violation,
 )
 
-# The first rule whose pattern fits counts. `http_503` is an answer with that status and no code of PostgreSQL or
-# PostgREST. Statuses that pass with time are in `_passes`.
+# The first rule whose pattern matches counts. `http_503` is an answer with that status and no code of PostgreSQL or
+# PostgREST. Transient statuses are in `_is_transient_status`.
 _RULES: tuple[tuple[type[ServerError], str], ...] = (
     (TransientError, r"PGRST00[0-3]|PGRSTX00|08...|25P03|40...|53(?!100)...|55P03|57P0[1235]|XX..."),
     (TooLargeError, r"57014|25P04|http_413"),
@@ -37,12 +37,12 @@ _RULES: tuple[tuple[type[ServerError], str], ...] = (
     (BadRowsError, r"22...|23...|21000|42804|44000|P0001|54000|PT4(?!0[1234])\d\d"),
     (FatalError, r"PGRST3..|PGRST106|PGRST205|53100|http_(?:401|402|404|414|431|540)"),
 )
-# The server did work on the request: XX000 is a fault inside it, 40001 a conflict, 55P03 a lock that was not to be had.
+# The server did work on the request: XX000 is a fault inside it, 40001 a conflict, 55P03 a lock that another one held.
 _IS_THERE = r"XX...|PGRSTX00|40...|55P03|25P03"
 _TWICE_AT_MOST = r"XX...|PGRSTX00"  # a fault inside the server does not pass with time
 _OVERLOAD = r"PGRST003|53300|(?:http_|PT)(?:420|429|503|529)"
 _OUTCOME_UNKNOWN = r"40003|08007"
-# The gateway gave up waiting: the database may have finished the work after that.
+# The gateway stopped waiting; the database may have finished the work after that.
 _GATEWAY_TIMEOUT = r"http_(?:499|504|524|544|598|599)"
 _DEFERRABLE = "does not support deferrable unique constraints"
 _STALE_TYPE = r'(?s)column ".*" is of type .* but expression is of type .*'
@@ -99,28 +99,28 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
         r"http_414|http_431",
         "supabase_request_too_long",
         (
-            "The URL or the headers are longer than a server on the way accepts: allow longer ones there (nginx: "
-            "large_client_header_buffers), give the table's columns shorter names, or set SUPABASE_DB_URL."
+            "The URL or the headers are longer than a proxy or the server accepts: raise its limit (nginx: "
+            "large_client_header_buffers), shorten the names of the table's columns, or set SUPABASE_DB_URL."
         ),
     ),
     (
         r"PGRST204|42703|428C9",
         "supabase_schema",
-        "It cannot be left out: look at the table's columns, and at its triggers and defaults.",
+        "This column cannot be left out: check the table's columns, triggers and defaults.",
     ),
 )
-_UNKNOWN = "Look the code up in the lists of errors of PostgreSQL and PostgREST, fix what it says, then run again."
+_UNKNOWN = "Look up the code in the error lists of PostgreSQL and PostgREST, fix the cause, then run again."
 
 
 def classify(status: int, body: bytes, retry_after: str | None = None, *, table: str = "") -> ServerError:
-    """Turn an unsuccessful answer into the error that says what to do about it. Never raises.
+    """Return the error for an unsuccessful answer. Never raises.
 
-    `retry_after` is the header's text; only its form in seconds is used (a date is ignored). `table` is where the rows
-    were sent: what a message says of another one is about what a trigger did.
+    `retry_after` is the text of that header; only seconds are understood (a date is ignored). `table` is the table the
+    rows were sent to: a message that names another table is about a statement of a trigger.
     """
     parsed = parse_body(body)
     code = parsed.get("code", "")
-    if not code or code == str(status):  # a gateway in front of PostgREST puts its status there
+    if not code or code == str(status):  # a gateway in front of PostgREST sends the status as code
         code = f"http_{status}"
     message = parsed.get("message") or parsed.get("error") or one_line(body) or "the answer has no message"
     error = _classified(code, message, parsed.get("details"), parsed.get("hint"), status, table)
@@ -132,7 +132,7 @@ def classify(status: int, body: bytes, retry_after: str | None = None, *, table:
 def classify_sql(
     code: str, message: str, details: str | None = None, hint: str | None = None, *, table: str = ""
 ) -> ServerError:
-    """`classify` for what a database itself says: an SQLSTATE and its words."""
+    """Return the error for a database's own answer: an SQLSTATE and its texts."""
     if no_connection.is_from_pooler(code, message):
         return classify_connection(message)
     error = _classified(code, message, details, hint, table=table)
@@ -142,8 +142,8 @@ def classify_sql(
 
 
 def classify_connection(message: str) -> ServerError:
-    """`classify` for a database connection that could not be made: there is no SQLSTATE, only what libpq says."""
-    code, remedy = no_connection.why(message)
+    """Return the error for a failed attempt to connect to a database, which has libpq's message and no SQLSTATE."""
+    code, remedy = no_connection.explain(message)
     kind = TransientError if re.fullmatch(_RULES[0][1], code) else FatalError
     error = _made(kind, code, code, message)
     if isinstance(error, TransientError | FatalError):
@@ -156,7 +156,7 @@ def classify_connection(message: str) -> ServerError:
 def _classified(
     code: str, message: str, details: str | None, hint: str | None, status: int = 0, table: str = ""
 ) -> ServerError:
-    # A code of somebody's own (`RAISE SQLSTATE 'PGRST'`, a gateway's word) tells less than the status beside it.
+    # A user-defined code (`RAISE SQLSTATE 'PGRST'`) or a gateway's word means less than the status beside it.
     own = re.fullmatch(r"[0-9A-Z]{5}|PGRST\w+|http_\d+", code) is None and status > 0
     decisive = f"http_{status}" if own else code
     kind = _kind(decisive, message, status, table)
@@ -165,7 +165,7 @@ def _classified(
     error = _made(kind, decisive, code, message, status=status, details=details, hint=hint)
     if isinstance(error, SchemaDriftError) and not error.column:
         error = _made(UnknownError, decisive, code, message, status=status, details=details, hint=hint)
-    error.stale_schema = _is_perhaps_stale(error, table)
+    error.stale_schema = _may_be_stale(error, table)
     return error
 
 
@@ -178,7 +178,7 @@ def _kind(code: str, message: str, status: int, table: str) -> type[ServerError]
         return UpsertRefusedError
     if code in ("42501", "42P01"):
         return FatalError if _names(code, message, table) else UnknownError
-    if _passes(code):
+    if _is_transient_status(code):
         return TransientError
     return next((kind for kind, pattern in _RULES if re.fullmatch(pattern, code)), UnknownError)
 
@@ -193,7 +193,7 @@ def _made(
     details: str | None = None,
     hint: str | None = None,
 ) -> ServerError:
-    """The error, with what is known of `decisive`: the code, or the status that counts for it."""
+    """Make an error of `kind` and set its attributes by `decisive`: the code, or the status that counts instead."""
     error = kind(message, code=code, status=status, details=details, hint=hint)
     if isinstance(error, TransientError):
         error.reachable = re.fullmatch(_IS_THERE, decisive) is not None
@@ -219,16 +219,16 @@ def _made(
 
 
 def _is_role_refused(code: str, message: str, status: int) -> bool:
-    """Whether the role of the key is not there, or not one that the server may take. PostgREST makes it 401 or 403."""
+    """Return whether the key's role does not exist or must not be used. PostgREST answers that with 401 or 403."""
     if code == "22023":
         return status == 401
     return code == "42501" and message.startswith("permission denied to set role")
 
 
-def _passes(code: str) -> bool:
-    """Whether a status, or an error that was raised as one (PT503), passes with time.
+def _is_transient_status(code: str) -> bool:
+    """Return whether an HTTP status, or an error raised as one (PT503), is transient.
 
-    Of those from 500 on all but: 501, 505 (asked in a way that is not known there), 540 (the project is paused).
+    All from 500 on are, except 501 and 505 (not supported) and 540 (the project is paused).
     """
     found = re.fullmatch(r"(?:http_|PT)(\d\d\d)", code)
     number = int(found[1]) if found else 0
@@ -236,10 +236,10 @@ def _passes(code: str) -> bool:
 
 
 def _names(code: str, message: str, table: str) -> bool:
-    """Whether the message is about `table` itself: a trigger's own statements may name another one."""
+    """Return whether the message is about `table` itself: a trigger's statements may name another one."""
     if code == "42501":
         kind, name = denied(message) or ("", "")
-        if kind == "sequence":  # of a serial key: each row without one asks for it, and no request without rows does
+        if kind == "sequence":  # of a serial key: only requests with rows use it, so that a probe would not find it
             return True
     else:
         found = re.search(_NO_RELATION, message)
@@ -247,8 +247,8 @@ def _names(code: str, message: str, table: str) -> bool:
     return kind == "table" and bool(table) and (name == table or name.endswith(f".{table}"))
 
 
-def _is_perhaps_stale(error: ServerError, table: str) -> bool:
-    """Whether the answer may come from PostgREST's schema cache, or our own, being older than the table."""
+def _may_be_stale(error: ServerError, table: str) -> bool:
+    """Return whether PostgREST's schema cache, or our catalog, may be older than the table."""
     if error.code == "42P01":
         return _names(error.code, error.message, table)
     if error.code == "42804":

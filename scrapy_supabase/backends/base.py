@@ -1,4 +1,4 @@
-"""The protocol of a backend: what the uploader and the schema check ask of a server."""
+"""The protocol of a backend: the requests that the uploader and the schema check make."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from scrapy_supabase.models import Mode
 
 
 class Write(msgspec.Struct, frozen=True):
-    """One request: `body` is a JSON array of objects; only `columns` of them are stored.
+    """One request: `body` is a JSON array of objects, of which only `columns` are stored.
 
-    An empty `on_conflict` means the primary key. The body of a probe is `[]`: it is checked like any other and
+    An empty `on_conflict` means the primary key. A probe has the body `[]`: the server checks it like any other and
     writes nothing.
     """
 
@@ -27,10 +27,10 @@ class Write(msgspec.Struct, frozen=True):
 
 
 class View(msgspec.Struct, frozen=True):
-    """What is known of a view: whether an INSTEAD OF trigger takes inserted rows, and which columns it shows.
+    """A view: whether an INSTEAD OF trigger takes inserted rows, and the table columns behind its own.
 
-    `shows` maps a column to the database schema, table and column that it shows, where inserts into the view are
-    inserts into that one table.
+    `shows` maps a column of the view to the database schema, table and column behind it; it is filled if inserts into
+    the view are inserts into that one table.
     """
 
     has_trigger: bool = False
@@ -38,14 +38,14 @@ class View(msgspec.Struct, frozen=True):
 
 
 class TableInfo(msgspec.Struct, frozen=True):
-    """What the server tells of a table: column → type, the primary key, columns that need a value.
+    """A table as the server describes it: column → type, primary key, columns that need a value.
 
-    Those of `perhaps_required` may have a default that the server does not tell. `partial_indexes` are the unique ones
-    that have a WHERE clause: name → columns. `made` are columns that the database makes itself, with their kind:
-    "generated" or "identity". `deferrable` are the unique constraints that an upsert cannot use, with their columns.
-    `key_types` are the types by which keys are compared, where these are others: of a domain its base type, "enum" for
-    any enum, nothing where the collation is nondeterministic.
-    `newest` is the column by which a trigger keeps newer rows (`ddl --newest`), empty without one, None if not known.
+    `perhaps_required`: columns that may have a default which the server does not report. `partial_indexes`: unique
+    indexes with a WHERE clause, name → columns. `made`: columns whose values the database makes, with their kind,
+    "generated" or "identity". `deferrable`: unique constraints that an upsert cannot use, name → columns.
+    `key_types`: column → type by which keys are compared, if that differs: a domain's base type, "enum" for any enum,
+    empty for a nondeterministic collation. `newest`: the column by which a trigger keeps newer rows (`ddl --newest`),
+    empty without such a trigger, None if not known.
     """
 
     columns: Mapping[str, str]
@@ -60,9 +60,9 @@ class TableInfo(msgspec.Struct, frozen=True):
 
 
 class ServerFacts(msgspec.Struct, frozen=True):
-    """Who answers: its `name` and version, and its clock (UTC, to the second), as far as it tells.
+    """The server's `name` and version, and its clock in UTC, to the second (None if it sends none).
 
-    A database also tells which role it has connected, and whether row-level security is passed by that (`bypasses`).
+    A database also reports the connected `role`, and whether that role `bypasses` row-level security.
     """
 
     name: str
@@ -72,7 +72,7 @@ class ServerFacts(msgspec.Struct, frozen=True):
 
 
 class WriteState(Enum):
-    """What is known of a write that was sent."""
+    """The state of a write that was sent."""
 
     NO_ANSWER = auto()
     STORED = auto()
@@ -80,16 +80,16 @@ class WriteState(Enum):
 
 
 class PendingWrite(Protocol):
-    """A write that was sent and whose answer is still to come. For one thread at a time."""
+    """A write that was sent and has no answer yet. For one thread at a time."""
 
     def poll(self) -> WriteState:
-        """Return what is known of the write. Never waits."""
+        """Return the state of the write. Never waits."""
 
     def has_answer(self) -> bool:
         """Return whether the whole answer has arrived, after `poll` returned UNCLEAR: `finish` then does not wait."""
 
     def silence(self) -> float:
-        """Return for how many seconds the answer had been there when `poll` returned STORED; 0 if not known."""
+        """Return the seconds between the arrival of the answer and the `poll` that returned STORED; 0 if not known."""
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when an answer arrives."""
@@ -98,45 +98,45 @@ class PendingWrite(Protocol):
         """Wait for the answer. Raises `ServerError`, as `Backend.write` does."""
 
     def abandon(self) -> None:
-        """Hang up."""
+        """Close the connection without waiting for the answer."""
 
 
 class Backend(Protocol):
     """A server that takes rows. All methods may be called from several threads at once; all but `send` block."""
 
     def send(self, write: Write) -> PendingWrite | None:
-        """Send a write, as far as that needs no waiting; None where it does. Never raises for what a server does."""
+        """Send a write without waiting; return None if that is not possible. Server errors come from the result."""
 
     def write(self, write: Write) -> None:
         """Store the rows, all or none. Raises `ServerError`, classified by `answers.classify`."""
 
     def insert_new(self, write: Write, returning: Sequence[str]) -> bytes:
-        """Insert the rows whose key is not there, in insert mode all. Rows may differ in the fields they have.
+        """Insert the rows whose key is not stored yet; in insert mode, all rows. Rows may differ in their fields.
 
-        A field that a row lacks gets its column's default. Returns the columns `returning` of the rows that were
-        inserted, as a JSON array of objects. Raises `ServerError`.
+        A field that a row lacks gets its column's default. Returns the columns `returning` of the inserted rows as a
+        JSON array of objects. Raises `ServerError`.
         """
 
     def describe(self) -> Mapping[str, TableInfo] | None:
-        """Return what is known of every table this key may see, or None where the server does not tell."""
+        """Describe every table this key may see; return None if the server refuses that. Raises `ServerError`."""
 
     def view(self, table: str) -> View | None:
-        """Return what is known of a view; None for a table, and if the server does not tell. Raises `ServerError`."""
+        """Describe a view; return None for a table, and if the server does not answer that. Raises `ServerError`."""
 
     def type_of(self, table: str, column: str) -> str:
-        """The type of a column by which keys are compared; empty if the server does not tell. Raises `ServerError`."""
+        """Return the type by which a column's keys are compared; empty if not known. Raises `ServerError`."""
 
     def facts(self) -> ServerFacts:
-        """Ask the server who it is. Raises `ServerError`."""
+        """Ask the server for its version, clock and role. Raises `ServerError`."""
 
     def dry_run(self, write: Write) -> None:
-        """Let the server judge two rows as it would in `write`, and store none.
+        """Let the server check two rows as `write` would, and store none.
 
-        Raises `ServerError` where it refuses them, and `TrialStoredError` where a trigger of the table outwits that.
+        Raises `ServerError` if it refuses them, and `TrialStoredError` if a trigger of the table stores them anyway.
         """
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
         """Call a function of the database and return its (scalar) result. Raises `ServerError`."""
 
     def close(self) -> None:
-        """Close idle connections. Requests under way are not interrupted."""
+        """Close idle connections. Requests in flight are not interrupted."""

@@ -1,4 +1,4 @@
-"""A cache that cannot grow without end, for what is cheap to make again."""
+"""A cache of bounded size, for values that are cheap to make again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOST = 1000  # entries, of some kilobytes at most
 
 
 class BoundedCache(dict[K, V]):
-    """A dictionary that is emptied when it is full. Thread-safe: no entry is ever read while others are moved."""
+    """A dictionary that is emptied when it is full. Thread-safe, since it never moves entries."""
 
     def __setitem__(self, key: K, value: V) -> None:
         if len(self) >= _MOST:

@@ -1,7 +1,7 @@
 """The bulk statement in PostgREST's shape: rows as one JSON parameter, cast by the server, inserted or upserted.
 
-Used by the database backend and by the local gateway; built from plain values, knows neither. Every name is quoted by
-`quote`; types are the catalog's own (`format_type`) and never a user's. The JSON is parameter `$1`.
+The database backend and the local gateway share it. `quote` quotes every name; types come from the catalog
+(`format_type`), never from a user. The JSON is parameter `$1`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _COUNT_OUT = f"set_config('pgrst.inserted', ({_COUNT} - 1)::text, true) <> '-1'"
 
 @dataclass(frozen=True, slots=True)
 class BulkInsert:
-    """What to insert: `columns` maps names to types; an empty `on_conflict` is a plain insert.
+    """An insert or upsert: `columns` maps names to types; an empty `on_conflict` means a plain insert.
 
-    `defaults` (name → SQL expression; not None: the JSON is read as jsonb) are filled in where a row lacks the key;
-    `count_inserted` counts, in the setting `pgrst.inserted`, the rows that were not there before; `single` says that
-    the JSON is an object and not an array.
+    `defaults` (name → SQL expression) fill in the fields that a row lacks; with them, the JSON is read as jsonb.
+    `count_inserted` counts the new rows in the setting `pgrst.inserted`. `single`: the JSON is one object instead of an
+    array.
     """
 
     schema: str
@@ -33,7 +33,7 @@ class BulkInsert:
     single: bool = False
 
     def sql(self, parameter: str = "$1", conditions: Sequence[str] = ()) -> str:
-        """The statement, without RETURNING. `conditions` choose among the JSON's rows (`pgrst_body`)."""
+        """Return the statement, without RETURNING. `conditions` select among the JSON's rows (`pgrst_body`)."""
         names = ", ".join(map(quote, self.columns))
         target = f"INSERT INTO {quote(self.schema)}.{quote(self.table)}"
         target += f"({names}) " if names else " "
@@ -52,7 +52,7 @@ class BulkInsert:
 
 
 def rows_from_json(insert: BulkInsert, parameter: str) -> str:
-    """`SELECT … FROM json_to_recordset($1)`: the JSON's rows with the columns' types."""
+    """Return `SELECT … FROM json_to_recordset($1)`: the JSON's rows with the columns' types."""
     listed = ", ".join(f"pgrst_body.{quote(name)}" for name in insert.columns)
     typed = ", ".join(f"{quote(name)} {kind}" for name, kind in insert.columns.items())
     source, function = f"{parameter}::json", "json_to_record" if insert.single else "json_to_recordset"
@@ -67,7 +67,7 @@ def rows_from_json(insert: BulkInsert, parameter: str) -> str:
             else (f"(SELECT coalesce(jsonb_agg({merged}), '[]') FROM jsonb_array_elements({parameter}::jsonb) element)")
         )
     if not insert.columns:
-        # `{}` is a row of defaults, `[{}, {}]` are two, `[]` is none.
+        # `{}` is one row of defaults, `[{}, {}]` are two, `[]` is none.
         if insert.single:
             return f"SELECT FROM (SELECT {parameter}::json) pgrst_body"
         return f"SELECT FROM json_array_elements({parameter}::json) pgrst_body"
@@ -75,7 +75,7 @@ def rows_from_json(insert: BulkInsert, parameter: str) -> str:
 
 
 def returning_json(statement: str, columns: Sequence[str]) -> str:
-    """`statement`, with these columns of each row it writes as one JSON array."""
+    """Return `statement` with a result: these columns of each written row, as one JSON array."""
     listed = ", ".join(map(quote, columns)) or "1"
     return f"WITH written AS ({statement} RETURNING {listed}) SELECT coalesce(json_agg(written), '[]') FROM written"
 
@@ -86,12 +86,12 @@ def quote(name: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Quote a text as a literal, whatever `standard_conforming_strings` says."""
+    """Quote a text as a literal, valid with either value of `standard_conforming_strings`."""
     doubled = text.replace("'", "''")
     return f"'{doubled}'" if "\\" not in doubled else " E'" + doubled.replace("\\", "\\\\") + "'"
 
 
 def array_literal(values: Iterable[str]) -> str:
-    """Texts as the text of an array: `{"a","b"}`."""
+    """Return texts in the notation of a PostgreSQL array: `{"a","b"}`."""
     quoted = ('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values)
     return "{" + ",".join(quoted) + "}"

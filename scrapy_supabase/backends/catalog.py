@@ -1,4 +1,4 @@
-"""What a database tells of the tables of a schema: one query, one JSON document."""
+"""The tables of a database schema, read from the catalog by one query as one JSON document."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from scrapy_supabase.backends.base import View
 from scrapy_supabase.backends.view_columns import VIEW_COLUMNS
 
 KEEP_NEWEST = "scrapy_keep_newest"
-"""The trigger of `scrapy supabase ddl --newest`."""
+"""The name of the trigger that `scrapy supabase ddl --newest` creates."""
 
 
 class CatalogTable(msgspec.Struct):
-    """What the catalog tells of a table or view. A view over a table has that table's primary key, if it shows it."""
+    """A table or view in the catalog. A view that shows the primary key of its table has that key."""
 
-    types: dict[str, str]  # what JSON is cast to: numeric(10,2)
-    formats: dict[str, str]  # as the REST API tells it: numeric
-    key_types: dict[str, str]  # of a domain, its base type; "enum"; empty where equal values are not known
+    types: dict[str, str]  # the type that JSON is cast to: numeric(10,2)
+    formats: dict[str, str]  # the type as the REST API writes it: numeric
+    key_types: dict[str, str]  # see `base.TableInfo`
     defaults: dict[str, str]  # SQL expressions
     primary_key: list[str]
     required: list[str]
@@ -24,10 +24,10 @@ class CatalogTable(msgspec.Struct):
     view: View | None
     made: dict[str, str]  # "generated" or "identity" (ALWAYS)
     deferrable: dict[str, tuple[str, ...]]  # unique constraint → columns
-    newest: str  # the column that the trigger KEEP_NEWEST goes by, or empty
+    newest: str  # the column that the trigger KEEP_NEWEST compares, or empty
 
 
-# What is known of views is gathered once for all of them: asked for each, 300 views took minutes and not a second.
+# The columns of all views are gathered at once: a subquery for each of 300 views took minutes instead of a second.
 CATALOG_SQL = (
     f"WITH RECURSIVE {VIEW_COLUMNS}"
     """, key_columns AS (

@@ -1,15 +1,15 @@
-"""The body of an unsuccessful answer: an error in JSON, or a page of whatever stands in between."""
+"""The body of an unsuccessful answer: an error in JSON, or the HTML page of a proxy."""
 
 from __future__ import annotations
 
 import json
 import re
 
-_LONGEST_LINE = 160  # of a page in HTML
+_LONGEST_LINE = 160  # characters kept of an HTML page
 
 
 def parse_body(body: bytes) -> dict[str, str]:
-    """Return code, message, details and hint of an error body as far as they are there, and nothing from HTML."""
+    """Return those of code, message, error, details and hint that an error body has; empty if it is not JSON."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -26,7 +26,7 @@ def parse_body(body: bytes) -> dict[str, str]:
 
 
 def one_line(body: bytes) -> str:
-    """Return the text of a page in HTML, or its beginning, on one line."""
+    """Return the text of an HTML page, shortened to one line."""
     text = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", body[:4000].decode("utf-8", "replace"), flags=re.DOTALL)
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE].rstrip()}…"

@@ -1,10 +1,10 @@
 """Kept-alive HTTP/1.1 connections for threads, from the standard library's `http.client`.
 
 A request of 100 rows costs 0.25 ms of interpreter time here, 0.60 ms in urllib3 and 1 ms in httpx: time taken from
-the crawl, which shares the interpreter. What those libraries add (redirects, cookies, retries) must not happen to an
-upload anyway. Each system call that may block hands the interpreter lock to another thread and back, which costs a busy
-crawl more than the call itself: so head and body leave in one send, and a connection that was in use a moment ago is
-not asked whether it still lives. `HttpPool.send` goes further: the caller's own thread does what needs no waiting.
+the crawl, which shares the interpreter. The features of those libraries (redirects, cookies, retries) are not wanted
+for an upload. Each system call that may block hands the interpreter lock to another thread and back, which costs a busy
+crawl more than the call itself: hence head and body are sent in one call, and a connection that was used a moment ago
+is not polled before reuse. `HttpPool.send` sends in the caller's own thread, if that needs no waiting.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from scrapy_supabase.backends.http_request import SentRequest, send_now
 from scrapy_supabase.backends.idle import IdleConnections
 from scrapy_supabase.errors import TransientError
 
-_CONNECT_TIMEOUT = 15.0  # seconds; a server that takes longer to accept is as good as down
+_CONNECT_TIMEOUT = 15.0  # seconds; a server that accepts no connection for longer counts as down
 
 
 class HttpPool:
-    """Connections to the one server of `url`, at most `size` of them idle. All methods are thread-safe.
+    """Connections to the server of `url`, at most `size` of them idle. All methods are thread-safe.
 
-    `timeout` is the seconds the server may be silent while a request is under way; `proxy` the URL of an HTTP proxy.
+    `timeout` is the number of seconds the server may be silent during a request; `proxy` is the URL of an HTTP proxy.
     """
 
     def __init__(self, url: str, *, timeout: float, size: int, proxy: str | None = None) -> None:
@@ -35,18 +35,18 @@ class HttpPool:
         self._idle = IdleConnections[http.client.HTTPConnection](size, lambda connection: connection.sock)
         self._tls = _tls_context() if self._url.scheme == "https" else None
         self._host = self._url.netloc.rpartition("@")[2]
-        # A plain-HTTP proxy is asked for the whole URL; anything else for the path.
+        # A proxy for plain HTTP expects the whole URL; any other server expects the path.
         self._target = "" if self._tls or not self._proxy else f"http://{self._url.netloc}"
 
     def head(self, method: str, target: str, headers: Mapping[str, str]) -> bytes:
-        """The head of a request to `target` (path and query), to be made once for many requests."""
+        """Return the head of a request to `target` (path and query); it can be reused for many requests."""
         lines = [f"{method} {self._target}{target} HTTP/1.1", f"Host: {self._host}", *map(": ".join, headers.items())]
         return "\r\n".join([*lines, ""]).encode("latin-1")
 
     def request(self, head: bytes, body: bytes | None) -> Answer:
         """Send one request and read the answer.
 
-        Raises `TransientError` where there is no answer; `ambiguous` is set once the request was on its way.
+        Raises `TransientError` without an answer; it is `ambiguous` if the request may have been sent.
         """
         connection = self._idle.take() or self._new()
         if connection.sock is None:
@@ -60,7 +60,7 @@ class HttpPool:
         return self._sent(connection, memoryview(_start(head, body) + (body or b""))).answer()
 
     def send(self, head: bytes, body: bytes) -> SentRequest | None:
-        """Send a request, as far as that needs no waiting; None where no connection is idle. Never raises."""
+        """Send a request without waiting; return None if no connection is idle. Never raises."""
         connection = self._idle.take()
         if connection is None:
             return None
@@ -68,7 +68,7 @@ class HttpPool:
         try:
             sent = send_now(connection.sock, start, body)
         except OSError:
-            connection.close()  # nothing was sent that a server could have acted on
+            connection.close()  # the server got no complete request
             return None
         unsent = start + body if sent < len(start) + len(body) else b""
         return self._sent(connection, memoryview(unsent)[sent:])
@@ -85,20 +85,20 @@ class HttpPool:
         return self._failure(error, in_time, ambiguous=True)
 
     def _failure(self, error: Exception, in_time: str, *, ambiguous: bool) -> TransientError:
-        """Return what to say of `error`; `in_time` is what did not happen where it is a timeout."""
+        """Return the error for a failed request; `in_time` is the message for a timeout."""
         text = (isinstance(error, OSError) and error.strerror) or str(error) or "the connection was closed"
         through = f" by proxy {self._proxy.hostname}" if self._proxy else ""
-        said = f"{text} ({self._host}{through})"
-        made = TransientError(in_time if isinstance(error, TimeoutError) else said, code=type(error).__name__)
+        message = in_time if isinstance(error, TimeoutError) else f"{text} ({self._host}{through})"
+        made = TransientError(message, code=type(error).__name__)
         made.unanswered, made.ambiguous = True, ambiguous
         return made
 
     def _new(self) -> http.client.HTTPConnection:
-        at: SplitResult = self._proxy or self._url
-        host = at.hostname or ""
+        peer: SplitResult = self._proxy or self._url
+        host = peer.hostname or ""
         if self._tls is None:
-            return http.client.HTTPConnection(host, at.port or 80, timeout=_CONNECT_TIMEOUT)
-        port = at.port or (80 if self._proxy else 443)
+            return http.client.HTTPConnection(host, peer.port or 80, timeout=_CONNECT_TIMEOUT)
+        port = peer.port or (80 if self._proxy else 443)
         connection = http.client.HTTPSConnection(host, port, timeout=_CONNECT_TIMEOUT, context=self._tls)
         if self._proxy:
             connection.set_tunnel(self._url.hostname or "", self._url.port or 443, _proxy_headers(self._proxy))
@@ -106,13 +106,13 @@ class HttpPool:
 
 
 def _start(head: bytes, body: bytes | None) -> bytes:
-    """What a request is before its body."""
+    """Return the bytes of a request before its body."""
     return head + b"\r\n" if body is None else b"%bContent-Length: %d\r\n\r\n" % (head, len(body))
 
 
 def _tls_context() -> ssl.SSLContext:
-    # The certificates supabase-py (httpx) trusts; SSL_CERT_FILE and SSL_CERT_DIR add to them.
-    import certifi  # plain http, as on the local stack, needs none of this
+    # The certificates that supabase-py (httpx) trusts; SSL_CERT_FILE and SSL_CERT_DIR add to them.
+    import certifi  # not needed for plain HTTP, as on the local stack
 
     context = ssl.create_default_context(cafile=certifi.where())
     context.set_default_verify_paths()

@@ -1,4 +1,4 @@
-"""An HTTP answer: recognized at a glance where it says yes and nothing else, else read by `http.client`."""
+"""HTTP answers: an empty 2xx is recognized by its bytes, any other answer is read by `http.client`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def without_body(status: int) -> Answer:
-    """Return the answer of this status that has nothing else."""
+    """Return an answer with this status, without headers and body."""
     return Answer(status, _NO_HEADERS, b"")
 
 
 def status_of_empty(answer: bytes) -> int:
-    """The status of a complete yes without a body on a connection that is kept; else 0.
+    """Return the status of a complete 2xx answer without a body, on a connection that stays open; else 0.
 
-    That is what a stored chunk gets; `http.client` takes ten times as long to read it. Of a no the headers matter.
+    That is the answer to a stored chunk; `http.client` takes ten times as long to read it. Other answers have headers
+    that matter.
     """
     head = answer.lower()
     empty = (head.endswith(b"\r\n\r\n") and b"\r\ncontent-length: 0\r\n" in head) or (
@@ -42,24 +43,24 @@ def status_of_empty(answer: bytes) -> int:
 
 
 def parse(connection: http.client.HTTPConnection, read: bytes, sock: socket.socket | None) -> Answer:
-    """Return the answer that begins with `read` and goes on in `sock`; close a `connection` that cannot be used again.
+    """Return the answer that begins with `read` and continues in `sock`; close a `connection` that cannot be reused.
 
-    Without a socket, raises `NotAllError` where the answer is longer than what was read.
+    Raises `NotAllError` if there is no socket and `read` is only a part of the answer.
     """
     with closing(http.client.HTTPResponse(_Continued(read, sock))) as response:  # type: ignore[arg-type]
         response.begin()
         answer = Answer(response.status, response.headers, response.read(_LONGEST_ANSWER))
-        if response.will_close or not response.isclosed():  # or longer than anything we ask for
+        if response.will_close or not response.isclosed():  # not closed: longer than any answer we ask for
             connection.close()
     return answer
 
 
 class NotAllError(Exception):
-    """The answer has not come to its end."""
+    """The answer is not complete yet."""
 
 
 class _Continued(io.RawIOBase):
-    """What was read from a socket, then what it still sends; `http.client` takes it for the socket."""
+    """A stand-in for a socket in `http.client`: the bytes already read, then those that the socket receives."""
 
     def __init__(self, read: bytes, sock: socket.socket | None) -> None:
         self._before = read

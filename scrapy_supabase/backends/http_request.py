@@ -1,4 +1,4 @@
-"""A request on its way to a server, and its answer as far as that has come."""
+"""An HTTP request in flight, and the part of its answer that has arrived."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from scrapy_supabase.backends.http_answer import Answer, NotAllError, status_of_
 from scrapy_supabase.backends.idle import IdleConnections, silence
 from scrapy_supabase.errors import TransientError
 
-STORED = (200, 201)  # what PostgREST answers to a write that it stored
+STORED = (200, 201)  # PostgREST's statuses for a write that it stored
 _WOULD_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class SentRequest:
-    """A request that is on its way, but for what is `unsent`, with its answer as far as that has come.
+    """A request in flight, except for its `unsent` bytes, and the part of its answer that has arrived.
 
-    For one thread at a time. A connection that can be used again goes to `idle`; `failure` makes the error of an answer
-    that did not come.
+    For one thread at a time. A connection that can be reused goes to `idle`; `failure` makes the error if no answer
+    arrives.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class SentRequest:
         self._failure = failure
         self._read = b""
         self._answer: Answer | None = None
-        self.silence = 0.0  # seconds for which the answer had been there when `poll` returned STORED
+        self.silence = 0.0  # seconds between the arrival of the answer and the `poll` that returned STORED
 
     def poll(self) -> WriteState:
-        """See `base.PendingWrite`."""
+        """Implement `base.PendingWrite`."""
         if self._unsent:
             return WriteState.UNCLEAR
         sock = self._connection.sock
@@ -54,16 +54,16 @@ class SentRequest:
             return WriteState.UNCLEAR
         if status_of_empty(self._read) not in STORED:
             return WriteState.UNCLEAR
-        self.silence = silence(sock)  # before another thread may have the connection
+        self.silence = silence(sock)  # before another thread may take the connection
         self._give_back()
         return WriteState.STORED
 
     def fileno(self) -> int:
-        """The socket's descriptor."""
+        """Return the socket's descriptor."""
         return int(self._connection.sock.fileno())
 
     def has_answer(self) -> bool:
-        """See `base.PendingWrite`."""
+        """Implement `base.PendingWrite`."""
         if self._unsent:
             return False
         with suppress(NotAllError, OSError, http.client.HTTPException):  # `answer` raises the last two again
@@ -72,7 +72,7 @@ class SentRequest:
         return self._answer is not None
 
     def answer(self) -> Answer:
-        """Send the rest and wait for the answer. Raises `TransientError`, ambiguous, where there is none."""
+        """Send the unsent bytes and wait for the answer. Raises an ambiguous `TransientError` if none arrives."""
         if self._answer is not None:
             return self._answer
         try:
@@ -87,12 +87,12 @@ class SentRequest:
         return answer
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
     def _exchange(self) -> Answer:
         sock = self._connection.sock
-        # A server that refuses the size answers and hangs up before it has read it all; the answer says more.
+        # A server that refuses the size answers and hangs up before it has read it all: its answer is more useful.
         with suppress(BrokenPipeError, ConnectionResetError):
             if self._unsent:
                 sock.sendall(self._unsent)
@@ -101,23 +101,23 @@ class SentRequest:
         return http_answer.without_body(status) if status else http_answer.parse(self._connection, read, sock)
 
     def _give_back(self) -> None:
-        if self._connection.sock is not None:  # else the server asked to close it
+        if self._connection.sock is not None:  # None: the server asked to close it
             self._idle.put(self._connection)
 
 
 def send_now(sock: socket.socket, start: bytes, body: bytes) -> int:
-    """Send as much as goes without waiting; return how many bytes that was. Raises `OSError`."""
+    """Send as many bytes as possible without waiting; return their number. Raises `OSError`."""
     with suppress(*_WOULD_WAIT):
         if isinstance(sock, ssl.SSLSocket):
             with _never_waiting(sock):
                 return sock.send(start + body)
-        # A socket with a timeout is asked whether it would wait before it is written to. Its descriptor never waits.
+        # Python polls a socket with a timeout before it writes, one more system call; its descriptor is non-blocking.
         return os.writev(sock.fileno(), (start, body))
     return 0
 
 
 def _read_now(sock: socket.socket) -> bytes:
-    """What can be read without waiting. Raises `OSError`, where that is nothing too."""
+    """Return the bytes that can be read without waiting. Raises `OSError`, also if there are none."""
     if isinstance(sock, ssl.SSLSocket):
         with _never_waiting(sock):
             return sock.recv(65536)

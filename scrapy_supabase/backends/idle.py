@@ -1,4 +1,4 @@
-"""Connections that wait for work."""
+"""Idle connections, kept for reuse."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
-_SURELY_ALIVE = 1.0  # seconds since its last use in which no server closes an idle connection
+_SURELY_ALIVE = 1.0  # seconds after its last use in which no server closes an idle connection
 
 
 class Closable(Protocol):
     """A connection."""
 
     def close(self) -> object:
-        """Hang up."""
+        """Close the connection."""
 
 
 C = TypeVar("C", bound=Closable)
 
 
 class IdleConnections(Generic[C]):
-    """At most `size` kept-alive connections; the one used last is the first to be used again. Thread-safe.
+    """At most `size` kept-alive connections; the one used last is reused first. Thread-safe.
 
-    `socket_of` gives a connection's socket, or the number of its descriptor.
+    `socket_of` returns a connection's socket or its descriptor.
     """
 
     def __init__(self, size: int, socket_of: Callable[[C], socket.socket | int]) -> None:
@@ -37,7 +37,7 @@ class IdleConnections(Generic[C]):
         self._socket_of = socket_of
 
     def take(self) -> C | None:
-        """One that lives, or None."""
+        """Return a connection that is still open, or None."""
         with suppress(IndexError):
             while True:
                 connection, since = self._idle.pop()
@@ -47,20 +47,20 @@ class IdleConnections(Generic[C]):
         return None
 
     def put(self, connection: C) -> None:
-        """Keep it for later."""
+        """Keep a connection for reuse, or close it if `size` others are idle."""
         if len(self._idle) < self._size:
             self._idle.append((connection, time.monotonic()))
         else:
             connection.close()
 
     def close(self) -> None:
-        """Close them all."""
+        """Close all idle connections."""
         with suppress(IndexError):
             while True:
                 self._idle.pop()[0].close()
 
     def _dropped(self, connection: C) -> bool:
-        """Whether the server has closed it: it is readable, and should not be."""
+        """Return whether the server has closed an idle connection: it is readable then."""
         try:
             poll = select.poll()
             poll.register(self._socket_of(connection), select.POLLIN)
@@ -70,12 +70,12 @@ class IdleConnections(Generic[C]):
 
 
 def silence(sock: socket.socket) -> float:
-    """For how many seconds nothing has come; 0 where the system does not tell."""
+    """Return the seconds since a socket last received data; 0 on systems that do not report it."""
     if not sys.platform.startswith("linux"):
         return 0.0
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
-    except OSError:  # no TCP
+    except OSError:  # not a TCP socket
         return 0.0
     milliseconds: int = struct.unpack_from("I", info, 52)[0]  # tcpi_last_data_recv
     return milliseconds / 1000

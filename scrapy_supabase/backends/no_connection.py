@@ -1,19 +1,18 @@
-"""What PostgreSQL, PgBouncer and Supavisor answer to a connection that they refuse: words, which have no code."""
+"""The texts with which PostgreSQL, PgBouncer and Supavisor refuse a connection: they come without a code."""
 
 from __future__ import annotations
 
 import re
 
 CREDENTIALS = "Check user, password and database in SUPABASE_DB_URL against the project's connection strings."
-_COPY = "Copy the connection string from the project's dashboard (Connect)"
-_WORDS = (
-    # pattern of the words, the SQLSTATE they stand for, what to do. In parentheses: Supavisor's lib/supavisor/errors
+_REFUSALS = (
+    # pattern of the text, the SQLSTATE it stands for, the remedy. In parentheses: Supavisor's lib/supavisor/errors
     (
         r"\((?:ENOTFOUND|ENOIDENTIFIER)\)|tenant or user not found",
         "28000",
         (
-            f"{_COPY}: the pooler's host is that of the project's region, its user postgres.PROJECT. A paused project "
-            "must be restored first."
+            "Copy the connection string from the project's dashboard (Connect): the pooler's host depends on the "
+            "project's region, and its user is postgres.PROJECT. Restore a paused project first."
         ),
     ),
     (
@@ -45,14 +44,14 @@ _NO_ROUTE = (
     r"|name or service not known|nodename nor servname|no address associated"
 )
 _POOLER = (
-    f"{_COPY}, that of the pooler: direct hosts (db.PROJECT.supabase.co) have IPv6 addresses only, unless the project "
-    "has the IPv4 add-on."
+    "Copy the pooler's connection string from the project's dashboard (Connect): direct hosts "
+    "(db.PROJECT.supabase.co) have IPv6 addresses only, unless the project has the IPv4 add-on."
 )
 
 
-def why(message: str) -> tuple[str, str]:
-    """The SQLSTATE that stands for a refused connection, and what to do; 08001 where the words are not known."""
-    for pattern, code, remedy in _WORDS:
+def explain(message: str) -> tuple[str, str]:
+    """Return the SQLSTATE for a refused connection, and the remedy; 08001 if the text is not known."""
+    for pattern, code, remedy in _REFUSALS:
         if re.search(pattern, message, re.IGNORECASE):
             return code, remedy
     if re.search(_DIRECT_HOST, message) and re.search(_NO_ROUTE, message, re.IGNORECASE):
@@ -61,5 +60,5 @@ def why(message: str) -> tuple[str, str]:
 
 
 def is_from_pooler(code: str, message: str) -> bool:
-    """Whether an answer to a statement is a pooler's own, in PostgreSQL's form."""
+    """Return whether an answer to a statement comes from a pooler, in PostgreSQL's form."""
     return code in ("XX000", "08P01") and re.match(r"\(E[A-Z]+\)", message) is not None

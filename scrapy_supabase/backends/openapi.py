@@ -1,4 +1,4 @@
-"""PostgREST's OpenAPI document: its version, and what it tells of tables."""
+"""PostgREST's OpenAPI document: the server's version, and the tables it describes."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class _Document(msgspec.Struct):
 
 
 def tables(document: bytes) -> Mapping[str, TableInfo] | None:
-    """Return what it tells of each table; None where it is no such document."""
+    """Return the tables of an OpenAPI document; None if it is not one."""
     found = _decoded(document)
     return {name: _table_info(table) for name, table in found.definitions.items()} if found else None
 
 
 def version(document: bytes) -> Any:
-    """Return the version of PostgREST; None where it is not told."""
+    """Return PostgREST's version; None if the document has none."""
     found = _decoded(document)
     return found.info.get("version") if found else None
 
@@ -51,12 +51,12 @@ def _decoded(document: bytes) -> _Document | None:
 
 def _table_info(table: _Definition) -> TableInfo:
     without_default = {c: table.properties[c] for c in table.required if table.properties[c].default is msgspec.UNSET}
-    # A default is told where it can be said in JSON: any of a text, a timestamp or a uuid, but not nextval(…).
-    told = frozenset(column for column, p in without_default.items() if p.type == "string")
+    # The document has the defaults that JSON can express: those of texts, timestamps and uuids, but not nextval(…).
+    required = frozenset(column for column, p in without_default.items() if p.type == "string")
     return TableInfo(
         columns={column: p.format or p.type or "" for column, p in table.properties.items()},
         key_types={column: "enum" for column, p in table.properties.items() if p.enum},
         primary_key=tuple(c for c, p in table.properties.items() if _PRIMARY_KEY in (p.description or "")),
-        required=told,
-        perhaps_required=frozenset(without_default) - told,
+        required=required,
+        perhaps_required=frozenset(without_default) - required,
     )

@@ -1,9 +1,9 @@
-"""Connections to one database, the statements that are prepared on them, and how one is sent.
+"""Connections to one database, and the statements prepared on them.
 
-Where the server process that answers is the one that was connected to, a statement is prepared (a third of the time of
-100 rows is planning), and all are dropped when there are many; behind a pooler none is prepared, and nothing is left
-behind in a session that may be another's with the next statement. No `psycopg_pool`: it tells a wrong password only as
-a timeout (measured), and a connection for each upload is all there is to pool.
+On a direct connection, statements are prepared (planning takes a third of the time of 100 rows), and all are dropped
+when there are too many. Behind a pooler, whose sessions pass from client to client, none is prepared. `psycopg_pool` is
+not used: it reports a wrong password only as a timeout (measured), and one connection per upload is all there is to
+pool.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from scrapy_supabase.backends.pg_link import Link
 from scrapy_supabase.backends.pg_statement import SentStatement, connection_lost
 from scrapy_supabase.errors import ServerError, TransientError
 
-# Each takes the server some 40 KB in each of its processes, and items with 30 optional fields make thousands.
+# Each takes about 40 KB in each server process, and items with 30 optional fields make thousands of statements.
 _MOST_PREPARED = 50
-# The row type of each stays in the process all the same (3 KB, for 30 columns): a new connection is a new process.
+# A dropped statement's row type stays in the process (3 KB for 30 columns); a new connection has a new process.
 _MOST_ON_A_CONNECTION = 1000
 
 
 class PgConnections:
     """At most `size` idle connections to `conninfo`; a statement may take `timeout` seconds. Thread-safe.
 
-    `judge(table, result)` tells what an error means that answers a statement for `table`.
+    `judge(table, result)` returns the error for a failed statement about `table`.
     """
 
     def __init__(
@@ -46,17 +46,17 @@ class PgConnections:
         self._idle = IdleConnections[Link](size, lambda link: link.pgconn.socket)
 
     def send(self, sql: bytes, body: bytes, table: str) -> SentStatement | None:
-        """Send a statement, as far as that needs no waiting; None where no idle connection is ready for it."""
+        """Send a statement without waiting; return None if no idle connection is ready for it."""
         link = self._idle.take()
         if link is None:
             return None
-        if link.direct and sql not in link.prepared:  # by a thread, that may wait
+        if link.direct and sql not in link.prepared:  # a worker thread prepares it, because that waits
             self._idle.put(link)
             return None
         try:
             return SentStatement(self._idle, link, self._timeout, sql, [body], judge=partial(self._judge, table))
         except psycopg.Error:
-            link.close()  # nothing was sent that a server could have acted on
+            link.close()  # the server got no complete statement
             return None
 
     def run(self, sql: bytes, parameters: Sequence[bytes] = (), *, table: str = "") -> bytes | None:
@@ -66,7 +66,7 @@ class PgConnections:
         return sent.value
 
     def run_prepared(self, sql: bytes, body: bytes, table: str) -> None:
-        """Send a statement that will be sent again: prepared, where that can be. Raises `ServerError`."""
+        """Send a statement that will be sent again, prepared if the connection allows it. Raises `ServerError`."""
         link = self._idle.take() or self._connect()
         if link.direct and sql not in link.prepared:
             self._prepare(link, sql, table)
@@ -110,7 +110,7 @@ class PgConnections:
             link = Link(psycopg.Connection.connect(self._conninfo, autocommit=True))
         except psycopg.Error as error:
             raise classify_connection(str(error).strip()) from error
-        # A pooler has numbers of its own for its clients.
+        # A pooler gives its clients process numbers of its own.
         sent = self._send(link, b"SELECT pg_backend_pid()")
         sent.finish(keep=False)
         link.direct = sent.value == str(link.pgconn.backend_pid).encode()

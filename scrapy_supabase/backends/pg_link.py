@@ -1,4 +1,4 @@
-"""One connection to a database, and what is known of it."""
+"""One connection to a database, with its prepared statements."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import psycopg
 
 
 class Link:
-    """A connection, whether it is to the database itself, and the statements that are prepared on it."""
+    """A connection, and the statements prepared on it. `direct`: it leads to the database itself, not to a pooler."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
         self.pgconn = connection.pgconn
         self.direct = False
         self.prepared: dict[bytes, bytes] = {}  # statement → its name
-        self.dropped = 0  # statements that were prepared
+        self.dropped = 0  # number of statements that were deallocated
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.connection.close()

@@ -1,4 +1,4 @@
-"""A statement on its way to a database, and its answer as far as that has come."""
+"""A statement in flight to a database, and the part of its answer that has arrived."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 
 
 class SentStatement:
-    """A statement that is on its way. See `base.PendingWrite`. Raises `psycopg.Error` where it could not be sent.
+    """A statement in flight (`base.PendingWrite`). Raises `psycopg.Error` if it cannot be sent.
 
-    With a name to `prepare` it by, it is only prepared. `judge` tells what an error means.
+    If `prepare` is a name, the statement is only prepared under it. `judge` returns the error for a failed result.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class SentStatement:
         self._pgconn = link.pgconn
         self._timeout = timeout
         self._failed: pq.abc.PGresult | None = None
-        self.value: bytes | None = None  # the first of the first row, as text
+        self.value: bytes | None = None  # first column of the first row, as text
         self._lost: psycopg.Error | None = None
         self._silence = 0.0
         if prepare is not None:
@@ -56,7 +56,7 @@ class SentStatement:
         self._unsent = self._pgconn.flush() == 1
 
     def poll(self) -> WriteState:
-        """See `base.PendingWrite`."""
+        """Implement `base.PendingWrite`."""
         if self._unsent:
             return WriteState.UNCLEAR
         if not self._is_over():
@@ -68,19 +68,19 @@ class SentStatement:
         return WriteState.STORED
 
     def has_answer(self) -> bool:
-        """See `base.PendingWrite`."""
+        """Implement `base.PendingWrite`."""
         return not self._unsent and self._is_over()
 
     def silence(self) -> float:
-        """See `base.PendingWrite`."""
+        """Implement `base.PendingWrite`."""
         return self._silence
 
     def fileno(self) -> int:
-        """The socket's descriptor."""
+        """Return the socket's descriptor."""
         return self._pgconn.socket
 
     def finish(self, *, keep: bool = True) -> None:
-        """Wait for the answer; `keep` the connection for others, unless it is lost. Raises `ServerError`."""
+        """Wait for the answer; `keep` the connection for reuse, unless it is lost. Raises `ServerError`."""
         try:
             self._wait()
         except BaseException:
@@ -96,7 +96,7 @@ class SentStatement:
             raise connection_lost(self._lost, ambiguous=True) from self._lost
 
     def abandon(self) -> None:
-        """Hang up."""
+        """Close the connection without waiting for the answer."""
         self._link.close()
 
     def _wait(self) -> None:
@@ -106,7 +106,7 @@ class SentStatement:
             if self._unsent:
                 try:
                     self._unsent = self._pgconn.flush() == 1
-                except psycopg.Error as error:  # the server may have said why before it hung up
+                except psycopg.Error as error:  # the server may have sent the reason before it hung up
                     self._unsent, self._lost = False, error
             if self._is_over():
                 return
@@ -119,7 +119,7 @@ class SentStatement:
                 raise silent
 
     def _is_over(self) -> bool:
-        """Take in what has come; whether that is all. Never waits."""
+        """Read what has arrived; return whether the answer is complete. Never waits."""
         if self._lost is None or self._failed is None:
             try:
                 self._pgconn.consume_input()
@@ -130,7 +130,7 @@ class SentStatement:
             if result is None:
                 return True
             if result.status not in _GOOD:
-                # Of a connection that was lost, libpq makes a result of its own, which has no code.
+                # For a lost connection, libpq makes a result of its own, without a code.
                 if result.error_field(pq.DiagnosticField.SQLSTATE) is None:
                     self._lost = self._lost or psycopg.OperationalError(_text(result.error_message))
                 else:
@@ -140,14 +140,14 @@ class SentStatement:
         return self._lost is not None
 
     def _cancel(self) -> None:
-        """Let the server end what nobody waits for any more: tried again, it would wait for its own locks."""
+        """Cancel the statement on the server: a second try would wait for the locks of the first."""
         if psycopg.capabilities.has_cancel_safe():
             with suppress(psycopg.Error):
                 self._link.connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
 
 
 def error_of(result: pq.abc.PGresult, table: str) -> ServerError:
-    """Return what an answer that is an error means for a statement about `table`."""
+    """Return the error for a failed statement about `table`."""
     field = pq.DiagnosticField
     code, message, details, hint = (
         _text(value) if (value := result.error_field(each)) else None
@@ -157,7 +157,7 @@ def error_of(result: pq.abc.PGresult, table: str) -> ServerError:
 
 
 def connection_lost(error: psycopg.Error, *, ambiguous: bool) -> TransientError:
-    """Return the error of a connection that was lost; `ambiguous` once a statement was on its way."""
+    """Return the error for a lost connection; it is `ambiguous` if a statement was in flight."""
     made = TransientError(" ".join(str(error).split()) or "the connection was lost", code="08006")
     made.unanswered, made.ambiguous = True, ambiguous
     return made

@@ -1,7 +1,7 @@
-"""A database connection as a backend: the statement PostgREST would run, with the same bytes, without the HTTP hop.
+"""The database as a backend: the statement PostgREST would run, with the same bytes, without the HTTP hop.
 
-Connections are made by psycopg; rows go through its `pq` (libpq itself), because only so the owner's thread can send a
-chunk without waiting, and a server that does not answer can be given up. A statement is one transaction.
+psycopg makes the connections; statements go through its `pq` (libpq itself), which alone can send a chunk without
+waiting and give up a server that does not answer. A statement is one transaction.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from scrapy_supabase.models import Mode
 _DEFAULTS: dict[str, Any] = {
     "connect_timeout": 15,
     "fallback_application_name": "scrapy-supabase",
-    # A connection that a router forgot is found out in a minute, not in two hours.
+    # A connection that a router has dropped is detected within a minute instead of two hours.
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
@@ -35,26 +35,26 @@ _DEFAULTS: dict[str, Any] = {
 
 
 class PostgresBackend:
-    """The tables of one database schema, over connections to `url` (any connection string that libpq takes).
+    """The tables of one database schema, over connections to `url` (any connection string that libpq accepts).
 
-    `timeout` is the seconds a statement may take, `connections` how many connections are kept. The password is in the
-    connection string only and never in a message.
+    `timeout` is the number of seconds a statement may take, `connections` the number of idle connections to keep. The
+    password is only in the connection string, never in a message.
     """
 
     def __init__(self, url: str, *, schema: str = "public", timeout: float = 65.0, connections: int = 4) -> None:
-        given = conninfo.conninfo_to_dict(url)
-        self._conninfo = conninfo.make_conninfo(**{**_DEFAULTS, **given, "client_encoding": "utf8"})
-        self._where = f"{given.get('host', 'localhost')}:{given.get('port', 5432)}"
+        parameters = conninfo.conninfo_to_dict(url)
+        self._conninfo = conninfo.make_conninfo(**{**_DEFAULTS, **parameters, "client_encoding": "utf8"})
+        self._host = f"{parameters.get('host', 'localhost')}:{parameters.get('port', 5432)}"
         self._schema = schema
         self._connections = PgConnections(self._conninfo, timeout=timeout, size=connections, judge=self._judge)
         self._tables: dict[str, CatalogTable] | None = None
         self._statements = BoundedCache[tuple[object, ...], bytes]()
 
     def __repr__(self) -> str:
-        return f"<PostgresBackend {self._where}>"
+        return f"<PostgresBackend {self._host}>"
 
     def send(self, write: Write) -> PendingWrite | None:
-        """Send a write, as far as that needs no waiting; None where no connection is idle."""
+        """Send a write without waiting; return None if no connection is ready for it."""
         sql = self._statements.get(_shape(write))
         return self._connections.send(sql, write.body, write.table) if sql else None
 
@@ -67,14 +67,14 @@ class PostgresBackend:
         self._connections.run_prepared(sql, write.body, write.table)
 
     def insert_new(self, write: Write, returning: Sequence[str]) -> bytes:
-        """Insert the rows whose key is not there; see `base.Backend`."""
+        """Insert the rows whose key is not stored yet; see `base.Backend`."""
         table = self._table(write)
         defaults = {column: table.defaults[column] for column in write.columns if column in table.defaults}
         sql = returning_json(self._insert(write, table, merge=False, defaults=defaults or None), returning)
         return self._connections.run(sql.encode(), [write.body], table=write.table) or b"[]"
 
     def describe(self) -> Mapping[str, TableInfo]:
-        """Read the catalog."""
+        """Describe all tables of the schema, from the catalog. Raises `ServerError`."""
         tables = self._read_catalog()
         return {
             name: TableInfo(
@@ -91,17 +91,17 @@ class PostgresBackend:
         }
 
     def view(self, table: str) -> View | None:
-        """See the catalog."""
+        """Describe a view, from the catalog; see `base.Backend`."""
         found = (self._tables or self._read_catalog()).get(table)
         return found.view if found else None
 
     def type_of(self, table: str, column: str) -> str:
-        """See the catalog."""
+        """Return the type by which a column's keys are compared, from the catalog; see `base.Backend`."""
         found = (self._tables or {}).get(table) or self._read_catalog().get(table)
         return found.key_types.get(column, "") if found else ""
 
     def facts(self) -> ServerFacts:
-        """Ask for version, time and role."""
+        """Ask for version, time and role. Raises `ServerError`."""
         found = self._connections.run(
             b"SELECT json_build_array(current_setting('server_version'), date_trunc('second', now()), rolname, "
             b"rolsuper OR rolbypassrls) FROM pg_roles WHERE rolname = current_user"
@@ -110,7 +110,7 @@ class PostgresBackend:
         return ServerFacts(f"PostgreSQL {version.partition(' ')[0]}", clock, role, bypasses)
 
     def dry_run(self, write: Write) -> None:
-        """Send it in a transaction, and roll that back."""
+        """Run the write in a transaction and roll it back; see `base.Backend`."""
         statement = self._statement(write)
         try:
             with psycopg.Connection.connect(self._conninfo, cursor_factory=psycopg.RawCursor) as connection:
@@ -129,9 +129,9 @@ class PostgresBackend:
             ) from error
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
-        """Call a function with named arguments: texts, and lists of them."""
-        given = ", ".join(f"{quote(name)} => ${n}" for n, name in enumerate(arguments, 1))
-        sql = f"SELECT to_json({quote(self._schema)}.{quote(function)}({given}))"
+        """Call a function with named arguments, each a text or a list of texts. Raises `ServerError`."""
+        named = ", ".join(f"{quote(name)} => ${n}" for n, name in enumerate(arguments, 1))
+        sql = f"SELECT to_json({quote(self._schema)}.{quote(function)}({named}))"
         values = [array_literal(v) if isinstance(v, list) else str(v) for v in arguments.values()]
         found = self._connections.run(sql.encode(), [value.encode() for value in values])
         return msgspec.json.decode(found) if found else None
@@ -162,12 +162,12 @@ class PostgresBackend:
         return insert.sql()
 
     def _table(self, write: Write) -> CatalogTable:
-        """What the catalog tells of the table of `write`. Raises `ServerError` where it or a column is missing."""
+        """Return the catalog's entry for the table of `write`. Raises `ServerError` if it or a column is missing."""
         table = self._tables.get(write.table) if self._tables else None
         table = table or self._read_catalog().get(write.table)
         if table is None:
             raise classify_sql("42P01", f"Could not find the table '{self._schema}.{write.table}'", table=write.table)
-        if any(column not in table.types for column in write.columns):  # one that is new may be in the catalog by now
+        if any(column not in table.types for column in write.columns):  # the table may have changed since
             table = self._read_catalog().get(write.table, table)
         for column in write.columns:
             if column not in table.types:
@@ -175,9 +175,9 @@ class PostgresBackend:
         return table
 
     def _judge(self, table: str, result: pq.abc.PGresult) -> ServerError:
-        """What an answer to a statement for `table` means."""
+        """Return the error for a failed statement about `table`; forget the catalog if it may be out of date."""
         error = error_of(result, table)
-        if error.stale_schema:  # of the table as it was when its statements were made
+        if error.stale_schema:
             self._tables = None
             self._statements.clear()
         return error

@@ -1,9 +1,9 @@
 """Supabase's REST API (PostgREST) as a backend: bytes in, nothing or a classified error out.
 
 supabase-py's `execute()` decodes, re-encodes and validates every row, asks for the rows back and loses the answer's
-status and headers; here the bytes made once are posted as they are. URL and headers are those supabase-py would send; a
-test compares them. (Importing supabase-py costs 0.6 s of CPU, more than the upload of 50,000 rows: so only tests and
-the script API do.)
+status and headers; this backend posts the encoded bytes unchanged, with the URL and headers that supabase-py would
+send (a test compares them). Importing supabase-py costs 0.6 s of CPU, more than the upload of 50,000 rows: only tests
+and the script API do so.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ _WRONG_URL = "Set SUPABASE_URL to the project's URL itself, such as https://abcd
 class PostgrestBackend:
     """The REST API of one project, for one key and one database schema.
 
-    `url` is the project's (without `/rest/v1`), `timeout` the seconds a request may take, `connections` how many are
-    kept alive, `proxy` an HTTP proxy's URL. The key is in the headers only and never in a message.
+    `url` is the project's (without `/rest/v1`), `timeout` the number of seconds the server may be silent, `connections`
+    the number of idle connections to keep, `proxy` an HTTP proxy's URL. The key is only in the headers, never in a
+    message.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class PostgrestBackend:
         return f"<PostgrestBackend {self._host}>"
 
     def send(self, write: Write) -> PendingWrite | None:
-        """Send a write, as far as that needs no waiting; None where no connection is idle."""
+        """Send a write without waiting; return None if no connection is idle."""
         head = self._head(write)
         sent = self._http.send(head, self._body(write))
         return _PendingRequest(sent, partial(self._judge, write.table)) if sent else None
@@ -91,7 +92,7 @@ class PostgrestBackend:
     def write(self, write: Write) -> None:
         """Store the rows, all or none. Raises `ServerError`."""
         head = self._head(write)
-        if write.body == b"[]" and _shape(write) in self._wide:  # only their names can be judged: all of them
+        if write.body == b"[]" and _shape(write) in self._wide:  # a probe checks every column's name
             for columns in parts(write.columns, lambda some: self._fits(replace(write, columns=some))):
                 part = replace(write, columns=columns)
                 self._judge(write.table, self._http.request(self._head(part), part.body))
@@ -99,7 +100,7 @@ class PostgrestBackend:
         self._judge(write.table, self._http.request(head, self._body(write)))
 
     def insert_new(self, write: Write, returning: Sequence[str]) -> bytes:
-        """Insert the rows whose key is not there; see `base.Backend`. The server reads them as jsonb."""
+        """Insert the rows whose key is not stored yet; see `base.Backend`. The server reads them as jsonb."""
         prefer = f"return={'representation' if returning else 'minimal'},missing=default"
         if write.mode is not Mode.INSERT:
             prefer += ",resolution=ignore-duplicates"
@@ -112,22 +113,22 @@ class PostgrestBackend:
     def _judge(self, table: str, answer: Answer) -> None:
         if answer.status not in STORED:
             raise self._error(answer, table)
-        # `return=minimal` has no body. An error raised as PT200 has one, and stored nothing; a page is that of a
+        # `return=minimal` has no body. An error raised as PT200 has one and stored nothing; a web page comes from a
         # captive portal or a parked domain.
         if "message" in parse_body(answer.body):
             raise self._error(answer, table)
         if answer.body and answer.body.lstrip()[:1] not in (b"{", b"["):
-            words = ServerError("what answers is no Supabase project, but a page", code=f"http_{answer.status}")
-            raise fatal(words, "supabase_not_found", _WRONG_URL)
+            page = ServerError("the server is no Supabase project: it sent a web page", code=f"http_{answer.status}")
+            raise fatal(page, "supabase_not_found", _WRONG_URL)
 
     def _error(self, answer: Answer, table: str = "") -> ServerError:
-        """What an answer means. A server or proxy that repeats the key does not get it into a message."""
+        """Return the error for an unsuccessful answer. The key is removed, in case the server or a proxy repeats it."""
         if 300 <= answer.status < 400:
             to = urlsplit(answer.headers.get("Location", ""))
             host = to.netloc.rpartition("@")[2]
-            moved = f"{to.scheme}://{host}{to.path}" if host else to.path or "elsewhere"
-            words = ServerError(f"the server redirects to {moved}", code=f"http_{answer.status}")
-            return fatal(words, "supabase_not_found", _WRONG_URL)
+            moved = f"{to.scheme}://{host}{to.path}" if host else to.path or "another URL"
+            redirect = ServerError(f"the server redirects to {moved}", code=f"http_{answer.status}")
+            return fatal(redirect, "supabase_not_found", _WRONG_URL)
         body = answer.body.replace(self._headers["apikey"].encode(), b"(the key)")
         return classify(answer.status, body, answer.headers.get("Retry-After"), table=table)
 
@@ -138,7 +139,7 @@ class PostgrestBackend:
             headers = self._write_headers[write.mode]
             if not self._fits(write):
                 self._wide.add(shape)
-                write = replace(write, columns=())  # those of the first object then: all rows have the same
+                write = replace(write, columns=())  # PostgREST then takes the keys of the first object: all rows' keys
             head = self._heads[shape] = self._http.head("POST", self._target(write), headers)
         return head
 
@@ -146,7 +147,7 @@ class PostgrestBackend:
         return len(self._target(write)) <= LONGEST_TARGET
 
     def _body(self, write: Write) -> bytes:
-        """The body, after `_head` was made."""
+        """Return the body to send. Call `_head` first: it finds out which writes are wide."""
         return only(write.columns, write.body) if self._wide and _shape(write) in self._wide else write.body
 
     def _target(self, write: Write) -> str:
@@ -156,24 +157,24 @@ class PostgrestBackend:
         return f"{self._prefix}{quote(write.table, safe='')}?{query}"
 
     def describe(self) -> Mapping[str, TableInfo] | None:
-        """Read the OpenAPI document; None where this key may not (hosted Supabase: all but the secret keys)."""
+        """Read the OpenAPI document; return None if the key may not (on hosted Supabase, all but secret keys)."""
         answer = self._openapi()
         if answer.status == 200:
             return openapi.tables(answer.body)
         error = self._error(answer)
-        # A refused document says nothing about the tables: the probes will. A refused key will be refused there, too.
+        # Probes check the tables then. They also find out about a key that is refused altogether.
         if isinstance(error, FatalError) and answer.status in (401, 403, 404):
             return None
         raise error
 
     def view(self, table: str) -> View | None:
-        """Ask for a column that every table has and no view. Which table it shows, and triggers, are not told."""
+        """Tell a view from a table by a column that only tables have. Its triggers and columns remain unknown."""
         target = f"{self._prefix}{quote(table, safe='')}?select=tableoid&limit=0"
         answer = self._http.request(self._http.head("GET", target, self._headers), None)
         return View() if parse_body(answer.body).get("code") == "42703" else None
 
     def type_of(self, table: str, column: str) -> str:
-        """Ask for what no type has but a few: the refusal names the type. It is judged before rights and rows are."""
+        """Use an operator that most types lack: the refusal names the type. It comes before any check of rights."""
         name = _quoted((column,))
         target = f"{self._prefix}{quote(table, safe='')}?select={name}&{name}=cs.x&limit=0"
         answer = self._http.request(self._http.head("GET", target, self._headers), None)
@@ -186,7 +187,7 @@ class PostgrestBackend:
         return found[1].strip() if found else ""
 
     def facts(self) -> ServerFacts:
-        """What a request for the OpenAPI document tells, also where it is refused."""
+        """Read version and clock from the answer for the OpenAPI document, even a refusal. Raises `ServerError`."""
         answer = self._openapi()
         if answer.status == 401 or answer.status >= 500:
             raise self._error(answer)
@@ -199,10 +200,10 @@ class PostgrestBackend:
         return ServerFacts(name, clock)
 
     def dry_run(self, write: Write) -> None:
-        """Ask for one object back: where more than one row was stored, PostgREST refuses that and rolls back.
+        """Ask for one object back: PostgREST refuses that for two stored rows, and rolls back.
 
-        (PostgREST docs, references/api/resource_representation, "Singular or Plural": PGRST116.) Servers that let
-        requests roll back (`db-tx-end`) are asked for that, too.
+        (PostgREST docs, references/api/resource_representation, "Singular or Plural": PGRST116.) The request also asks
+        for a rollback, for servers that allow it (`db-tx-end`). See `base.Backend`.
         """
         headers = {**self._write_headers[write.mode], "Accept": "application/vnd.pgrst.object+json"}
         headers["Prefer"] += ",tx=rollback"
@@ -210,7 +211,7 @@ class PostgrestBackend:
         if answer.status in STORED and "tx=rollback" not in answer.headers.get("Preference-Applied", ""):
             raise TrialStoredError("stored", code=f"http_{answer.status}")
         error = self._error(answer, write.table)
-        # PGRST116, or whatever a gateway makes of it. A schema that is not exposed is a 406 as well.
+        # PGRST116, or a gateway's version of it. A schema that is not exposed is a 406 as well.
         if answer.status != 406 or not isinstance(error, UnknownError):
             raise error
 
@@ -219,7 +220,7 @@ class PostgrestBackend:
         return self._http.request(self._http.head("GET", self._prefix, headers), None)
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
-        """Call a function with named arguments."""
+        """Call a function with named arguments. Raises `ServerError`."""
         target = f"{self._prefix}rpc/{quote(function, safe='')}"
         headers = {**self._headers, "Content-Type": "application/json", "Content-Profile": self._schema}
         answer = self._http.request(self._http.head("POST", target, headers), msgspec.json.encode(arguments))
@@ -247,7 +248,7 @@ def quote_name(name: str) -> str:
 
 
 class _PendingRequest:
-    """See `base.PendingWrite`."""
+    """A `base.PendingWrite` over HTTP."""
 
     def __init__(self, sent: SentRequest, judge: Callable[[Answer], None]) -> None:
         self._sent = sent

@@ -1,4 +1,4 @@
-"""How often, and how long in between: the tenacity policy of one request, nothing else."""
+"""The retry policy of one request: number of tries, and waits between them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LONGEST_BACKOFF = 60.0  # seconds
-# A server that asks for more is not waited for: the rows are safe in the spool, a worker thread is worth more.
+# A longer wait is not made: the rows are safe in the spool, and a worker thread would be blocked.
 _LONGEST_RETRY_AFTER = 300.0
 
 
 class Deadline:
-    """How long waits may still be: for ever at first; until a deadline when the crawl closes; not at all at the end.
+    """The time until which threads may wait: unlimited at first, limited when the crawl closes, over at the end.
 
-    One is shared by all upload threads and set by the owner's thread. `clock` gives seconds and never goes back.
-    `waiting` is how many threads wait now; `on_wait` is called when one begins to.
+    All upload threads share one; the owner's thread sets it. `clock` returns monotonic seconds. `waiting` is the number
+    of threads that wait now; `on_wait` is called when one starts to wait.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,21 +38,21 @@ class Deadline:
         self._changed = threading.Condition()
 
     def limit(self, seconds: float) -> None:
-        """Wait no longer than `seconds` from now on. Waits that would end later are given up at once."""
+        """Set the deadline to `seconds` from now. Waits that would end later are given up at once."""
         with self._changed:
             self._ends_at = self._clock() + seconds
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Give up all waits, now and later."""
+        """Give up all present and future waits."""
         self.limit(-1)
 
     def allows(self, seconds: float) -> bool:
-        """Whether a wait of `seconds` would end in time."""
+        """Return whether a wait of `seconds` would end before the deadline."""
         return self._ends_at is None or self._clock() + seconds < self._ends_at
 
     def sleep(self, seconds: float) -> None:
-        """Wait `seconds`, or less where that is no longer allowed."""
+        """Wait `seconds`; return early once the deadline does not allow it."""
         if not self.allows(seconds):
             return
         until = self._clock() + seconds
@@ -68,8 +68,8 @@ class Deadline:
 class Retrying:
     """The policy of one request: `attempts` tries in all, on `TransientError` only, the last error re-raised.
 
-    The wait doubles from `delay` seconds, with up to `delay` seconds of jitter, at most 60 s; it is never shorter than
-    the server's `Retry-After`. Some errors allow fewer tries (`TransientError.tries`).
+    The wait doubles from `delay` seconds up to 60 s, plus up to `delay` seconds of jitter; it is never shorter than the
+    server's `Retry-After`. Some errors allow fewer tries (`TransientError.tries`).
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Retrying:
         self._before_sleep = before_sleep
 
     def __call__(self, request: Callable[..., T], *arguments: Any) -> T:
-        """Call `request` with its arguments, as often as it takes."""
+        """Call `request` with its arguments until it succeeds or the policy ends the tries. Raises `ServerError`."""
         try:
             return request(*arguments)
         except TransientError as error:
@@ -120,13 +120,13 @@ class Retrying:
         return (error.retry_after or 0.0) > _LONGEST_RETRY_AFTER or not self._deadline.allows(state.upcoming_sleep)
 
 
-def log_retry(what: str) -> Callable[[RetryCallState], None]:
-    """Return a `before_sleep` that says that `what` is tried again."""
+def log_retry(action: str) -> Callable[[RetryCallState], None]:
+    """Return a `before_sleep` for `Retrying` that logs the failed try of `action` and the next one."""
 
     def log(state: RetryCallState) -> None:
         logger.info(
             "%s: try %d failed: %s Next try in %.1f s.",
-            what,
+            action,
             state.attempt_number,
             _error(state),
             state.upcoming_sleep,

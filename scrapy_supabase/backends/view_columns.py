@@ -1,12 +1,12 @@
-"""Which column of which table a view's column is: SQL for the database backend's catalog and the local gateway's.
+"""The SQL that finds the table column behind a view's column, for the database backend and the local gateway.
 
-PostgreSQL notes it in the view's rewritten query, a tree of nodes as text: the target list's entries are the nodes one
-level below the query itself. A view of a view is followed down to its tables.
+PostgreSQL keeps it in the view's rewritten query, a tree of nodes as text: the entries of the target list are the nodes
+one level below the query itself. A view of a view is followed down to its tables.
 """
 
 from __future__ import annotations
 
-# To be put behind WITH RECURSIVE. Makes view_columns (view_id, view_column, table_id, table_column): oids and attnums.
+# Goes after WITH RECURSIVE. Defines view_columns (view_id, view_column, table_id, table_column): oids and attnums.
 VIEW_COLUMNS = r"""
 view_tokens AS (
   SELECT r.ev_class AS view_id, t.place, t.m[1] AS token, sum(CASE t.m[1] WHEN '{' THEN 1 WHEN '}' THEN -1 ELSE 0 END)

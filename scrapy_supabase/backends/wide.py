@@ -1,4 +1,4 @@
-"""Requests for tables with so many columns that `columns=` would make a URL longer than servers on the way accept."""
+"""Requests for tables with so many columns that `columns=` would exceed the length of a URL that servers accept."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _Objects = list[dict[str, msgspec.Raw]]
 
 
 def only(columns: tuple[str, ...], body: bytes) -> bytes:
-    """The objects of `body` without keys that are not among `columns`: without `columns=` all of them are stored.
+    """Return `body` reduced to the keys in `columns`, because a request without `columns=` stores all keys.
 
-    Rows are encoded before the server refuses a column: their bytes may have it still.
+    A row is encoded before the server refuses a column, so that its bytes may still have it.
     """
     rows = msgspec.json.decode(body, type=_Objects)
     wanted = set(columns)
@@ -24,7 +24,7 @@ def only(columns: tuple[str, ...], body: bytes) -> bytes:
 
 
 def parts(columns: tuple[str, ...], fits: Callable[[tuple[str, ...]], bool]) -> Iterator[tuple[str, ...]]:
-    """Divide `columns` into parts that fit, for requests without rows."""
+    """Yield `columns` in parts for which `fits` is true, for requests without rows."""
     if fits(columns) or len(columns) == 1:
         yield columns
         return

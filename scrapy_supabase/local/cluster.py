@@ -1,4 +1,4 @@
-"""One PostgreSQL data folder: made once, checked, and the command that serves it."""
+"""One PostgreSQL data folder: created once, checked, and the command line of its server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scrapy_supabase.local.binaries import Server
 from scrapy_supabase.local.errors import LocalSupabaseError
 from scrapy_supabase.messages import sentence
 
-# A laptop's stack: survives `kill -9` of any process (the kernel has the pages), not a power cut, and is twice as fast.
+# For development: data survives `kill -9` (the kernel has the pages) but not a power cut; twice as fast.
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -38,31 +38,32 @@ _SETTINGS = {
     "max_wal_senders": "0",
 }
 
-_STOP_TIMEOUT = 10.0  # seconds a signal may take
+_STOP_TIMEOUT = 10.0  # seconds to wait after a signal
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The data folder `data` of a server, below a folder of ours."""
+    """The data folder `data` of a PostgreSQL server."""
 
     server: Server
     data: Path
 
     def prepare(self, password: str) -> bool:
-        """Make the cluster if it is not there. True if it was made. Raises `LocalSupabaseError`."""
+        """Create the cluster if it does not exist; return whether it was created. Raises `LocalSupabaseError`."""
         version = self.data / "PG_VERSION"
         if version.exists():
             found = version.read_text().strip()
             if found != self.server.major:
                 raise LocalSupabaseError(
-                    f"{self.data} was made by PostgreSQL {found} and PostgreSQL {self.server.major} is installed. Use "
-                    f"another data folder, or install version {found} and name it in SCRAPY_SUPABASE_POSTGRES."
+                    f"{self.data} was created by PostgreSQL {found}, but PostgreSQL {self.server.major} is installed. "
+                    f"Use another data folder, or install PostgreSQL {found} and set SCRAPY_SUPABASE_POSTGRES to its "
+                    "folder."
                 )
             return False
         if self.data.exists():
             raise LocalSupabaseError(f"{self.data} is not a PostgreSQL data folder. Remove it, or use another folder.")
         self._check_reachable()
-        # Into another folder first: a killed initdb leaves no half cluster behind.
+        # A killed initdb must not leave half a cluster: it works in another folder, which is renamed at the end.
         for half in self.data.parent.glob(".initdb-*"):
             shutil.rmtree(half, ignore_errors=True)
         making = Path(tempfile.mkdtemp(prefix=".initdb-", dir=self.data.parent))
@@ -83,13 +84,16 @@ class Cluster:
         return True
 
     def command(self, port: int) -> list[str]:
-        """The server's command line."""
+        """Return the server's command line."""
         settings = {**_SETTINGS, "port": str(port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return [str(self.server.bin / "postgres"), "-D", str(self.data), *options]
 
     def stop_orphan(self) -> None:
-        """Stop a server that outlived its owner. Only to be called by who holds the folder's lock."""
+        """Stop a server that outlived its owner. The caller must hold the folder's lock.
+
+        Raises `LocalSupabaseError` if the server does not stop.
+        """
         try:
             pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
         except (OSError, ValueError, IndexError):
@@ -104,7 +108,7 @@ class Cluster:
                 if not self._is_ours(pid):
                     return
                 time.sleep(0.02)
-        raise LocalSupabaseError(f"A PostgreSQL that an earlier run left does not stop. Run: kill -9 {pid}")
+        raise LocalSupabaseError(f"A PostgreSQL server left by an earlier run does not stop. Run: kill -9 {pid}")
 
     def _is_ours(self, pid: int) -> bool:
         try:
@@ -115,7 +119,7 @@ class Cluster:
         with contextlib.suppress(OSError):
             words = command.read_bytes().split(b"\0")
             return bool(words) and b"postgres" in words[0] and os.fsencode(self.data) in words
-        return not Path("/proc/self").exists()  # no /proc (macOS): the live process of our pid file it is
+        return not Path("/proc/self").exists()  # no /proc (macOS): trust the pid file
 
     def _initdb(self, folder: Path, password_file: Path) -> None:
         done = subprocess.run(
@@ -140,11 +144,11 @@ class Cluster:
         )
         if done.returncode:
             raise LocalSupabaseError(
-                f"initdb did not make {self.data}: {sentence((done.stderr or done.stdout)[-500:])}"
+                f"initdb could not create {self.data}: {sentence((done.stderr or done.stdout)[-500:])}"
             )
 
     def _own(self, path: Path) -> None:
-        """Hand what we made to the user the server runs as."""
+        """Make the server's user the owner of `path`."""
         if self.server.user is not None:
             entry = pwd.getpwnam(self.server.user)
             os.chown(path, entry.pw_uid, entry.pw_gid)
@@ -157,19 +161,19 @@ class Cluster:
         )
         if done.returncode:
             raise LocalSupabaseError(
-                f"As root, PostgreSQL runs as user {self.server.user}, who may not enter {self.data.parent}. Use a "
-                "data folder below one that everybody may enter, such as /var/tmp, or run as another user."
+                f"For root, PostgreSQL runs as user {self.server.user}, who cannot enter {self.data.parent}. Use a "
+                "data folder below one that every user can enter, such as /var/tmp, or run as another user."
             )
 
 
 def environment() -> dict[str, str]:
-    """The environment for PostgreSQL's programs: theirs must not depend on ours."""
+    """Return the environment for PostgreSQL's programs, without variables that would change their behavior."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
     return {**kept, "LC_ALL": "C", "TZ": "UTC"}
 
 
 def identity(user: str | None) -> dict[str, Any]:
-    """Arguments of `subprocess` that make the process run as `user`."""
+    """Return the arguments of `subprocess` that make a process run as `user` (None: the current one)."""
     if user is None:
         return {}
     entry = pwd.getpwnam(user)

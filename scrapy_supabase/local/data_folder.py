@@ -1,4 +1,4 @@
-"""A data folder: made, leased by those who use it, and its logs."""
+"""A data folder: created, leased by the processes that use it, and its logs."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from scrapy_supabase.messages import reason, sentence
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the folder, and let others see no more of it than they must. Raises `LocalSupabaseError`."""
+    """Create the folder, closed to other users as far as possible. Raises `LocalSupabaseError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "leases").mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid == os.geteuid():
-            # As root, the server's user must get through to its own folder; names are all that others see.
+            # For root, the server's user must pass through to its own folder; other users cannot list it.
             folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
     except OSError as error:
         raise LocalSupabaseError(
-            f"The data folder {folder} cannot be used: {sentence(reason(error))} Use another one."
+            f"The data folder {folder} cannot be used: {sentence(reason(error))} Use another folder."
         ) from error
 
 
 def take_lease(folder: Path) -> int:
-    """Return the descriptor of a lease: while it is open, what runs is not stopped."""
+    """Return the descriptor of a new lease; the stack is not stopped while it is open."""
     lease = os.open(folder / "leases" / uuid.uuid4().hex, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     fcntl.flock(lease, fcntl.LOCK_EX)
     return lease
 
 
 def holder_of(folder: Path) -> str:
-    """Return who has the folder, in words."""
+    """Return a phrase that names the process that uses the folder."""
     try:
         return f"process {json.loads((folder / 'state.json').read_text())['owner']}"
     except (OSError, ValueError, KeyError):
@@ -43,8 +43,8 @@ def holder_of(folder: Path) -> str:
 
 
 def last_line(folder: Path, name: str) -> str:
-    """Return the last line of a log in the folder, and where the rest is."""
+    """Return the last line of a log in the folder, and the path of the log."""
     with contextlib.suppress(OSError, IndexError):
         last = (folder / name).read_text(errors="replace").strip().splitlines()[-1]
-        return f"{sentence(last)} More is in {folder / name}."
+        return f"{sentence(last)} For more, see {folder / name}."
     return f"see {folder / name}."

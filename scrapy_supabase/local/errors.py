@@ -1,4 +1,4 @@
-"""What can go wrong with the local Supabase."""
+"""The error of the local Supabase."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from scrapy_supabase.errors import SupabaseError
 
 
 class LocalSupabaseError(SupabaseError):
-    """The local Supabase cannot be started or used; the message says what to do."""
+    """The local Supabase cannot be started or used; the message has the remedy."""

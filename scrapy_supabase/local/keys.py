@@ -1,4 +1,4 @@
-"""The secrets of a data folder: made once, kept in files that only their owner may read."""
+"""The secrets of a data folder: made once, kept in a file that only its owner may read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEN_YEARS = 10 * 365 * 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What a client, the gateway and the database need to trust each other."""
+    """The keys and passwords by which client, gateway and database authenticate each other."""
 
     jwt_secret: str = field(repr=False)
     anon_key: str = field(repr=False)
@@ -27,7 +27,7 @@ class Keys:
 
 
 def load_keys(folder: Path) -> Keys:
-    """Read the keys of `folder`, or make them. Only to be called by who holds the folder's lock."""
+    """Read the keys of `folder`, or make them. The caller must hold the folder's lock."""
     path = folder / "keys.json"
     if not path.exists():
         jwt_secret = secrets.token_urlsafe(32)
@@ -43,7 +43,7 @@ def load_keys(folder: Path) -> Keys:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
+    """Write all of a file that only its owner may read, or nothing."""
     making = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -52,10 +52,10 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _key(role: str, secret: str) -> str:
-    """Sign a legacy API key, as Supabase's own are: an HS256 JWT.
+    """Return a signed legacy API key as Supabase makes them: an HS256 JWT.
 
-    Two of them are made in the life of a data folder. PyJWT would cost 0.1 s of import for it; the gateway, which has
-    to verify what strangers send, uses it.
+    A data folder needs two of them. Importing PyJWT for that would take 0.1 s; the gateway, which verifies the tokens
+    of clients, does use it.
     """
     now = int(time.time())
     claims = {"iss": "supabase-local", "role": role, "iat": now, "exp": now + _TEN_YEARS}

@@ -1,4 +1,4 @@
-"""Starts the supervisor, with its orders: the two processes it runs, and how."""
+"""The start of the supervisor, with orders for the two processes it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from scrapy_supabase.local.cluster import Cluster, environment
 def start_supervisor(
     folder: Path, cluster: Cluster, port: int, gateway: dict[str, Any], lock: int
 ) -> subprocess.Popen[bytes]:
-    """Start it, for PostgreSQL on `port` and a gateway with these orders; it inherits the lock of the data folder."""
+    """Start a supervisor for PostgreSQL on `port` and a gateway with the orders `gateway`.
+
+    The supervisor inherits `lock`, the descriptor that locks the data folder.
+    """
     user = pwd.getpwnam(cluster.server.user) if cluster.server.user else None
     package = str(Path(__file__).parents[2])
     orders = {

@@ -1,4 +1,4 @@
-"""Numbered SQL files, applied once each, in order, each in a transaction, and remembered in the database."""
+"""Numbered SQL files, each applied once, in order, in a transaction; the database keeps a list of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import psycopg
 
 _NAME = re.compile(r"(\d+)[_-].*\.sql")
-_LOCK = 7_203_117  # any number: two processes that apply migrations take turns by it
+_LOCK = 7_203_117  # an arbitrary number: the advisory lock of processes that apply migrations
 
 _TABLE = """
 create schema if not exists scrapy_supabase_local;
@@ -37,12 +37,15 @@ class Migration:
 
     @property
     def sha256(self) -> str:
-        """Tells whether the file was changed since it was applied."""
+        """The checksum that shows whether the file was changed after it was applied."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
 def read_migrations(source: Path | str | Iterable[Path | str]) -> tuple[Migration, ...]:
-    """Read a folder's `*.sql` files, or the files named, sorted by number (`001_x.sql`, `20260101120000_x.sql`)."""
+    """Read the `*.sql` files of a folder, or the given files, sorted by number (`001_x.sql`, `20260101120000_x.sql`).
+
+    Raises `LocalSupabaseError`.
+    """
     if isinstance(source, (str, Path)):
         folder = Path(source)
         if not folder.is_dir():
@@ -71,9 +74,10 @@ def read_migrations(source: Path | str | Iterable[Path | str]) -> tuple[Migratio
 
 
 def apply_migrations(connection: psycopg.Connection, migrations: tuple[Migration, ...], folder: Path) -> list[str]:
-    """Apply those that are not yet; return their names. Raises `LocalSupabaseError` naming the file and the line.
+    """Apply the migrations that are not applied yet; return their names.
 
-    `connection` must be in autocommit mode. `folder` holds the server's data: errors name it.
+    `connection` must be in autocommit mode. `folder` is the server's data folder, which errors name. Raises
+    `LocalSupabaseError` with the file and the line.
     """
     applied_now: list[str] = []
     with connection.transaction():
@@ -90,9 +94,9 @@ def apply_migrations(connection: psycopg.Connection, migrations: tuple[Migration
                 applied_now.append(migration.name)
             elif row[0] != migration.sha256:
                 raise LocalSupabaseError(
-                    f"Migration {migration.name} was changed after it was applied. Put it back and write another with "
-                    f"the next number, or stop what uses {folder} and remove that folder: then all start anew, "
-                    "without rows."
+                    f"Migration {migration.name} was changed after it was applied. Restore the file and make the "
+                    f"change in a new migration, or stop the processes that use {folder} and remove that folder: all "
+                    "migrations are then applied again, and stored rows are lost."
                 )
     return applied_now
 
@@ -105,12 +109,12 @@ def _apply(connection: psycopg.Connection, migration: Migration) -> None:
     except psycopg.Error as error:
         position = error.diag.statement_position
         line = migration.sql[: int(position) - 1].count("\n") + 1 if position else None
-        where = f"{migration.name}, line {line}" if line else migration.name
+        place = f"{migration.name}, line {line}" if line else migration.name
         hint = f" Hint: {sentence(error.diag.message_hint)}" if error.diag.message_hint else ""
         raise LocalSupabaseError(
-            f"Migration {where}: {sentence(error.diag.message_primary or error)}{hint} Nothing of it was applied."
+            f"Migration {place}: {sentence(error.diag.message_primary or error)}{hint} No part of it was applied."
         ) from error
-    connection.execute("reset all")  # a `set` of the file must not leak into the next
+    connection.execute("reset all")  # a `set` in this file must not affect the next one
     connection.execute(
         "insert into scrapy_supabase_local.migrations (name, sha256) values (%s, %s)",
         [migration.name, migration.sha256],

@@ -1,6 +1,6 @@
 """Folders that PostgreSQL's user can enter.
 
-As root (containers, CI) PostgreSQL runs as `nobody`. The rights of a folder that was there are never changed.
+For root (containers, CI), PostgreSQL runs as `nobody`. The permissions of existing folders are never changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SERVER_USER = "nobody"
 
 
 def reachable(path: Path, user: str) -> bool:
-    """Whether `user` may enter every folder down to `path`."""
+    """Return whether `user` may enter every folder down to `path`."""
     entry = pwd.getpwnam(user)
     for folder in (path, *path.parents):
         found = folder.stat()
@@ -31,18 +31,19 @@ def reachable(path: Path, user: str) -> bool:
 
 
 def own_folder(path: Path) -> Path:
-    """Make `path` where everybody may make folders, and return it. Raises where somebody else was first."""
+    """Create and return the folder `path`, in a place where every user may create folders.
+
+    Raises `LocalSupabaseError` if another user owns the folder or can write to it.
+    """
     path.mkdir(mode=0o755, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise LocalSupabaseError(
-            f"{path} belongs to somebody else or can be written by others, and is not used. Remove it."
-        )
+        raise LocalSupabaseError(f"{path} is not used, because another user owns it or can write to it. Remove it.")
     return path
 
 
 def default_folder(wanted: Path) -> Path:
-    """Return `wanted`; for root, below a home that nobody else may enter, a folder in /var/tmp that belongs to it."""
+    """Return `wanted`, or a folder in /var/tmp in its place for root if the server's user cannot enter `wanted`."""
     wanted = wanted.absolute()
     if os.geteuid() != 0:
         return wanted

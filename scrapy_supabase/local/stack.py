@@ -1,4 +1,4 @@
-"""`LocalSupabase`: PostgreSQL and the REST API of one data folder, started, joined and left."""
+"""`LocalSupabase`: PostgreSQL and the REST API of one data folder, to be started, joined and stopped."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from scrapy_supabase.local.migrations import apply_migrations, read_migrations
 
 logger = logging.getLogger(__name__)
 
-_START_TIMEOUT = 30.0  # seconds; a start takes one, on a machine that has time
+_START_TIMEOUT = 30.0  # seconds; a start takes one second on an idle machine
 _HOST = "127.0.0.1"
-_left_running: list[subprocess.Popen[bytes]] = []  # supervisors that others still need
+_left_running: list[subprocess.Popen[bytes]] = []  # supervisors that other processes still need
 
 
 class LocalSupabase:
-    """A Supabase on this machine, below `data_dir`; a context manager.
+    """A Supabase on this machine, with its data below `data_dir`; a context manager.
 
-    `migrations` is a folder of numbered SQL files, or the files; `port` is the REST API's (0: a free one); `schemas`
-    are those it exposes, the first by default. A data folder has one holder: a second is refused, unless it says
-    `join=True`; then it shares what runs (its `port` and `schemas` are not used), and the last one to leave stops it.
-    Raises `LocalSupabaseError`.
+    `migrations` is a folder of numbered SQL files, or the files; `port` is that of the REST API (0: a free one);
+    `schemas` are the exposed ones, the first of them the default. A data folder has one user: a second one is refused,
+    unless it passes `join=True`. It then shares the running stack (its `port` and `schemas` are ignored), and the last
+    one to stop it ends it. Raises `LocalSupabaseError`.
     """
 
     def __init__(
@@ -53,7 +53,9 @@ class LocalSupabase:
         self._port = port
         self._schemas = schemas.split(",") if isinstance(schemas, str) else list(schemas)
         if not all(self._schemas) or not self._schemas:
-            raise LocalSupabaseError(f"{schemas!r} names no schemas to expose: write them as in public,shop.")
+            raise LocalSupabaseError(
+                f"schemas is {schemas!r}: it must be names of schemas to expose, such as public,shop."
+            )
         self._join = join
         self._lease: int | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
@@ -77,7 +79,7 @@ class LocalSupabase:
 
     @property
     def rest(self) -> str:
-        """Which REST server answers: our gateway, or PostgREST."""
+        """The name of the REST server: the gateway of this package, or PostgREST."""
         return str(self._running()["rest"])
 
     @property
@@ -87,23 +89,23 @@ class LocalSupabase:
 
     @property
     def anon_key(self) -> str:
-        """The key for the role `anon`: row-level security holds."""
+        """The key for the role `anon`, which row-level security restricts."""
         return self._secrets().anon_key
 
     @property
     def service_role_key(self) -> str:
-        """The key for the role `service_role`: row-level security is passed."""
+        """The key for the role `service_role`, which bypasses row-level security."""
         return self._secrets().service_role_key
 
     @property
     def jwt_secret(self) -> str:
-        """What keys are signed with."""
+        """The secret that signs the keys."""
         return self._secrets().jwt_secret
 
     def start(self) -> None:
-        """Start or join; returns when the REST API answers. Raises `LocalSupabaseError`."""
+        """Start the stack or join a running one; return when the REST API answers. Raises `LocalSupabaseError`."""
         if self._lease is not None:
-            raise LocalSupabaseError(f"The local Supabase in {self._folder} is started already.")
+            raise LocalSupabaseError(f"The local Supabase in {self._folder} is already started.")
         migrations = read_migrations(self._migrations)
         prepare_folder(self._folder)
         deadline = time.monotonic() + _START_TIMEOUT
@@ -124,7 +126,7 @@ class LocalSupabase:
         logger.info("Local Supabase in %s: %s, REST API by %s", self._folder, self.url, self.rest)
 
     def stop(self) -> None:
-        """Leave; what nobody else uses is stopped, and is gone when this returns."""
+        """Release the stack; if no other process uses it, stop it and wait until it has ended."""
         if self._lease is not None:
             os.close(self._lease)
             self._lease = None
@@ -153,8 +155,8 @@ class LocalSupabase:
             if self._join:
                 return False
             raise LocalSupabaseError(
-                f"The local Supabase in {self._folder} is in use by {holder_of(self._folder)}. Stop that one, or use "
-                "another data folder."
+                f"The local Supabase in {self._folder} is in use by {holder_of(self._folder)}. Stop that process, or "
+                "use another data folder."
             ) from None
         try:
             (self._folder / "state.json").unlink(missing_ok=True)
@@ -162,11 +164,11 @@ class LocalSupabase:
             self._keys = load_keys(self._folder)
             self._launch(lock)
         finally:
-            os.close(lock)  # the supervisor has it now
+            os.close(lock)  # the supervisor has inherited it
         return True
 
     def _try_join(self) -> bool:
-        """Take a lease on what runs, unless it is starting or stopping just now."""
+        """Take a lease on a running stack; return False while it is starting or stopping."""
         guard = os.open(self._folder / "leases.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             with contextlib.suppress(BlockingIOError):
@@ -200,7 +202,7 @@ class LocalSupabase:
         self._supervisor = start_supervisor(self._folder, cluster, port, gateway, lock)
         self._wait_for_postgres(cluster, port)
         self._make_roles()
-        _, rest_port, name = self._said(self._supervisor.stdout).split(maxsplit=2)
+        _, rest_port, name = self._ready_line(self._supervisor.stdout).split(maxsplit=2)
         self._state |= {"url": f"http://{_HOST}:{rest_port}", "rest": name}
         write_private(self._folder / "state.json", json.dumps(self._state))
 
@@ -232,8 +234,8 @@ class LocalSupabase:
                 connection.execute(sql.SQL("alter role authenticator password {}").format(password))
         done.touch(mode=0o600)
 
-    def _said(self, stream: IO[bytes] | None) -> str:
-        """The gateway's line, passed on by the supervisor."""
+    def _ready_line(self, stream: IO[bytes] | None) -> str:
+        """Wait for the gateway's line `ready PORT NAME`, which the supervisor passes on, and return it."""
         assert stream is not None  # noqa: S101
         ready, _, _ = select.select([stream], [], [], _START_TIMEOUT)
         line = stream.readline().decode().strip() if ready else ""

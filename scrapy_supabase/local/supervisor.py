@@ -1,8 +1,8 @@
-"""The process that PostgreSQL and the gateway belong to: it ends them when its owner is gone, however that came.
+"""The parent process of PostgreSQL and the gateway, which stops them when its owner has ended, for whatever reason.
 
-Run as a script by `python -I -S`, with the standard library only, so that it is up in 20 ms. Its standard input is a
-pipe from the owner: the first line is its orders (JSON), end of file says that the owner is done, or dead. It has a
-session of its own, so that Ctrl-C in a terminal does not stop the database before the crawl has handed in its rows.
+Run as a script by `python -I -S`, with the standard library only, so that it starts in 20 ms. Its standard input is a
+pipe from the owner: the first line has its orders (JSON); end of file means that the owner is done, or dead. It has a
+session of its own, so that Ctrl-C in a terminal does not stop the database before the crawl has uploaded its rows.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
-_LOOK_EVERY = 0.25  # seconds between looks at the children
+_POLL_INTERVAL = 0.25  # seconds between checks of the child processes
 
 
 def main() -> int:
-    """Start the two, say what they say, and stop them when nobody needs them."""
+    """Start PostgreSQL and the gateway, pass on the gateway's output, and stop both when nobody uses them."""
     orders = json.loads(sys.stdin.buffer.readline())
     folder = Path(orders["folder"])
     stopping: list[int] = []
@@ -39,12 +39,12 @@ def main() -> int:
             while not stopping and _alive(postgres, gateway, log) and not _owner_gone(gateway):
                 pass
             while not stopping and _alive(postgres, gateway, log) and _in_use(folder):
-                time.sleep(_LOOK_EVERY)
+                time.sleep(_POLL_INTERVAL)
         finally:
             _stop(gateway, signal.SIGTERM)
             _stop(postgres, signal.SIGINT, signal.SIGQUIT)
     (folder / "state.json").unlink(missing_ok=True)
-    _say("stopped")
+    _report("stopped")
     return 0
 
 
@@ -68,7 +68,7 @@ def _start_postgres(orders: dict[str, Any], folder: Path) -> subprocess.Popen[by
 
 
 def _die_with_parent() -> None:
-    """Linux: should this process be killed, PostgreSQL gets SIGINT (fast shutdown) from the kernel."""
+    """Ask the kernel (Linux) to send PostgreSQL SIGINT, a fast shutdown, if this supervisor is killed."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
 
@@ -96,23 +96,23 @@ def _alive(postgres: subprocess.Popen[bytes], gateway: subprocess.Popen[bytes], 
     for name, process in (("postgres", postgres), ("gateway", gateway)):
         if process.poll() is not None:
             print(f"{time.strftime('%F %T')} {name} ended by itself ({process.returncode})", file=log, flush=True)
-            _say(f"ended {name} {process.returncode}")
+            _report(f"ended {name} {process.returncode}")
             return False
     return True
 
 
 def _owner_gone(gateway: subprocess.Popen[bytes]) -> bool:
-    """Wait a moment for the owner's end of file; pass on what the gateway prints meanwhile."""
-    readable, _, _ = select.select([sys.stdin, *filter(None, [gateway.stdout])], [], [], _LOOK_EVERY)
+    """Wait a moment for the owner's end of file, and pass on a line of the gateway; return whether the owner ended."""
+    readable, _, _ = select.select([sys.stdin, *filter(None, [gateway.stdout])], [], [], _POLL_INTERVAL)
     if gateway.stdout in readable and gateway.stdout is not None:
         line = gateway.stdout.readline()
         if line:
-            _say(line.decode().strip())
+            _report(line.decode().strip())
     return sys.stdin in readable and not os.read(sys.stdin.fileno(), 1)
 
 
 def _in_use(folder: Path) -> bool:
-    """Whether anybody else still holds a lease. If not, nobody can take one any more: the lock is kept until we end."""
+    """Return whether another process holds a lease. If none does, keep the lock, so that none can take one."""
     guard = os.open(folder / "leases.lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(guard, fcntl.LOCK_EX)
     for lease in (folder / "leases").iterdir():
@@ -121,7 +121,7 @@ def _in_use(folder: Path) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             lease.unlink(missing_ok=True)
         except BlockingIOError:
-            _say("shared")
+            _report("shared")
             os.close(guard)
             return True
         finally:
@@ -141,7 +141,7 @@ def _stop(process: subprocess.Popen[bytes], *signals: int) -> None:
             return
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     with contextlib.suppress(OSError):
         os.write(1, line.encode() + b"\n")
 

@@ -1,1 +1,1 @@
-"""Chunks on disk until they are confirmed; rejected rows, recovery, replay."""
+"""Chunks on disk until the server confirms them; rejected rows, recovery of earlier runs, replay."""

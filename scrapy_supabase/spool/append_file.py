@@ -1,4 +1,4 @@
-"""A chunk's file while rows are appended to it."""
+"""A chunk's file to which rows are appended with system calls."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from scrapy_supabase.spool.file_io import append_flags, sync_folder
 
 
 class AppendFile:
-    """A chunk's file while rows are written to it, one unbuffered write each (1.5 µs).
+    """A chunk's file that takes one unbuffered write per row (1.5 µs).
 
-    What cannot be written is told to `on_error` (once, with the file's name) and never raised. `seal` is given the name
-    when no row follows, and returns the one that the file has from then on.
+    `on_error(name, error)` is called once if the file cannot be written; nothing is raised. `close` calls
+    `seal(name)`, which returns the file's final name.
     """
 
     __slots__ = ("_fd", "_on_error", "_seal", "name")
@@ -45,11 +45,11 @@ class AppendFile:
 
     @property
     def direct(self) -> tuple[Callable[[bytes], object], int]:
-        """See `chunks.ChunkFile`."""
+        """Implement `chunks.ChunkFile.direct`: there is no limit."""
         return self._write, sys.maxsize
 
     def append(self, data: bytes) -> None:
-        """Write one line."""
+        """Write one row as a line."""
         self._write(data + b"\n")
 
     def _write(self, line: bytes) -> None:
@@ -59,11 +59,11 @@ class AppendFile:
             if os.write(self._fd, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            self._end()  # what follows a torn line could not be read back
+            self._end()  # lines after a torn one could not be read back
             self._on_error(self.name, error)
 
     def close(self) -> None:
-        """No line follows."""
+        """Close the file and give it its final name."""
         self._end()
         self.name = self._seal(self.name)
 

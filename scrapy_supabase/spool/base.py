@@ -1,4 +1,4 @@
-"""The protocol of a spool: where rows are kept until they are uploaded."""
+"""The protocol of a spool, which keeps rows until they are uploaded."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from scrapy_supabase.rows.chunks import ChunkFile
 
 
 class Spool(Protocol):
-    """Where rows are kept. `settle` and `load` may be called in any thread, the others in the crawl's."""
+    """A place that keeps rows. `settle` and `load` may be called in any thread, the others in the crawl's."""
 
     @property
     def folder(self) -> Path | None:
-        """Where it is, for messages; None where nothing is kept."""
+        """The folder of the spool, for messages; None if it keeps nothing."""
 
     def open(self, row: Row) -> ChunkFile:
         """Start the file of a chunk whose first row is `row`, without writing that row."""
 
     def reject(self, rejections: tuple[Rejection, ...], origin: Origin | None = None) -> None:
-        """Keep rows that will not be tried again."""
+        """Keep rejected rows, with the `origin` of rows from an earlier run."""
 
     def settle(self, outcome: Outcome) -> None:
-        """Keep what is rejected, then forget what is done with; rows left over or deferred stay."""
+        """Keep the rejected rows, then forget those that are done; rows left over or deferred stay."""
 
     def leave(self, chunk: Chunk) -> tuple[Rejection, ...]:
-        """Keep a chunk for the next run. Rows that cannot be kept are reported in full, and returned."""
+        """Keep a chunk for the next run. Log rows that cannot be kept in full, and return them."""
 
     def store(self, chunk: Chunk) -> Stored | None:
-        """What `load` makes the chunk of again; None where it is not on disk as a whole."""
+        """Return a reference from which `load` restores the chunk; None if part of the chunk is not on disk."""
 
     def load(self, stored: Stored) -> Loaded:
         """Read a chunk back."""
 
     def count(self, stored: Stored) -> int:
-        """How many rows it holds."""
+        """Return the number of rows in a stored chunk, superseded ones included."""
 
     def close(self) -> None:
-        """The run is over. What is left stays."""
+        """End the run; chunks that are not uploaded stay for the next one."""

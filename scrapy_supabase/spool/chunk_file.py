@@ -1,6 +1,6 @@
-"""The format of a chunk's file, and how it is read (docs/reference/spool.md).
+"""The format of a chunk's file, and its reader (docs/reference/spool.md).
 
-It is JSON Lines: a header, then one row a line, as it will be sent.
+A file is JSON Lines: a header, then one row per line, in the bytes that will be sent.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from scrapy_supabase.rows.keys import KeyForm
 from scrapy_supabase.rows.values import text_of_json
 
 FORMAT = 1
-FORMAT_MIXED = 2  # rows differ in their columns: those of a row are its keys
+FORMAT_MIXED = 2  # rows differ in their columns: each row's keys are its columns
 
 
 class UnreadableError(SupabaseError):
-    """A file of the spool that this version cannot read. It is left as it is."""
+    """A spool file that this version cannot read, and leaves unchanged."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line of a chunk's file. `opened` is when its first row came, in UTC."""
+    """The first line of a chunk's file. `opened` is the UTC time at which its first row came."""
 
     format: int
     table: str
@@ -44,27 +44,27 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_header(path: Path) -> Header | None:
-    """The header; None where the file ends before it does. Raises `UnreadableError` and `OSError`."""
+    """Return the header, or None if the file ends within it. Raises `UnreadableError` and `OSError`."""
     return _header(path, first_line(path))
 
 
 def first_line(path: Path) -> bytes:
-    """The header as it is written. Raises `OSError`."""
+    """Return the header's line. Raises `OSError`."""
     with path.open("rb") as file:
         line = file.readline()
         return b"" if _BEING_EMPTIED.match(line) else line.lstrip(b"\0")
 
 
 def read_chunk(path: Path) -> tuple[Header | None, list[bytes], bool]:
-    """Header (None where the file ends before it does), lines, and whether a torn last line was skipped.
+    """Return the header (None if the file ends within it), the rows' lines, and whether a torn last line was skipped.
 
     Raises `UnreadableError` and `OSError`.
     """
     *lines, unfinished = path.read_bytes().split(b"\n")
-    if lines and b"\0" in lines[-1].lstrip(b"\0"):  # its end was copied, and what comes before that was not
+    if lines and b"\0" in lines[-1].lstrip(b"\0"):  # its end reached the disk, and its middle did not
         unfinished = lines.pop()
     torn = bool(unfinished.strip(b"\0"))
-    # See mapped.py: a header after NUL bytes is that of a later chunk, if after a power cut an earlier is there.
+    # See mapped.py: after a power cut, an earlier chunk may precede the last one, whose header follows NUL bytes.
     begins = [at for at, line in enumerate(lines) if _LATER_HEADER.match(line)]
     if lines and not begins and _BEING_EMPTIED.match(lines[0]):
         return None, [], False
@@ -73,7 +73,7 @@ def read_chunk(path: Path) -> tuple[Header | None, list[bytes], bool]:
 
 
 def lines_in(path: Path) -> frozenset[bytes]:
-    """The rows of a chunk's file that a later run will read: none where it cannot read the file."""
+    """Return the rows that a later run can read from a chunk's file: none if it cannot read the file."""
     with suppress(UnreadableError, OSError):
         header, lines, _ = read_chunk(path)
         return frozenset(lines) if header else frozenset()
@@ -81,13 +81,13 @@ def lines_in(path: Path) -> frozenset[bytes]:
 
 
 def cannot_read(path: Path, error: UnreadableError | OSError) -> str:
-    """What is said of a file or folder that cannot be read."""
+    """Return the message about a file or folder that cannot be read."""
     why = f"{path} cannot be read: {sentence(reason(error))}" if isinstance(error, OSError) else str(error)
-    return why if isinstance(error, FileNotFoundError) else f"{why} It is left as it is."
+    return why if isinstance(error, FileNotFoundError) else f"{why} It is left unchanged."
 
 
 def cut(path: Path) -> None:
-    """Have a chunk's file end where its lines do. Raises `OSError`."""
+    """Truncate a chunk's file after its last line. Raises `OSError`."""
     with path.open("r+b") as file:
         if not file.seek(0, os.SEEK_END):
             return
@@ -98,14 +98,14 @@ def cut(path: Path) -> None:
 
 
 def count_rows(path: Path) -> int:
-    """How many rows a chunk's file has."""
+    """Return the number of rows in a chunk's file. Raises `OSError`."""
     with path.open("rb") as file:
         lines = sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
     return max(lines - 1, 0)
 
 
 def row_of(header: Header, data: bytes, form: KeyForm) -> Row:
-    """The row of a line. Raises `ValueError` where it is no JSON object."""
+    """Return the row of a line. Raises `ValueError` if the line is not a JSON object."""
     try:
         values = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
         key = key_of_json(values, form)
@@ -116,12 +116,12 @@ def row_of(header: Header, data: bytes, form: KeyForm) -> Row:
 
 
 def key_of_json(values: Mapping[str, msgspec.Raw], form: KeyForm) -> Key | None:
-    """The key of a row of these values, the same that `rows/builder.py` makes of the item."""
+    """Return the key of a row with these values, equal to the one that `rows/builder.py` makes from the item."""
     return form.of_texts([text_of_json(values.get(column, _NULL)) for column in form.columns])
 
 
 def now() -> str:
-    """The time of writing, in UTC; as text it sorts by age."""
+    """Return the current time in UTC, in a form that sorts by age."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
@@ -136,10 +136,10 @@ def _header(path: Path, line: bytes) -> Header | None:
     try:
         header = msgspec.json.decode(line, type=Header)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UnreadableError(f"{path} is no file of a spool, or is damaged: {sentence(error)}") from error
+        raise UnreadableError(f"{path} is not a spool file, or is damaged: {sentence(error)}") from error
     if header.format not in (FORMAT, FORMAT_MIXED):
         raise UnreadableError(
-            f"{path} has format {header.format}, and this version of scrapy-supabase reads {FORMAT} and "
-            f"{FORMAT_MIXED}: it is another's."
+            f"{path} has format {header.format}, which another version of scrapy-supabase wrote; this version reads "
+            f"formats {FORMAT} and {FORMAT_MIXED}."
         )
     return header

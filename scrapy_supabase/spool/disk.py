@@ -1,12 +1,12 @@
-"""Chunks on disk until the server has said yes, and the rows it refused for good.
+"""Chunks on disk until the server confirms them, and the rows it rejected.
 
-    <folder>/rejected.jsonl                 one refused row a line, with the reason
-    <folder>/<run>/<number>.jsonl           a chunk: a header line, then one row a line
+    <folder>/rejected.jsonl                 one rejected row per line, with the reason
+    <folder>/<run>/<number>.jsonl           a chunk: a header line, then one row per line
 
-A row is copied into its chunk's file (`mapped.py`), or appended where that is not safe, before its item is handed
-on, so that killing the process loses nothing. The file is emptied or deleted after its rows are stored; before that,
-refused rows are in the reject file. What an earlier run left is adopted (`recover`) and uploaded like the rows of this
-one.
+A row is copied into its chunk's file (`mapped.py`), or appended where mapping is not safe, before `process_item`
+returns, so that killing the process loses nothing. Once the rows are stored and rejected ones are in the reject file,
+the chunk's file is emptied or deleted. `recover` adopts the chunks of earlier runs; they are uploaded like the rows of
+this one.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ logger = logging.getLogger(__name__)
 
 
 class DiskSpool:
-    """The spool of one run, in a folder of its own, named `run`, below `folder`.
+    """The spool of one run, in its own folder `run` below `folder`.
 
     `facts` (run, spider, project) go into every header. With `fsync`, each row is on the disk itself before `append`
-    returns. Raises `ConfigurationError` at once where the folder cannot be written.
+    returns. Raises `ConfigurationError` if the folder is not writable.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class DiskSpool:
         self._headers = Headers(schema, facts)
         self._rejects = RejectFile(folder, schema, facts, fsync=fsync)
         self._recovered: list[RunFolder] = []
-        self.outdated: Counter[str] = Counter()  # table → rows that `recover` left where they are
+        self.outdated: Counter[str] = Counter()  # table → rows that `recover` did not take
         self._mode: Mode | None = None
         try:
             self._own = RunFolder.make(folder, run)
@@ -72,7 +72,7 @@ class DiskSpool:
         except OSError as error:
             raise ConfigurationError(
                 f"The spool folder {folder} cannot be written: {sentence(reason(error))} Set SUPABASE_SPOOL_DIR to a "
-                "folder that can, or to None: then rows that are not uploaded yet are lost with the process."
+                "writable folder, or to None: rows that are not uploaded are then lost when the process ends."
             ) from error
 
     @property
@@ -83,11 +83,11 @@ class DiskSpool:
     def recover(
         self, wanted: Callable[[Path, Header], bool] | None = None, *, mode: Mode | None = None
     ) -> list[Stored]:
-        """Adopt the folders of dead runs of the same project; their chunks, oldest first, numbered from 1.
+        """Adopt the folders of dead runs of the same project; return their chunks, oldest first, numbered from 1.
 
-        Only chunks that are `wanted` are taken; the others stay. `mode` overrides that of the files. Without it, chunks
-        that may be older than what is stored stay, too (`later_runs.LaterRuns`), and are counted in `outdated`. Where
-        it keeps what is stored, the newest rows go first. Two spools never both adopt a folder.
+        Only chunks for which `wanted(path, header)` is true are taken. `mode` overrides the mode of the files. Without
+        it, chunks that may be older than the stored rows stay, too (`later_runs.LaterRuns`); `outdated` counts their
+        rows. With mode IGNORE, which keeps stored rows, the newest chunks come first. No two spools adopt one folder.
         """
         self._mode = mode
         later = LaterRuns(runs_noted(self.folder) if mode is None else ())
@@ -99,7 +99,7 @@ class DiskSpool:
                 if wanted is not None and (header is None or not wanted(path, header)):
                     continue
                 if header is not None:
-                    if later.may_be_newer(header):
+                    if later.may_replace_newer(header):
                         self.outdated[header.table] += count_rows(path)
                         continue
                     self._notes.recovered(header)
@@ -110,7 +110,7 @@ class DiskSpool:
             if len(found) > before:
                 self._recovered.append(folder)
             else:
-                folder.leave()  # nothing is taken from it: somebody else may
+                folder.leave()  # nothing was taken from it: another process may adopt it
         return numbered(found)
 
     def open(self, row: Row) -> ChunkFile:
@@ -122,11 +122,11 @@ class DiskSpool:
         return self._files.open(msgspec.json.encode(header))
 
     def reject(self, rejections: tuple[Rejection, ...], origin: Origin | None = None) -> None:
-        """Append to the reject file; to the log, where that cannot be written."""
+        """Append rows to the reject file, or to the log if that file is not writable."""
         self._rejects.add(rejections, origin)
 
     def settle(self, outcome: Outcome) -> None:
-        """Write rejects, then delete the chunk's file, or leave in it only what is to be sent again."""
+        """Write the rejected rows, then delete the chunk's file, or reduce it to the rows to be sent again."""
         chunk = outcome.chunk
         if outcome.rejections:
             self.reject(outcome.rejections, chunk.origin)
@@ -139,33 +139,36 @@ class DiskSpool:
             elif len(rest) < len(chunk.rows) or outcome.superseded:
                 self._files.rewrite(chunk.file, rest)
         except FileNotFoundError:
-            pass  # it was never made: the disk was full
+            pass  # never created, because the disk was full
         except OSError as error:
             logger.warning(
-                "The spool file %s cannot be changed: %s. Its rows are uploaded; the next run uploads them once more.",
+                "The spool file %s cannot be changed: %s. Its rows are uploaded; the next run will upload them again.",
                 self.folder / chunk.file,
                 reason(error),
             )
 
     def leave(self, chunk: Chunk) -> tuple[Rejection, ...]:
-        """Leave the chunk's file as it is. Write it again if it lacks rows; if that fails, log the rows it lacks."""
+        """Keep the chunk's file for the next run.
+
+        If the file lacks rows, rewrite it; if that fails, log and return the rows it lacks.
+        """
         self._files.cut(chunk.file)
         path = self.folder / chunk.file
         if self._files.is_complete(chunk.file) and path.exists():
             return ()
-        self._files.free_room()  # files that are not full hold room that is needed now
+        self._files.free_room()  # mapped files occupy disk space they do not use
         try:
             self._files.rewrite(chunk.file, chunk.rows)
         except OSError as error:
-            there = lines_in(path)
-            rows = [row for row in chunk.rows if row.data not in there]
-            lost = not_kept(rows, f"the disk does not take it: {reason(error)}")
+            written = lines_in(path)
+            rows = [row for row in chunk.rows if row.data not in written]
+            lost = not_kept(rows, f"it cannot be written to disk: {reason(error)}")
             log_rows(lost)
             return lost
         return ()
 
     def store(self, chunk: Chunk) -> Stored | None:
-        """What stands for the chunk while it is on disk only."""
+        """Return a reference to the chunk on disk, from which `load` restores it; None if rows are missing there."""
         if not self._files.is_complete(chunk.file):
             return None
         self._files.cut(chunk.file)
@@ -174,7 +177,7 @@ class DiskSpool:
         return Stored(chunk.number, chunk.file, size, chunk.table, rows, chunk.tries, recovered)
 
     def load(self, stored: Stored) -> Loaded:
-        """Read a chunk back. A file without rows is deleted; one that cannot be read stays, with an ERROR."""
+        """Read a chunk back. Delete a file without rows; log an ERROR for one that cannot be read, and keep it."""
         path = self.folder / stored.file
         try:
             header, lines, torn = read_chunk(path)
@@ -194,7 +197,7 @@ class DiskSpool:
                 text = msgspec.json.encode(line.decode("utf-8", "replace"))
                 damaged.append(Rejection(header.table, text, "damaged", f"a line of {stored.file}: {error}"))
         mode = self._mode or header.mode
-        sent = not stored.file.startswith(f"{self._run}/")  # else they come from the reject file
+        sent = not stored.file.startswith(f"{self._run}/")  # else the rows come from the reject file
         origin: Origin | None = Origin(header.run, header.spider, mode, header.on_conflict, header.key, sent)
         self.reject(tuple(damaged), origin)
         if not rows:
@@ -210,7 +213,7 @@ class DiskSpool:
         return Loaded(chunk, torn, tuple(damaged))
 
     def count(self, stored: Stored) -> int:
-        """How many rows a chunk's file has."""
+        """Return the number of rows in a chunk's file; 0 if it cannot be read."""
         if stored.rows is not None:
             return stored.rows
         try:
@@ -219,7 +222,7 @@ class DiskSpool:
             return 0
 
     def close(self) -> None:
-        """Let go of the folders; remove those in which nothing is left."""
+        """Release the folders of this run and of recovered ones; remove the empty ones."""
         self._notes.close()
         self._files.free_room()
         for folder in (*self._recovered, self._own):
@@ -229,13 +232,13 @@ class DiskSpool:
 
 
 def numbered(*parts: list[Stored]) -> list[Stored]:
-    """Chunks in the order in which they are to be uploaded."""
+    """Number chunks from 1, in the order in which they will be uploaded."""
     chunks = [stored for part in parts for stored in part]
     return [msgspec.structs.replace(stored, number=number) for number, stored in enumerate(chunks, 1)]
 
 
 def _header_of(path: Path) -> Header | None:
-    """The header of a chunk's file; None where it has none that can be read, which `DiskSpool.load` reports."""
+    """Return the header of a chunk's file, or None if it cannot be read: `DiskSpool.load` logs that."""
     with suppress(UnreadableError, OSError):
         return read_header(path)
     return None

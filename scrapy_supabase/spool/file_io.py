@@ -1,4 +1,4 @@
-"""Writes to files that several processes share, and that survive the process, or with `fsync` the machine."""
+"""Writes to files that several processes share; with `fsync`, the bytes survive a power cut."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def append(path: Path, data: bytes, *, fsync: bool) -> None:
-    """Add `data` to a file, which is made if need be. Raises `OSError`."""
+    """Append `data` to a file, creating it if needed. Raises `OSError`."""
     fd = os.open(path, append_flags(fsync=fsync), 0o600)
     try:
         _write_all(fd, data)
@@ -18,7 +18,7 @@ def append(path: Path, data: bytes, *, fsync: bool) -> None:
 
 
 def append_shared(path: Path, data: bytes, *, fsync: bool) -> None:
-    """Add `data` to a file that another process may be about to take away (`take`): all of it, or nothing.
+    """Append all of `data`, or nothing, to a file that another process may be moving (`take`).
 
     Raises `OSError`.
     """
@@ -30,7 +30,7 @@ def append_shared(path: Path, data: bytes, *, fsync: bool) -> None:
                 size = os.fstat(fd).st_size
                 try:
                     _write_all(fd, data)
-                except OSError:  # a torn line would spoil the next one as well
+                except OSError:  # the next line would be appended to a torn one
                     os.ftruncate(fd, size)
                     raise
                 return
@@ -39,7 +39,7 @@ def append_shared(path: Path, data: bytes, *, fsync: bool) -> None:
 
 
 def take(path: Path, to: Path) -> bool:
-    """Move a file that others append to. False where there is none."""
+    """Move a file to which other processes append (`append_shared`). Return False if it does not exist."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -55,16 +55,16 @@ def take(path: Path, to: Path) -> bool:
 
 
 def same_file(fd: int, path: Path) -> bool:
-    """Whether `path` still is the file that is open as `fd`."""
+    """Return whether `path` still is the file that is open as `fd`."""
     try:
-        there, opened = path.stat(), os.fstat(fd)
+        named, opened = path.stat(), os.fstat(fd)
     except FileNotFoundError:
         return False
-    return (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino)
+    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make new names in a folder survive the machine."""
+    """Flush a folder's entries to disk, so that new file names survive a power cut. Raises `OSError`."""
     fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -73,7 +73,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def append_flags(*, fsync: bool) -> int:
-    """Return the flags for `os.open` of a file that is appended to, and made if need be."""
+    """Return the `os.open` flags for appending to a file and creating it if needed."""
     return os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (os.O_DSYNC if fsync else 0)
 
 

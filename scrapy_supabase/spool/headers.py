@@ -12,7 +12,7 @@ from scrapy_supabase.spool.chunk_file import FORMAT, FORMAT_MIXED, Header, now
 
 
 class Headers:
-    """Makes headers. `facts` (run, spider, project) go into every one."""
+    """A factory of headers. `facts` (run, spider, project) go into each."""
 
     def __init__(self, schema: Schema, facts: Mapping[str, str]) -> None:
         self._schema = schema

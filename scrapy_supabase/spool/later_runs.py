@@ -1,4 +1,4 @@
-"""Which rows in the spool may be older than what is stored, and the notes in runs.jsonl that this is known from."""
+"""The rule for spooled rows that may be older than the stored ones, and the notes in runs.jsonl behind it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _NOTED_EVERY = 600.0  # seconds
 
 
 class LaterRuns:
-    """The rule for rows that may be older than the stored rows: a later run stored rows in the same table.
+    """The rule for spooled rows that may be older than the stored ones: a later run stored rows in the same table.
 
-    Only upserts by a key can replace newer rows.
+    Only an upsert by a key can replace a newer row.
     """
 
     def __init__(self, notes: Iterable[RunNote]) -> None:
@@ -26,8 +26,8 @@ class LaterRuns:
             for table in note.tables:
                 self._notes.setdefault((note.project, table), []).append(note)
 
-    def may_be_newer(self, header: Header) -> bool:
-        """Whether rows of a chunk may replace newer ones."""
+    def may_replace_newer(self, header: Header) -> bool:
+        """Return whether uploading a chunk with this header may replace newer rows."""
         if header.mode is not Mode.UPSERT or not header.key:
             return False
         for note in self._notes.get((header.project, header.table), ()):
@@ -39,39 +39,40 @@ class LaterRuns:
 
 
 class StoredNotes:
-    """Writes down until when rows were stored in a table: with the first chunk, every ten minutes, and at the end.
+    """The notes of a run: the time until which its rows in a table are stored.
 
-    A chunk's file is deleted only after that: rows that are stored and not noted are in the spool, in their order.
-    Raises `OSError` where it cannot be written.
+    A note is written with a table's first chunk, every ten minutes, and at the end. A chunk's file is deleted only
+    after its note: rows that are stored but not noted are still in the spool, in their order. Raises `OSError` if
+    runs.jsonl is not writable.
     """
 
     def __init__(self, folder: Path, run: str, project: str) -> None:
         self._folder = folder
         self._run = run
         self._project = project
-        self._until: dict[tuple[str, str], str] = {}  # run and table → when its last rows came
-        self._noted: dict[tuple[str, str], float] = {}
+        self._until: dict[tuple[str, str], str] = {}  # run and table → time at which its last rows came
+        self._noted: dict[tuple[str, str], float] = {}  # run and table → `time.monotonic()` of the last note
         note_run(folder, run, project, ())
 
     def recovered(self, header: Header) -> None:
-        """A chunk of an earlier run will be uploaded."""
+        """Register a chunk of an earlier run that will be uploaded."""
         place = header.run, header.table
         self._until[place] = max(self._until.get(place, ""), header.opened)
 
     def stored(self, run: str | None, table: str) -> None:
-        """Rows of a run (None: this one) were stored."""
+        """Register that rows of a run (None: this one) were stored, and write the note if it is due."""
         place = self._run if run is None else run, table
         if run is None:
             self._until[place] = now()
         elif place not in self._until:
-            return  # rejected rows, sent again
+            return  # rejected rows that `replay` sent again
         if time.monotonic() >= self._noted.get(place, -_NOTED_EVERY) + _NOTED_EVERY:
             with suppress(OSError):  # the next chunk tries again
                 self._note(*place)
                 self._noted[place] = time.monotonic()
 
     def close(self) -> None:
-        """Write down the last times."""
+        """Write the last note of each table."""
         with suppress(OSError):
             for run, table in self._until:
                 if run == self._run:

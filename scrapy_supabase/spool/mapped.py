@@ -1,11 +1,11 @@
-"""Files of chunks in memory that is shared with the disk's cache: a row is copied there, which needs no system call.
+"""Memory-mapped chunk files: a row is copied into the page cache, which needs no system call.
 
-What is copied is the system's when the copy is done, as with a write: it survives the process. A write and its share of
-making and removing a file cost a busy crawl 8 µs a row, a copy 2 µs.
+Copied bytes survive the process, as written ones do: the kernel owns the page. A write and its share of creating and
+removing a file cost a busy crawl 8 µs per row, a copy 2 µs.
 
-So that a page is never written twice, a file that is done with is used for another chunk behind where the last one
-ended, up to its size: after a power cut a page then holds what was copied to it or nothing, and no line is made of two.
-What is done with is overwritten with NUL bytes. Hence a file may have NUL bytes before, between and after its lines.
+A file whose chunk is uploaded is reused for another chunk, on the pages after the last one, up to its size. No page is
+written twice, so that after a power cut a page holds what was copied to it or nothing, and no line is a mix of two.
+Uploaded lines are overwritten with NUL bytes. Hence a file may have NUL bytes before, between and after its lines.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pathlib import Path
 
 from scrapy_supabase.spool.append_file import AppendFile
 
-_SIZE = 1024 * 1024  # bytes of a file; twenty chunks of a hundred small rows
-# Where room that was promised (posix_fallocate) is there: on others a full disk can end the process.
+_SIZE = 1024 * 1024  # bytes of a file: twenty chunks of a hundred small rows
+# File systems on which posix_fallocate reserves the space: on others, a full disk can kill the process (SIGBUS).
 _SAFE = frozenset({"ext4", "xfs", "tmpfs"})
 
 
 class MappedFile:
-    """A chunk's file, see `append_file.AppendFile`. A line that it has no room for is appended, and all that follow."""
+    """A chunk's file that takes copies of rows. The first row without room, and all after it, are appended instead."""
 
     __slots__ = ("_files", "_map", "_rest", "_start", "name")
 
@@ -38,11 +38,11 @@ class MappedFile:
 
     @property
     def direct(self) -> tuple[Callable[[bytes], object], int]:
-        """See `chunks.ChunkFile`."""
+        """Implement `chunks.ChunkFile.direct`; the limit is the room left in the file."""
         return self._rest.direct if self._rest else (self._map.write, len(self._map) - self._map.tell())
 
     def append(self, data: bytes) -> None:
-        """Copy one line."""
+        """Copy one row as a line."""
         if self._rest is None and self._map.tell() + len(data) < len(self._map):
             self._map.write(data + b"\n")
         else:
@@ -51,7 +51,7 @@ class MappedFile:
             self._rest.append(data)
 
     def close(self) -> None:
-        """No line follows."""
+        """Seal the file; its name is final from then on."""
         if self._rest is None:
             self._files.seal(self)
         else:
@@ -60,16 +60,16 @@ class MappedFile:
 
     @property
     def length(self) -> int:
-        """Bytes of the lines."""
+        """The bytes of the chunk's lines."""
         return self._map.tell() - self._start
 
     def empty(self) -> None:
-        """Overwrite the lines of a closed file: the first byte first, so that they do not count any more."""
+        """Overwrite the lines of a closed file; the first byte comes first, because it makes readers skip them all."""
         self._map[self._start] = 0
         self._map[self._start : self._map.tell()] = bytes(self.length)
 
     def use_again(self, folder: str, name: str, room: int) -> bool:
-        """Become the file of another chunk, with so many bytes of room; False where there is less. Raises `OSError`."""
+        """Become the file `name` of another chunk; return False with less than `room` bytes left. Raises `OSError`."""
         start = -(-(self._map.tell() + 1) // mmap.PAGESIZE) * mmap.PAGESIZE
         if start + room > len(self._map):
             return False
@@ -80,7 +80,7 @@ class MappedFile:
         return True
 
     def release(self) -> int:
-        """Let go of the memory; return where the lines end."""
+        """Unmap the file; return the offset at which its lines end."""
         end = self._map.tell()
         self._map.close()
         return end
@@ -89,7 +89,7 @@ class MappedFile:
 class MappedFiles:
     """The mapped files of one run, below `folder`. `empty` and `cut` may be called in any thread.
 
-    `seal` is as for `AppendFile`; `append(name)` opens a file that is there already.
+    `seal` is that of `AppendFile`; `append(name)` opens an existing file for appending.
     """
 
     def __init__(self, folder: str, *, seal: Callable[[str], str], append: Callable[[str], AppendFile]) -> None:
@@ -101,7 +101,7 @@ class MappedFiles:
         self._last_length = 0
 
     def open(self, name: str) -> MappedFile:
-        """A file for a chunk. Raises `OSError`."""
+        """Return a file for a chunk, reused or new. Raises `OSError`."""
         while self._done:
             file = self._done.popleft()
             with suppress(OSError):
@@ -112,7 +112,7 @@ class MappedFiles:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, 0, _SIZE)
-            mapped = mmap.mmap(fd, _SIZE, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)  # all at once is cheaper
+            mapped = mmap.mmap(fd, _SIZE, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)  # cheaper than page by page
             return MappedFile(self, name, mapped)
         except BaseException:
             os.unlink(path)  # noqa: PTH108
@@ -121,18 +121,18 @@ class MappedFiles:
             os.close(fd)
 
     def seal(self, file: MappedFile) -> None:
-        """No line follows."""
+        """Give a complete file its final name."""
         self._last_length = file.length
         file.name = self._seal(file.name)
         self._sealed[file.name] = file
 
     def append_to(self, file: MappedFile) -> AppendFile:
-        """What takes the rest of a file's lines."""
+        """Return the file that takes the lines for which the mapped one has no room."""
         self._cut(file)
         return self._append(file.name)
 
     def empty(self, name: str) -> bool:
-        """Take the lines of a sealed file away, to use it again; False where it is not one of these."""
+        """Empty a sealed file for reuse; return False if it is not a mapped file of this run."""
         file = self._sealed.pop(name, None)
         if file is None:
             return False
@@ -141,13 +141,13 @@ class MappedFiles:
         return True
 
     def cut(self, name: str) -> None:
-        """Have a sealed file end where its lines do: it stays for a while."""
+        """Truncate a sealed file after its last line, because it will stay on disk for a while."""
         file = self._sealed.pop(name, None)
         if file is not None:
             self._cut(file)
 
     def close(self) -> None:
-        """Remove the files that are done with, and let go of the others."""
+        """Remove the empty files, and truncate and unmap the others."""
         for name in list(self._sealed):
             self.cut(name)
         while self._done:
@@ -155,7 +155,7 @@ class MappedFiles:
 
     def _cut(self, file: MappedFile) -> None:
         end = file.release()
-        with suppress(OSError):  # NUL bytes at its end do no harm
+        with suppress(OSError):  # NUL bytes at the end are harmless
             os.truncate(f"{self._folder}/{file.name}", end)
 
     def _remove(self, file: MappedFile) -> None:
@@ -165,12 +165,12 @@ class MappedFiles:
 
 
 def can_map(folder: Path) -> bool:
-    """Whether `folder` is on a file system on which files are safe to be mapped."""
+    """Return whether `folder` is on a file system on which mapped files are safe."""
     device = folder.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     try:
         mounts = Path("/proc/self/mountinfo").read_bytes().decode("utf-8", "replace").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return False
     kinds = [line.rpartition(" - ")[2].split()[0] for line in mounts if line.split()[2] == number]  # see man proc(5)
     return bool(kinds) and kinds[0] in _SAFE

@@ -1,4 +1,4 @@
-"""The spool of runs that keep nothing on disk."""
+"""The spool of a run that keeps nothing on disk."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from scrapy_supabase.spool.lost_rows import log_rows, not_kept
 
 
 class NoSpool:
-    """Keeps nothing (`SUPABASE_SPOOL_DIR = None`). Rows that are not stored go to `report`, by default the log."""
+    """A spool that keeps nothing (`SUPABASE_SPOOL_DIR = None`).
+
+    `report` is called with the rows that are not stored; by default they are logged.
+    """
 
     folder: Path | None = None
     name = ""
-    direct = (len, sys.maxsize)  # what takes a line and does nothing
+    direct = (len, sys.maxsize)  # `len` takes a line and does nothing
 
     def __init__(self, report: Callable[[tuple[Rejection, ...]], None] | None = None) -> None:
         self._report = report or log_rows
@@ -29,30 +32,30 @@ class NoSpool:
         """Keep nothing."""
 
     def reject(self, rejections: tuple[Rejection, ...], origin: Origin | None = None) -> None:  # noqa: ARG002
-        """Report what was refused, since it is written nowhere else."""
+        """Report the rejected rows, which no file keeps."""
         self._report(rejections)
 
     def settle(self, outcome: Outcome) -> None:
-        """Report what was refused."""
+        """Report the rejected rows of a chunk."""
         self.reject(outcome.rejections)
 
     def leave(self, chunk: Chunk) -> tuple[Rejection, ...]:
-        """Report the rows: there is no place for them."""
+        """Report all rows of a chunk, and return them."""
         lost = not_kept(chunk.rows, "there is no spool to keep it for the next run (SUPABASE_SPOOL_DIR)")
         self._report(lost)
         return lost
 
     def store(self, chunk: Chunk) -> Stored | None:  # noqa: ARG002
-        """It is in memory only."""
+        """Return None: a chunk is only in memory."""
         return None
 
     def load(self, stored: Stored) -> Loaded:
-        """Never asked for: nothing is stored."""
+        """Raise `NotImplementedError`: there are no stored chunks."""
         raise NotImplementedError(stored.file)
 
     def count(self, stored: Stored) -> int:
-        """How many rows there are."""
+        """Return the number of rows in a chunk."""
         return stored.rows or 0
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""

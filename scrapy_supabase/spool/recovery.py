@@ -1,10 +1,11 @@
-"""What earlier runs left in the spool: whose folder is whose, and which run came after which.
+"""Ownership of the runs' folders in a spool, and the notes on what each run stored.
 
-    <folder>/runs.jsonl                     until when which run stored rows in which tables
-    <folder>/<time>-<id>/lock               held (flock) while the run is alive
+    <folder>/runs.jsonl                     run, tables, and the time until which their rows are stored
+    <folder>/<time>-<id>/lock               locked (flock) while the run is alive
 
-A folder whose lock is free belongs to a dead run; who gets the lock owns what is in it. A run makes its folder under
-another name and renames it when the lock is held, so that nobody ever sees a living run's folder with its lock free.
+A folder whose lock is free belongs to a dead run; the process that gets the lock owns the folder's content. A run
+creates its folder under another name and renames it once it holds the lock, so that the folder of a live run is never
+visible with a free lock.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ logger = logging.getLogger(__name__)
 RUNS = "runs.jsonl"
 _LOCK = "lock"
 _MAKING = ".making-"
-_MAKING_TAKES = 600.0  # seconds; a millisecond, in fact
-_MOST_RUNS = 1024 * 1024  # bytes of runs.jsonl; then its older half goes
+_MAKING_TAKES = 600.0  # seconds; in practice a millisecond
+_MOST_RUNS = 1024 * 1024  # bytes of runs.jsonl; beyond that, its older half is dropped
 
 
 class RunFolder:
@@ -41,7 +42,7 @@ class RunFolder:
 
     @classmethod
     def make(cls, folder: Path, name: str) -> RunFolder:
-        """Make the folder of a run that starts. Raises `OSError`."""
+        """Create and lock the folder of a new run. Raises `OSError`."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         making = folder / f"{_MAKING}{name}"
         making.mkdir(mode=0o700)
@@ -51,7 +52,7 @@ class RunFolder:
 
     @classmethod
     def adopt(cls, path: Path) -> RunFolder | None:
-        """Own the folder of a dead run; None where its run is alive or another has it. Raises `OSError`."""
+        """Lock the folder of a dead run; return None if another process holds the lock. Raises `OSError`."""
         lock = None
         try:
             lock = _open_lock(path)
@@ -62,11 +63,11 @@ class RunFolder:
             return None
         if same_file(lock, path / _LOCK):
             return cls(path, lock)
-        os.close(lock)  # who had it has just removed it
+        os.close(lock)  # the previous owner has just removed the folder
         return None
 
     def tidy(self) -> None:
-        """Undo what a run left half done: a file half rewritten or half full, rejects taken away for a replay."""
+        """Clean up after a killed run: half-written files, unused space, and rejects that a replay had taken."""
         for path in self.path.glob("*.new"):
             path.unlink(missing_ok=True)
         for path in chunk_files(self.path):
@@ -78,15 +79,15 @@ class RunFolder:
             taken.unlink()
 
     def release(self) -> None:
-        """Let go of the folder as it is."""
+        """Unlock the folder."""
         os.close(self._lock)
 
     def leave(self) -> None:
-        """Let go of the folder; remove it if nothing is left in it."""
+        """Unlock the folder, and remove it if it holds nothing else."""
         try:
             if all(entry.name == _LOCK for entry in self.path.iterdir()):
                 (self.path / _LOCK).unlink()
-                with suppress(OSError):  # somebody looks at it right now, and will remove it
+                with suppress(OSError):  # another process is looking at it, and will remove it
                     self.path.rmdir()
         except FileNotFoundError:
             pass
@@ -95,7 +96,7 @@ class RunFolder:
 
 
 def dead_runs(folder: Path, project: str | None) -> Iterator[RunFolder]:
-    """Adopt the folders of dead runs of `project` (None: of any), oldest first; what is none of them is left alone."""
+    """Adopt the folders of dead runs of `project` (None: of any), oldest first; leave all others alone."""
     if not folder.is_dir():
         return
     for path in sorted(folder.iterdir()):
@@ -116,7 +117,7 @@ def dead_runs(folder: Path, project: str | None) -> Iterator[RunFolder]:
 
 
 def _is_of(found: RunFolder, project: str | None) -> bool:
-    """Whether a folder holds rows for `project`; one that holds none is anybody's, to be removed."""
+    """Return whether a folder belongs to `project`; one without rows belongs to any project, which may remove it."""
     for path in chunk_files(found.path):
         try:
             header = read_header(path)
@@ -129,12 +130,12 @@ def _is_of(found: RunFolder, project: str | None) -> bool:
 
 
 def chunk_files(run: Path) -> list[Path]:
-    """The chunks that are left in a run's folder, oldest first."""
+    """Return the chunk files in a run's folder, oldest first."""
     return sorted(path for path in run.glob("*.jsonl") if path.name != REJECTED)
 
 
 class RunNote(msgspec.Struct, frozen=True):
-    """A line of runs.jsonl: a run, and the tables in which its rows until `time` may be stored."""
+    """A line of runs.jsonl: a run, and the tables in which its rows up to `time` may be stored."""
 
     run: str
     time: str
@@ -143,9 +144,9 @@ class RunNote(msgspec.Struct, frozen=True):
 
 
 def note_run(folder: Path, run: str, project: str, tables: tuple[str, ...], time: str = "") -> None:
-    """Write down what a run stores (`time`: until when; default now). Without tables, only see whether that works.
+    """Note that the rows of a run up to `time` (default: now) are stored in `tables`.
 
-    Raises `OSError`.
+    Without tables, only check that the file is writable. Raises `OSError`.
     """
     path, note = folder / RUNS, RunNote(run, time or now(), project, tables)
     append(path, msgspec.json.encode(note) + b"\n" if tables else b"", fsync=False)
@@ -158,7 +159,7 @@ def note_run(folder: Path, run: str, project: str, tables: tuple[str, ...], time
 
 
 def runs_noted(folder: Path) -> list[RunNote]:
-    """What was written down, oldest first."""
+    """Return the notes of a spool, oldest first; skip damaged lines."""
     path = folder / RUNS
     notes: list[RunNote] = []
     if path.exists():
@@ -169,7 +170,7 @@ def runs_noted(folder: Path) -> list[RunNote]:
 
 
 def _is_old(path: Path) -> bool:
-    """Whether a run that began to make this folder cannot be about to lock it any more."""
+    """Return whether a folder under its first name is too old to belong to a run that is just starting."""
     with suppress(FileNotFoundError):
         return time.time() - path.stat().st_mtime > _MAKING_TAKES
     return False

@@ -1,4 +1,4 @@
-"""The reject file: one refused row a line, with the reason (docs/reference/spool.md)."""
+"""The reject file: one rejected row per line, with the reason (docs/reference/spool.md)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from scrapy_supabase.spool.lost_rows import log_rows
 logger = logging.getLogger(__name__)
 
 REJECTED = "rejected.jsonl"
-NO_ROW = "without a row. Correct or delete"
+NO_ROW = "without a row. Correct or delete them"
 
 
 class RejectedLine(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the reject file.
 
-    Items that never became a row have no `columns`, and in `printed` the fields of `row` whose values are only printed,
-    each with that value. Where their table is not known, what follows is missing.
+    Items that never became a row have no `columns`; `printed` maps those fields of `row` whose values could only be
+    printed to these values. If the table is not known, mode, conflict columns and key are missing.
     """
 
     time: str
@@ -47,23 +47,23 @@ class RejectedLine(msgspec.Struct, frozen=True, kw_only=True):
     row: msgspec.Raw = msgspec.Raw(b"null")
 
     def problem(self) -> str:
-        """What keeps the line from being uploaded, and what to do; empty where nothing does."""
+        """Return why the line cannot be uploaded, and the remedy; empty if it can."""
         row: dict[str, Any] = {}
         with suppress(msgspec.MsgspecError):
             row = msgspec.json.decode(self.row, type=dict[str, Any])
         if not row or self.columns == ():
             return NO_ROW
         if not self.table or self.table == NO_TABLE:
-            return 'without a table. Put its name in "table"'
+            return 'without a table. Set "table" to its name'
         if self.columns is None and self.printed is None:
-            return 'of an older version, whose values may be only printed. Correct "row", and add "printed": {}'
+            return 'of an older version, in which values may be only printed. Correct "row", and add "printed": {}'
         if any(name in row and row[name] == value for name, value in (self.printed or {}).items()):
-            return 'with printed values, which cannot be stored. Replace those that "printed" lists'
+            return 'with printed values, which cannot be stored. Replace the values that "printed" lists'
         return ""
 
 
 class RejectFile:
-    """The reject file of the spool in `folder`, as one run writes it: `facts` (run, spider, project) go into a line."""
+    """The reject file of the spool in `folder`, as one run writes it. `facts` (run, spider, project) go into a line."""
 
     def __init__(self, folder: Path, schema: Schema, facts: Mapping[str, str], *, fsync: bool) -> None:
         self._path = folder / REJECTED
@@ -72,7 +72,7 @@ class RejectFile:
         self._fsync = fsync
 
     def add(self, rejections: tuple[Rejection, ...], origin: Origin | None = None) -> None:
-        """Append rows, those of an earlier run with its `origin`; where that cannot be, log them in full."""
+        """Append rows, with the `origin` of those from an earlier run; log them in full if that fails."""
         if not rejections:
             return
         facts = {**self._facts, **({"run": origin.run, "spider": origin.spider} if origin else {})}
@@ -88,20 +88,20 @@ class RejectFile:
             log_rows(rejections)
 
     def _described(self, rejection: Rejection, origin: Origin | None) -> dict[str, Any]:
-        """What a replay of the row needs to know."""
+        """Return the fields of a line that `replay` needs to send the row: columns, mode, conflict columns, key."""
         described: dict[str, Any] = {"columns": rejection.columns}
         if rejection.columns is None:
             described = {"printed": printed_in(rejection)}
-        told = origin or self._schema.specs.get(rejection.table)
-        if told is not None:
+        rules = origin or self._schema.specs.get(rejection.table)
+        if rules is not None:
             key = origin.key if origin else self._schema.key(rejection.table)
-            described |= {"mode": told.mode, "on_conflict": told.on_conflict, "key": key}
+            described |= {"mode": rules.mode, "on_conflict": rules.on_conflict, "key": key}
         return described
 
 
 @contextmanager
 def reject_lines(path: Path) -> Iterator[Iterator[tuple[bytes, RejectedLine | None]]]:
-    """Each line of a reject file, as it is and as what it says; None where it says nothing of the kind."""
+    """Open a reject file; yield an iterator of its lines, each as bytes and decoded (None if it is damaged)."""
     with path.open("rb") as file:
 
         def lines() -> Iterator[tuple[bytes, RejectedLine | None]]:
@@ -115,7 +115,7 @@ def reject_lines(path: Path) -> Iterator[Iterator[tuple[bytes, RejectedLine | No
 
 
 def reject_line(rejection: Rejection, facts: Mapping[str, str], header: Mapping[str, Any]) -> bytes:
-    """A line of the reject file. `header` holds columns, mode and key of a row, nothing of an item that is none."""
+    """Encode a line of the reject file. `header` holds the fields that `replay` needs."""
     line: dict[str, Any] = {
         "time": now(),
         "table": rejection.table,
@@ -131,7 +131,7 @@ def reject_line(rejection: Rejection, facts: Mapping[str, str], header: Mapping[
 
 
 def printed_in(rejection: Rejection) -> dict[str, msgspec.Raw]:
-    """The fields of a rejected item that are only printed, each with what is printed."""
+    """Return the fields of a rejected item that could only be printed, with the printed values."""
     with suppress(msgspec.MsgspecError):
         row = msgspec.json.decode(rejection.data, type=dict[str, msgspec.Raw])
         return {name: row[name] for name in rejection.printed}

@@ -1,4 +1,4 @@
-"""What `replay` does with a spool before it is uploaded: list it, judge it, take rejects back into it."""
+"""The spool's side of `replay`: list chunks and rejected rows, and turn rejected rows into chunks again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _MOST_OPEN = 64  # files at once
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A chunk's file in the spool, or rejects of one kind: `code` is set, and `problem` where they cannot be sent."""
+    """A chunk's file in the spool, or the rejected rows of one kind.
+
+    `alive`: the chunk's run is still running. `code`: why the rows were rejected. `problem`: why they cannot be sent.
+    """
 
     path: Path
     header: Header
@@ -35,11 +38,11 @@ class Found:
 
 
 def chunks_in(folder: Path) -> Iterator[Found]:
-    """Every chunk's file in a spool, oldest first, without owning it; what cannot be read is left out."""
+    """Yield every readable chunk file in a spool, oldest first, without locking its folder for long."""
     for run in sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ():
         owned = RunFolder.adopt(run)
         if owned is not None:
-            owned.release()  # at once: a crawl that starts now must find it free
+            owned.release()  # at once: a crawl that starts now must be able to adopt it
         for path in chunk_files(run):
             with suppress(UnreadableError, FileNotFoundError):
                 header = read_header(path)
@@ -48,7 +51,7 @@ def chunks_in(folder: Path) -> Iterator[Found]:
 
 
 def rejects_in(folder: Path) -> list[Found]:
-    """The reject file, one entry per kind: table, code, mode, run, problem."""
+    """Return the content of the reject file, one entry per combination of code, problem and header."""
     path = folder / REJECTED
     if not path.exists():
         return []
@@ -64,36 +67,36 @@ def rejects_in(folder: Path) -> list[Found]:
 
 
 def outdated(found: Iterable[Found], runs: list[RunNote]) -> Counter[str]:
-    """Table → rows that may be older than what is stored (`later_runs.LaterRuns`)."""
+    """Count, per table, the rows that may be older than the stored ones (`later_runs.LaterRuns`)."""
     later = LaterRuns(runs)
     rows: Counter[str] = Counter()
     for one in found:
-        if not one.problem and later.may_be_newer(one.header):
+        if not one.problem and later.may_replace_newer(one.header):
             rows[one.header.table] += one.rows
     return rows
 
 
 @dataclass(slots=True)
-class TakenBack:
-    """What became of the reject file: chunks to be uploaded, and lines that stay in it."""
+class RequeuedRejects:
+    """Rejected rows that are in chunks again, and the number of wanted lines that stay in the file, per problem."""
 
     chunks: list[Stored] = field(default_factory=list)
     rows: int = 0
-    kept: Counter[str] = field(default_factory=Counter)  # what keeps lines that are wanted in the file
+    kept: Counter[str] = field(default_factory=Counter)
 
 
-def take_back_rejects(spool: DiskSpool, wanted: Callable[[Header], bool], chunk_rows: int) -> TakenBack:
-    """Turn the rejects that are `wanted` into chunks of at most `chunk_rows` rows in the spool's own folder.
+def requeue_rejects(spool: DiskSpool, wanted: Callable[[Header], bool], chunk_rows: int) -> RequeuedRejects:
+    """Turn rejected rows whose header is `wanted` into chunks of at most `chunk_rows` rows in the spool's own folder.
 
-    The others go back to the reject file, and so do those that have a problem: a row that is not what was scraped is
-    never sent. Where the process dies in the middle, no line is lost.
+    Other lines return to the reject file, and so do lines with a problem: a row is sent only with the values that were
+    scraped. If the process is killed meanwhile, no line is lost.
     """
-    result = TakenBack()
+    result = RequeuedRejects()
     taken = spool.own_folder / REJECTED
     if not take(spool.folder / REJECTED, taken):
         return result
-    writing: dict[Header, _Writing] = {}
-    back: list[bytes] = []
+    writing: dict[Header, _ChunkWriter] = {}
+    returned: list[bytes] = []
     with reject_lines(taken) as lines:
         for text, line in lines:
             header = _header_of(line) if line is not None else None
@@ -101,27 +104,27 @@ def take_back_rejects(spool: DiskSpool, wanted: Callable[[Header], bool], chunk_
             problem = NO_ROW if line is None else line.problem()
             if line is None or header is None or not is_wanted or problem:
                 result.kept[problem] += is_wanted
-                back.append(text if text.endswith(b"\n") else text + b"\n")
+                returned.append(text if text.endswith(b"\n") else text + b"\n")
                 continue
             kind = msgspec.structs.replace(header, opened="")
             file = writing.get(kind)
             if file is None:
                 if len(writing) == _MOST_OPEN:
                     result.chunks.append(writing.pop(next(iter(writing))).close())
-                file = writing[kind] = _Writing(spool.open_file(header))
+                file = writing[kind] = _ChunkWriter(spool.open_file(header))
             file.add(bytes(line.row))
             result.rows += 1
             if file.rows >= chunk_rows:
                 result.chunks.append(writing.pop(kind).close())
     result.chunks.extend(file.close() for file in writing.values())
-    if back:
-        append_shared(spool.folder / REJECTED, b"".join(back), fsync=True)
+    if returned:
+        append_shared(spool.folder / REJECTED, b"".join(returned), fsync=True)
     taken.unlink()
     return result
 
 
-class _Writing:
-    """A chunk's file while rejects are written to it."""
+class _ChunkWriter:
+    """A chunk's file to which rejected rows are written."""
 
     def __init__(self, file: ChunkFile) -> None:
         self._file = file
@@ -139,7 +142,7 @@ class _Writing:
 
 
 def _header_of(line: RejectedLine) -> Header:
-    """What a reject's chunk would have said of it. An item that never was a row has its fields for columns."""
+    """Return the header of the chunk for a rejected row. The columns of an item that was no row are its fields."""
     columns = line.columns
     if columns is None:
         try:

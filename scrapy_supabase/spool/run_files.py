@@ -1,4 +1,4 @@
-"""The chunk files of one run, from the first row to the last: opened, named by their order, rewritten, removed."""
+"""The chunk files of one run: opened, named in upload order, rewritten, removed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ logger = logging.getLogger(__name__)
 
 
 class RunFiles:
-    """The files in the folder `run` below `folder`. Names are relative to `folder`, as those of recovered files are.
+    """The chunk files in the folder `run` below `folder`. File names are relative to `folder`.
 
-    `mapped` are the files that rows are copied into; None where that is not safe, and rows are appended.
+    `mapped` holds the files into which rows are copied; None if mapping is not safe and rows are appended.
     Raises `OSError`.
     """
 
     def __init__(self, folder: Path, run: str, headers: Headers, *, fsync: bool) -> None:
         self._folder = folder
-        self._base = str(folder)  # a path object costs more than the call it is for
+        self._base = str(folder)  # a path object costs more than the system call it is for
         self._run = run
         self._headers = headers
         self._fsync = fsync
@@ -37,15 +37,15 @@ class RunFiles:
         self._open_numbers: dict[int, None] = {}  # ascending
         self._renamed = 0
         self._incomplete: set[str] = set()  # files that lack rows because the disk was full
-        self._said_unwritten = False
+        self._has_logged_failure = False
         self.mapped = self.map_files() if not fsync and can_map(folder) else None
 
     def map_files(self) -> MappedFiles:
-        """Return mapped files for this run, on whatever disk it is."""
+        """Return mapped files for this run, whatever file system it is on."""
         return MappedFiles(self._base, seal=self._seal, append=partial(self._append_file, is_new=False))
 
     def open(self, header: bytes) -> ChunkFile:
-        """Start a file."""
+        """Start a file with this header line."""
         self._opened += 1
         self._open_numbers[self._opened] = None
         file = self._new_file(f"{self._run}/{self._opened:08}.jsonl")
@@ -53,21 +53,21 @@ class RunFiles:
         return file
 
     def is_complete(self, name: str) -> bool:
-        """Whether every row of a file was written: False once the disk was full."""
+        """Return whether every row of a file was written: False once the disk was full."""
         return name not in self._incomplete
 
     def remove(self, name: str) -> None:
-        """Delete a file, or empty it to use it again. Raises `OSError`."""
+        """Delete a file, or empty a mapped one for reuse. Raises `OSError`."""
         if self.mapped is None or not self.mapped.empty(name):
             os.unlink(f"{self._base}/{name}")  # noqa: PTH108
 
     def cut(self, name: str) -> None:
-        """Have a file that stays for a while end where its lines do."""
+        """Truncate a file that will stay for a while after its last line."""
         if self.mapped is not None:
             self.mapped.cut(name)
 
     def rewrite(self, name: str, rows: tuple[Row, ...]) -> None:
-        """Leave only `rows` in a file, which is made if need be. Raises `OSError`."""
+        """Reduce a file to `rows`, creating it if needed. Raises `OSError`."""
         self.cut(name)
         path = self._folder / name
         header = first_line(path) if path.exists() or path.parent != self._folder / self._run else b""
@@ -78,7 +78,7 @@ class RunFiles:
         try:
             append(shorter, header + b"".join(row.data + b"\n" for row in rows), fsync=self._fsync)
         except OSError:
-            shorter.unlink(missing_ok=True)  # others need the room
+            shorter.unlink(missing_ok=True)  # other files need the space
             raise
         shorter.replace(path)
         if self._fsync:
@@ -86,13 +86,13 @@ class RunFiles:
         self._incomplete.discard(name)
 
     def free_room(self) -> None:
-        """Give back the room that files hold without using it."""
+        """Free the disk space that mapped files occupy without using it."""
         if self.mapped is not None:
             self.mapped.close()
 
     def _new_file(self, name: str) -> ChunkFile:
         if self.mapped is not None:
-            with suppress(OSError):  # the other way tells what is wrong
+            with suppress(OSError):  # appending will meet and report the same error
                 return self.mapped.open(name)
         return self._append_file(name)
 
@@ -101,10 +101,11 @@ class RunFiles:
         return AppendFile(self._base, name, seal=self._seal, on_error=error, fsync=self._fsync, is_new=is_new)
 
     def _seal(self, name: str) -> str:
-        """Return the name that says a file's place: after those sealed before it, and before all that are open still.
+        """Rename a complete file to its place in upload order; return the new name.
 
-        Files are named as they are opened. One that is sealed while an older one is open takes a name right before
-        that: `00000005-00000001.jsonl` sorts before `00000005.jsonl`.
+        The place is after the files sealed before it, and before those that are still open. Names are numbered as files
+        are opened; a file sealed while an older one is open gets a name right before that one:
+        `00000005-00000001.jsonl` sorts before `00000005.jsonl`.
         """
         number = int(name[-14:-6])
         oldest = next(iter(self._open_numbers))
@@ -118,9 +119,9 @@ class RunFiles:
             if self._fsync:
                 sync_folder(self._folder / self._run)
         except OSError as error:
-            if name not in self._incomplete:  # it was never made
+            if name not in self._incomplete:  # else the file was never created
                 logger.warning(
-                    "The spool file %s cannot be renamed: %s. A run that recovers it may upload its rows too late.",
+                    "The spool file %s cannot be renamed: %s. A run that recovers it may upload its rows out of order.",
                     self._folder / name,
                     reason(error),
                 )
@@ -131,10 +132,10 @@ class RunFiles:
         return sealed
 
     def _not_written(self, name: str, error: OSError) -> None:
-        if not self._said_unwritten:
-            self._said_unwritten = True
+        if not self._has_logged_failure:
+            self._has_logged_failure = True
             logger.error(
-                "The spool in %s cannot be written: %s. Uploading goes on from memory; until this is mended, rows that "
+                "The spool in %s cannot be written: %s. Uploads continue from memory; until this is fixed, rows that "
                 "are not uploaded are lost if this process is killed.",
                 self._folder,
                 reason(error),

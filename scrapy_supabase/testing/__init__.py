@@ -1,4 +1,4 @@
-"""Spiders tested end to end: what the pytest fixture `local_supabase` gives to a test (extra `local`)."""
+"""End-to-end tests of spiders: the classes behind the pytest fixture `local_supabase` (extra `local`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run as a script: one crawl, as `scrapy crawl` does it, of what `crawl.py` sends on standard input."""
+"""A script that runs one crawl, as `scrapy crawl` does; `crawl.py` sends spider and settings on standard input."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 
 def main() -> None:
-    """Crawl, and write the stats, or why there are none, to a file."""
+    """Crawl, and write the stats, or the reason why there are none, to the file `answer`."""
     header = json.loads(sys.stdin.buffer.readline())
-    sys.path[:] = header["path"]  # before anything else is imported: the spider must be found as pytest found it
+    sys.path[:] = header["path"]  # before any other import: modules must be found where pytest found them
     answer: dict[str, Any] = {}
     try:
         answer["stats"] = _crawl(header)
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 class CannotRunError(Exception):
-    """The crawl cannot begin, for a reason that can be said in a sentence."""
+    """The crawl cannot start. The message continues the sentence "The crawl could not run: ", and ends it."""
 
 
 def _crawl(header: dict[str, Any]) -> dict[str, Any]:
@@ -39,9 +39,9 @@ def _crawl(header: dict[str, Any]) -> dict[str, Any]:
 
     settings = get_project_settings()
     spider = _spider_class(header) if "module" in header else header["spider"]
-    given, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 (from our parent)
+    overrides, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 (from our parent)
     log = {"LOG_ENABLED": True, "LOG_FILE": None, "TELNETCONSOLE_ENABLED": False}
-    settings.setdict({**log, **given}, "cmdline")
+    settings.setdict({**log, **overrides}, "cmdline")
     settings.setdefault_in_component_priority_dict("ADDONS", Addon, 300)
     process = (CrawlerProcess if settings.getbool("TWISTED_REACTOR_ENABLED") else AsyncCrawlerProcess)(settings)
     if isinstance(spider, str) and spider not in process.spider_loader.list():
@@ -55,11 +55,11 @@ def _crawl(header: dict[str, Any]) -> dict[str, Any]:
         ended.add_done_callback(lambda task: failures.extend(filter(None, [task.exception()])))
     process.start()
     if failures or process.bootstrap_failed:
-        raise CannotRunError(_why(failures[0]) if failures else "it could not begin: its log says why.")
+        raise CannotRunError(_reason(failures[0]) if failures else "it could not start. The reason is in its log.")
     return dict(crawler.stats.get_stats()) if crawler.stats else {}
 
 
-def _why(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     from scrapy_supabase.errors import SupabaseError
 
     if isinstance(error, SupabaseError):
@@ -74,14 +74,14 @@ def _spider_class(header: dict[str, Any]) -> Any:
         found = getattr(found, name, None)
     if found is None:
         raise CannotRunError(
-            f"{header['module']} has no {header['spider']} when it is imported anew. Define the spider at the top of "
-            "the module, whatever imports it."
+            f"{header['module']} has no {header['spider']} when the crawl's process imports it. Define the spider at "
+            "the top level of the module, not inside an if or a function."
         )
     return found
 
 
 def _module(name: str, file: str | None) -> ModuleType:
-    """Import `name`; a test module that pytest imported in its own way, from its file."""
+    """Import the module `name`, or load it from `file` as pytest may have done with a test module."""
     try:
         module = importlib.import_module(name)
         if file is None or getattr(module, "__file__", None) == file:
@@ -106,7 +106,8 @@ def _no_such_spider(name: str, known: list[str]) -> str:
     project = closest_scrapy_cfg()
     if not project:
         return (
-            f"spider {name!r} is not known by name, as there is no scrapy.cfg at or above {Path.cwd()}. Give the class."
+            f"spider {name!r} cannot be found by its name: there is no scrapy.cfg at or above {Path.cwd()}. "
+            "Pass the spider class."
         )
     return f"the project of {project} has no spider {name!r}. Name one of: {', '.join(sorted(known)) or 'none'}"
 

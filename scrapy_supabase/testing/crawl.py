@@ -1,4 +1,4 @@
-"""A crawl in a process of its own, because a reactor can be run once only: sent there, waited for, judged."""
+"""A crawl in a process of its own, because a reactor can run only once: started, awaited, checked."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from scrapy import Spider
 
 _EXCERPT = 30  # lines of the log in an error
-_MOST_SHOWN = 5  # rejected rows in an error
-_RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[")  # how Scrapy begins one
+_MOST_REJECTED = 5  # rejected rows in an error
+_RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[")  # the beginning of a record in Scrapy's log
 
 
 @dataclass(frozen=True, slots=True)
 class CrawlResult:
-    """A crawl that is over: Scrapy's stats, the log, and the lines of the reject file that it wrote.
+    """The result of a crawl: Scrapy's stats, the log, and the lines that it added to the reject file.
 
-    A line has `code`, `message`, `details`, `hint`, `table`, `row` and more: docs/reference/spool.md. `problem` says
-    why it could not run.
+    A line has `code`, `message`, `details`, `hint`, `table`, `row` and more: docs/reference/spool.md. `problem` is the
+    reason if the crawl could not run.
     """
 
     stats: dict[str, Any]
@@ -44,7 +44,7 @@ class CrawlResult:
 
 
 class CrawlError(SupabaseError):
-    """A crawl did not do what a test expects of every crawl. `result` is what there is of it."""
+    """A crawl that failed, or lost rows. `result` is its result, which may be incomplete."""
 
     def __init__(self, message: str, result: CrawlResult) -> None:
         super().__init__(message)
@@ -58,7 +58,11 @@ def run(
     folder: Path,
     timeout: float,
 ) -> CrawlResult:
-    """Crawl in `folder`. Raises `CrawlError` where that cannot be, or lasts longer than `timeout` seconds."""
+    """Crawl in `folder`; end the crawl after `timeout` seconds.
+
+    The result's `problem` is set if the crawl could not run or took too long. Raises `CrawlError` if the spider, a
+    setting or an argument cannot be sent to the crawl's process.
+    """
     spool = settings["SUPABASE_SPOOL_DIR"]
     before = len(_rejects(spool))
     with tempfile.TemporaryDirectory() as own:
@@ -74,41 +78,41 @@ def run(
                 if done.returncode:
                     problem = f"its process ended with exit code {done.returncode}."
             except subprocess.TimeoutExpired:
-                problem = f"it was not over after {timeout:g} s and was ended. If it needs longer, set timeout to more."
-        said = log.read_text(errors="replace")
-        problem = problem and "\n".join([problem, "The end of its log:", *said.splitlines()[-_EXCERPT:]])
+                problem = f"it was stopped after {timeout:g} s. If it needs longer, raise timeout."
+        text = log.read_text(errors="replace")
+        problem = problem and "\n".join([problem, "The end of its log:", *text.splitlines()[-_EXCERPT:]])
         found = msgspec.msgpack.decode(answer.read_bytes()) if answer.exists() else {}
     rejected = [json.loads(line) for line in _rejects(spool)[before:]]
-    return CrawlResult(found.get("stats", {}), said, rejected, found.get("problem") or problem)
+    return CrawlResult(found.get("stats", {}), text, rejected, found.get("problem") or problem)
 
 
 def check(result: CrawlResult, *, rows: bool) -> None:
-    """Raise `CrawlError` for what is wrong with a crawl; with `rows`, also for rows that are not in the database."""
+    """Raise `CrawlError` if a crawl failed; with `rows`, also if rows of it are not in the database."""
     __tracebackhide__ = True
     readings, reason = Readings(result.stats), str(result.stats.get("finish_reason", ""))
     if result.problem:
         raise CrawlError(f"The crawl could not run: {result.problem}", result)
     if not readings:
         raise CrawlError(
-            "The crawl ran without the pipeline of scrapy-supabase: the settings switch it off. Look at "
+            "The crawl ran without the pipeline of scrapy-supabase: the settings switch it off. Check "
             "SUPABASE_ENABLED, ITEM_PIPELINES and ADDONS.",
             result,
         )
     if reason.startswith("supabase_"):
-        said = _excerpt(result.log, rf" ERROR: Closing the crawl .*\({reason}\)")
-        raise CrawlError(f"The crawl was closed ({reason}): nothing could be uploaded.\n{said}", result)
+        excerpt = _excerpt(result.log, rf" ERROR: Closing the crawl .*\({reason}\)")
+        raise CrawlError(f"The crawl was closed ({reason}): nothing could be uploaded.\n{excerpt}", result)
     if raised := [name for name in result.stats if name.startswith("spider_exceptions/")]:
         names = sorted({name.partition("/")[2] for name in raised} - {"count"})
         raise CrawlError(f"The spider raised {', '.join(names)}.\n{_excerpt(result.log, ' ERROR: ')}", result)
     if rows and (failed := readings.count("failed", "recovered_failed")):
         raise CrawlError(_rejections(failed, result), result)
     if rows and (left := readings.count("spooled", "recovered_spooled")):
-        said = _excerpt(result.log, " WARNING: ")
-        raise CrawlError(f"Not uploaded: {pluralize(left, 'row')} (check_rows=False allows that).\n{said}", result)
+        excerpt = _excerpt(result.log, " WARNING: ")
+        raise CrawlError(f"Not uploaded: {pluralize(left, 'row')} (check_rows=False allows that).\n{excerpt}", result)
 
 
 def _excerpt(log: str, first: str) -> str:
-    """The record of the log that begins with the line where `first` is; the end of the log where there is none."""
+    """Return the log's record whose first line matches `first`, or the end of the log if there is none."""
     lines = log.splitlines()
     start = next((number for number, line in enumerate(lines) if re.search(first, line)), -_EXCERPT)
     record = takewhile(lambda line: not _RECORD.match(line), lines[start:][1:])
@@ -117,35 +121,35 @@ def _excerpt(log: str, first: str) -> str:
 
 def _rejections(failed: int, result: CrawlResult) -> str:
     lines = [f"Rejected: {pluralize(failed, 'row')} (check_rows=False allows that):"]
-    for one in result.rejected[:_MOST_SHOWN]:
+    for one in result.rejected[:_MOST_REJECTED]:
         words = " ".join(sentence(one[name]) for name in ("message", "details", "hint") if one.get(name))
         lines.append(f"  {one['table']}, {one['code']}: {words} {json.dumps(one['row'])[:300]}")
     return "\n".join(lines)
 
 
 def _job(spider: type[Spider] | str, settings: Mapping[str, Any], arguments: Mapping[str, Any], answer: Path) -> bytes:
-    """What child.py reads: a line of JSON, then a pickle, which it can load when the line has told it the path."""
+    """Return the input of child.py: a line of JSON, then a pickle, which needs the `sys.path` from the line."""
     header: dict[str, Any] = {"path": [path or str(Path.cwd()) for path in sys.path], "answer": str(answer)}
     if isinstance(spider, str):
         header["spider"] = spider
     else:
-        where = f"{spider.__module__}.{spider.__qualname__}"
+        path = f"{spider.__module__}.{spider.__qualname__}"
         if "<locals>" in spider.__qualname__ or spider.__module__ == "__main__":
             raise CrawlError(
-                f"The spider {where} cannot be imported by the process that crawls: define it at the top of a module, "
-                "not in a function.",
+                f"The crawl's process cannot import the spider {path}. Define it at the top level of a module, not "
+                "in a function.",
                 CrawlResult({}, "", []),
             )
         file = getattr(sys.modules.get(spider.__module__), "__file__", None)
         header |= {"module": spider.__module__, "file": file, "spider": spider.__qualname__}
-    for what, values in (("setting", settings), ("spider argument", arguments)):
+    for kind, values in (("setting", settings), ("spider argument", arguments)):
         for name, value in values.items():
             try:
                 pickle.dumps(value)
             except Exception as error:
                 raise CrawlError(
-                    f"The {what} {name} cannot be sent to the process that crawls: {sentence(error)} A class or a "
-                    "function must be at the top of a module; a setting may be its import path.",
+                    f"The {kind} {name} cannot be sent to the crawl's process: {sentence(error)} Define classes and "
+                    "functions at the top level of a module; a setting may also be an import path.",
                     CrawlResult({}, "", []),
                 ) from error
     return json.dumps(header).encode() + b"\n" + pickle.dumps((dict(settings), dict(arguments)))

@@ -1,4 +1,4 @@
-"""`LocalSupabaseFixture`: what a test does with the fixture `local_supabase`."""
+"""`LocalSupabaseFixture`: the value of the pytest fixture `local_supabase`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from scrapy_supabase.testing.stack import SessionStack
 
-_SHOWN = 200  # lines of a crawl's log in the report of a failed test
+_LOG_LINES = 200  # of a crawl, in the report of a failed test
 
 
 class LocalSupabaseFixture:
     """A Supabase on this machine, clean at the start of every test.
 
-    `near` and `root` are the folders where the Scrapy project is looked for, from `near` upward; `show` takes title and
-    text of what a failed test reports.
+    The Scrapy project is looked for from the folder `near` upward; without one, crawls run in `root`. `show` takes
+    title and text of a section in the report of a failed test.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class LocalSupabaseFixture:
 
     @property
     def key(self) -> str:
-        """The secret key: role `service_role`, which passes row-level security."""
+        """The secret key, for the role `service_role`, which bypasses row-level security."""
         return self._stack.supabase.service_role_key
 
     @property
     def anon_key(self) -> str:
-        """The public key: role `anon`."""
+        """The public key, for the role `anon`."""
         return self._stack.supabase.anon_key
 
     @property
@@ -57,7 +57,7 @@ class LocalSupabaseFixture:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings that make a crawler upload here, and nowhere else. `crawl` adds them by itself."""
+        """Settings that make a crawler upload here, and nowhere else. `crawl` adds them itself."""
         return {
             "SUPABASE_ENABLED": True,
             "SUPABASE_URL": self.url,
@@ -67,7 +67,7 @@ class LocalSupabaseFixture:
         }
 
     def sql(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Run SQL as `postgres`, with a `%s` for each parameter; return its rows, of several statements the last's.
+        """Run SQL as `postgres`, with a `%s` for each parameter; return the rows of the last statement.
 
         Raises `psycopg.Error`.
         """
@@ -89,25 +89,25 @@ class LocalSupabaseFixture:
     ) -> CrawlResult:
         """Crawl with a spider class, or the project's spider of that name, in a process of its own; wait for its end.
 
-        `arguments` are the spider's (`-a`), `settings` stand above the project's and the spider's own. Raises
-        `CrawlError` where the crawl could not run, took longer than `timeout` seconds, was closed by the pipeline, or a
-        callback of the spider failed; and where a row was rejected or is left, unless `check_rows` is False.
+        `arguments` are the spider's (`-a`); `settings` override those of the project and the spider. Raises
+        `CrawlError` if the crawl could not run, took longer than `timeout` seconds, was closed by the pipeline, or a
+        callback of the spider failed; also if a row was rejected or not uploaded, unless `check_rows` is False.
         """
         __tracebackhide__ = True
-        given = {**self.settings, **settings}
-        result = run(spider, given, arguments or {}, self._folder, timeout)
-        self._show("crawl", "\n".join(result.log.splitlines()[-_SHOWN:]))
+        overrides = {**self.settings, **settings}
+        result = run(spider, overrides, arguments or {}, self._folder, timeout)
+        self._show("crawl", "\n".join(result.log.splitlines()[-_LOG_LINES:]))
         check(result, rows=check_rows)
         return result
 
     def close(self) -> None:
-        """Called when the test is over."""
+        """Close the connection of `sql` at the end of the test."""
         if self._connection is not None:
             self._connection.close()
 
 
 def environment(fixture: LocalSupabaseFixture) -> dict[str, str | None]:
-    """Environment variables for code that reads them, such as `init_supabase()`; None: not set."""
+    """Return environment variables for code that reads them, such as `init_supabase()`; None means not set."""
     return {"SUPABASE_URL": fixture.url, "SUPABASE_KEY": fixture.key, "SUPABASE_DB_URL": None}
 
 

@@ -1,4 +1,4 @@
-"""The local Supabase of a test session, and how it is made clean again between two tests."""
+"""The local Supabase of a test session, restored to its first state between two tests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ create event trigger scrapy_supabase_dropped on sql_drop execute function scrapy
 
 
 def require_extra() -> None:
-    """Raise `LocalSupabaseError` with the command to type where extra `local` is not installed."""
+    """Raise `LocalSupabaseError`, with the command to run, if the extra `local` is not installed."""
     for name in ("psycopg", "jwt"):
         try:
             import_module(name)
@@ -50,16 +50,16 @@ def require_extra() -> None:
 
 
 class SessionStack:
-    """A local Supabase in a folder of its own, which is removed with it. Raises `LocalSupabaseError`.
+    """A local Supabase in a temporary folder, which `stop` removes. Raises `LocalSupabaseError`.
 
-    `restore` makes it what the migrations made of it. As long as no test changed the schema, and the migrations store
-    no rows, tables are emptied; otherwise the schemas are dropped, and made anew by the migrations.
+    `restore` returns it to its state after the migrations: it empties the tables or, if a test changed the schema or
+    the migrations store rows, drops the schemas and applies the migrations again.
     """
 
     def __init__(self, migrations: Path | None) -> None:
         self._migrations = read_migrations(migrations) if migrations else ()
         self._folder = Path(tempfile.mkdtemp(prefix="scrapy-supabase-pytest-", dir=_place()))
-        # As root, PostgreSQL runs as `nobody`, who must get through; what is in it is closed to others.
+        # For root, PostgreSQL runs as `nobody`, who must pass through; the folders in it are closed to others.
         self._folder.chmod(0o755)
         self.supabase = LocalSupabase(self._folder / "data")
         try:
@@ -75,20 +75,20 @@ class SessionStack:
             raise
 
     def connect(self) -> Any:
-        """A new connection as `postgres`, in autocommit mode."""
+        """Return a new connection as `postgres`, in autocommit mode."""
         import psycopg
 
         return psycopg.connect(self.supabase.db_url, autocommit=True)
 
     def restore(self) -> None:
-        """Make it what the migrations made of it. Raises `LocalSupabaseError`."""
+        """Return the database to its state after the migrations. Raises `LocalSupabaseError`."""
         import psycopg
 
         if self._clean:
             self._clean = False
             return
         try:
-            # A transaction that a test forgot holds locks, and would hold us up.
+            # A transaction that a test left open holds locks.
             self._connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where state ~ '^idle in transaction'"
             )
@@ -96,10 +96,10 @@ class SessionStack:
             if self._can_be_emptied and changed == (False,):
                 self._empty()
             else:
-                self._make_anew()
+                self._rebuild()
         except psycopg.errors.LockNotAvailable as error:
             raise LocalSupabaseError(
-                "a statement of an earlier test is still running, and holds its tables. End what that test has started."
+                "a statement of an earlier test is still running and locks its tables. End the statement in that test."
             ) from error
 
     def stop(self) -> None:
@@ -111,13 +111,13 @@ class SessionStack:
 
     def _empty(self) -> None:
         with self._connection.transaction():
-            self._connection.execute("set local session_replication_role = replica")  # triggers stay asleep
+            self._connection.execute("set local session_replication_role = replica")  # disables triggers
             tables = [name for name, kind in self._connection.execute(_TABLES) if kind != "m"]
             if tables:
                 self._connection.execute(f"truncate {', '.join(tables)}".encode())
             self._connection.execute(_RESTART)
 
-    def _make_anew(self) -> None:
+    def _rebuild(self) -> None:
         with self._connection.transaction():
             for (schema,) in self._connection.execute(_SCHEMAS).fetchall():
                 self._connection.execute(f"drop schema {schema} cascade".encode())
@@ -126,14 +126,14 @@ class SessionStack:
             apply_migrations(self._connection, self._migrations, self._folder)
         except LocalSupabaseError as error:
             raise LocalSupabaseError(
-                f"{error} It must be one that can be applied twice: where a test changes the schema, or migrations "
-                "store rows, they are applied again for the next test. What they make outside of the schemas, such as "
-                "roles and extensions, is still there then: let them say `if not exists`."
+                f"{error} Migrations must be repeatable: after a test that changes the schema, or if migrations store "
+                "rows, they are applied again for the next test. Objects outside the schemas, such as roles and "
+                "extensions, still exist then: create them only if they do not exist."
             ) from error
         self._connection.execute("delete from scrapy_supabase_local.changes")
 
     def _has_rows(self) -> bool:
-        """Whether migrations store rows, or make what is filled from rows."""
+        """Return whether the migrations store rows, or create materialized views."""
         found = self._connection.execute(_TABLES).fetchall()
         return any(
             kind == "m"
@@ -143,7 +143,7 @@ class SessionStack:
 
 
 def _place() -> Path | None:
-    """Where to make the folder: the system's temporary folder, unless the server's user cannot enter it."""
+    """Return the parent of the folder: None for the system's, or one in /var/tmp that the server's user can enter."""
     if os.geteuid() != 0 or reachable(Path(tempfile.gettempdir()), SERVER_USER):
         return None
     return own_folder(Path("/var/tmp/scrapy-supabase-root"))  # noqa: S108 (its owner is checked)

@@ -258,7 +258,7 @@ def test_direct_hosts_have_ipv6_addresses_only(message: str) -> None:
     """The pooler is named; elsewhere the same words are any outage."""
     error = classify_connection(message)
     assert isinstance(error, TransientError)
-    assert "that of the pooler" in error.remedy
+    assert "the pooler's connection string" in error.remedy
     elsewhere = classify_connection(message.replace("db.abcdefgh.supabase.co", "db.example.com"))
     assert isinstance(elsewhere, TransientError)
     assert elsewhere.remedy == ""

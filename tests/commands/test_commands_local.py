@@ -82,7 +82,7 @@ def test_local_without_a_schema_says_so(open_folder: Path) -> None:
     """One line, and exit code 1."""
     done = run("local", "--data-dir", str(open_folder / "two"), "--port", "0", "--schemas", "public,", cwd=open_folder)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "names no schemas to expose" in done.stderr
+    assert "it must be names of schemas to expose" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -525,7 +525,7 @@ def test_a_reject_file_that_is_full_has_no_half_line(tmp_path: Path, caplog: pyt
         spool.reject((rejection,))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert 'Not in table t (23514): no. The row: {"id":1}' in caplog.text
+    assert 'Not stored in table t (23514): no. The row: {"id":1}' in caplog.text
     spool.reject((rejection,))
     assert (tmp_path / "rejected.jsonl").stat().st_size == 2 * size
     spool.close()
@@ -536,7 +536,7 @@ def test_a_spool_that_cannot_be_written_is_an_error_at_open(tmp_path: Path) -> N
     from scrapy_supabase.errors import ConfigurationError
 
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="Set SUPABASE_SPOOL_DIR to a folder"):
+    with pytest.raises(ConfigurationError, match="Set SUPABASE_SPOOL_DIR to a writable folder"):
         DiskSpool(tmp_path / "file", "run", Schema({}), {})
 
 

@@ -424,8 +424,10 @@ def test_files_that_a_crash_left_half_written(tmp_path: Path, caplog: pytest.Log
     assert numbers(server.seen) == [1, 2, 1, 2]
     totals = engine.stats.totals
     assert (engine.stats.torn_lines, totals["recovered"], totals["recovered_failed"]) == (2, 4, 1)
-    assert "has format 9, and this version of scrapy-supabase reads 1 and 2: it is another's." in caplog.text
-    assert "It is left as it is. Its rows are not uploaded." in caplog.text
+    assert "has format 9, which another version of scrapy-supabase wrote; this version reads formats 1 and 2." in (
+        caplog.text
+    )
+    assert "It is left unchanged. Its rows are not uploaded." in caplog.text
     again.close()
     assert '"code":"damaged"' in (tmp_path / "rejected.jsonl").read_text()
     assert [path.name for path in tmp_path.glob("*/*.*")] == [names[4].name]

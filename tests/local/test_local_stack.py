@@ -229,7 +229,7 @@ def test_another_major_version_is_refused_and_not_touched(folder: Path) -> None:
     version = folder / "postgres" / "PG_VERSION"
     version.write_text("9\n")
     installed = find_server().major
-    with pytest.raises(LocalSupabaseError, match=rf"PostgreSQL 9 and PostgreSQL {installed}"):
+    with pytest.raises(LocalSupabaseError, match=rf"PostgreSQL 9, but PostgreSQL {installed}"):
         LocalSupabase(folder).start()
     assert [path.name for path in (folder / "postgres").iterdir()] == ["PG_VERSION"]
 
@@ -337,7 +337,7 @@ def test_root_refuses_a_folder_its_server_cannot_enter(open_folder: Path) -> Non
         with LocalSupabase(closed / "data") as stack:
             assert answers(stack.url, stack.service_role_key)
         return
-    with pytest.raises(LocalSupabaseError, match="runs as user nobody, who may not enter"):
+    with pytest.raises(LocalSupabaseError, match="runs as user nobody, who cannot enter"):
         LocalSupabase(closed / "data").start()
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 

@@ -126,7 +126,7 @@ HEADER = Header(
 def later(note: RunNote, **header: Any) -> bool:
     """Whether rows of a chunk may be older, after what a run noted."""
     fields = {name: getattr(HEADER, name) for name in HEADER.__struct_fields__}
-    return LaterRuns([note]).may_be_newer(Header(**{**fields, **header}))
+    return LaterRuns([note]).may_replace_newer(Header(**{**fields, **header}))
 
 
 def test_the_rule() -> None:
@@ -141,7 +141,7 @@ def test_the_rule() -> None:
     assert not later(note, key=())
     assert not later(note, mode=Mode.INSERT)
     assert not later(note, mode=Mode.IGNORE)
-    assert LaterRuns([RunNote("a", "7", "p", ("t",)), note]).may_be_newer(HEADER)
+    assert LaterRuns([RunNote("a", "7", "p", ("t",)), note]).may_replace_newer(HEADER)
 
 
 def spool(folder: Path, run: str) -> DiskSpool:

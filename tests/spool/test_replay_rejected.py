@@ -46,7 +46,9 @@ def test_printed_values_are_refused_until_they_are_replaced(
     refused = command("replay", "--rejected")
     assert refused.returncode == 1
     assert "0 rows uploaded" in refused.stdout
-    assert '1 line with printed values, which cannot be stored. Replace those that "printed" lists.' in refused.stderr
+    assert (
+        '1 line with printed values, which cannot be stored. Replace the values that "printed" lists.' in refused.stderr
+    )
     assert table("select id from t") == [(2,)]
     assert lines(tmp_path) == [line]
     line["row"]["title"] = "a title"
@@ -118,7 +120,7 @@ def test_lines_without_a_table_wait_for_its_name(
     assert (line["code"], line["table"], line["printed"]) == ("no_table", "(none)", {})
     refused = command("replay", "--rejected")
     assert refused.returncode == 1
-    assert '1 line without a table. Put its name in "table".' in refused.stderr
+    assert '1 line without a table. Set "table" to its name.' in refused.stderr
     rewrite(tmp_path, {**line, "table": "t"})
     assert command("replay", "--rejected").returncode == 0
     assert table("select id, title from t") == [(5, "x")]
@@ -138,7 +140,7 @@ def test_lines_of_older_versions_are_refused_until_they_are_confirmed(
     rewrite(tmp_path, line)
     refused = command("replay", "--rejected")
     assert refused.returncode == 1
-    assert "1 line of an older version, whose values may be only printed." in refused.stderr
+    assert "1 line of an older version, in which values may be only printed." in refused.stderr
     assert table("select count(*) from t") == [(0,)]
     line["row"]["title"] = "right"
     rewrite(tmp_path, {**line, "printed": {}})

@@ -26,7 +26,7 @@ Sql = Callable[..., list[tuple[Any, ...]]]
 Site = Callable[[list[list[dict[str, Any]]]], str]
 TABLE = "create table t (id bigint primary key, title text, n int); grant all on t to service_role"
 DOWN = faults.answers(503, "<h1>down</h1>")
-LOGGED = re.compile(r'Not in table t \(not_kept\): .* The row: {"id":(\d+),"title":"(x+)"}')
+LOGGED = re.compile(r'Not stored in table t \(not_kept\): .* The row: {"id":(\d+),"title":"(x+)"}')
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_rows_that_are_left_fail_the_test(local_supabase: LocalSupabaseFixture) 
 @pytest.mark.parametrize(
     ("spider", "settings", "said"),
     [
-        ("books", {}, r"spider 'books' is not known by name, as there is no scrapy.cfg at or above /"),
+        ("books", {}, r"spider 'books' cannot be found by its name: there is no scrapy.cfg at or above /"),
         (
             BooksSpider,
             {},
@@ -134,10 +134,10 @@ def test_rows_that_are_left_fail_the_test(local_supabase: LocalSupabaseFixture) 
         (
             HangsSpider,
             {"timeout": 3},
-            r"it was not over after 3 s and was ended\. .* timeout to more\.\nThe end of its log:\n",
+            r"it was stopped after 3 s\. .* raise timeout\.\nThe end of its log:\n",
         ),
         (HangsSpider, {"arguments": {"x": 1}}, r"could not run: Traceback(.*\n)+TypeError: HangsSpider.__init__"),
-        (BooksSpider, {"X": lambda: 1}, r"The setting X cannot be sent .* must be at the top of a module"),
+        (BooksSpider, {"X": lambda: 1}, r"The setting X cannot be sent .* at the top level of a module"),
         (BooksSpider, {"arguments": {"x": lambda: 1}}, r"The spider argument x cannot be sent"),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_spider_in_a_function_cannot_be_sent(local_supabase: LocalSupabaseFixt
     class Hidden(scrapy.Spider):
         name = "hidden"
 
-    with pytest.raises(CrawlError, match="define it at the top of a module"):
+    with pytest.raises(CrawlError, match="Define it at the top level of a module"):
         local_supabase.crawl(Hidden)
 
 
@@ -242,7 +242,7 @@ def test_the_page_beside_other_plugins(pytester: pytest.Pytester) -> None:
 
 
 def test_a_spider_of_the_test_module(pytester: pytest.Pytester) -> None:
-    """However pytest imports it, its classes are known to the process that crawls."""
+    """However pytest imports it, its classes are known to the crawl's process."""
     pytester.makepyfile(
         test_own="""
         import dataclasses, scrapy

@@ -152,5 +152,5 @@ def test_a_migration_that_cannot_be_repeated_is_said(stack: Callable[..., Sessio
     run(one, "insert into t values (1)")
     one.restore()
     run(one, "create table mine ()")
-    with pytest.raises(LocalSupabaseError, match=r"0_roles\.sql.*already exists.*let them say `if not exists`"):
+    with pytest.raises(LocalSupabaseError, match=r"0_roles\.sql.*already exists.*only if they do not exist"):
         one.restore()
