@@ -9,7 +9,7 @@ import msgspec
 
 from scrapy_supabase.settings.reader import Reader
 
-# What `SUPABASE_FAIL_ON` may list.
+# The values that `SUPABASE_FAIL_ON` may list.
 REJECTED, SPOOLED = "rejected", "spooled"
 
 

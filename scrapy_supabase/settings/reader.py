@@ -20,8 +20,8 @@ T = TypeVar("T")
 class Reader:
     """Reads one setting at a time and collects `problems` and `warnings`.
 
-    A setting that Scrapy does not have is read from the environment variable of the same name. Text stands for what it
-    spells (see `_value_of`): the command line, Scrapyd and the environment have nothing else.
+    A setting that Scrapy's settings lack is read from the environment variable of the same name. Text is parsed (see
+    `_value_of`), since the command line, Scrapyd and the environment have only text.
     """
 
     def __init__(self, settings: BaseSettings, environ: Mapping[str, str]) -> None:
@@ -33,7 +33,7 @@ class Reader:
     def check(self, noun: str = "setting") -> None:
         """Raise `ConfigurationError`, which lists all problems, if there are any; `noun` names what was read."""
         if self.problems:
-            self.problems[:] = dict.fromkeys(self.problems)  # a wrong setting of all tables is found once per table
+            self.problems[:] = dict.fromkeys(self.problems)  # a wrong common setting is recorded once per table
             listed = "\n".join(f"  - {problem}" for problem in self.problems)
             number = pluralize(len(self.problems), f"wrong {noun}")
             raise ConfigurationError(f"{number} for scrapy-supabase:\n{listed}", self.problems)
@@ -107,7 +107,7 @@ class Reader:
 
 
 def _value_of(value: Any) -> Any:
-    """Return what a text spells: None for `None`, a dict or list for JSON; else the value itself."""
+    """Return the parsed value of a text: None for `None`, a dict or list for JSON, else the value itself."""
     if not isinstance(value, str):
         return value
     text = value.strip()

@@ -18,7 +18,7 @@ from scrapy_supabase.settings.folders import local_folder
 from scrapy_supabase.settings.reader import Reader
 
 LOCAL = "local"
-REST, DATABASE = "rest", "database"  # what `SUPABASE_BACKEND` may be
+REST, DATABASE = "rest", "database"  # the values of `SUPABASE_BACKEND`
 
 
 @dataclass(frozen=True, slots=True)

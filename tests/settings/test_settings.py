@@ -268,15 +268,15 @@ URL = "https://abc.supabase.co"
         ({"SUPABASE_BACKEND": "database", "SUPABASE_URL": "local"}, {}, "local"),
     ],
 )
-def test_the_way_of_the_rows(settings: dict[str, str], environ: dict[str, str], expected: str | None) -> None:
+def test_the_backend(settings: dict[str, str], environ: dict[str, str], expected: str | None) -> None:
     """`SUPABASE_BACKEND` decides; else a connection string, unless a URL is set and it is only in the environment."""
     found = Config.from_settings(Settings({"SUPABASE_KEY": "sb_secret_x", "SUPABASE_TABLE": "t", **settings}), environ)
     assert found.server.db_url == expected
 
 
 @pytest.mark.parametrize(("backend", "missing"), [("rest", "SUPABASE_URL"), ("database", "SUPABASE_DB_URL")])
-def test_a_way_without_its_server(backend: str, missing: str) -> None:
-    """The setting that is missing is named."""
+def test_a_backend_without_its_server(backend: str, missing: str) -> None:
+    """The error names the missing setting."""
     other: dict[str, Any] = {"SUPABASE_DB_URL": DATABASE, "SUPABASE_URL": None} if backend == "rest" else {}
     with pytest.raises(ConfigurationError, match=f"{missing} is missing"):
         config(SUPABASE_BACKEND=backend, **other)
