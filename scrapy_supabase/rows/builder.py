@@ -171,14 +171,14 @@ class RowBuilder:
     def _recipe_for(self, kind: type) -> _Recipe:
         spec = self.table_of(kind)
         if spec is None:
-            where = f"{kind.__module__}.{kind.__qualname__}"
-            message = f"Items of class {where} have no table"
+            path = f"{kind.__module__}.{kind.__qualname__}"
+            message = f"Items of class {path} have no table"
             if kind not in self._warned:
                 self._warned.add(kind)
                 logger.warning(
                     "%s: they are rejected. Add %r (or '*') to SUPABASE_TABLES, or set SUPABASE_TABLE.",
                     message,
-                    where,
+                    path,
                 )
             raise ItemError("no_table", message)
         recipe = self._recipes[kind] = _Recipe(spec, None if kind is dict else _fields_of())
@@ -198,12 +198,12 @@ class RowBuilder:
 
     def _shape_of(self, spec: TableSpec, values: Mapping[str, Any]) -> _Shape:
         names = tuple(values)
-        odd = [name for name in names if not isinstance(name, str)]
-        columns, unknown = self._schema.split(spec.name, () if odd else names)
+        invalid = [name for name in names if not isinstance(name, str)]
+        columns, unknown = self._schema.split(spec.name, () if invalid else names)
         self._warn_of_made(spec.name, names)
-        odd = odd or [column for column in columns if not is_storable(column)]
-        if odd:
-            return _Shape((), error=("bad_field", f"field names must be text without NUL, and {odd[0]!r} is not"))
+        invalid = invalid or [column for column in columns if not is_storable(column)]
+        if invalid:
+            return _Shape((), error=("bad_field", f"field names must be text without NUL, and {invalid[0]!r} is not"))
         collects = bool(unknown) and self._schema.unknown.policy == "collect"
         if not columns and not collects:
             have = ", ".join(names) or "none"

@@ -67,8 +67,8 @@ def fields_of(item_class: type) -> tuple[ItemField, ...] | None:
     names = ItemAdapter.get_field_names_from_class(item_class) if ItemAdapter.is_item_class(item_class) else None
     if names is None:
         return None
-    if odd := [name for name in names if not isinstance(name, str)]:
-        raise ConfigurationError(f"{item_class.__qualname__} has a field named {odd[0]!r}: names must be text.")
+    if invalid := [name for name in names if not isinstance(name, str)]:
+        raise ConfigurationError(f"{item_class.__qualname__} has a field named {invalid[0]!r}: names must be text.")
     hints = _hints_of(item_class)
     with_default = _with_default(item_class)
     return tuple(
