@@ -9,9 +9,11 @@ from scrapy.utils.project import data_path
 
 
 def project_data(name: str) -> Path:
-    """Return a folder of the project's data: `.scrapy/<name>`."""
+    """Return a folder of the project's data: `.scrapy/<name>`. It may not exist, and need not be writable."""
     try:
         return Path(data_path(name)).absolute()
+    except OSError as error:  # Scrapy creates `.scrapy` at once; whoever writes there reports why that fails
+        return Path(str(error.filename), name).absolute()
     except NotConfigured:
         # A project without a scrapy.cfg, such as a deployed egg in Scrapyd. From a component, this exception would make
         # Scrapy disable the pipeline.
