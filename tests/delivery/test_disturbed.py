@@ -1,4 +1,4 @@
-"""A crawl through a proxy that fails 30 % of all requests in every way stores all rows, in requests that stay large."""
+"""Crawls through a proxy that fails 30 % of the requests: all rows are stored, and requests stay large."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def check_rows(done: Crawl, table: Sql, rows: int) -> None:
 
 @pytest.mark.parametrize("size", [20, "auto"])
 def test_requests_stay_large(crawl: Crawler, table: Sql, proxy: FaultProxy, size: int | str) -> None:
-    """Once, each 504 halved them for good: one row a request after ten."""
+    """Before, each 504 halved them for good: one row per request after ten."""
     disturb(proxy, stall=0.2)
     done = crawl({"count": 4000, "n": 1}, SUPABASE_URL=proxy.url, BATCH_CHUNK_SIZE=size, LOG_LEVEL="INFO")
     check_rows(done, table, 4000)
@@ -75,8 +75,8 @@ def test_requests_stay_large(crawl: Crawler, table: Sql, proxy: FaultProxy, size
 
 
 @pytest.mark.parametrize("fault", all_kinds(0.1), ids=lambda fault: fault.__qualname__)
-def test_a_single_failure_is_not_worth_a_warning(crawl: Crawler, table: Sql, proxy: FaultProxy, fault: Fault) -> None:
-    """The stats count it, the log has it at DEBUG."""
+def test_a_single_failure_logs_no_warning(crawl: Crawler, table: Sql, proxy: FaultProxy, fault: Fault) -> None:
+    """The stats count it, and the log has it at DEBUG."""
     proxy.faults.extend([faults.passes] * 3)
     proxy.faults.append(fault)
     done = crawl({"count": 300, "n": 1}, SUPABASE_URL=proxy.url)
@@ -86,8 +86,8 @@ def test_a_single_failure_is_not_worth_a_warning(crawl: Crawler, table: Sql, pro
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_it_ends_in_eight_times_the_time(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
-    """25,000 rows, stalls of 3 s, the default settings: at least 60 rows a request in the end, each stored once."""
+def test_a_disturbed_crawl_takes_at_most_eight_times_as_long(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
+    """25,000 rows, stalls of 3 s, default settings: at least 60 rows per request in the end, each row stored once."""
     plan, settings = {"count": 25_000, "n": 1}, {"SUPABASE_URL": proxy.url, "BATCH_RETRY_DELAY": None}
     undisturbed = crawl(plan, **settings).stats["elapsed_time_seconds"]
     table("truncate t")

@@ -1,4 +1,4 @@
-"""How much one request may carry: halved by failures, grown again by successes, a real limit seldom tried again."""
+"""The limit of one request's size: halved by failures, raised by successes, and a fixed limit rarely tested."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS = tuple(Row("t", ("id",), str(number), b"x" * 100) for number in range(100)
 
 
 def send(limits: RequestLimits, works: Callable[[int], bool], *, refused: bool) -> list[tuple[int, bool]]:
-    """Upload 100 rows as the uploader does, halving what fails; rows of each request, and whether it worked."""
+    """Upload 100 rows as the uploader does, and halve failed requests. Return rows and success of each request."""
     sent = []
     todo = [ROWS]
     while todo:
@@ -32,7 +32,7 @@ def send(limits: RequestLimits, works: Callable[[int], bool], *, refused: bool) 
 
 
 def largest(limits: RequestLimits) -> int | None:
-    """Rows that a request may carry."""
+    """Return the number of rows that a request may carry."""
     found = limits.largest("t")
     return None if found is None else found // 100
 
@@ -45,8 +45,8 @@ def test_without_a_failure_there_is_no_limit() -> None:
     assert limits.count_fitting(ROWS) == 100
 
 
-def test_a_timeout_halves_and_successes_grow_it_again() -> None:
-    """By a seventh after each success, until the size that failed is stored: then it is unlearnt."""
+def test_a_timeout_halves_the_limit_and_successes_raise_it() -> None:
+    """By a seventh after each success, until the size that failed is stored; then there is no limit."""
     limits = RequestLimits()
     limits.too_large(ROWS, refused=False)
     found = []
@@ -57,14 +57,14 @@ def test_a_timeout_halves_and_successes_grow_it_again() -> None:
 
 
 def test_each_table_has_its_own_limit() -> None:
-    """Rows of one may be a hundred times as large."""
+    """The rows of one table may be a hundred times as large."""
     limits = RequestLimits()
     limits.too_large(ROWS, refused=True)
     assert limits.largest("other") is None
 
 
-def test_ten_timeouts_now_and_then_leave_no_trace() -> None:
-    """Once, ten of them meant one row a request for the rest of the crawl."""
+def test_ten_occasional_timeouts_leave_no_limit() -> None:
+    """Before, ten of them led to one row per request for the rest of the crawl."""
     limits = RequestLimits()
     for _ in range(10):
         limits.too_large(ROWS[: limits.count_fitting(ROWS)], refused=False)
@@ -73,8 +73,8 @@ def test_ten_timeouts_now_and_then_leave_no_trace() -> None:
     assert limits.count_fitting(ROWS) == 100
 
 
-def test_a_gateway_that_times_out_for_a_while() -> None:
-    """Down to one row; the way back is as short as after one failure, for nothing was stored in between."""
+def test_a_gateway_that_times_out_for_some_time() -> None:
+    """The limit falls to one row, and recovers as fast as after one failure, since nothing was stored in between."""
     limits = RequestLimits()
     for rows in (100, 50, 25, 12, 6, 3, 1):
         limits.too_large(ROWS[:rows], refused=False)
@@ -88,8 +88,8 @@ def test_a_gateway_that_times_out_for_a_while() -> None:
 
 @pytest.mark.parametrize("refused", [True, False], ids=["413", "504"])
 @pytest.mark.parametrize("most", [1, 7, 30, 60, 99])
-def test_what_a_server_never_takes_is_tried_ever_more_rarely(refused: bool, most: int) -> None:
-    """A thousand chunks: in the end one request in 200 fails, and no more of them are needed than must be."""
+def test_a_size_that_always_fails_is_tried_less_and_less_often(refused: bool, most: int) -> None:
+    """Of a thousand chunks, in the end one request in 200 fails, with no more requests than necessary."""
     limits = RequestLimits()
     sent = [send(limits, lambda size: size <= most, refused=refused) for _ in range(1000)]
     first, last = (list(chain.from_iterable(chunks)) for chunks in (sent[:20], sent[-100:]))
@@ -98,8 +98,8 @@ def test_what_a_server_never_takes_is_tried_ever_more_rarely(refused: bool, most
     assert len(last) / 100 <= 1.5 * -(-100 // most)
 
 
-def test_a_server_that_takes_more_again() -> None:
-    """A limit that somebody has raised is found, after successes of a smaller size."""
+def test_a_raised_limit_of_the_server_is_found() -> None:
+    """After successes with a smaller size."""
     limits = RequestLimits()
     for _ in range(50):
         send(limits, lambda size: size <= 30, refused=True)
@@ -110,8 +110,8 @@ def test_a_server_that_takes_more_again() -> None:
     assert chunks < 100
 
 
-def test_requests_that_were_on_their_way_teach_nothing_new() -> None:
-    """Four at once that time out are one lesson; one of them that is stored does not undo it."""
+def test_requests_already_in_flight_do_not_change_the_limit() -> None:
+    """Four concurrent timeouts count once, and a success among them does not raise the limit."""
     limits = RequestLimits()
     for _ in range(4):
         limits.too_large(ROWS, refused=False)
@@ -119,8 +119,8 @@ def test_requests_that_were_on_their_way_teach_nothing_new() -> None:
     assert largest(limits) == 50
 
 
-def test_small_requests_do_not_grow_a_limit() -> None:
-    """That ten rows can be stored says nothing about sixty."""
+def test_small_requests_do_not_raise_the_limit() -> None:
+    """A success with ten rows says nothing about sixty."""
     limits = RequestLimits()
     limits.too_large(ROWS, refused=False)
     for _ in range(100):
@@ -128,8 +128,8 @@ def test_small_requests_do_not_grow_a_limit() -> None:
     assert largest(limits) == 50
 
 
-def test_chunks_that_are_larger_than_what_failed() -> None:
-    """The limit grows past it, or each would be sent as two requests for ever."""
+def test_chunks_larger_than_the_size_that_failed() -> None:
+    """The limit grows past that size; otherwise each chunk would be two requests for the rest of the crawl."""
     limits = RequestLimits()
     limits.too_large(ROWS[:80], refused=False)
     for _ in range(12):
@@ -137,8 +137,8 @@ def test_chunks_that_are_larger_than_what_failed() -> None:
     assert limits.count_fitting(ROWS) == 100
 
 
-def test_rows_that_are_larger_than_the_limit_go_alone() -> None:
-    """They cannot be divided. They are successes as well: the limit would stay below them."""
+def test_rows_larger_than_the_limit_are_sent_alone() -> None:
+    """They cannot be divided. They count as successes; otherwise the limit would stay below them."""
     limits = RequestLimits()
     limits.too_large(ROWS[:2], refused=True)
     large = Row("t", ("id",), "large", b"x" * 150)

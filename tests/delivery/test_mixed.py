@@ -1,4 +1,4 @@
-"""Rows of many shapes: few requests for those that are new, and what is stored stays where a row lacks a field."""
+"""Rows of many shapes: few requests for new rows, and stored values stay if a row lacks the field."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_new_rows_take_few_requests_and_stored_ones_keep_their_columns(
 @WAYS
 @pytest.mark.parametrize("mode", ["ignore", "insert"])
 def test_other_modes(sql: Sql, crawl: Crawler, project: Project, way: str, mode: str) -> None:
-    """`ignore` keeps what is there; `insert` has it refused, row by row."""
+    """`ignore` keeps stored rows; with `insert`, the database rejects them one by one."""
     sql(TABLE)
     first, second = items(150, 1, "first"), items(300, 2, "second")
     options = {"SUPABASE_MODE": mode, **over(project, way)}
@@ -85,7 +85,7 @@ def test_other_modes(sql: Sql, crawl: Crawler, project: Project, way: str, mode:
 def test_versions_of_a_row_with_other_columns_stay_in_order(
     sql: Sql, crawl: Crawler, project: Project, way: str
 ) -> None:
-    """Each row comes several times, with other fields each time: the newest of each column is stored."""
+    """Each row comes several times, with other fields each time: the newest value of each column is stored."""
     sql(TABLE)
     rounds = [items(60, seed, f"v{seed}") for seed in range(1, 6)]
     done = crawl({"items": [item for items in rounds for item in items]}, **over(project, way), BATCH_CHUNK_SIZE=25)
@@ -94,8 +94,8 @@ def test_versions_of_a_row_with_other_columns_stay_in_order(
 
 
 @WAYS
-def test_bad_rows_among_them(sql: Sql, crawl: Crawler, project: Project, way: str) -> None:
-    """Each costs itself."""
+def test_bad_rows_among_rows_of_many_shapes(sql: Sql, crawl: Crawler, project: Project, way: str) -> None:
+    """Each bad row costs only itself."""
     sql(TABLE)
     sql("alter table t add column n int")
     first = [{**item, "n": "many" if item["id"] % 50 == 7 else 5} for item in items(300, 1, "x")]
@@ -106,8 +106,8 @@ def test_bad_rows_among_them(sql: Sql, crawl: Crawler, project: Project, way: st
 
 
 @pytest.mark.parametrize("kill", [False, True])
-def test_the_spool_keeps_their_shapes(sql: Sql, crawl: Crawler, proxy: FaultProxy, kill: bool) -> None:
-    """The server is away, or the process is killed: the next crawl stores each row with the fields it has."""
+def test_the_spool_keeps_the_shapes_of_rows(sql: Sql, crawl: Crawler, proxy: FaultProxy, kill: bool) -> None:
+    """After an outage or a killed process, the next crawl stores each row with its own fields."""
     sql(TABLE)
     before, first = items(100, 3, "before"), items(300, 1, "first")
     crawl({"items": before})
@@ -138,8 +138,8 @@ def spool_files(crawl: Crawler) -> list[Any]:
     return [path for path in found if path.read_bytes().strip(b"\0")]
 
 
-def test_what_jsonb_would_rewrite_goes_by_its_shape(sql: Sql, crawl: Crawler) -> None:
-    """Numbers with an exponent in a text column, and whatever is in a `json` column, are stored as they are sent."""
+def test_values_that_jsonb_would_rewrite_are_sent_by_shape(sql: Sql, crawl: Crawler) -> None:
+    """Numbers with an exponent in a text column, and values of a `json` column, are stored as they are sent."""
     sql(TABLE)
     first = [{**item, "a01": 1e22} for item in items(100, 1, "x")]
     crawl({"items": first})

@@ -1,4 +1,4 @@
-"""One bad row costs one row, whatever code the database gives: every SQLSTATE that psycopg knows, from a trigger."""
+"""One bad row costs one row, whatever the error code: every SQLSTATE that psycopg knows, raised by a trigger."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ grant all on t to service_role
 """
 
 
-def test_there_are_many() -> None:
-    """psycopg lists what PostgreSQL's appendix A lists."""
+def test_psycopg_lists_the_codes_of_postgresql() -> None:
+    """The codes of appendix A of PostgreSQL's documentation."""
     assert len(CODES) > 230
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("over", ["rest", "database"])
 def test_every_code_for_one_row_of_fifty(sql: Sql, crawl: Crawler, project: Project, over: str) -> None:
-    """49 rows of each chunk are stored, one is rejected with its code; the next crawl finds nothing to hold it up."""
+    """49 rows of each chunk are stored and one is rejected with its code; the next crawl finds nothing in the spool."""
     sql(TABLE)
     codes = [code for code in CODES if code not in EXCEPT]
     items = [

@@ -1,4 +1,4 @@
-"""A server whose schema cache is older than the table: one wait before it is believed."""
+"""A server whose schema cache is older than the table: one wait before its answer is accepted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def table(sql: Sql) -> Sql:
 
 @pytest.mark.parametrize("fault", [NO_COLUMN, OLD_TYPE], ids=["column", "type"])
 def test_rows_are_sent_once_more(table: Sql, line: MakeLine, proxy: FaultProxy, fault: Fault) -> None:
-    """By then the cache is new: no column is dropped, and no row rejected."""
+    """The cache is up to date by then: no column is dropped, and no row is rejected."""
     made = line(url=proxy.url)
     proxy.faults.append(fault)
     outcome = made.upload({"id": 1, "name": "a", "n": 1})
@@ -34,7 +34,7 @@ def test_rows_are_sent_once_more(table: Sql, line: MakeLine, proxy: FaultProxy, 
     assert table("select name, n from t") == [("a", 1)]
 
 
-def test_an_answer_that_stays_is_believed(table: Sql, line: MakeLine, proxy: FaultProxy) -> None:
+def test_an_answer_that_stays_is_accepted(table: Sql, line: MakeLine, proxy: FaultProxy) -> None:
     """The column is left out from then on, and the next chunk does not wait."""
     made = line(url=proxy.url)
     proxy.faults.extend([NO_COLUMN] * 2)
@@ -43,10 +43,10 @@ def test_an_answer_that_stays_is_believed(table: Sql, line: MakeLine, proxy: Fau
     assert table("select id, name from t order by id") == [(1, None), (2, None)]
 
 
-def test_the_check_at_open_waits_where_the_document_lacks_a_column(
+def test_the_check_at_open_waits_if_the_document_lacks_a_column(
     table: Sql, line: MakeLine, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A crawl that is started right after a migration."""
+    """A crawl that starts right after a migration."""
     key = {"format": "bigint", "description": "<pk/>"}
     proxy.faults.extend([answers(200, {"definitions": {"t": {"properties": {"id": key}}}}), NO_COLUMN])
     made = line(url=proxy.url, fields={"t": ["id", "name", "n"]})
@@ -55,7 +55,7 @@ def test_the_check_at_open_waits_where_the_document_lacks_a_column(
     assert table("select name, n from t") == [("a", 2)]
 
 
-def test_the_check_at_open_waits_where_there_is_no_document(
+def test_the_check_at_open_waits_without_a_document(
     table: Sql, line: MakeLine, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The request without rows is sent once more."""
@@ -67,8 +67,8 @@ def test_the_check_at_open_waits_where_there_is_no_document(
 
 
 @pytest.mark.parametrize("line", ["rest", "database"], indirect=True)
-def test_a_type_that_changes_in_mid_crawl(table: Sql, line: MakeLine) -> None:
-    """Also our own statements are made anew."""
+def test_a_type_that_changes_during_a_crawl(table: Sql, line: MakeLine) -> None:
+    """The prepared statements are created anew, too."""
     made = line()
     assert made.upload({"id": 1, "name": "5"}).uploaded == 1
     table("alter table t alter column name type int using name::int; notify pgrst, 'reload schema'")
@@ -78,7 +78,7 @@ def test_a_type_that_changes_in_mid_crawl(table: Sql, line: MakeLine) -> None:
 
 
 @pytest.mark.parametrize("line", ["database"], indirect=True)
-def test_a_column_that_is_made_in_mid_crawl(table: Sql, line: MakeLine) -> None:
+def test_a_column_that_is_created_during_a_crawl(table: Sql, line: MakeLine) -> None:
     """The catalog is read again for a column that it did not have."""
     made = line(check=False)
     assert made.upload({"id": 1}).uploaded == 1
