@@ -1,4 +1,4 @@
-"""The Scrapy seam: when a crawl opens, what happens to its items, how it closes. Nothing else knows a crawler."""
+"""The Scrapy item pipeline: opening of a crawl, its items, its end. Only this module handles a crawler."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LEDGER_TAKES = 2.0  # seconds, which it is given after `SUPABASE_CLOSE_TIMEOUT`
+_LEDGER_SECONDS = 2.0  # the least time for the ledger's last write, even after `SUPABASE_CLOSE_TIMEOUT`
 
 
 class SupabasePipeline:
-    """Uploads every item to Supabase and hands it on unchanged.
+    """Item pipeline that uploads every item to Supabase and returns it unchanged.
 
-    `ITEM_PIPELINES = {"scrapy_supabase.SupabasePipeline": 300}`; the settings are in docs/reference/settings.md.
+    Enable it with `ITEM_PIPELINES = {"scrapy_supabase.SupabasePipeline": 300}`. Its settings are documented in
+    docs/reference/settings.md.
     """
 
     def __init__(self, crawler: Crawler, config: Config) -> None:
@@ -51,16 +52,17 @@ class SupabasePipeline:
         self._counters = Counters()
         self._stats = Stats(crawler.stats, self._counters)
         self._take: Callable[[Any], bool] = _takes_none
-        self._loop: EventLoop | None = None  # there is one once it opens
+        self._loop: EventLoop | None = None  # created when the pipeline opens
         self._opening: Future[None] = Future()
         self._destination: Destination | None = None
         self._crawl: _OpenCrawl | None = None
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Read the settings. Raises `ConfigurationError`, or `NotConfigured` where the pipeline is switched off.
+        """Create the pipeline from the crawler's settings.
 
-        `NotConfigured` also for wrong settings where this is no crawl: Scrapy says why, and `scrapy shell` goes on.
+        Raises `ConfigurationError` for wrong settings, and `NotConfigured` if the pipeline is disabled. Outside a
+        crawl, wrong settings raise `NotConfigured`, too: Scrapy logs the reason, and `scrapy shell` works.
         """
         if not crawler.settings.getbool("SUPABASE_ENABLED", True):
             raise NotConfigured("SUPABASE_ENABLED is False")
@@ -70,19 +72,19 @@ class SupabasePipeline:
             if not is_crawl(crawler):
                 raise NotConfigured(str(error)) from error
             fail_command()
-            logger.error("%s", error)  # noqa: TRY400 (plainly: Scrapy prints what is raised below a long traceback)
+            logger.error("%s", error)  # noqa: TRY400 (Scrapy adds a long traceback to what is raised)
             raise
 
     async def open_spider(self) -> None:
-        """Check the tables. What no upload can survive closes the crawl before a page is fetched.
+        """Check the tables. A problem that makes every upload fail closes the crawl before its first page.
 
-        Where this is no crawl, nothing is done before there is an item: `scrapy shell` needs no server.
+        Outside a crawl, do nothing before the first item: `scrapy shell` needs no server.
         """
         if is_crawl(self._crawler):
             await self._wait_until_open()
 
     async def _wait_until_open(self) -> None:
-        """Open, for the first who asks; the others wait, and go on in the order in which they came."""
+        """Open the pipeline on the first call. Later calls wait for it, and continue in their order."""
         if self._loop is None:
             self._loop = EventLoop()
             start(self._open(self._loop))
@@ -92,7 +94,7 @@ class SupabasePipeline:
     async def _open(self, loop: EventLoop) -> None:
         try:
             self._crawl = await self._open_crawl(loop)
-        except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
+        except BaseException as error:  # noqa: BLE001 (raised in `_wait_until_open`)
             fail_command()
             if isinstance(error, SupabaseError):
                 logger.error("%s", error)  # noqa: TRY400 (as above)
@@ -131,7 +133,10 @@ class SupabasePipeline:
         return crawl
 
     def process_item(self, item: Any) -> Any:
-        """Build the row, deliver it, wait only if told to, return the item. Most items take the fast path."""
+        """Build and deliver the item's row, and return the item, after a wait under back-pressure.
+
+        Most items take the fast path (`_take`).
+        """
         if self._take(item):
             return item
         crawl = self._crawl
@@ -148,24 +153,24 @@ class SupabasePipeline:
     async def _open_first(self, item: Any) -> Any:
         await self._wait_until_open()
         if self._crawl is None or self._crawl.is_closed:
-            raise RuntimeError("The spider was closed before this item came.")
+            raise RuntimeError("This item came after the spider was closed.")
         start(self._crawl.close_if_stopped())
         taken = self.process_item(item)
         return await taken if isawaitable(taken) else taken
 
     async def close_spider(self) -> None:
-        """Upload the rest within `SUPABASE_CLOSE_TIMEOUT`; what is not uploaded by then stays in the spool."""
-        if self._loop is None:  # there was no item
+        """Upload the remaining rows within `SUPABASE_CLOSE_TIMEOUT`. Rows not uploaded by then stay in the spool."""
+        if self._loop is None:  # never opened: outside a crawl, without an item
             return
         await self._loop.wait(self._opening)  # `scrapy parse` does not wait for its items
         if self._crawl is not None:
             await self._crawl.close()
-        elif self._destination is not None:  # it failed while it opened, and that was logged
+        elif self._destination is not None:  # opening failed, which has been logged
             await self._loop.run_in_thread(self._destination.close)
 
 
 class _OpenCrawl:
-    """A crawl that is open: its items, what happens each second and while it is idle, its end."""
+    """The open pipeline of one crawl: items, periodic work, close."""
 
     def __init__(self, crawler: Crawler, loop: EventLoop, run: OpenRun, stats: Stats, observer: CrawlObserver) -> None:
         self._builder = run.row_builder(url_stamp(crawler), observer.counters.cleaned)
@@ -186,7 +191,7 @@ class _OpenCrawl:
         self._ticker = create_looping_call(self._tick)
 
     async def start(self) -> None:
-        """Write the run record, log where rows go, and listen to the crawl."""
+        """Write the run record, log the destination of rows, and connect to the crawl's signals."""
         await self._loop.run_in_thread(partial(self._file.write, self._recorded()))
         if self._observer.error is None:
             self._log.opened(self._run.destination.described(self._config.tables.specs))
@@ -198,28 +203,28 @@ class _OpenCrawl:
         self._ticker.start(1.0, now=False)
 
     def fast_path(self, item: Any) -> Callable[[Any], bool]:
-        """Return what takes items like this one, whose row has just been added."""
+        """Return a function that takes items like this one, whose row has just been added."""
         chunk = self._delivery.open_chunk()
         return (chunk and self._builder.fast_path(item, chunk)) or _takes_none
 
     def reject(self, item: Any, error: ItemError) -> None:
-        """Keep an item that cannot become a row."""
+        """Write an item that cannot become a row to the reject file."""
         rejection = self._builder.rejection(item, error)
         self._spool.reject((rejection,))
         self._observer.refused(rejection)
 
     async def return_later(self, item: Any, waiting: Future[None]) -> Any:
-        """Return the item when there is room for more."""
+        """Return the item when back-pressure ends."""
         await self._loop.wait(waiting)
         return item
 
     async def close_if_stopped(self) -> None:
-        """Close the crawl where no row can be uploaded any more."""
+        """Close the crawl if a fatal error has stopped the uploads."""
         if self._observer.error is not None:
             await close_crawl(self._crawler, self._observer.error.reason)
 
     async def close(self) -> None:
-        """Upload the rest within `SUPABASE_CLOSE_TIMEOUT`; what is not uploaded by then stays in the spool."""
+        """Upload the remaining rows within `SUPABASE_CLOSE_TIMEOUT`. Rows not uploaded by then stay in the spool."""
         timeout, delivery = self._config.upload.close_timeout, self._delivery
         self._close_by = time.monotonic() + timeout
         done = self._run.finish(timeout)
@@ -237,13 +242,13 @@ class _OpenCrawl:
         atexit.unregister(self._end_unclosed)
 
     async def _end_run(self, reason: str) -> None:
-        """Write report and ledger, when Scrapy knows why the crawl ended, and leave the server."""
+        """Write ledger and report, now that Scrapy has the finish reason, and disconnect from the server."""
         run, destination, table = self._run.run, self._run.destination, self._config.tables.runs_table
         try:
             if table is not None and run.begun:
                 counts = self._observer.counters.totals
                 end = partial(run.end, destination.backend, table, reason, counts, dict(self._crawl_stats))
-                rest = max(self._close_by - time.monotonic(), _LEDGER_TAKES)
+                rest = max(self._close_by - time.monotonic(), _LEDGER_SECONDS)
                 try:
                     await self._loop.run_in_thread(end, rest)
                 except TimeoutError:
@@ -253,11 +258,11 @@ class _OpenCrawl:
             await self._loop.run_in_thread(destination.close)
 
     def _end_unclosed(self) -> None:
-        """The process ends before the crawl was closed: at a second Ctrl-C, Scrapy waits for nothing."""
+        """Keep all rows when the process ends before the crawl is closed, as after a second Ctrl-C."""
         if os.getpid() != self._process:  # a fork of the crawl's process must not touch its files
             return
         self._delivery.abandon()  # rows that are in no file go to the log
-        if not self.is_closed:  # else the close, which had waited for that, has just come to its end
+        if not self.is_closed:  # `abandon` may just have completed a close that waited for it
             self._spool.close()
             self._log.summary()
 
@@ -287,7 +292,7 @@ class _OpenCrawl:
         folder = self._spool.folder
         return self._observer.record.encoded(
             str(folder) if folder else None,
-            cut_off=self._delivery.is_offline,
+            offline=self._delivery.is_offline,
             reason=reason,
             crawl=figures_of_scrapy(self._crawl_stats),
         )

@@ -1,4 +1,4 @@
-"""Rows without a spider: the engine of the pipeline for scripts, `load` and `replay`.
+"""The Python API for scripts: uploads rows without a spider. The commands `load` and `replay` use it, too.
 
 client = init_supabase()  # SUPABASE_URL and SUPABASE_KEY of the environment
 result = upload_to_supabase(client, rows, "books", on_conflict="url")
@@ -40,10 +40,10 @@ logger = logging.getLogger(__name__)
 
 
 def init_supabase(url: str | None = None, key: str | None = None) -> Client:
-    """Return supabase-py's client for a project, by default that of `SUPABASE_URL` and `SUPABASE_KEY`.
+    """Return a supabase-py client for a project; by default for `SUPABASE_URL` and `SUPABASE_KEY`.
 
-    `url="local"` starts, or joins, the local Supabase in `.scrapy/supabase-local` until the script ends. Raises
-    `ConfigurationError`, which lists what is missing or wrong.
+    `url="local"` starts or joins the local Supabase in `.scrapy/supabase-local` until the script ends. Raises
+    `ConfigurationError` for missing or wrong values.
     """
     url, key = project_of(url, key)
     from supabase import create_client  # 0.6 s
@@ -58,7 +58,7 @@ def init_supabase(url: str | None = None, key: str | None = None) -> Client:
     return create_client(url, key)
 
 
-# More than eight arguments: the public signature, of which all but two are settings.
+# More than eight arguments: this is the public signature, and all but three are options.
 def upload_to_supabase(
     client: Client,
     rows: Iterable[Any],
@@ -73,15 +73,22 @@ def upload_to_supabase(
     concurrent_uploads: int = 4,
     progress: bool | None = None,
 ) -> UploadResult:
-    """Upload `rows` (dicts, dataclasses, anything itemadapter knows; a generator is read as it is uploaded).
+    """Upload `rows` to a table and return the result.
 
-    `top_n` uploads only so many rows; `order_by` names the field that says which and in what order: the greatest first,
-    or the smallest with `"field.asc"`; rows without it last. `upsert=False` inserts. `on_conflict` are the columns that
-    make a row unique (default: the primary key). `chunk_size` is in rows, or "auto" (default: `BATCH_CHUNK_SIZE`, or
-    100). `progress` shows a bar on standard error; by default where that is a terminal.
+    `rows` are dicts, dataclasses, or any items that itemadapter supports; a generator is read during the upload.
 
-    Raises `ConfigurationError` for wrong arguments and `FatalError` where the table takes no rows at all; what happens
-    to single rows, and an end in the middle, is in the result.
+    * `top_n`: the maximum number of rows to upload.
+    * `order_by`: the field to sort by before the upload, descending, or ascending with `"field.asc"`. Rows without the
+      field come last.
+    * `upsert`: False to insert.
+    * `on_conflict`: the columns that identify a row (default: the primary key).
+    * `enable_daily_snapshots`: True to keep the rows of each run.
+    * `chunk_size`: rows per chunk, or "auto" (default: `BATCH_CHUNK_SIZE`, or 100).
+    * `concurrent_uploads`: the maximum number of concurrent uploads.
+    * `progress`: True for a progress bar on standard error (default: only on a terminal).
+
+    Raises `ConfigurationError` for wrong arguments, and `FatalError` if the table accepts no rows at all. Rejected rows
+    and an error during the upload are part of the result.
     """
     config = script_config(
         server_of(str(client.supabase_url), client.supabase_key, client.options.schema),
@@ -106,10 +113,11 @@ def upload_to_supabase(
 
 
 class Upload:
-    """Feeds rows to the engine from the calling thread, which owns it. A context manager; used once.
+    """An upload from the calling thread, which owns its engine. A context manager; used once.
 
-    It is the `delivery.observer.RunObserver` of its engine. `spool` keeps what is not uploaded, and may hold what is
-    `recovered`. `progress` is told how many rows have just come to an end.
+    It is the `delivery.observer.RunObserver` of its engine. `spool` keeps rows that are not uploaded, and contains the
+    `recovered` chunks. `progress` is called with the number of rows that have just been uploaded, superseded or
+    rejected.
     """
 
     def __init__(
@@ -122,7 +130,7 @@ class Upload:
         recovered: Sequence[Stored] = (),
         progress: Callable[[int], object] = lambda _: None,
     ) -> None:
-        self.error: FatalError | None = None  # what ended the upload early
+        self.error: FatalError | None = None  # the error that ended the upload early
         self._config = config
         self._counters = counters = Counters()
         self._progress = progress
@@ -130,7 +138,7 @@ class Upload:
         self._started = time.perf_counter()
         self._ended: float | None = None
         self._waiter = OwnerWait()
-        # Events that are counted and nothing else.
+        # Events that are only counted.
         self.on_chunk_sealed = counters.on_chunk_sealed
         self.on_rows_kept = counters.on_rows_kept
         self.on_chunk_loaded = counters.on_chunk_loaded
@@ -151,15 +159,15 @@ class Upload:
 
     @property
     def result(self) -> UploadResult:
-        """What has become of the rows so far."""
+        """The result so far."""
         return UploadResult.of(self._counters, self.error, (self._ended or time.perf_counter()) - self._started)
 
     def begin(self) -> None:
-        """Check the table. Raises `FatalError` where it takes no rows."""
+        """Check the table. Raises `FatalError` if it accepts no rows."""
         self._run.destination.begin(self._config, self._run.run)
 
     def build_and_add(self, items: Iterable[Any], total: int | None = None) -> None:
-        """Build a row of each item and upload it. Ends early where nothing can be uploaded any more."""
+        """Build a row from each item and upload it. Stops early after a fatal error."""
         if total is not None and not self._config.upload.grows:
             self._chunks_expected = -(-total // self._config.upload.chunk_rows)
         builder = self._run.row_builder({}, self._counters.cleaned)
@@ -173,24 +181,24 @@ class Upload:
                 return
 
     def reject(self, rejection: Rejection) -> None:
-        """Keep what cannot become a row."""
+        """Count and keep an item that cannot become a row."""
         self._counters.refused(rejection)
         self._run.spool.reject((rejection,))
 
     def add(self, row: Row) -> bool:
-        """Upload a row. False where nothing can be uploaded any more."""
+        """Upload a row. Return False after a fatal error."""
         waiting = self._run.delivery.add(row)
         if waiting is not None:
             self._waiter.wait(waiting, self._run.delivery)
         return self.error is None
 
     def finish(self) -> None:
-        """Wait until every row is where it can be, and say how it went."""
+        """Wait until every row is uploaded, rejected or left, and log a summary."""
         delivery = self._run.delivery
         self._waiter.wait(delivery.finish(), delivery)
         result = self.result
         logger.info(
-            "%s uploaded, %d failed, in %.1f s: %s (%d failed, %.3f s on average), %s, %d sent again",
+            "%s uploaded, %d failed, in %.1f s: %s (%d not fully uploaded, %.3f s on average), %s, %d sent again",
             pluralize(result.uploaded, "row"),
             result.failed,
             result.seconds,

@@ -226,7 +226,7 @@ def test_the_close_does_not_wait_for_ever(crawl: Crawler, table: Sql, proxy: Fau
     proxy.always = faults.hangs
     done = crawl({"items": items(150)}, SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.5)
     assert done.counts("uploaded", "spooled") == (0, 150)
-    assert "Not uploaded after 0.5 s (SUPABASE_CLOSE_TIMEOUT): 2 chunks in flight, 0 waiting." in done.log
+    assert "Not uploaded within 0.5 s (SUPABASE_CLOSE_TIMEOUT): 2 chunks in flight, 0 waiting." in done.log
     assert len(done.spooled) == 2
 
 
@@ -312,7 +312,7 @@ def test_a_stats_collector_that_takes_whole_numbers_only(crawl: Crawler, table: 
     assert done.counts("received", "uploaded", "failed", "spooled") == (3, 3, 0, 0), done.log
     assert done.stats["supabase/uploaded_count/t"] == 3
     assert done.stats["supabase/last_upload_time"]
-    assert done.log.count("The stats collector refused supabase/upload_seconds. ") == 1, done.log
+    assert done.log.count("The stats collector (STATS_CLASS) refused supabase/upload_seconds: ") == 1, done.log
     assert done.log.count("ValueError: value is not an integer or out of range") == 1
 
 

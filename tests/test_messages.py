@@ -35,7 +35,7 @@ NOT_PROVOKED = {
     "the connection was lost": "an error of libpq without a word; none is known",
     "the item cannot be stored: {}": "each field can be encoded alone, and not all of them: no such item is known",
     "<{} that cannot be printed>": "an item whose own code fails: a line of the reject file, not a message",
-    "The spider was closed before this item came.": "an item after the end: Scrapy gives none",
+    "This item came after the spider was closed.": "an item after the end: Scrapy gives none",
     "it prints no reason": "a PostgreSQL that fails without a word",
     "PostgreSQL does not run as root, and there is no user nobody. Run as another user.": "a system without nobody",
     "The local Supabase in {} neither starts nor stops: see supervisor.log there.": "takes half a minute",

@@ -118,7 +118,7 @@ def test_an_end_in_the_middle(crawl: Crawler, said: Said, table: Sql, proxy: Fau
 def _without_numbers(messages: Sequence[str]) -> list[str]:
     """How far a crawl has come when it is closed differs from run to run."""
     return [
-        re.sub(r"\b\d+(?= (rows?|chunks?|requests?|uploaded|left|failed)\b)", "<n>", message) for message in messages
+        re.sub(r"\b\d+(?= (rows?|chunks?|requests?|uploaded|left|not fully)\b)", "<n>", message) for message in messages
     ]
 
 
@@ -185,7 +185,7 @@ def test_control_c_while_items_wait(
     waits = "The crawl waits until it is reachable again" if spool else "more than SUPABASE_SPOOL_MAX_BYTES allows"
     assert eventually(lambda: waits in crawl.log_of(process), 30)
     process.send_signal(signal.SIGINT)
-    lines = [line for line in of_log(crawl.finish(process).log) if "is being closed" in line]
+    lines = [line for line in of_log(crawl.finish(process).log) if "The crawl is closing" in line]
     if spool:
         said("Ctrl-C while items wait, and there is no spool", lines)
     else:

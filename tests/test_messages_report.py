@@ -168,7 +168,7 @@ RUNS: Sequence[tuple[str, dict[str, Any]]] = (
     ("A run that was killed", {"ended": None, "reason": None}),
     (
         "A run that was killed while the server was gone",
-        {"ended": None, "reason": None, "cut_off": True, "spool": None},
+        {"ended": None, "reason": None, "offline": True, "spool": None},
     ),
     ("A run that was closed early", {"tables": {"t": Rows(2, 2)}, "reason": "closespider_timeout"}),
     ("A run of a spider that raised", {"tables": {"t": Rows(2, 2)}, "crawl": {"exceptions in the spider": 1}}),

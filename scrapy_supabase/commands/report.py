@@ -41,7 +41,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
         page = page_of(found).encode("utf-8", "replace")
     except Exception as error:
         raise ConfigurationError(
-            f"{folder / FILE} is not what a crawl writes there. Delete it: the next crawl writes a new one."
+            f"{folder / FILE} is not a valid run record. Delete it: the next crawl writes a new one."
         ) from error
     if opts.file == "-":
         sys.stdout.buffer.write(page)

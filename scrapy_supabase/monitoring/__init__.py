@@ -1,1 +1,1 @@
-"""What happened in a run: stats, the run record, the ledger of runs, redaction."""
+"""Monitoring of a run: counters, stats, log, run record, ledger of runs, redaction."""

@@ -1,6 +1,6 @@
-"""The one place that counts. Stats, run record, log and the results of scripts read their sums here.
+"""The counters of a run. Stats, run record, log and the results of scripts all read from them.
 
-A received row waits until it is known where it is:
+A received row is waiting until its upload has an outcome:
 
     received ──▶ waiting ──▶ uploaded, superseded, failed or spooled
 """
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from scrapy_supabase.models import Chunk, Effort, Loaded, Outcome, Rejection, Stored
 
 ACCOUNTS = ("waiting", "uploaded", "superseded", "failed", "spooled")
-"""Where a row of this run is: in exactly one of these."""
+"""The accounts of this run's rows. Each row is in exactly one."""
 
 _OF_EARLIER_RUNS = {
     "uploaded": "recovered",
@@ -25,27 +25,27 @@ _OF_EARLIER_RUNS = {
 
 
 class Counters:
-    """Counts rows by table and account, and what their uploads took. Call its methods in the owner's thread.
+    """Counts rows by table and account, and the cost of their uploads. Not thread-safe: for the owner's thread.
 
-    `received` is the sum of `ACCOUNTS`, in all and for each table: `_receive` and `_move` alone change them. Rows of
-    earlier runs did not wait in this one, and have accounts of their own (`recovered…`).
+    `received` is always the sum of `ACCOUNTS`, in total and per table: only `_receive` and `_move` change them. Rows of
+    earlier runs are never received in this run, and have separate accounts (`recovered…`).
 
-    The `on_…` methods are those of `delivery.observer.RunObserver` that count.
+    The `on_…` methods implement those of `delivery.observer.RunObserver`.
     """
 
     def __init__(self) -> None:
         self.totals: Counter[str] = Counter()  # account → rows
         self.tables: defaultdict[str, Counter[str]] = defaultdict(Counter)  # table → account → rows
         self.rejected_by_code: Counter[tuple[str, str]] = Counter()  # (table, code) → rows
-        self.waiting_since: datetime | None = None  # rows are received that are not stored
+        self.waiting_since: datetime | None = None  # when rows last began to wait after a time without any
         self.last_upload_time: datetime | None = None
         self.chunks = 0  # sealed
-        self.outcomes = 0  # a chunk that is tried again has more than one
-        self.failed_chunks: set[int] = set()  # numbers of chunks of which a row is rejected or spooled
-        self.effort = Effort()  # of all uploads
+        self.outcomes = 0  # uploads of chunks that have ended, retried chunks included
+        self.failed_chunks: set[int] = set()  # numbers of chunks with rejected or spooled rows
+        self.effort = Effort()  # sum over all uploads
         self.longest_upload = 0.0  # seconds
         self.torn_lines = 0
-        self.waited_seconds = 0.0  # items had to wait
+        self.waited_seconds = 0.0  # of items, under back-pressure
         self.slowdowns = 0
         self.outages = 0
         self.outage_seconds = 0.0
@@ -58,7 +58,7 @@ class Counters:
         self.chunks += 1
 
     def on_chunk_done(self, outcome: Outcome) -> None:
-        """Count the rows of a chunk where the outcome says they are, and what it took."""
+        """Move the rows of a chunk to the accounts of its outcome, and add the cost of the upload."""
         chunk = outcome.chunk
         recovered = chunk.origin is not None
         self.outcomes += 1
@@ -74,18 +74,18 @@ class Counters:
         self._add_effort(outcome.effort)
 
     def on_rows_kept(self, kept: Chunk | Stored, rows: int) -> None:
-        """Count rows that stay in the spool for the next run."""
+        """Count rows as spooled: they stay in the spool for the next run."""
         recovered = kept.recovered if isinstance(kept, Stored) else kept.origin is not None
         self._move(kept.table, "spooled", rows, recovered=recovered)
         self.failed_chunks.add(kept.number)
 
     def on_chunk_loaded(self, loaded: Loaded) -> None:
-        """Count what could not be read of a chunk's file."""
+        """Count the lines of a chunk's file that could not be read."""
         self.torn_lines += loaded.torn
         self._reject(loaded.damaged, recovered=loaded.chunk is None or loaded.chunk.origin is not None)
 
     def on_waited(self, seconds: float) -> None:
-        """Count time in which items had to wait."""
+        """Add the seconds for which items waited."""
         self.waited_seconds += seconds
 
     def on_outage_end(self, seconds: float) -> None:
@@ -94,11 +94,11 @@ class Counters:
         self.outage_seconds += seconds
 
     def on_throttled(self) -> None:
-        """Count a time at which the server was busy."""
+        """Count a decrease of concurrency because the server was busy."""
         self.slowdowns += 1
 
     def refused(self, rejection: Rejection) -> None:
-        """Count an item that was received and could not become a row."""
+        """Count an item that could not become a row, as received and failed."""
         self._receive(rejection.table, 1)
         self._reject((rejection,), recovered=False)
 
@@ -108,7 +108,7 @@ class Counters:
             self._add(table, "recovered_outdated", number)
 
     def cleaned(self, table: str) -> None:
-        """Count a row that lost characters which cannot be stored."""
+        """Count a row that lost characters that PostgreSQL cannot store."""
         self._add(table, "cleaned", 1)
 
     def _receive(self, table: str, rows: int) -> None:
@@ -116,7 +116,7 @@ class Counters:
         self._add(table, "waiting", rows)
 
     def _move(self, table: str, account: str, rows: int, *, recovered: bool) -> None:
-        """Take rows that waited to another account of `ACCOUNTS`, or count those of earlier runs."""
+        """Move waiting rows to another account. `recovered` rows, of earlier runs, are only added to theirs."""
         if not rows:
             return
         if recovered:
@@ -144,6 +144,6 @@ class Counters:
         total.fallbacks += effort.fallbacks
         if effort.errors:
             total.errors.update(effort.errors)
-        if effort.requests:  # else it was given up before it began
+        if effort.requests:  # otherwise the chunk was given up without a request
             total.seconds += effort.seconds
             self.longest_upload = max(self.longest_upload, effort.seconds)

@@ -1,4 +1,4 @@
-"""What a crawl logs about its rows: where they go, each minute how many, at the close what is not uploaded."""
+"""The log messages of a crawl: destination at the start, progress every minute, summary at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PROGRESS_EVERY = 60.0  # seconds
 
 
 class CrawlLog:
-    """Logs to `log` what `counters` have. `folder` is the spool's, or None."""
+    """Logs the state of `counters` to `log`. `folder` is the spool folder, or None."""
 
     def __init__(self, log: logging.Logger, counters: Counters, folder: Path | None, config: Config) -> None:
         self._log = log
@@ -27,21 +27,21 @@ class CrawlLog:
         self._last_uploaded = 0
 
     def opened(self, tables: str) -> None:
-        """Log where rows go: to which server and `tables`, in which way, in chunks of which size."""
+        """Log server, backend, `tables` and limits."""
         server, upload = self._config.server, self._config.upload
         self._log.info(
-            "Uploading to %s over %s: %s; %s a chunk%s, %d at once; spool: %s",
+            "Uploading to %s over %s: %s; %s per chunk%s, %s; spool: %s",
             server.host,
             "a database connection" if server.db_url else "REST",
             tables,
             pluralize(upload.chunk_rows, "row"),
             " at first" if upload.grows else "",
-            upload.concurrency,
+            pluralize(upload.concurrency, "concurrent upload"),
             self._folder or "none",
         )
 
     def progress(self, *, in_flight: int, backlog: int, is_offline: bool) -> None:
-        """Log the progress of the last minute, if it is over. `in_flight` and `backlog` are chunks."""
+        """Log the progress, once a minute. `in_flight` and `backlog` are numbers of chunks."""
         now = time.monotonic()
         seconds = now - self._last_time
         if seconds < _PROGRESS_EVERY:
@@ -49,46 +49,46 @@ class CrawlLog:
         rows = self._counters.totals
         uploaded = rows["uploaded"]
         self._log.info(
-            "%s uploaded (%d rows/min), %s in flight, %d on disk%s, %s rejected",
+            "%s uploaded (%d rows/min), %d rejected; %s in flight, %d on disk%s",
             pluralize(uploaded, "row"),
             60 * (uploaded - self._last_uploaded) / seconds,
+            rows["failed"],
             pluralize(in_flight, "chunk"),
             backlog,
-            ": the server is unreachable" if is_offline else "",
-            rows["failed"],
+            "; the server is unreachable" if is_offline else "",
         )
         self._last_time, self._last_uploaded = now, uploaded
 
     def released(self) -> None:
-        """Log that items do not wait any more, because the crawl is being closed."""
+        """Log the end of back-pressure, since the crawl is closing."""
         folder = self._folder
         self._log.warning(
-            "The crawl is being closed, so items do not wait for uploads any more. Rows that are not uploaded "
-            "within %g s after the last item (SUPABASE_CLOSE_TIMEOUT) %s.",
+            "The crawl is closing, so items no longer wait for uploads. Rows that are not uploaded within %g s after "
+            "the last item (SUPABASE_CLOSE_TIMEOUT) %s.",
             self._close_timeout,
             f"stay in {folder}, or go to this log if they cannot be written there" if folder else "go to this log",
         )
 
     def unreachable_at_close(self) -> None:
-        """Log that the close waits for a server that does not answer."""
+        """Log that the close waits for an unreachable server."""
         self._log.info(
             "The server is unreachable: waiting up to %g s for it (SUPABASE_CLOSE_TIMEOUT).%s",
             self._close_timeout,
-            " What is not uploaded by then is left to the next run." if self._folder else "",
+            " Rows that are not uploaded by then are left for the next run." if self._folder else "",
         )
 
     def not_uploaded(self, *, in_flight: int, backlog: int) -> None:
-        """Log that the close does not wait any longer for these chunks."""
+        """Log the numbers of chunks that were not uploaded in time."""
         self._log.warning(
-            "Not uploaded after %g s (SUPABASE_CLOSE_TIMEOUT): %s in flight, %d waiting.%s",
+            "Not uploaded within %g s (SUPABASE_CLOSE_TIMEOUT): %s in flight, %d waiting.%s",
             self._close_timeout,
             pluralize(in_flight, "chunk"),
             backlog,
-            " They are left to the next run." if self._folder else "",
+            " Their rows are left for the next run." if self._folder else "",
         )
 
     def summary(self) -> None:
-        """Log what the crawl did."""
+        """Log the totals of the crawl, and the rows that were left or rejected."""
         counters, rows, effort = self._counters, self._counters.totals, self._counters.effort
         self._log.info(
             "%s received: %d uploaded in %s, %d superseded by a newer row of the same key, %d rejected, %d left in the "
@@ -102,7 +102,7 @@ class CrawlLog:
         )
         if counters.chunks and counters.outcomes:
             self._log.info(
-                "%s (%d failed, %.3f s on average), %s sent again",
+                "%s (%d not fully uploaded, %.3f s on average), %s sent again",
                 pluralize(counters.chunks, "chunk"),
                 len(counters.failed_chunks),
                 effort.seconds / counters.outcomes,
@@ -110,8 +110,9 @@ class CrawlLog:
             )
         if any(rows[f"recovered{part}"] for part in ("", "_superseded", "_failed", "_spooled")):
             self._log.info(
-                "Of earlier runs: %s uploaded, %d rejected, %d superseded by a newer row of the same key, %d left",
-                pluralize(rows["recovered"], "row"),
+                "Rows of earlier runs: %d uploaded, %d rejected, %d superseded by a newer row of the same key, "
+                "%d left in the spool",
+                rows["recovered"],
                 rows["recovered_failed"],
                 rows["recovered_superseded"],
                 rows["recovered_spooled"],

@@ -1,4 +1,4 @@
-"""The observer of a crawl: has its events counted and recorded, and stops it when nothing can be uploaded any more."""
+"""The observer of a crawl: counts and records its events, and stops it after a fatal error."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 class CrawlObserver:
-    """The `delivery.observer.RunObserver` of a crawl. `stop` is called with what no upload can survive."""
+    """The `delivery.observer.RunObserver` of a crawl. `stop` is called once, with the first fatal error."""
 
     def __init__(self, counters: Counters, record: Record, stop: Callable[[FatalError], None]) -> None:
         self.counters = counters
         self.record = record
-        self.error: FatalError | None = None  # why nothing is uploaded any more
+        self.error: FatalError | None = None  # the error that stopped the uploads
         self._stop = stop
-        # Events that are counted and nothing else.
+        # Events that are only counted.
         self.on_chunk_sealed = counters.on_chunk_sealed
         self.on_rows_kept = counters.on_rows_kept
         self.on_waited = counters.on_waited
@@ -32,7 +32,7 @@ class CrawlObserver:
         """See `observer.RunObserver`."""
         self.counters.on_chunk_done(outcome)
         self.record.on_chunk_done(outcome)
-        if logger.isEnabledFor(logging.DEBUG):  # what it says costs more than asking
+        if logger.isEnabledFor(logging.DEBUG):  # formatting the arguments costs more than this check
             logger.debug(
                 "%s: %d uploaded, %d rejected, %d left; %s, %.3f s",
                 outcome.chunk,
@@ -54,17 +54,17 @@ class CrawlObserver:
         self.record.on_outage_end(seconds)
 
     def on_fatal(self, error: FatalError) -> None:
-        """Stop the crawl, unless it is being stopped for an earlier error."""
+        """Stop the crawl, unless an earlier error has stopped it."""
         if self.error is None:
             self.keep_fatal(error)
             self._stop(error)
 
     def keep_fatal(self, error: FatalError) -> None:
-        """Keep and record why nothing can be uploaded."""
+        """Keep and record a fatal error."""
         self.error = error
         self.record.on_fatal(error)
 
     def refused(self, rejection: Rejection) -> None:
-        """Count and record an item that was received and could not become a row."""
+        """Count and record an item that could not become a row."""
         self.counters.refused(rejection)
         self.record.refused(rejection)

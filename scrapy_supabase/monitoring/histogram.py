@@ -1,4 +1,4 @@
-"""How long something took, many times: counts in bins whose width grows with the time, so that quantiles stay exact."""
+"""A histogram of durations. The width of its bins grows with the duration, so quantiles have a fixed relative error."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 
 import msgspec
 
-_LEAST = 1e-4  # seconds; what is shorter is in the first bin
-_GROWTH = 1.05  # a bin ends 5 % later than it begins: a quantile is wrong by half of that at most
-_LAST = 360  # the bin that begins after more than an hour, and has no end
+_LEAST = 1e-4  # seconds; shorter durations are in the first bin
+_GROWTH = 1.05  # each bin is 5 % wide, so that a quantile is wrong by 2.5 % at most
+_LAST = 360  # the last bin, which begins after more than an hour and has no end
 
 
 class Histogram(msgspec.Struct):
-    """Seconds, counted. At most 361 numbers, whatever is added."""
+    """Counts of durations in seconds, in at most 361 bins."""
 
     bins: dict[int, int] = msgspec.field(default_factory=dict)
     number: int = 0
@@ -20,7 +20,7 @@ class Histogram(msgspec.Struct):
     longest: float = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one more."""
+        """Add a duration."""
         at = 0 if seconds <= _LEAST else min(int(math.log(seconds / _LEAST) / _LOG_GROWTH), _LAST)
         self.bins[at] = self.bins.get(at, 0) + 1
         self.number += 1
@@ -28,7 +28,7 @@ class Histogram(msgspec.Struct):
         self.longest = max(self.longest, seconds)
 
     def quantile(self, part: float) -> float:
-        """The time that `part` (0 to 1) of all did not exceed, within 2.5 %; 0 where there is none."""
+        """Return the duration that `part` (0 to 1) of all do not exceed, within 2.5 %; 0 if there is none."""
         rank = max(1, math.ceil(part * self.number))
         seen = 0
         for at, number in sorted(self.bins.items()):
@@ -39,7 +39,7 @@ class Histogram(msgspec.Struct):
 
 
 def begin_of(at: int) -> float:
-    """The seconds with which a bin begins; it ends with those of the next."""
+    """Return the lower limit of a bin in seconds. Its upper limit is that of the next bin."""
     return _LEAST * math.exp(at * _LOG_GROWTH)
 
 

@@ -1,6 +1,6 @@
-"""What is known of one run, and the file that keeps it: `last-run.json` in the spool (docs/reference/spool.md).
+"""The record of a run, and the file that stores it: `last-run.json` in the spool (docs/reference/spool.md).
 
-The file is there, whole, from the first second of a run on; a run that was killed is one that did not end.
+The file exists, and is complete, from the first second of a run on. A run without an end was killed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ FILE = "last-run.json"
 
 
 class Rows(msgspec.Struct):
-    """What became of the rows of a table: `received = uploaded + superseded + rejected + left`.
+    """The counts of a table's rows. At the end of a run, `received = uploaded + superseded + rejected + left`.
 
-    Those of earlier runs are counted apart.
+    Rows of earlier runs are counted separately (`recovered…`).
     """
 
     received: int = 0
@@ -41,16 +41,16 @@ class Rows(msgspec.Struct):
     recovered_rejected: int = 0
     recovered_left: int = 0
     recovered_superseded: int = 0
-    recovered_outdated: int = 0  # left, too: newer rows may be stored
+    recovered_outdated: int = 0  # also left in the spool, since newer rows may be stored
 
     @property
     def not_confirmed(self) -> int:
-        """Received rows that were on their way when this was written."""
+        """The number of received rows that had no outcome yet when the record was written."""
         return max(0, self.received - self.uploaded - self.superseded - self.rejected - self.left)
 
 
 class Sample(msgspec.Struct):
-    """A rejected row: field → value as JSON text; and the server's words about it. Both without secrets."""
+    """A rejected row (field → value as JSON text) with the server's message, both without secrets."""
 
     message: str
     details: str | None
@@ -59,7 +59,7 @@ class Sample(msgspec.Struct):
 
 
 class Rejects(msgspec.Struct):
-    """The rejected rows of a table that have the same code."""
+    """The rejected rows of one table and code."""
 
     table: str
     code: str
@@ -68,14 +68,14 @@ class Rejects(msgspec.Struct):
 
 
 class Outage(msgspec.Struct):
-    """The server was gone for `seconds`, from `start` (seconds since the run's) on."""
+    """An outage of the server: its `start` in seconds after the start of the run, and its length in `seconds`."""
 
     start: float
     seconds: float
 
 
 class Fatal(msgspec.Struct):
-    """Why nothing was uploaded any more: the finish reason, the server's words, and what to do."""
+    """The error that stopped the uploads: finish reason, the server's message (`words`), and remedy."""
 
     reason: str
     words: str
@@ -83,7 +83,7 @@ class Fatal(msgspec.Struct):
 
 
 class LastRun(msgspec.Struct, kw_only=True):
-    """A run, as far as it got. Times are UTC, in ISO 8601; `ended` is None while it goes on, or where it was killed."""
+    """The record of a run. Times are UTC, in ISO 8601. `ended` is None while the run goes on, or if it was killed."""
 
     format: int = FORMAT
     run: str
@@ -96,30 +96,31 @@ class LastRun(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     reason: str | None = None
     fatal: Fatal | None = None
-    cut_off: bool = False  # the server was gone when this was written
+    # The server was unreachable when the record was written. The name in the file is the one that older versions read.
+    offline: bool = msgspec.field(default=False, name="cut_off")
     versions: dict[str, str] = {}
     settings: dict[str, str] = {}
-    crawl: dict[str, int] = {}  # figures of Scrapy itself
+    crawl: dict[str, int] = {}  # Scrapy's own figures
     tables: dict[str, Rows] = {}
-    figures: dict[str, float] = {}  # chunks, requests, retries and so on
-    errors: dict[str, int] = {}  # code → answers
+    figures: dict[str, float] = {}  # numbers of chunks, requests, retries and so on
+    errors: dict[str, int] = {}  # code → number of answers
     timeline: Timeline = msgspec.field(default_factory=Timeline)
     latency: Histogram = msgspec.field(default_factory=Histogram)
     outages: list[Outage] = []
     outage_count: int = 0
     outage_seconds: float = 0.0
     rejects: list[Rejects] = []
-    other_rejects: int = 0  # rows of kinds for which there was no room
+    other_rejects: int = 0  # rejected rows of further tables and codes, beyond the limit of `rejects`
 
     @property
     def total(self) -> Rows:
-        """The rows of all tables."""
+        """The sum over all tables."""
         names = Rows.__struct_fields__
         return Rows(*(sum(getattr(rows, name) for rows in self.tables.values()) for name in names))
 
 
 class UnreadableRunError(SupabaseError):
-    """There is no last run, or none that this version can read. The message says what to do."""
+    """Raised if there is no readable record of a run. The message says what to do."""
 
 
 class _Format(msgspec.Struct):
@@ -127,39 +128,39 @@ class _Format(msgspec.Struct):
 
 
 def read_last_run(folder: Path) -> LastRun:
-    """The last run of a spool. Raises `UnreadableRunError`."""
+    """Return the record of a spool's last run. Raises `UnreadableRunError`."""
     path = folder / FILE
     try:
-        data = b"" if path.is_fifo() or path.is_socket() else path.read_bytes()  # nobody writes there
+        data = b"" if path.is_fifo() or path.is_socket() else path.read_bytes()  # a pipe without writer would block
     except FileNotFoundError:
         raise UnreadableRunError(
-            f"There is no run in {folder} yet. Crawl first, or name the spool of another project with --spool."
+            f"There is no run record in {folder} yet. Crawl first, or choose another spool with --spool."
         ) from None
     except OSError as error:
         raise UnreadableRunError(
-            f"{path} cannot be read: {reason(error)}. Run this as the user the crawl ran as."
+            f"{path} cannot be read: {reason(error)}. Run this command as the user that ran the crawl."
         ) from error
     with suppress(msgspec.MsgspecError, UnicodeDecodeError):
         found = msgspec.json.decode(data, type=_Format).format
         if found != FORMAT:
             raise UnreadableRunError(
-                f"{path} has format {found}, and this version of scrapy-supabase reads {FORMAT}. Use the version that "
-                "wrote it, or crawl with this one first."
+                f"{path} has format {found}, but this version of scrapy-supabase reads format {FORMAT}. Use the "
+                "version that wrote it, or crawl with this version first."
             )
         return msgspec.json.decode(data, type=LastRun)
-    raise UnreadableRunError(f"{path} is not what a crawl writes there. Delete it: the next crawl writes a new one.")
+    raise UnreadableRunError(f"{path} is not a valid run record. Delete it: the next crawl writes a new one.")
 
 
 def write_whole(path: Path, data: bytes, name: str, *, private: bool) -> None:
-    """Write a file so that whoever reads it finds all of it or the one before. Raises `OSError`.
+    """Replace a file atomically: readers see either the old content or the new. Raises `OSError`.
 
-    `name` tells the writers of one file apart. `private` is for files that nobody else may read.
+    `name` must differ between concurrent writers of the file. `private` files are readable by their owner only.
     """
-    path = path.resolve()  # where it is a link, the file that it leads to is replaced
+    path = path.resolve()  # replace the target of a link, not the link
     if path.is_fifo() or path.is_socket():
         raise OSError(errno.ENXIO, "it is a pipe, and would wait for a reader")
     if path.exists() and not path.is_file():
-        path.write_bytes(data)  # a device must stay what it is; a folder is an error
+        path.write_bytes(data)  # a device must not be replaced; a folder raises an error
         return
     new = path.with_name(f".{path.name}.{name}")
     new.unlink(missing_ok=True)
@@ -176,11 +177,10 @@ def write_whole(path: Path, data: bytes, name: str, *, private: bool) -> None:
 
 
 class LastRunFile:
-    """Where a run is written to: its spool's `folder` (None: nowhere) and, at the end, the HTML page `page`.
+    """The file with the record of a run, in the spool's `folder` (None: no file), and its HTML report `page`.
 
-    `page_of` makes the page of what is known of the run.
-
-    Thread-safe. What cannot be written is said once and never raised: the rows are more important.
+    `page_of` renders the report. Thread-safe. Errors of writing are logged once and never raised: the rows are more
+    important.
     """
 
     def __init__(self, folder: Path | None, page: Path | None, run: str, page_of: Callable[[LastRun], str]) -> None:
@@ -189,22 +189,22 @@ class LastRunFile:
         self._page = page
         self._name = run[:8]
         self._ended = False
-        self._said: set[Path] = set()
+        self._warned: set[Path] = set()
         self._lock = threading.Lock()
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anything is written while the run goes on."""
+        """Whether the record is written during the run."""
         return self._path is not None
 
     def write(self, data: bytes) -> None:
-        """Write down how it goes; nothing, where the end is written already. Blocks."""
+        """Write the record. Do nothing if its end has been written. Blocks."""
         with self._lock:
             if self._path is not None and not self._ended:
                 self._write(self._path, data, private=True)
 
     def end(self, data: bytes) -> None:
-        """Write down how it went, and the page. Blocks."""
+        """Write the record one last time, and the report. Blocks."""
         self.write(data)
         with self._lock:
             self._ended = True
@@ -221,20 +221,20 @@ class LastRunFile:
             with suppress(OSError):
                 self._page.parent.mkdir(parents=True, exist_ok=True)
             if self._write(self._page, html.encode("utf-8", "replace"), private=False):
-                logger.info("What this run did is in %s", self._page)
+                logger.info("Report written to %s", self._page)
 
     def _write(self, path: Path, data: bytes, *, private: bool) -> bool:
         try:
             write_whole(path, data, self._name, private=private)
-        except (OSError, RuntimeError, ValueError) as error:  # also links in a circle, names that no system knows
-            if path not in self._said:
+        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: circular links; ValueError: invalid names
+            if path not in self._warned:
                 logger.warning(
-                    "What this run did cannot be written to %s: %s. No row is concerned. Free space there, or set %s "
-                    "to another place.",
+                    "Cannot write the record of this run to %s: %s. No row is affected. Free space there, or set %s "
+                    "to another path.",
                     path,
                     reason(error),
                     "SUPABASE_REPORT" if path == self._page else "SUPABASE_SPOOL_DIR",
                 )
-                self._said.add(path)
+                self._warned.add(path)
             return False
         return True

@@ -1,4 +1,4 @@
-"""What happens in one run, in constant memory, for its report: told once a chunk, in the crawl's thread."""
+"""The collection of a run's record, for its report: once per chunk, in the crawl's thread, in constant memory."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from scrapy_supabase.models import Loaded, Outcome, Rejection
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.last_run import Fatal, LastRun, Outage, Rejects, Rows, Sample
 
-_MOST_OUTAGES = 100
-_MOST_KINDS = 100  # of rejects, and of errors
-_SAMPLES = 3  # of each kind of rejects
-_MOST_OF_A_SAMPLE = 64 * 1024  # bytes: the crawl waits while a row is searched for secrets
-_LONGEST_WAIT = 60.0  # seconds between two writings
+_MAX_OUTAGES = 100
+_MAX_KINDS = 100  # tables and codes of rejects; also codes of errors
+_MAX_SAMPLES = 3  # rows per table and code
+_MAX_SAMPLE_BYTES = 64 * 1024  # the crawl waits while a row is searched for secrets
+_MAX_INTERVAL = 60.0  # seconds between two writes
 
 
 class Record:
-    """Keeps when things happened and examples of them; the sums are those of `counters`.
+    """The record of a run: times and samples of events, and the sums of `counters`.
 
-    It grows with the number of tables only. `is_due` says when it should be written down: after 1, 2, 4 … seconds, then
-    every minute, so that what is known of a run that is killed is never much older than half of it.
+    Its size depends only on the number of tables. It is due for writing after 1, 2, 4 … seconds, then every minute, so
+    that the record of a killed run covers at least half of it.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Record:
         )
 
     def on_chunk_done(self, outcome: Outcome) -> None:
-        """Record when rows of a chunk were uploaded or rejected, and what the server answered."""
+        """Record the time of an outcome, its rejected rows, and the server's errors."""
         effort = outcome.effort
         for rejection in outcome.rejections:
             self._reject(rejection)
@@ -75,7 +75,7 @@ class Record:
         )
 
     def on_chunk_loaded(self, loaded: Loaded) -> None:
-        """Record what could not be read of a chunk's file."""
+        """Record the damaged lines of a chunk's file."""
         for rejection in loaded.damaged:
             self._reject(rejection)
 
@@ -85,37 +85,37 @@ class Record:
         self._known.timeline.add(self._clock() - self._begin, rejected=1)
 
     def on_outage_end(self, seconds: float) -> None:
-        """Record when the server was unreachable."""
-        if len(self._known.outages) < _MOST_OUTAGES:
+        """Record an outage of `seconds` that has just ended."""
+        if len(self._known.outages) < _MAX_OUTAGES:
             self._known.outages.append(Outage(max(0.0, self._clock() - self._begin - seconds), seconds))
 
     def on_fatal(self, error: FatalError) -> None:
-        """Record why nothing is uploaded from now on."""
+        """Record the error that stops the uploads."""
         if self._known.fatal is None:
-            from scrapy_supabase.monitoring.redaction import scrubbed  # patterns that most crawls never need
+            from scrapy_supabase.monitoring.redaction import scrubbed  # most crawls never need its patterns
 
             words = str(error).removesuffix(error.remedy).rstrip()
             self._known.fatal = Fatal(error.reason, scrubbed(words), error.remedy)
 
     def is_due(self) -> bool:
-        """Whether it should be written down now."""
+        """Return whether to write the record now. After True, the next one is due later."""
         passed = self._clock() - self._begin
         if passed < self._next:
             return False
-        self._next = passed + min(passed, _LONGEST_WAIT)
+        self._next = passed + min(passed, _MAX_INTERVAL)
         return True
 
     def encoded(
         self,
         spool: str | None,
         *,
-        cut_off: bool = False,
+        offline: bool = False,
         reason: str | None = None,
         crawl: Mapping[str, int] | None = None,
     ) -> bytes:
-        """What is known now, as the JSON of a `LastRun`. A `reason` says that the run is over."""
+        """Return the record as the JSON of a `LastRun`. `reason` is the finish reason if the run has ended."""
         known = self._known
-        known.spool, known.cut_off, known.reason = spool, cut_off, reason
+        known.spool, known.offline, known.reason = spool, offline, reason
         known.versions = known.versions or _versions()
         known.seconds = self._clock() - self._begin
         known.written = datetime.now(UTC).isoformat(timespec="seconds")
@@ -129,19 +129,19 @@ class Record:
     def _reject(self, rejection: Rejection) -> None:
         kind = self._kinds.get((rejection.table, rejection.code))
         if kind is None:
-            if len(self._kinds) == _MOST_KINDS:
+            if len(self._kinds) == _MAX_KINDS:
                 self._known.other_rejects += 1
                 return
             kind = Rejects(rejection.table, rejection.code)
             self._kinds[rejection.table, rejection.code] = kind
             self._known.rejects.append(kind)
         kind.rows += 1
-        if len(kind.samples) < _SAMPLES:
+        if len(kind.samples) < _MAX_SAMPLES:
             kind.samples.append(_sample(rejection))
 
     def _count_error(self, code: str, number: int) -> None:
         errors = self._known.errors
-        if code in errors or len(errors) < _MOST_KINDS:
+        if code in errors or len(errors) < _MAX_KINDS:
             errors[code] = errors.get(code, 0) + number
 
 
@@ -161,7 +161,7 @@ def _tables(counters: Counters) -> dict[str, Rows]:
         )
         for table, rows in counters.tables.items()
     }
-    return {table: rows for table, rows in found.items() if rows != Rows()}  # not those of which rows are built only
+    return {table: rows for table, rows in found.items() if rows != Rows()}  # tables whose first chunk is still open
 
 
 def _figures(counters: Counters) -> dict[str, float]:
@@ -179,18 +179,18 @@ def _figures(counters: Counters) -> dict[str, float]:
 
 
 def _sample(rejection: Rejection) -> Sample:
-    from scrapy_supabase.monitoring.redaction import (  # patterns that most crawls never need
-        shown_row,
-        shown_words,
+    from scrapy_supabase.monitoring.redaction import (  # most crawls never need its patterns
+        redacted_message,
+        redacted_row,
         without_quotes,
     )
 
     data = rejection.data
-    if len(data) > _MOST_OF_A_SAMPLE:
+    if len(data) > _MAX_SAMPLE_BYTES:
         return Sample(without_quotes(rejection.message), None, None, {"…": f"a row of {len(data)} bytes, not shown"})
-    words = (shown_words(each, data) for each in (rejection.message, rejection.details, rejection.hint))
+    words = (redacted_message(each, data) for each in (rejection.message, rejection.details, rejection.hint))
     message, details, hint = words
-    return Sample(message or "", details, hint, shown_row(data))
+    return Sample(message or "", details, hint, redacted_row(data))
 
 
 def _versions() -> dict[str, str]:

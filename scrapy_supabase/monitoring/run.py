@@ -1,4 +1,4 @@
-"""One run, of a spider or a script: its id, its snapshot, and its row in the ledger of runs."""
+"""A run of a spider or a script: its id, its snapshot version, and its row in the ledger of runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scrapy_supabase.settings.tables import SNAPSHOT_VERSION
 logger = logging.getLogger(__name__)
 
 NEXT_VERSION = "next_snapshot_version"
-"""The database function that gives out versions (snapshots.sql)."""
+"""The database function that assigns snapshot versions (snapshots.sql)."""
 
 
 _COUNTS = ("received", "uploaded", "failed", "spooled")
@@ -34,7 +34,7 @@ LEDGER_COLUMNS = (
 
 
 class Run:
-    """Made when a run starts. `snapshot_date` is the UTC day of its start, whatever the time when it ends."""
+    """A run, created when it starts. `snapshot_date` is the UTC date of the start, even if it ends on another day."""
 
     def __init__(self, spider: str) -> None:
         self._namespace = uuid.uuid4()
@@ -44,22 +44,22 @@ class Run:
         self.snapshot_date = self.started.date()
         self.snapshot_version = 1
         self.begun = False
-        self._rows: Counter[str] = Counter()  # table → rows that were given an id
+        self._rows: Counter[str] = Counter()  # table → number of row ids
 
     def next_row_id(self, table: str) -> uuid.UUID:
-        """The id of the table's next row: a UUIDv5 of run, table and sequence (RFC 9562, 5.5)."""
+        """Return the id of the table's next row: a UUIDv5 of run, table and sequence number (RFC 9562, 5.5)."""
         self._rows[table] += 1
         return uuid.uuid5(self._namespace, f"{table}/{self._rows[table]}")
 
     @property
     def folder(self) -> str:
-        """The name of the run's folder in the spool: by age, and no two the same."""
+        """The name of the run's folder in the spool: unique, and sorted by age."""
         return f"{self.started:%Y%m%dT%H%M%S}.{self.started.microsecond // 1000:03}Z-{self.id[:8]}"
 
     def begin(self, backend: Backend, config: Config, deadline: Deadline) -> None:
-        """Take a snapshot version and write the ledger's row, as far as the settings ask for it.
+        """Take a snapshot version and write the ledger's row, if the settings ask for them. Blocks.
 
-        Blocks. Raises `FatalError` where the database does not let it.
+        Raises `FatalError` if the database refuses either.
         """
         attempts, delay = config.upload.attempts, config.upload.delay
         tables = sorted(spec.name for spec in config.tables.specs.values() if SNAPSHOT_VERSION in spec.stamps.values())
@@ -70,18 +70,18 @@ class Run:
                 self.snapshot_version = int(policy(backend.call, NEXT_VERSION, arguments))
             except ServerError as error:
                 remedy = (
-                    f"SUPABASE_DAILY_SNAPSHOTS needs the function {NEXT_VERSION}(tables text[], day date). For the SQL "
-                    "that makes it, run: scrapy supabase ddl --snapshots"
+                    f"SUPABASE_DAILY_SNAPSHOTS needs the function {NEXT_VERSION}(tables text[], day date). To print "
+                    "the SQL that creates it, run: scrapy supabase ddl --snapshots"
                 )
                 raise fatal(error, "supabase_snapshot", remedy) from error
         if config.tables.runs_table:
-            what = f"Writing the run to table {config.tables.runs_table}"
-            policy = Retrying(attempts, delay, deadline, log_retry(what))
+            task = f"Writing the run to table {config.tables.runs_table}"
+            policy = Retrying(attempts, delay, deadline, log_retry(task))
             try:
                 policy(backend.write, self._row(config.tables.runs_table, {}))
             except ServerError as error:
                 remedy = (
-                    "SUPABASE_RUNS_TABLE must name a table of its own kind. For the SQL that makes it, run: "
+                    "SUPABASE_RUNS_TABLE must name a table made for it. To print the SQL that creates it, run: "
                     f"scrapy supabase ddl --runs {shlex.quote(config.tables.runs_table)}"
                 )
                 raise fatal(error, "supabase_runs_table", remedy) from error
@@ -90,7 +90,7 @@ class Run:
     def end(
         self, backend: Backend, table: str, reason: str, counts: Mapping[str, int], stats: Mapping[str, Any]
     ) -> None:
-        """Complete the ledger's row. Blocks; a failure is a warning: the rows themselves are where they are."""
+        """Complete the ledger's row. Blocks. A failure is only logged, as it does not affect the items' rows."""
         values = {
             "finished_at": datetime.now(UTC),
             "finish_reason": reason,
@@ -109,8 +109,9 @@ class Run:
 
 
 def log_no_end(table: str, why: object) -> None:
-    """Warn that the ledger's row was not completed."""
+    """Log that the ledger's row was not completed."""
     logger.warning(
-        "The end of the run is not in table %s (SUPABASE_RUNS_TABLE); the items' rows are not affected: %s",
-        *(table, sentence(why)),
+        "The end of the run was not written to table %s (SUPABASE_RUNS_TABLE): %s The items' rows are not affected.",
+        table,
+        sentence(why),
     )

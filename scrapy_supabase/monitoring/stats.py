@@ -1,6 +1,7 @@
-"""The only place that spells a stat key: publishes what `counters` has to Scrapy's stats, and reads it there.
+"""The stats of a run in Scrapy's collector, written and read. No other module contains stat keys.
 
-That is done once a second, not at each change: Scrapy's collector takes 1.6 µs a call, and a chunk is a dozen.
+`Stats` publishes once a second, and not at each change: a call of Scrapy's collector takes 1.6 µs, and a chunk would
+need a dozen.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from scrapy_supabase.monitoring.counters import Counters
 logger = logging.getLogger(__name__)
 
 PREFIX = "supabase/"
-_ROWS = (  # accounts of `Counters`: the keys are `<name>_count`, and `<name>_count/<table>`
+_ROWS = (  # accounts of `Counters`, published as `<name>_count` and `<name>_count/<table>`
     *("received", "uploaded", "superseded", "failed", "spooled"),
     *("recovered", "recovered_ambiguous", "recovered_superseded", "recovered_failed", "recovered_spooled"),
     *("recovered_outdated", "cleaned"),
 )
-_SETTLED = ("uploaded", "superseded", "failed")  # what becomes of a row that does not wait any more
+_SETTLED = ("uploaded", "superseded", "failed")  # accounts of rows that need no upload any more
 _OF_SCRAPY = {
     "pages fetched": "response_received_count",
     "items scraped": "item_scraped_count",
@@ -32,42 +33,40 @@ _OF_SCRAPY = {
 
 
 def figures_of_scrapy(stats: Mapping[str, Any]) -> dict[str, int]:
-    """What Scrapy itself counted, as far as it tells how a crawl went."""
+    """Return the figures of Scrapy's own stats for the report, by description."""
     return {name: int(stats.get(key) or 0) for name, key in _OF_SCRAPY.items()}
 
 
 class Collector(Protocol):
-    """What is used of Scrapy's stats collector."""
+    """The part of Scrapy's stats collector in use."""
 
     def inc_value(self, key: str, count: int = 1, start: int = 0) -> None:
-        """Add to a counter."""
+        """Add `count` to a counter."""
 
     def set_value(self, key: str, value: Any) -> None:
         """Set a value."""
 
     def max_value(self, key: str, value: Any) -> None:
-        """Keep the greater value."""
+        """Set a value if it is greater than the current one."""
 
 
 class Stats:
-    """Publishes `counters` to Scrapy's stats collector, which has what they were at the last `publish`."""
+    """Publishes `counters` to Scrapy's stats collector, whose values are those of the last `publish`."""
 
     def __init__(self, collector: Collector, counters: Counters) -> None:
         self._collector = collector
         self._counters = counters
         self._offered: dict[str, Any] = {}  # key → the value of the last `publish`
         self._refused: dict[str, Exception] = {}  # key → what the collector raised, since the last `publish`
-        self._said_refused: set[str] = set()
-        for name in ("received", "uploaded", "failed", "spooled"):  # a zero says more than a missing line
+        self._logged_refused: set[str] = set()
+        for name in ("received", "uploaded", "failed", "spooled"):  # publish these even if they stay 0
             self._offer(collector.inc_value, f"{name}_count", 0)
 
     def publish(self, *, chunk_size: int, concurrency: int) -> None:
-        """Bring the collector up to date: with the rows a chunk and uploads at once that are in force now, too.
+        """Update the collector, with the current limits as well. Call it about once a second.
 
-        To be called about once a second.
-
-        A collector may be of the user's own, and refuse a value, or all: that is said once for each key, the value is
-        not offered again, and the other keys arrive.
+        A user's own collector (`STATS_CLASS`) may refuse values. This is logged once per key; a refused value is not
+        offered again, and other keys are published.
         """
         collector, counters = self._collector, self._counters
         self._publish_rows(counters.totals)
@@ -83,21 +82,21 @@ class Stats:
         self._change(collector.set_value, "waiting_since", counters.waiting_since)
         self._offer(collector.set_value, "chunk_size", chunk_size)
         self._offer(collector.set_value, "concurrency", concurrency)
-        self._say_what_was_refused()
+        self._log_refused()
 
     def _publish_rows(self, rows: Counter[str], suffix: str = "") -> None:
         for name in _ROWS:
             self._increase(f"{name}_count{suffix}", rows[name])
 
     def _increase(self, key: str, value: float) -> None:
-        """Offer what has been added to a sum."""
+        """Offer the increase of a sum."""
         before = self._offered.get(key, 0)
         if value != before:
             self._offered[key] = value
             self._offer(self._collector.inc_value, key, value - before)
 
     def _change(self, tell: Callable[[str, Any], None], key: str, value: Any) -> None:
-        """Offer a value that is another than before."""
+        """Offer a value that has changed."""
         if value != self._offered.get(key):
             self._offered[key] = value
             self._offer(tell, key, value)
@@ -105,23 +104,24 @@ class Stats:
     def _offer(self, tell: Callable[[str, Any], None], key: str, value: Any) -> None:
         try:
             tell(PREFIX + key, value)
-        except Exception as error:  # noqa: BLE001 (of somebody else's; it is logged)
+        except Exception as error:  # noqa: BLE001 (raised by a user's collector; logged below)
             self._refused.setdefault(PREFIX + key, error)
 
-    def _say_what_was_refused(self) -> None:
-        if new := {key: error for key, error in self._refused.items() if key not in self._said_refused}:
+    def _log_refused(self) -> None:
+        if new := {key: error for key, error in self._refused.items() if key not in self._logged_refused}:
             keys, first = ", ".join(sorted(new)), next(iter(new.values()))
             logger.error(
-                "The stats collector refused %s. The values are missing in its stats. Other stats and uploads go on.",
+                "The stats collector (STATS_CLASS) refused %s: missing in its stats. Other stats and the uploads are "
+                "not affected.",
                 keys,
-                exc_info=None if self._said_refused else first,
+                exc_info=None if self._logged_refused else first,
             )
-            self._said_refused.update(new)
+            self._logged_refused.update(new)
         self._refused.clear()
 
 
 def _sums(counters: Counters) -> dict[str, float]:
-    """What is added up for all tables together."""
+    """Return the sums that are not counted per table, by name of the stat."""
     effort = counters.effort
     return {
         "torn_count": counters.torn_lines,
@@ -142,7 +142,7 @@ def _sums(counters: Counters) -> dict[str, float]:
 
 
 class Readings:
-    """Reads what `Stats` wrote, out of a crawl's stats or a copy of them. False where it wrote nothing."""
+    """A reader of the stats written by `Stats`, from a crawl's stats or a copy. It is false if there are none."""
 
     def __init__(self, stats: Mapping[str, Any]) -> None:
         self._stats = stats
@@ -151,11 +151,11 @@ class Readings:
         return any(key.startswith(PREFIX) for key in self._stats)
 
     def count(self, *names: str) -> int:
-        """The sum of some counters: `count("failed", "recovered_failed")`."""
+        """Return the sum of some counters, as in `count("failed", "recovered_failed")`."""
         return sum(self._stats.get(f"{PREFIX}{name}_count", 0) for name in names)
 
     def tables(self, *names: str) -> Counter[str]:
-        """The same for each table."""
+        """Return the sum of some counters for each table."""
         found: Counter[str] = Counter()
         for name in names:
             prefix = f"{PREFIX}{name}_count/"
@@ -165,13 +165,13 @@ class Readings:
         return found
 
     def waiting(self) -> Counter[str]:
-        """Rows that were received and are neither in the database nor in the reject file, for each table."""
+        """Return the number of received rows that are neither uploaded nor rejected, for each table."""
         found = self.tables("received")
         found.subtract(self.tables(*_SETTLED))
         return +found
 
     def seconds_waited(self, now: datetime) -> float:
-        """For how long rows have waited and the server has not said yes to any; 0 where it never was asked to."""
+        """Return the seconds since the server last stored a row while rows wait; 0 if none ever waited."""
         times = [self._stats.get(PREFIX + name) for name in ("last_upload_time", "waiting_since")]
         last = max((time for time in times if time is not None), default=now)
         return (now - last).total_seconds()

@@ -1,4 +1,4 @@
-"""When what happened in a run, in so many equal spans of time, however long it lasts."""
+"""Counts of a run's events over time, in a limited number of equal intervals, however long the run lasts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from itertools import zip_longest
 
 import msgspec
 
-MOST_BUCKETS = 240
+MAX_BUCKETS = 240
 KINDS = ("uploaded", "rejected", "requests", "retries", "errors")
 
 
 class Timeline(msgspec.Struct):
-    """Numbers by the time since the start: bucket `n` of `counts[kind]` holds those of `n * seconds` onwards.
+    """Counts by time since the start. Bucket `n` of `counts[kind]` begins at `n * seconds`.
 
-    A bucket is a second at first. Whenever there are too many, neighbours are merged and `seconds` doubles.
+    A bucket is one second long at first. When there are too many, neighbours are merged and `seconds` doubles.
     """
 
     seconds: float = 1.0
@@ -21,12 +21,12 @@ class Timeline(msgspec.Struct):
 
     @property
     def buckets(self) -> int:
-        """How many there are."""
+        """The number of buckets."""
         return max(map(len, self.counts.values()))
 
     def add(self, at: float, **numbers: int) -> None:
-        """Add to the numbers of some kinds, `at` seconds after the start."""
-        while at >= self.seconds * MOST_BUCKETS:
+        """Add to the counts of some kinds, `at` seconds after the start."""
+        while at >= self.seconds * MAX_BUCKETS:
             self._merge()
         bucket = int(max(at, 0.0) / self.seconds)
         for kind, number in numbers.items():
@@ -36,14 +36,14 @@ class Timeline(msgspec.Struct):
                 counts[bucket] += number
 
     def coarser(self, most: int) -> Timeline:
-        """The same in at most so many buckets."""
+        """Return a copy with at most `most` buckets."""
         made = Timeline(self.seconds, {kind: list(counts) for kind, counts in self.counts.items()})
         while made.buckets > most:
             made._merge()
         return made
 
     def total(self, kind: str) -> int:
-        """The number of a kind in all."""
+        """Return the total count of a kind."""
         return sum(self.counts[kind])
 
     def _merge(self) -> None:

@@ -1,4 +1,4 @@
-"""What a script learns of its upload."""
+"""The result of an upload by a script."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from scrapy_supabase.monitoring.counters import Counters
 
 @dataclass
 class UploadResult:
-    """What became of the rows. True where every one is in the table.
+    """The result of an upload. It is true if every row is in the table.
 
-    `failed` rows are not stored; `rejected` holds each of them, as JSON, with the reason. `error` is what ended the
-    upload early: the rows after it were not read. `superseded` counts rows followed by another with the same key in
-    the same chunk, `cleaned` those that lost characters which PostgreSQL cannot store, `reasons` failed rows by table
-    and code. `seconds` are wall time, `chunk_seconds` the sum over chunks.
+    * `uploaded`: the number of rows stored.
+    * `failed`: the number of rows not stored. `rejected` has each of them, as JSON, with the reason, and `reasons`
+      their numbers by table and code.
+    * `left`: the number of rows left in the spool, where there is one.
+    * `superseded`: the number of rows not sent, since a later row of the same chunk has the same key.
+    * `cleaned`: the number of rows that lost characters that PostgreSQL cannot store.
+    * `error`: the error that ended the upload early, or None. Rows after it were not read.
+    * `seconds`: wall time. `chunk_seconds` is the sum over all chunks.
     """
 
     uploaded: int = 0
     failed: int = 0
-    left: int = 0  # in the spool, where there is one
+    left: int = 0
     superseded: int = 0
     cleaned: int = 0
     rejected: list[Rejection] = field(default_factory=list)
@@ -38,7 +42,7 @@ class UploadResult:
 
     @classmethod
     def of(cls, counters: Counters, error: FatalError | None, seconds: float) -> Self:
-        """Return what is counted now, rows of earlier runs included. `rejected` is left empty."""
+        """Return the current counts, rows of earlier runs included. `rejected` is left empty."""
         rows, effort = counters.totals, counters.effort
         return cls(
             uploaded=rows["uploaded"] + rows["recovered"],
@@ -58,7 +62,7 @@ class UploadResult:
 
     @property
     def average_chunk_seconds(self) -> float:
-        """How long a chunk took, retries and waits included."""
+        """The mean duration of a chunk's upload in seconds, retries and waits included."""
         return self.chunk_seconds / self.chunks if self.chunks else 0.0
 
     def __bool__(self) -> bool:

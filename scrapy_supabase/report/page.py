@@ -128,7 +128,7 @@ def _over_time(run: LastRun) -> Markup:
 
 def _gone(run: LastRun) -> str:
     if not run.outage_count:
-        return "The server was gone when this was written." if run.cut_off else ""
+        return "The server was gone when this was written." if run.offline else ""
     longest = max(run.outages, key=lambda outage: outage.seconds)
     if run.outage_count == 1:
         when = f"{words.duration(longest.start)} after the start"

@@ -95,7 +95,7 @@ def _all_is_well(run: LastRun) -> Finding:
 def _not_ended(run: LastRun) -> list[Finding]:
     if run.ended is not None:
         return []
-    gone = " The server was gone then." if run.cut_off else ""
+    gone = " The server was gone then." if run.offline else ""
     kept = (
         " What the server had not confirmed is in the spool: the next crawl uploads it, or you do:"
         if run.spool

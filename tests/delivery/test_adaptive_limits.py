@@ -252,7 +252,7 @@ def test_a_crawl_with_an_adaptive_chunk_size(crawl: Crawler, table: Sql, proxy: 
     assert done.counts("uploaded") == (8000,), done.log
     assert (sizes(proxy)[0], max(sizes(proxy))) == (100, 1000)
     assert done.stats["supabase/chunk_size"] == 1000
-    assert "100 rows a chunk at first" in done.log
+    assert "100 rows per chunk at first" in done.log
 
 
 def test_a_crawl_whose_server_refuses_large_chunks(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:

@@ -30,8 +30,8 @@ from scrapy_supabase.monitoring.last_run import (
     write_whole,
 )
 from scrapy_supabase.monitoring.record import Record
-from scrapy_supabase.monitoring.redaction import HIDDEN, is_secret, scrubbed, shown_row, shown_words
-from scrapy_supabase.monitoring.timeline import MOST_BUCKETS, Timeline
+from scrapy_supabase.monitoring.redaction import HIDDEN, is_secret, redacted_message, redacted_row, scrubbed
+from scrapy_supabase.monitoring.timeline import MAX_BUCKETS, Timeline
 from scrapy_supabase.report import page_of
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.display import effective_settings
@@ -113,7 +113,7 @@ def test_a_million_chunks_take_no_more_memory_than_a_thousand() -> None:
     run = known(record)
     assert run.timeline.total("uploaded") + run.timeline.total("rejected") == 1_000_000
     assert (run.total.received, run.total.uploaded, run.total.rejected) == (1_000_000, 990_000, 10_000)
-    assert run.timeline.buckets <= MOST_BUCKETS
+    assert run.timeline.buckets <= MAX_BUCKETS
     assert (len(run.outages), run.outage_count, run.outage_seconds) == (100, 10_000, 5_000)
     assert (len(run.rejects), sum(kind.rows for kind in run.rejects) + run.other_rejects) == (100, 10_000)
 
@@ -273,12 +273,12 @@ def test_a_row_is_shown_without_secrets_and_in_short() -> None:
         "key": JWT,
         "none": None,
     }
-    shown = shown_row(msgspec.json.encode(row))
+    shown = redacted_row(msgspec.json.encode(row))
     assert "hunter2" not in str(shown)
     assert JWT not in str(shown)
     assert (shown["id"], shown["none"], shown["password"]) == ("1", "null", HIDDEN)
     assert shown["about"] == f'"{"x" * 200}… (300 more characters)"'
-    wide = shown_row(msgspec.json.encode({f"field{n}": "y" * 150 for n in range(100)}))
+    wide = redacted_row(msgspec.json.encode({f"field{n}": "y" * 150 for n in range(100)}))
     assert sum(len(name) + len(value) for name, value in wide.items()) < 2100
     assert wide["…"] == f"{100 - len(wide) + 1} more fields"
 
@@ -286,7 +286,7 @@ def test_a_row_is_shown_without_secrets_and_in_short() -> None:
 @pytest.mark.parametrize("data", [b'"a line"', b"\xff\xfe", b"[1]", b""])
 def test_what_is_no_row_is_shown_all_the_same(data: bytes) -> None:
     """A damaged line, for instance."""
-    assert list(shown_row(data)) == [""]
+    assert list(redacted_row(data)) == [""]
 
 
 @pytest.mark.parametrize(
@@ -301,10 +301,10 @@ def test_what_is_no_row_is_shown_all_the_same(data: bytes) -> None:
 )
 def test_the_servers_words_do_not_quote_secrets(words: str) -> None:
     """They quote values: by name, by place, or just so."""
-    shown = shown_words(words, b'{"id":1,"token":"hunter2"}')
+    shown = redacted_message(words, b'{"id":1,"token":"hunter2"}')
     assert shown is not None
     assert "hunter2" not in shown
-    assert shown_words("Key (id)=(1) already exists.", b'{"id":1}') == "Key (id)=(1) already exists."
+    assert redacted_message("Key (id)=(1) already exists.", b'{"id":1}') == "Key (id)=(1) already exists."
 
 
 def test_a_huge_row_is_not_looked_at() -> None:
@@ -320,8 +320,8 @@ def test_a_huge_row_is_not_looked_at() -> None:
 def test_huge_values_do_not_take_long() -> None:
     """Patterns are looked for in their beginning only."""
     data = msgspec.json.encode({"a": "secretapi_keyx" * 100_000, "b": "a.b-" * 300_000, "c": "eyJ" * 300_000})
-    assert len(str(shown_row(data))) < 1000
-    assert len(shown_words("Key (" * 100_000, data) or "") < 1100
+    assert len(str(redacted_row(data))) < 1000
+    assert len(redacted_message("Key (" * 100_000, data) or "") < 1100
 
 
 def test_settings_in_force_say_nothing_secret() -> None:
@@ -366,7 +366,8 @@ def test_a_file_that_cannot_be_written_is_said_once(tmp_path: Path, caplog: pyte
     file.end(new_record().encoded("spool", reason="finished"))
     warnings = [record.getMessage() for record in caplog.records]
     assert len(warnings) == 2
-    assert f"cannot be written to {tmp_path / 'file' / 'spool' / FILE}: Not a directory." in warnings[0]
+    path = tmp_path / "file" / "spool" / FILE
+    assert f"Cannot write the record of this run to {path}: Not a directory." in warnings[0]
     assert str(tmp_path / "file" / "report.html") in warnings[1]
 
 
@@ -383,11 +384,11 @@ def test_a_link_is_followed_and_a_device_stays_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (None, "There is no run in"),
-        (b'{"format": 9}', "has format 9, and this version of scrapy-supabase reads 1."),
-        (b"{", "is not what a crawl writes there. Delete it"),
-        (b'{"format": 1}', "is not what a crawl writes there. Delete it"),
-        (b"\xff", "is not what a crawl writes there. Delete it"),
+        (None, "There is no run record in"),
+        (b'{"format": 9}', "has format 9, but this version of scrapy-supabase reads format 1."),
+        (b"{", "is not a valid run record. Delete it"),
+        (b'{"format": 1}', "is not a valid run record. Delete it"),
+        (b"\xff", "is not a valid run record. Delete it"),
     ],
 )
 def test_a_run_that_cannot_be_read(tmp_path: Path, data: bytes | None, said: str) -> None:

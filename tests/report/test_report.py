@@ -102,7 +102,7 @@ def test_a_crawl_that_went_well(crawl: Crawler, table: Sql, report: Path, mode: 
     page = report.read_text()
     assert titles(page) == ["All 250 rows are in the table."]
     assert crawl.project.key not in page + (crawl.folder / "spool" / FILE).read_text()
-    assert f"What this run did is in {report}" in done.log
+    assert f"Report written to {report}" in done.log
     run = last(crawl)
     assert (run.reason, run.total.uploaded, run.latency.number) == ("finished", 250, 3)
     assert run.settings["SUPABASE_KEY"].startswith("hidden: ")
@@ -228,7 +228,7 @@ def test_a_report_that_cannot_be_written_is_a_warning(crawl: Crawler, table: Sql
     (tmp_path / "file").write_text("")
     done = crawl({"items": items(3)}, SUPABASE_REPORT=str(tmp_path / "file" / "report.html"))
     assert done.stats["finish_reason"] == "finished"
-    assert done.log.count(f"cannot be written to {tmp_path}/file/report.html: Not a directory") == 1
+    assert done.log.count(f"Cannot write the record of this run to {tmp_path}/file/report.html: Not a directory") == 1
     assert done.log.count("WARNING") == 1
 
 
@@ -241,7 +241,7 @@ def test_a_report_that_goes_nowhere_holds_nothing_up(crawl: Crawler, sql: Sql, t
     os.mkfifo(tmp_path / "pipe.html")
     done = crawl({"items": items(3)}, SUPABASE_REPORT=str(tmp_path / "pipe.html"), SUPABASE_RUNS_TABLE="t_runs")
     assert done.counts("uploaded") == (3,)
-    assert done.log.count("What this run did cannot be written to ") == 2
+    assert done.log.count("Cannot write the record of this run to ") == 2
     assert sql("select finish_reason, uploaded_count from t_runs") == [("finished", 3)]
 
 
@@ -284,7 +284,7 @@ def test_the_command_without_a_run_says_what_to_do(command: Callable[..., Any], 
     folder = tmp_path / "spool"
     folder.mkdir()
     for said, arguments in {
-        f"There is no run in {folder} yet. Crawl first": [],
+        f"There is no run record in {folder} yet. Crawl first": [],
         "nowhere is not a folder. Name a spool with --spool": ["--spool", "nowhere"],
     }.items():
         done = command("report", *arguments)

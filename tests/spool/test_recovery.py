@@ -61,7 +61,7 @@ def test_the_next_crawl_uploads_what_one_left(crawl: Crawler, table: Sql, proxy:
     assert done.stats["supabase/recovered_count/t"] == 250
     assert table("select n, count(*) from t group by n order by n") == [(1, 150), (2, 100)]
     assert "Earlier runs left 3 chunks" in done.log
-    assert "Of earlier runs: 250 rows uploaded, 0 rejected, 0 superseded" in done.log
+    assert "Rows of earlier runs: 250 uploaded, 0 rejected, 0 superseded" in done.log
     assert run_folders(done) == []
 
 

@@ -206,7 +206,7 @@ def test_one_control_c_is_enough_while_items_wait(
     process.send_signal(signal.SIGINT)
     done = crawl.finish(process)
     took = time.monotonic() - stopped
-    assert done.log.count("The crawl is being closed, so items do not wait for uploads any more.") == 1, done.log
+    assert done.log.count("The crawl is closing, so items no longer wait for uploads.") == 1, done.log
     assert took < timeout + 6, done.log  # the pipeline looks once a second; and a process on a busy machine has to end
     assert "Traceback" not in done.log, done.log
     lost = set(logged(done.log, size))
@@ -232,7 +232,7 @@ def test_a_ledger_that_does_not_answer_does_not_hold_the_close_up(
         {"items": [{"id": 1}]}, SUPABASE_URL=proxy.url, SUPABASE_RUNS_TABLE="t_runs", SUPABASE_CLOSE_TIMEOUT=0.5
     )
     assert done.counts("spooled") == (1,)
-    assert "The end of the run is not in table t_runs (SUPABASE_RUNS_TABLE)" in done.log
+    assert "The end of the run was not written to table t_runs (SUPABASE_RUNS_TABLE)" in done.log
     assert "the items' rows are not affected: no answer for 2 s." in done.log
     assert done.stats["elapsed_time_seconds"] < 10
     assert "Traceback" not in done.log
