@@ -205,12 +205,13 @@ class Loaded(msgspec.Struct, frozen=True):
     """The content of a chunk's file; `chunk` is None if the file has no rows.
 
     `torn`: the number of incomplete lines, which were being written when the process or the machine stopped.
-    `damaged`: rejections of other unreadable lines.
+    `damaged`: rejections of other unreadable lines. `recovered`: the file is of an earlier run.
     """
 
     chunk: Chunk | None
     torn: int = 0
     damaged: tuple[Rejection, ...] = ()
+    recovered: bool = False
 
 
 class Effort(msgspec.Struct):

@@ -82,7 +82,7 @@ class Counters:
     def on_chunk_loaded(self, loaded: Loaded) -> None:
         """Count the lines of a chunk's file that could not be read."""
         self.torn_lines += loaded.torn
-        self._reject(loaded.damaged, recovered=loaded.chunk is None or loaded.chunk.origin is not None)
+        self._reject(loaded.damaged, recovered=loaded.recovered)
 
     def on_waited(self, seconds: float) -> None:
         """Add the seconds for which items waited."""

@@ -202,7 +202,7 @@ class DiskSpool:
         self.reject(tuple(damaged), origin)
         if not rows:
             path.unlink(missing_ok=True)
-            return Loaded(None, torn, tuple(damaged))
+            return Loaded(None, torn, tuple(damaged), stored.recovered)
         if damaged:
             with suppress(OSError):
                 self._files.rewrite(stored.file, tuple(rows))
@@ -210,7 +210,7 @@ class DiskSpool:
         origin = origin if stored.recovered else None
         mixed, superseded = header.format == FORMAT_MIXED, len(rows) - len(kept)
         chunk = Chunk(stored.number, kept, stored.file, superseded, tries=stored.tries, origin=origin, mixed=mixed)
-        return Loaded(chunk, torn, tuple(damaged))
+        return Loaded(chunk, torn, tuple(damaged), stored.recovered)
 
     def count(self, stored: Stored) -> int:
         """Return the number of rows in a chunk's file; 0 if it cannot be read."""

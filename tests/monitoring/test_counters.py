@@ -101,7 +101,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("on_rows_kept"), st.builds(Stored, FEW, st.just("f"), FEW, TABLES, recovered=st.booleans()), FEW),
     st.tuples(
         st.just("on_chunk_loaded"),
-        st.builds(Loaded, st.none() | chunks(), FEW, st.builds(rejections, TABLES, FEW)),
+        st.builds(Loaded, st.none() | chunks(), FEW, st.builds(rejections, TABLES, FEW), st.booleans()),
     ),
     st.tuples(st.just("refused"), st.builds(Rejection, TABLES, st.just(b"{}"), st.just("no_column"), st.just("no"))),
     st.tuples(st.just("on_waited"), FEW),
@@ -166,3 +166,15 @@ def test_a_chunk_that_fails_twice_is_one_failed_chunk() -> None:
     counters.on_chunk_done(Outcome(chunk, 0, rejections("t", 1), left=chunk.rows[1:]))
     counters.on_rows_kept(chunk.subset(chunk.rows[1:]), 2)
     assert len(counters.failed_chunks) == 1
+
+
+@given(st.booleans())
+def test_rows_of_a_damaged_file_are_rejected_in_the_accounts_of_their_run(recovered: bool) -> None:
+    """Of a chunk of this run that waited on disk no row waits any longer; one of an earlier run never waited here."""
+    counters = Counters()
+    row = Row("a", ("x",), None, b'{"x":1}')
+    if not recovered:
+        counters.on_chunk_sealed(Chunk(1, (row, row), "1.jsonl"))
+    counters.on_chunk_loaded(Loaded(None, damaged=rejections("a", 2), recovered=recovered))
+    assert counters.totals["waiting"] == 0
+    assert (counters.totals["failed"], counters.totals["recovered_failed"]) == ((0, 2) if recovered else (2, 0))
