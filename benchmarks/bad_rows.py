@@ -98,7 +98,7 @@ def main() -> None:
         crawls = torrents(to, folder, options.items, options.latency, options.repeat)
     good = options.rows - options.rows // 100
     rows = [[NAMES[name], shown(rates), f"{stored[name]:,} of {good:,} good ones"] for name, rates in found.items()]
-    table = markdown(["contestant", "rows read a second: median (range)", "stored"], rows)
+    table = markdown(["contestant", "rows read per second: median (range)", "stored"], rows)
     head = ["crawl", "seconds, good rows only: median (range)", "1 % bad", "ratio"]
     table += "\n\n" + markdown(head, crawls)
     print(table)

@@ -98,12 +98,12 @@ def main() -> None:
         runs["gateway"]()  # warms up its connections
         found = interleaved(runs, options.repeat)
     rows = [[name, shown(rates), shown(ratios(found, name, "psycopg"), ".2f")] for name, rates in found.items()]
-    table = markdown(["over", "rows a second: median (range)", "to psycopg: median (range)"], rows)
+    table = markdown(["over", "rows per second: median (range)", "to psycopg: median (range)"], rows)
     print(table)
     if options.write:
         text = f"{__doc__}\n{options.repeat} repetitions; {machine()}.\n\n{table}"
         plot = {"": {name: statistics.median(rates) for name, rates in found.items()}}
-        write("gateway", "The local gateway", text, plot, "rows a second (median)")
+        write("gateway", "The local gateway", text, plot, "rows per second (median)")
 
 
 if __name__ == "__main__":

@@ -54,11 +54,11 @@ def main() -> None:
         name, _, rows = run.partition("/")
         lines.append([WAYS[name], f"{int(rows):,}", shown(times, ".1f"), shown(memory[run], ".1f")])
         plot.setdefault(f"{int(rows):,} rows", {})[WAYS[name]] = statistics.median(times)
-    table = markdown(["over", "rows", "µs a row: median (range)", "peak memory, MB: median (range)"], lines)
+    table = markdown(["over", "rows", "µs per row: median (range)", "peak memory, MB: median (range)"], lines)
     print(table)
     if options.write:
-        text = f"{__doc__}\n100 rows a request; {options.repeat} repetitions; {machine()}.\n\n{table}"
-        write("growth", "Growth", text, plot, "µs a row (median)")
+        text = f"{__doc__}\n100 rows per request; {options.repeat} repetitions; {machine()}.\n\n{table}"
+        write("growth", "Growth", text, plot, "µs per row (median)")
 
 
 if __name__ == "__main__":

@@ -112,14 +112,14 @@ def main() -> None:
                 spread = f"{min(more):.1f} to {max(more):.1f}" if any(more) else ""
                 rows.append([f"{label}, {name}", f"{middle + nothing:.1f}", f"{middle:.1f}", spread])
                 plot.setdefault(label, {})[name] = middle
-    table = markdown(["a crawl of", "CPU, µs an item", "more than with nothing", "range"], rows)
+    table = markdown(["a crawl of", "CPU, µs per item", "more than with nothing", "range"], rows)
     print(table)
     if options.write:
         text = (
             f"{__doc__}\nMedians of {options.blocks} blocks of {options.block} items for each, and of {options.repeat} "
             f"such crawls; {machine()}.\n\n{table}"
         )
-        write("item", "What an item costs", text, plot, "CPU, µs an item, more than with nothing")
+        write("item", "What an item costs", text, plot, "CPU, µs per item, more than with nothing")
 
 
 if __name__ == "__main__":

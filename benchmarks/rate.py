@@ -25,7 +25,7 @@ from benchmarks.common import (
 
 ROWS = {"row_by_row": 1500, "before": 5000, "after": 10_000, "supabase_py": 20_000}
 NAMES = {
-    "row_by_row": "one insert an item (supabase-py)",
+    "row_by_row": "one insert per item (supabase-py)",
     "before": 'chunks of 50, checked each ("before")',
     "after": 'chunks of 100, checked once ("after")',
     "supabase_py": "supabase-py upsert, one thread",
@@ -79,7 +79,7 @@ def main() -> None:
         to_limit = f"{statistics.median(ratios(found, run, key)):.2f}" if (key := f"{limit}/{chunk}") in found else ""
         shown_rates.append([NAMES[name], where, shown(rates), to_limit])
         plot.setdefault(where, {})[NAMES[name]] = statistics.median(rates)
-    table = markdown(["contestant", "a request", "rows a second: median (range)", "of the limit"], shown_rates)
+    table = markdown(["contestant", "per request", "rows per second: median (range)", "of the limit"], shown_rates)
     compared = [
         ("ours_rest/100", "row_by_row/0"),
         ("ours_rest/100", "before/0"),
@@ -105,7 +105,7 @@ def main() -> None:
             f"{__doc__}\n{options.uploads} concurrent uploads if the contestant supports them; {options.repeat} "
             f"repetitions; {machine()}.\n\n{table}\n\nRatios within a repetition:\n\n{second}"
         )
-        write("rate", "Upload rate", text, plot, "rows a second (median)")
+        write("rate", "Upload rate", text, plot, "rows per second (median)")
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def main() -> None:
         lines += crawls.costs("pages", options.items // 10, options.items)
         lines += crawls.costs("torrent", options.items, options.items)
         outages = [crawls.outage(count, folder / f"outage{count}") for count in options.outage]
-    table = markdown(["measured", "µs an item: median (range)", "share of the CPU, or ratio"], lines)
+    table = markdown(["measured", "µs per item: median (range)", "share of the CPU, or ratio"], lines)
     second = markdown(["server unreachable: items", "peak memory, MB", "rows in the spool", "seconds"], outages)
     print(table, second, sep="\n\n")
     if options.write:
