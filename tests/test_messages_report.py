@@ -167,7 +167,7 @@ RUNS: Sequence[tuple[str, dict[str, Any]]] = (
     ),
     ("A run that was killed", {"ended": None, "reason": None}),
     (
-        "A run that was killed while the server was gone",
+        "A run that was killed while the server was unreachable",
         {"ended": None, "reason": None, "offline": True, "spool": None},
     ),
     ("A run that was closed early", {"tables": {"t": Rows(2, 2)}, "reason": "closespider_timeout"}),

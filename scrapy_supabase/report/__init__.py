@@ -1,4 +1,4 @@
-"""The run report: one self-contained HTML page about what a run did, made from a `last_run.LastRun`."""
+"""Run report: a self-contained HTML page about a run, made from a `last_run.LastRun`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ __all__ = ["page_of"]
 
 def page_of(run: LastRun) -> str:
     """Return the HTML page about a run."""
-    from scrapy_supabase.report import page  # only here: most crawls have no page
+    from scrapy_supabase.report import page  # imported here, because most crawls write no page
 
     return page.page_of(run)

@@ -1,4 +1,4 @@
-"""The charts of the report, drawn as SVG: rows over time, and how long chunks took."""
+"""Charts of the report as SVG: rows over time, and latency of chunks."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from scrapy_supabase.monitoring.last_run import LastRun
 from scrapy_supabase.report.markup import Markup, join, tag
 from scrapy_supabase.report.words import duration, number, pluralize
 
-WIDE, NARROW = 860, 330  # pixels; text keeps its size, so that a phone gets a chart of its own
-_SHORTEST = 10.0  # seconds on the time axis: the bars of shorter runs would be as wide as the plot
-_LEAST_BINS = 24  # on the axis of latencies, for the same reason
-_LABEL = 100  # pixels that a text such as `p99 987 ms` needs
-_LANE = 20  # pixels: the height of the lanes below the plot
+WIDE, NARROW = 860, 330  # pixels; text does not scale, so phones get their own chart
+_SHORTEST = 10.0  # seconds on the time axis, so that the bars of short runs are not as wide as the plot
+_LEAST_BINS = 24  # on the latency axis, for the same reason
+_LABEL = 100  # pixels for a text such as `p99 987 ms`
+_LANE = 20  # pixels: height of a lane below the plot
 _QUANTILES = (0.5, 0.95, 0.99)
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where the plot is in the picture, and where values are in the plot."""
+    """Position of the plot in the picture, and of values in the plot."""
 
     width: int
     height: int
@@ -34,35 +34,35 @@ class Frame:
 
     @property
     def floor(self) -> int:
-        """The y of zero."""
+        """Return the y of zero."""
         return self.top + self.height
 
     @property
     def end(self) -> int:
-        """The x where the plot ends."""
+        """Return the x of the plot's right edge."""
         return self.width - self.right
 
     def x(self, value: float) -> float:
-        """Where a value is on the x axis."""
+        """Return the position of a value on the x axis."""
         return self.left + (self.end - self.left) * min(value / self.most_x, 1.0)
 
     def y(self, value: float) -> float:
-        """Where a value is on the y axis."""
+        """Return the position of a value on the y axis."""
         return self.floor - self.height * value / self.most_y
 
 
 def both(draw: Iterable[tuple[str, Markup]]) -> Markup:
-    """A chart in both widths, of which the style sheet shows one."""
+    """Return a chart in both widths, one of which the style sheet hides."""
     return join(*(tag("div", chart, class_=f"chart {name}") for name, chart in draw))
 
 
 def over_time(run: LastRun) -> Markup:
-    """Rows a second, and on the same time line retries, errors and outages."""
+    """Draw rows per second, and on the same time axis retries, errors and outages."""
     return both((name, _over_time(run, width)) for name, width in (("wide", WIDE), ("narrow", NARROW)))
 
 
 def latency(histogram: Histogram) -> Markup:
-    """How many chunks took how long, on a logarithmic scale, with p50, p95 and p99."""
+    """Draw the number of chunks by latency on a logarithmic scale, with p50, p95 and p99."""
     return both((name, _latency(histogram, width)) for name, width in (("wide", WIDE), ("narrow", NARROW)))
 
 
@@ -107,7 +107,7 @@ def _over_time(run: LastRun, width: int) -> Markup:
                         class_=kind,
                     )
                 )
-    parts.append(tag("text", "rows a second", x=0, y=12, class_="label"))
+    parts.append(tag("text", "rows per second", x=0, y=12, class_="label"))
     parts.extend(_time_axis(frame, bottom, 7 if width == WIDE else 4))
     return _picture(width, bottom + 24, _described(run), parts)
 
@@ -117,9 +117,9 @@ def _outages(run: LastRun, frame: Frame, bottom: int) -> Iterator[Markup]:
         "defs",
         tag(
             "pattern",
-            tag("rect", width=8, height=8, class_="gone"),
+            tag("rect", width=8, height=8, class_="outage"),
             tag("line", x1=0, y1=0, x2=0, y2=8, class_="hatch"),
-            id=f"gone{frame.width}",
+            id=f"outage{frame.width}",
             width=8,
             height=8,
             patternUnits="userSpaceOnUse",
@@ -137,11 +137,11 @@ def _outages(run: LastRun, frame: Frame, bottom: int) -> Iterator[Markup]:
             y=frame.top,
             width=max(end - x, 2),
             height=bottom - frame.top,
-            fill=f"url(#gone{frame.width})",
+            fill=f"url(#outage{frame.width})",
         )
         middle = min(max((x + end) / 2, frame.left + 45), frame.end - 45)
-        if middle - 45 >= free_from:  # the labels must not lie upon each other
-            yield tag("text", "server gone", x=middle, y=frame.top - 5, text_anchor="middle", class_="label strong")
+        if middle - 45 >= free_from:  # labels must not overlap
+            yield tag("text", "unreachable", x=middle, y=frame.top - 5, text_anchor="middle", class_="label strong")
             free_from = middle + 45
 
 
@@ -187,7 +187,7 @@ def _latency(histogram: Histogram, width: int) -> Markup:
             span = f"{duration(begin_of(at))} to {duration(begin_of(at + each))}: {pluralize(count, 'chunk')}"
             parts.append(_bar(frame, at - first, at - first + each, 0, count, "uploaded", span))
     parts.append(tag("text", "chunks", x=0, y=12, class_="label"))
-    # The greatest comes topmost, and texts are to the left: so none lies upon another's line.
+    # The greatest is at the top, with its text to the left, so that no text covers another's line.
     for row, part in enumerate(reversed(_QUANTILES)):
         value = histogram.quantile(part)
         x, y = frame.x(_place(value) - first), 22 + 14 * row
@@ -197,9 +197,7 @@ def _latency(histogram: Histogram, width: int) -> Markup:
         parts.append(tag("text", text, x=at_x, y=y, text_anchor=anchor, class_="label strong"))
     parts.extend(_log_axis(frame, first))
     words = ", ".join(f"p{100 * part:.0f} {duration(histogram.quantile(part))}" for part in _QUANTILES)
-    described = (
-        f"How long {pluralize(histogram.number, 'chunk')} took: {words}, the longest {duration(histogram.longest)}."
-    )
+    described = f"How long {pluralize(histogram.number, 'chunk')} took: {words}, longest {duration(histogram.longest)}."
     return _picture(width, frame.floor + 24, described, parts)
 
 
@@ -219,7 +217,7 @@ def _log_axis(frame: Frame, first: int) -> Iterator[Markup]:
 
 
 def _place(seconds: float) -> float:
-    """The bin of so many seconds, and how far in it."""
+    """Return the bin of a latency, with the position in the bin as its fraction."""
     return math.log(max(seconds, begin_of(0)) / begin_of(0)) / math.log(begin_of(1) / begin_of(0))
 
 
@@ -230,11 +228,11 @@ def _picture(width: int, height: int, described: str, parts: list[Markup]) -> Ma
 
 def _described(run: LastRun) -> str:
     total, line = run.total, run.timeline
-    gone = f" The server was gone {pluralize(run.outage_count, 'time')}." if run.outage_count else ""
+    outages = f" The server was unreachable {pluralize(run.outage_count, 'time')}." if run.outage_count else ""
     return (
-        f"Rows a second over {duration(run.seconds)}: {pluralize(total.uploaded + total.recovered, 'row')} uploaded, "
+        f"Rows per second over {duration(run.seconds)}: {pluralize(total.uploaded + total.recovered, 'row')} uploaded, "
         f"{number(total.rejected + total.recovered_rejected)} rejected, {number(line.total('retries'))} retries, "
-        f"{number(line.total('errors'))} errors.{gone}"
+        f"{number(line.total('errors'))} errors.{outages}"
     )
 
 
@@ -243,7 +241,7 @@ def _span(at: int, seconds: float) -> str:
 
 
 def _round_up(value: float) -> float:
-    """The next number of one digit times a power of ten that can be halved on an axis."""
+    """Return the next greater axis limit: a power of ten times a digit, such that its half is a round label."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

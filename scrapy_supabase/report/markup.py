@@ -1,4 +1,4 @@
-"""HTML and SVG elements from Python. Every text is escaped unless it is markup already: scraped text is hostile."""
+"""HTML and SVG elements. All text is escaped unless it is `Markup`, because scraped text may be hostile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 
 class Markup(str):
-    """Text that is HTML already. Only `tag`, `join` and the style sheet's reader make it."""
+    """Text that is HTML. Only `tag`, `join` and the reader of the style sheet create it."""
 
     __slots__ = ()
 
@@ -16,22 +16,22 @@ Child = str | int | float | None
 
 
 def tag(element: str, /, *children: Child, **attributes: Child) -> Markup:
-    """An element. Children are escaped where they are no `Markup`; None is left out.
+    """Return an element. Children that are not `Markup` are escaped.
 
-    Attributes that are None are left out; `class_` is `class`, other underscores are hyphens.
+    Children and attributes that are None are omitted. `class_` becomes `class`, other underscores become hyphens.
     """
-    given = "".join(
+    listed = "".join(
         f' {"class" if key == "class_" else key.replace("_", "-")}="{_escaped(value)}"'
         for key, value in attributes.items()
         if value is not None
     )
     if element in _VOID:
-        return Markup(f"<{element}{given}>")
-    return Markup(f"<{element}{given}>{join(*children)}</{element}>")
+        return Markup(f"<{element}{listed}>")
+    return Markup(f"<{element}{listed}>{join(*children)}</{element}>")
 
 
 def join(*children: Child) -> Markup:
-    """Elements and texts, one after the other."""
+    """Concatenate elements and texts."""
     return Markup("".join(_escaped(child) for child in children if child is not None))
 
 

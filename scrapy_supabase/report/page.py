@@ -1,4 +1,4 @@
-"""The page: everything in one file, no script, nothing that is fetched."""
+"""HTML page of the report: one file without scripts and external resources."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scrapy_supabase.report.markup import Markup, join, tag
 from scrapy_supabase.report.verdict import ATTENTION, BAD, GOOD, Command, Finding, findings
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_MOST_KINDS_SHOWN = 12  # the others are folded up
+_MOST_KINDS_SHOWN = 12  # the others are collapsed
 _LONGEST_SUMMARY = 200  # characters
 _COLUMNS = (
     ("received", "received"),
@@ -18,21 +18,21 @@ _COLUMNS = (
     ("superseded", "superseded"),
     ("rejected", "rejected"),
     ("left", "left in the spool"),
-    ("recovered", "of earlier runs: uploaded"),
+    ("recovered", "earlier runs: uploaded"),
     ("recovered_superseded", "superseded"),
     ("recovered_rejected", "rejected"),
     ("recovered_left", "left"),
     ("recovered_outdated", "left, may be older"),
 )
 _SIGNS = {
-    GOOD: ("In order", "M5 12.5l4.5 4.5L19 7.5"),
+    GOOD: ("OK", "M5 12.5l4.5 4.5L19 7.5"),
     ATTENTION: ("Attention", "M12 6v7.5M12 17.2v.3"),
     BAD: ("Failure", "M7 7l10 10M17 7L7 17"),
 }
 
 
 def page_of(run: LastRun) -> str:
-    """The report of a run as an HTML document."""
+    """Return the report of a run as an HTML document."""
     found = findings(run)
     style = Markup((Path(__file__).parent / "style.css").read_text(encoding="utf-8"))
     head = tag(
@@ -63,7 +63,7 @@ def _head(run: LastRun) -> Markup:
     return tag(
         "header",
         tag("p", "Run report", class_="kicker"),
-        tag("h1", _own(run.spider or "Run"), tag("span", " → ", class_="to"), _own(run.project or "?")),
+        tag("h1", _foreign(run.spider or "Run"), tag("span", " → ", class_="to"), _foreign(run.project or "?")),
         tag("p", f"Started on {words.moment(run.started)}, {ended} {words.duration(run.seconds)}", class_="when"),
         class_="head",
     )
@@ -88,7 +88,7 @@ def _finding(finding: Finding, *, first: bool) -> Markup:
 
 
 def _figures(run: LastRun) -> Markup:
-    """The rows received and where they are: these add up; those of earlier runs are a figure of their own."""
+    """Return the counts of rows. `Received` is the sum of the others, except `From earlier runs`."""
     total = run.total
     sums = [
         ("Received", total.received),
@@ -97,12 +97,12 @@ def _figures(run: LastRun) -> Markup:
         ("Rejected", total.rejected),
         ("Left", total.left),
         ("Not confirmed", total.not_confirmed),
-        ("Of earlier runs", total.recovered),
+        ("From earlier runs", total.recovered),
     ]
-    optional = ("Superseded", "Not confirmed", "Of earlier runs")
+    optional = ("Superseded", "Not confirmed", "From earlier runs")
     shown = [(name, words.number(rows)) for name, rows in sums if rows or name not in optional]
     shown.append(("Duration", words.duration(run.seconds)))
-    shown.append(("Rows a second", words.rate(total.uploaded + total.recovered, run.seconds)))
+    shown.append(("Rows per second", words.rate(total.uploaded + total.recovered, run.seconds)))
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in shown), class_="figures")
 
 
@@ -110,32 +110,32 @@ def _over_time(run: LastRun) -> Markup:
     if not run.timeline.buckets and not run.total.received:
         return join()
     if not run.timeline.buckets:
-        return _section("Rows over time", tag("p", "No chunk came to an end in this run.", class_="note"))
+        return _section("Rows over time", tag("p", "No chunk was finished in this run.", class_="note"))
     figures = run.figures
     chunks, requests = (words.pluralize(figures.get(f"{noun}s", 0), noun) for noun in ("chunk", "request"))
-    told = [f"{chunks} in {requests}, {words.size(figures.get('bytes', 0))} in all."]
+    notes = [f"{chunks} in {requests}, {words.size(figures.get('bytes', 0))} in total."]
     if pages := run.crawl.get("pages fetched"):
-        told.append(f"{words.pluralize(pages, 'page')} fetched.")
+        notes.append(f"{words.pluralize(pages, 'page')} fetched.")
     if (waited := figures.get("waited", 0)) >= 0.1:
-        told.append(f"Items waited {words.duration(waited)} for uploads.")
+        notes.append(f"Items waited {words.duration(waited)} for uploads.")
     if slow := figures.get("slowdowns"):
-        told.append(f"The server was busy {words.pluralize(slow, 'time')}: fewer uploads at once for a while.")
-    told.append(_gone(run))
-    text = " ".join(told).strip()
+        notes.append(f"The server was busy {words.pluralize(slow, 'time')}: fewer concurrent uploads for a while.")
+    notes.append(_outages(run))
+    text = " ".join(notes).strip()
     legend = _legend(("uploaded", "uploaded"), ("rejected", "rejected"), ("retries", "retries"), ("errors", "errors"))
     return _section("Rows over time", tag("p", text, class_="note"), charts.over_time(run), legend)
 
 
-def _gone(run: LastRun) -> str:
+def _outages(run: LastRun) -> str:
     if not run.outage_count:
-        return "The server was gone when this was written." if run.offline else ""
+        return "The server was unreachable when this page was written." if run.offline else ""
     longest = max(run.outages, key=lambda outage: outage.seconds)
     if run.outage_count == 1:
         when = f"{words.duration(longest.start)} after the start"
         return f"The server was unreachable for {words.duration(run.outage_seconds)}, {when}."
     return (
-        f"The server was gone {words.pluralize(run.outage_count, 'time')}, {words.duration(run.outage_seconds)} "
-        f"in all, {words.duration(longest.seconds)} at the longest."
+        f"The server was unreachable {words.pluralize(run.outage_count, 'time')}, {words.duration(run.outage_seconds)} "
+        f"in total, at most {words.duration(longest.seconds)} at a time."
     )
 
 
@@ -146,11 +146,11 @@ def _latency(run: LastRun) -> Markup:
     p50, p95, p99 = map(latency.quantile, (0.5, 0.95, 0.99))
     text = (
         f"Half of all {words.pluralize(latency.number, 'chunk')} took {words.duration(p50)} or less, 95 % "
-        f"{words.duration(p95)}, 99 % {words.duration(p99)}; the longest {words.duration(latency.longest)}."
+        f"{words.duration(p95)}, 99 % {words.duration(p99)}; the slowest {words.duration(latency.longest)}."
     )
     if latency.number == 1:
         text = f"The only chunk took {words.duration(latency.longest)}."
-    text = f"From the first request of a chunk to its last answer, retries and waits between them counted. {text}"
+    text = f"The time from a chunk's first request to its last answer, including retries and waits. {text}"
     return _section("How long chunks took", tag("p", text, class_="note"), charts.latency(latency))
 
 
@@ -171,7 +171,7 @@ def _tables(run: LastRun) -> Markup:
     body = [
         tag(
             "tr",
-            tag("th", _own(table or "(of earlier runs)"), scope="row"),
+            tag("th", _foreign(table or "(from earlier runs)"), scope="row"),
             *(tag("td", words.number(getattr(rows, name)), class_="number") for name, _ in columns),
             tag("td", _share(rows, most), class_="bar"),
         )
@@ -203,14 +203,10 @@ def _rejects(run: LastRun) -> Markup:
         rows = sum(kind.rows for kind in kinds[_MOST_KINDS_SHOWN:])
         title = _summary(rows, tag("b", f"{len(folded)} more kinds"))
         shown.append(tag("details", title, *folded, class_="more"))
-    others = (
-        f" {words.pluralize(run.other_rejects, 'row')} of still other kinds are not listed."
-        if run.other_rejects
-        else ""
-    )
+    others = f" {words.pluralize(run.other_rejects, 'row')} of other kinds are not listed." if run.other_rejects else ""
     text = (
-        "By table and code, with the server's words and up to three rows each. Long values are cut, and what looks "
-        f"like a password or a key is hidden; the reject file has the rows as they are.{others}"
+        "By table and code, with the server's message and up to three rows each. Long values are shortened, and values "
+        f"that look like passwords or keys are hidden. The reject file has the complete rows.{others}"
     )
     return _section("Rejected rows", tag("p", text, class_="note"), *shown)
 
@@ -218,8 +214,8 @@ def _rejects(run: LastRun) -> Markup:
 def _kind(kind: Rejects, *, opened: bool) -> Markup:
     message = kind.samples[0].message if kind.samples else ""
     if len(message) > _LONGEST_SUMMARY:
-        message = f"{message[:_LONGEST_SUMMARY]}…"  # the sample says it in full
-    why = [tag("b", kind.code), " · ", tag("b", _own(kind.table)), " · " if message else None, _own(message)]
+        message = f"{message[:_LONGEST_SUMMARY]}…"  # the sample has the full message
+    why = [tag("b", kind.code), " · ", tag("b", _foreign(kind.table)), " · " if message else None, _foreign(message)]
     title = _summary(kind.rows, *why)
     return tag("details", title, *(_sample(one, message) for one in kind.samples), open="" if opened else None)
 
@@ -230,36 +226,39 @@ def _summary(rows: int, *why: str | None) -> Markup:
     )
 
 
-def _sample(sample: Sample, said_above: str) -> Markup:
-    message = sample.message if sample.message != said_above else None
-    said = [message, sample.details, f"Hint: {sample.hint}" if sample.hint else None]
+def _sample(sample: Sample, summary: str) -> Markup:
+    message = sample.message if sample.message != summary else None
+    texts = [message, sample.details, f"Hint: {sample.hint}" if sample.hint else None]
     rows = [
-        tag("tr", tag("th", _own(name), scope="row"), tag("td", value, dir="auto"))
+        tag("tr", tag("th", _foreign(name), scope="row"), tag("td", value, dir="auto"))
         for name, value in sample.row.items()
     ]
     body = tag("table", tag("tbody", *rows)) if rows else None
-    return tag("div", *(tag("p", text, dir="auto") for text in said if text), body, class_="sample")
+    return tag("div", *(tag("p", text, dir="auto") for text in texts if text), body, class_="sample")
 
 
 def _errors(run: LastRun) -> Markup:
     if not run.errors:
         return join()
     rows = [
-        tag("tr", tag("th", tag("code", _own(code)), scope="row"), tag("td", words.number(times), class_="number"))
+        tag("tr", tag("th", tag("code", _foreign(code)), scope="row"), tag("td", words.number(times), class_="number"))
         for code, times in sorted(run.errors.items(), key=lambda each: -each[1])
     ]
     head = tag("tr", tag("th", "Code", scope="col"), tag("th", "Answers", scope="col", class_="number"))
     text = (
-        "Answers that were no success, by SQLSTATE, PostgREST's code or HTTP status. Most of them are mended by a "
-        "retry, or by dividing the chunk."
+        "Error answers by SQLSTATE, PostgREST's code or HTTP status. A retry, or splitting the chunk, resolves most of "
+        "them."
     )
     table = tag("table", tag("thead", head), tag("tbody", *rows), class_="slim")
     return _section("Errors", tag("p", text, class_="note"), _scrolled("Errors by code", table))
 
 
 def _settings(run: LastRun) -> Markup:
-    given = {**run.settings, "SUPABASE_SPOOL_DIR": run.spool or "None"}
-    rows = [tag("tr", tag("th", _own(name), scope="row"), tag("td", _own(value))) for name, value in given.items()]
+    settings = {**run.settings, "SUPABASE_SPOOL_DIR": run.spool or "None"}
+    rows = [
+        tag("tr", tag("th", _foreign(name), scope="row"), tag("td", _foreign(value)))
+        for name, value in settings.items()
+    ]
     return _section("Settings in force", _scrolled("Settings", tag("table", tag("tbody", *rows), class_="settings")))
 
 
@@ -269,7 +268,7 @@ def _foot(run: LastRun) -> Markup:
     return tag(
         "footer",
         tag("p", f"Run {run.run}. Written on {words.moment(run.written)} by {versions}."),
-        tag("p", f"Scrapy counted: {crawl}.") if crawl else None,
+        tag("p", f"Scrapy's counts: {crawl}.") if crawl else None,
     )
 
 
@@ -278,7 +277,7 @@ def _section(title: str, *parts: Markup) -> Markup:
 
 
 def _scrolled(name: str, table: Markup) -> Markup:
-    """A table that may be wider than a phone: it scrolls, the page does not."""
+    """Return a scrollable container, because a table may be wider than a phone's screen."""
     return tag("div", table, class_="scroll", role="region", aria_label=name, tabindex=0)
 
 
@@ -292,6 +291,6 @@ def _legend(*kinds: tuple[str, str]) -> Markup:
     return tag("ul", *(one(*kind) for kind in kinds), class_="legend")
 
 
-def _own(text: str) -> Markup:
-    """Text of somebody else: its direction must not turn around what stands beside it."""
+def _foreign(text: str) -> Markup:
+    """Return foreign text in isolation, so that right-to-left text does not reorder the text around it."""
     return tag("bdi", text)

@@ -1,4 +1,4 @@
-"""How a run went, in plain words, the worst first; and what to type."""
+"""Findings of the report: what went wrong in a run, the worst first, with the commands that fix it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ GOOD, ATTENTION, BAD = "good", "attention", "bad"
 
 
 class Command(str):
-    """What can be pasted into a shell or an SQL editor."""
+    """Text to paste into a shell or an SQL editor."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence in large type, and what follows in small type."""
+    """Sentence in large type, and parts in small type below it."""
 
     level: str
     title: str
@@ -31,7 +31,7 @@ class Finding:
 
 
 def findings(run: LastRun) -> list[Finding]:
-    """All there is to say; the first is the verdict."""
+    """Return the findings about a run; the first is the verdict."""
     total = run.total
     found = [*_not_ended(run), *_fatal(run), *_left(run), *_rejected(run), *_outdated(run)]
     if run.reason not in (None, "finished") and run.fatal is None:
@@ -39,7 +39,7 @@ def findings(run: LastRun) -> list[Finding]:
             Finding(
                 ATTENTION,
                 f"The crawl was ended early ({run.reason}).",
-                ("What it had scraped by then is accounted for here.",),
+                ("This page covers the rows that it had scraped by then.",),
             )
         )
     if exceptions := run.crawl.get("exceptions in the spider"):
@@ -47,16 +47,16 @@ def findings(run: LastRun) -> list[Finding]:
             Finding(
                 ATTENTION,
                 f"The spider raised {pluralize(exceptions, 'exception')}.",
-                ("The items that it would have scraped are missing. The tracebacks are in the crawl's log.",),
+                ("Items may be missing. The tracebacks are in the crawl's log.",),
             )
         )
     if not any(finding.level == BAD for finding in found) and not total.rejected + total.recovered_rejected:
-        found.insert(0, _all_is_well(run))
+        found.insert(0, _good(run))
     return found
 
 
 def with_commands(text: str) -> tuple[str, ...]:
-    """A remedy in parts, those that are SQL as `Command`."""
+    """Split a remedy into parts; parts that are SQL are a `Command`."""
     parts: list[str] = []
     end = 0
     for found in _SQL.finditer(text):
@@ -65,10 +65,10 @@ def with_commands(text: str) -> tuple[str, ...]:
     return tuple(part for part in (*parts, text[end:].strip()) if part)
 
 
-def _all_is_well(run: LastRun) -> Finding:
+def _good(run: LastRun) -> Finding:
     total = run.total
     earlier = (
-        f" Of earlier runs, {pluralize(total.recovered, 'row')} {_was(total.recovered)} uploaded, too."
+        f" {pluralize(total.recovered, 'row')} from earlier runs {_was(total.recovered)} uploaded, too."
         if total.recovered
         else ""
     )
@@ -80,33 +80,34 @@ def _all_is_well(run: LastRun) -> Finding:
             (f"The spider fetched {pluralize(pages, 'page')} and yielded no items.{earlier}",),
         )
     replaced = (
-        f" {pluralize(total.superseded, 'row')} {_was(total.superseded)} replaced by a newer one of the same key "
-        "before an upload."
+        f" {pluralize(total.superseded, 'row')} {_was(total.superseded)} superseded by a newer row of the same key "
+        "before the upload."
         if total.superseded
         else ""
     )
     more = ((replaced + earlier).strip(),) if replaced or earlier else ()
     if total.received == 1:
         return Finding(GOOD, "The only row is in its table.", more)
-    where = "table" if sum(rows.received > 0 for rows in run.tables.values()) == 1 else "tables"
-    return Finding(GOOD, f"All {pluralize(total.received, 'row')} are in the {where}.", more)
+    tables = "table" if sum(rows.received > 0 for rows in run.tables.values()) == 1 else "tables"
+    return Finding(GOOD, f"All {pluralize(total.received, 'row')} are in the {tables}.", more)
 
 
 def _not_ended(run: LastRun) -> list[Finding]:
     if run.ended is not None:
         return []
-    gone = " The server was gone then." if run.offline else ""
+    outage = " The server was unreachable then." if run.offline else ""
     kept = (
-        " What the server had not confirmed is in the spool: the next crawl uploads it, or you do:"
+        " Rows that the server had not confirmed are in the spool. The next crawl uploads them. To upload them now, "
+        "run:"
         if run.spool
-        else " There was no spool: what was not uploaded by then is lost, unless the crawl is still running."
+        else " There was no spool: rows that were not uploaded by then are lost, unless the crawl is still running."
     )
     return [
         Finding(
             BAD,
             "This run did not end.",
             (
-                f"It was killed, or it is still running. This is what was known on {moment(run.written)}.{gone}{kept}",
+                f"It was killed, or is still running. This is its state on {moment(run.written)}.{outage}{kept}",
                 *((Command(f"scrapy supabase replay {quote(run.spool)}"),) if run.spool else ()),
             ),
         )
@@ -126,7 +127,7 @@ def _left(run: LastRun) -> list[Finding]:
         return []
     verb, it, them = ("is", "it is", "it") if left == 1 else ("are", "they are", "them")
     title = f"{pluralize(left, 'row')} {verb} not uploaded."
-    text = f"Nothing is lost: {it} in {run.spool}. The next crawl uploads {them}, or you do:"
+    text = f"Nothing is lost: {it} in {run.spool}. The next crawl uploads {them}. To upload {them} now, run:"
     return [Finding(BAD, title, (text, Command(f"scrapy supabase replay {quote(run.spool or '')}")))]
 
 
@@ -148,8 +149,8 @@ def _rejected(run: LastRun) -> list[Finding]:
     if logged:
         it = f"The log has {logged} that could not be written to the spool; the others are"
     text = (
-        f"{it[0].upper()}{it[1:]} in {Path(run.spool) / REJECTED}, with the reasons, which are below. When "
-        "the table, or the rows in the file, are mended:"
+        f"{it[0].upper()}{it[1:]} in {Path(run.spool) / REJECTED}, with the reasons that are listed below. After "
+        "fixing the table, or the rows in the file, run:"
     )
     return [Finding(ATTENTION, title + rest, (text, Command(f"scrapy supabase replay --rejected {quote(run.spool)}")))]
 
@@ -163,9 +164,9 @@ def _outdated(run: LastRun) -> list[Finding]:
             ATTENTION,
             f"{pluralize(rows, 'row')} of earlier runs {_was(rows)} not uploaded.",
             (
-                "What is stored may be newer: a later run stored rows in the same table. To replace what is stored:",
+                "The stored rows may be newer: a later run stored rows in the same table. To replace them, run:",
                 Command(f"scrapy supabase replay --mode upsert {quote(run.spool)}"),
-                "To keep it and add only missing rows:",
+                "To keep them and add only missing rows, run:",
                 Command(f"scrapy supabase replay --mode ignore {quote(run.spool)}"),
             ),
         )
@@ -177,7 +178,7 @@ def _was(rows: int) -> str:
 
 
 def number_of(rows: int) -> str:
-    """`1 is`, `2 are`."""
+    """Return a number and its verb: `1 is`, `2 are`."""
     return f"{rows:,} {'is' if rows == 1 else 'are'}"
 
 

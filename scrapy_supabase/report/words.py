@@ -1,4 +1,4 @@
-"""Numbers, times and sizes as a person reads them."""
+"""Human-readable numbers, times and sizes."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from datetime import UTC, datetime
 
 
 def number(value: float) -> str:
-    """`1,234,567`."""
+    """Format a number, such as `1,234,567`."""
     return f"{value:,.0f}"
 
 
 def pluralize(value: float, noun: str) -> str:
-    """`1 row`, `2,000 rows`."""
+    """Format a count and its noun, such as `1 row` or `2,000 rows`."""
     return f"{number(value)} {noun}{'' if value == 1 else 's'}"
 
 
 def rate(rows: float, seconds: float) -> str:
-    """Rows a second: `1,234`, `2.5`, `0.025`."""
+    """Format rows per second, such as `1,234`, `2.5` or `0.025`."""
     value = rows / max(seconds, 0.001)
     return number(value) if value >= 10 or not value else f"{value:.2g}"
 
 
 def duration(seconds: float) -> str:
-    """`4 ms`, `1.2 s`, `12 min 5 s`, `3 h 20 min`, `2 d 4 h`; no line ends between number and unit."""
+    """Format a duration, such as `4 ms`, `1.2 s`, `12 min 5 s` or `2 d 4 h`, with no-break spaces before units."""
     if seconds < 0.9995:
         return _of(f"{1000 * seconds:.2g}" if seconds < 0.00995 else f"{1000 * seconds:.0f}", "ms")
     if seconds < 59.95:
@@ -36,7 +36,7 @@ def duration(seconds: float) -> str:
 
 
 def size(number_of_bytes: float) -> str:
-    """`512 B`, `1.5 KiB`, `20 MiB`."""
+    """Format a size, such as `512 B`, `1.5 KiB` or `20 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if number_of_bytes < 1024 or unit == "GiB":
             break
@@ -45,7 +45,7 @@ def size(number_of_bytes: float) -> str:
 
 
 def moment(text: str) -> str:
-    """An ISO 8601 time as `24 November 2026, 21:56:03 UTC`."""
+    """Format an ISO 8601 time as `24 November 2026, 21:56:03 UTC`."""
     when = datetime.fromisoformat(text).astimezone(UTC)
     return f"{when.day} {when:%B %Y, %H:%M:%S} UTC"
 

@@ -76,7 +76,7 @@ def last(crawl: Crawler) -> LastRun:
 def tiles(page: str) -> dict[str, int]:
     """The figures of a page that count rows."""
     found = re.findall(r"<dt>([^<]+)</dt><dd>([0-9,]+)</dd>", page)
-    return {name: int(value.replace(",", "")) for name, value in found if name != "Rows a second"}
+    return {name: int(value.replace(",", "")) for name, value in found if name != "Rows per second"}
 
 
 def test_the_figures_add_up(crawl: Crawler, table: Sql, report: Path, proxy: FaultProxy) -> None:
@@ -91,7 +91,7 @@ def test_the_figures_add_up(crawl: Crawler, table: Sql, report: Path, proxy: Fau
     proxy.always = faults.passes
     done = crawl({"items": several}, **settings)
     assert done.counts("recovered", "recovered_superseded", "recovered_failed", "recovered_spooled") == (7, 4, 1, 0)
-    expected = {"Received": 12, "Uploaded": 7, "Superseded": 4, "Rejected": 1, "Left": 0, "Of earlier runs": 7}
+    expected = {"Received": 12, "Uploaded": 7, "Superseded": 4, "Rejected": 1, "Left": 0, "From earlier runs": 7}
     assert tiles(report.read_text()) == expected
 
 
@@ -218,7 +218,7 @@ def test_a_crawl_that_is_killed_and_the_command(
     assert (done.returncode, done.stdout) == (0, "page.html\n"), done.stderr
     page = (crawl.folder / "page.html").read_text()
     assert titles(page) == ["This run did not end."]
-    assert "What the server had not confirmed is in the spool" in page
+    assert "Rows that the server had not confirmed are in the spool" in page
     assert f"<dd>{last(crawl).total.uploaded:,}</dd>" in page
     assert command("replay").returncode == 0
 
