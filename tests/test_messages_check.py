@@ -17,7 +17,7 @@ from scrapy.settings import Settings
 from scrapy_supabase.checkup.check import check
 from scrapy_supabase.local import LocalSupabase
 from scrapy_supabase.schema.ddl import newest_sql
-from scrapy_supabase.spool.recovery import note_run
+from scrapy_supabase.spool.run_folders import note_run
 from tests.checkup.test_check import OPEN, TABLE, Look, Sql, look, token
 from tests.fault_proxy import FaultProxy, answers, delays
 from tests.fix_project import Project

@@ -29,7 +29,7 @@ from scrapy_supabase.models import Mode, TableSpec
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.disk import DiskSpool
-from scrapy_supabase.spool.recovery import note_run
+from scrapy_supabase.spool.run_folders import note_run
 from tests import fault_proxy as faults
 from tests.commands.test_commands_local import SCRAPY
 from tests.fault_proxy import FaultProxy

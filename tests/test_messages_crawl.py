@@ -15,7 +15,7 @@ import pytest
 from supabase import create_client
 
 from scrapy_supabase import upload_to_supabase
-from scrapy_supabase.spool.recovery import note_run
+from scrapy_supabase.spool.run_folders import note_run
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import Crawler

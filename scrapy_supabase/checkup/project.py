@@ -20,9 +20,9 @@ from scrapy_supabase.pipeline import SupabasePipeline
 from scrapy_supabase.settings.components import components
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.tables import SNAPSHOT_VERSION, uses_url_stamp
-from scrapy_supabase.spool.recovery import runs_noted
 from scrapy_supabase.spool.reject_file import REJECTED
 from scrapy_supabase.spool.replay import chunks_in, outdated, rejects_in
+from scrapy_supabase.spool.run_folders import runs_noted
 
 _ENABLE = "Add to the settings: ADDONS = {'scrapy_supabase.Addon': 300}"
 

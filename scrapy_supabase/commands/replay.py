@@ -24,9 +24,9 @@ from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.explicit import config_of_command
 from scrapy_supabase.spool.chunk_file import Header
 from scrapy_supabase.spool.disk import DiskSpool, numbered
-from scrapy_supabase.spool.recovery import runs_noted
 from scrapy_supabase.spool.reject_file import REJECTED
 from scrapy_supabase.spool.replay import Found, chunks_in, outdated, rejects_in, requeue_rejects
+from scrapy_supabase.spool.run_folders import runs_noted
 
 WHEN_REFUSED = "No row was uploaded; the spool is unchanged."
 WHEN_INTERRUPTED = "Rows that are not uploaded stay in the spool. Run the command again to upload them."

@@ -39,9 +39,9 @@ from scrapy_supabase.spool.chunk_file import (
 from scrapy_supabase.spool.headers import Headers
 from scrapy_supabase.spool.later_runs import LaterRuns, StoredNotes
 from scrapy_supabase.spool.lost_rows import log_rows, not_kept
-from scrapy_supabase.spool.recovery import RunFolder, chunk_files, dead_runs, runs_noted
 from scrapy_supabase.spool.reject_file import RejectFile
 from scrapy_supabase.spool.run_files import RunFiles
+from scrapy_supabase.spool.run_folders import RunFolder, chunk_files, dead_runs, runs_noted
 
 logger = logging.getLogger(__name__)
 

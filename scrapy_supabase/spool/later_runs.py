@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scrapy_supabase.models import Mode
 from scrapy_supabase.spool.chunk_file import Header, now
-from scrapy_supabase.spool.recovery import RunNote, note_run
+from scrapy_supabase.spool.run_folders import RunNote, note_run
 
 _NOTED_EVERY = 600.0  # seconds
 

@@ -16,8 +16,8 @@ from scrapy_supabase.spool.chunk_file import FORMAT, Header, UnreadableError, co
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.file_io import append_shared, take
 from scrapy_supabase.spool.later_runs import LaterRuns
-from scrapy_supabase.spool.recovery import RunFolder, RunNote, chunk_files
 from scrapy_supabase.spool.reject_file import NO_ROW, REJECTED, RejectedLine, reject_lines
+from scrapy_supabase.spool.run_folders import RunFolder, RunNote, chunk_files
 
 _MOST_OPEN = 64  # files at once
 

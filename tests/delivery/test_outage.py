@@ -15,7 +15,7 @@ from scrapy_supabase.errors import TransientError
 from scrapy_supabase.models import Chunk, Effort, Outcome, Row, Stored, TableSpec
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.disk import DiskSpool
-from scrapy_supabase.spool.recovery import runs_noted
+from scrapy_supabase.spool.run_folders import runs_noted
 from tests.delivery.test_delivery import Engine, row, stored
 from tests.polling import eventually
 

@@ -17,7 +17,7 @@ from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.chunk_file import Header
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.later_runs import LaterRuns
-from scrapy_supabase.spool.recovery import RunFolder, RunNote, runs_noted
+from scrapy_supabase.spool.run_folders import RunFolder, RunNote, runs_noted
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import Crawl, Crawler

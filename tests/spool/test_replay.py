@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from scrapy_supabase.spool.recovery import note_run
+from scrapy_supabase.spool.run_folders import note_run
 from tests import fault_proxy as faults
 from tests.commands.test_commands_local import SCRAPY
 from tests.fault_proxy import FaultProxy
