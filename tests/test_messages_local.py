@@ -74,7 +74,7 @@ def test_programs(said: Said, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (folder / name).chmod(0o755)
     said("A PostgreSQL that does not run", why(find_server))
     code = (
-        "from scrapy_supabase.local import binaries as b\nb.find_spec = lambda _: None\nb._complete = lambda _: False\n"
+        "from scrapy_supabase.local import binaries as b\nb.find_spec = lambda _: None\nb._has_programs = lambda _: False\n"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SCRAPY_SUPABASE")}
     done = subprocess.run(

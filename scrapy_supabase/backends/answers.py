@@ -38,7 +38,7 @@ _RULES: tuple[tuple[type[ServerError], str], ...] = (
     (FatalError, r"PGRST3..|PGRST106|PGRST205|53100|http_(?:401|402|404|414|431|540)"),
 )
 # The server did work on the request: XX000 is a fault inside it, 40001 a conflict, 55P03 a lock that another one held.
-_IS_THERE = r"XX...|PGRSTX00|40...|55P03|25P03"
+_REACHABLE = r"XX...|PGRSTX00|40...|55P03|25P03"
 _TWICE_AT_MOST = r"XX...|PGRSTX00"  # a fault inside the server does not pass with time
 _OVERLOAD = r"PGRST003|53300|(?:http_|PT)(?:420|429|503|529)"
 _OUTCOME_UNKNOWN = r"40003|08007"
@@ -123,7 +123,7 @@ def classify(status: int, body: bytes, retry_after: str | None = None, *, table:
     if not code or code == str(status):  # a gateway in front of PostgREST sends the status as code
         code = f"http_{status}"
     message = parsed.get("message") or parsed.get("error") or one_line(body) or "the answer has no message"
-    error = _classified(code, message, parsed.get("details"), parsed.get("hint"), status, table)
+    error = _classify(code, message, parsed.get("details"), parsed.get("hint"), status, table)
     if isinstance(error, TransientError):
         error.retry_after = _seconds(retry_after)
     return error
@@ -135,7 +135,7 @@ def classify_sql(
     """Return the error for a database's own answer: an SQLSTATE and its texts."""
     if no_connection.is_from_pooler(code, message):
         return classify_connection(message)
-    error = _classified(code, message, details, hint, table=table)
+    error = _classify(code, message, details, hint, table=table)
     if isinstance(error, FatalError) and error.reason == "supabase_unauthorized":
         error.remedy = no_connection.CREDENTIALS
     return error
@@ -145,7 +145,7 @@ def classify_connection(message: str) -> ServerError:
     """Return the error for a failed attempt to connect to a database, which has libpq's message and no SQLSTATE."""
     code, remedy = no_connection.explain(message)
     kind = TransientError if re.fullmatch(_RULES[0][1], code) else FatalError
-    error = _made(kind, code, code, message)
+    error = _new_error(kind, code, code, message)
     if isinstance(error, TransientError | FatalError):
         error.remedy = remedy
     if isinstance(error, TransientError):
@@ -153,7 +153,7 @@ def classify_connection(message: str) -> ServerError:
     return error
 
 
-def _classified(
+def _classify(
     code: str, message: str, details: str | None, hint: str | None, status: int = 0, table: str = ""
 ) -> ServerError:
     # A user-defined code (`RAISE SQLSTATE 'PGRST'`) or a gateway's word means less than the status beside it.
@@ -162,9 +162,9 @@ def _classified(
     kind = _kind(decisive, message, status, table)
     if own and kind is not TransientError:
         kind = UnknownError
-    error = _made(kind, decisive, code, message, status=status, details=details, hint=hint)
+    error = _new_error(kind, decisive, code, message, status=status, details=details, hint=hint)
     if isinstance(error, SchemaDriftError) and not error.column:
-        error = _made(UnknownError, decisive, code, message, status=status, details=details, hint=hint)
+        error = _new_error(UnknownError, decisive, code, message, status=status, details=details, hint=hint)
     error.stale_schema = _may_be_stale(error, table)
     return error
 
@@ -183,7 +183,7 @@ def _kind(code: str, message: str, status: int, table: str) -> type[ServerError]
     return next((kind for kind, pattern in _RULES if re.fullmatch(pattern, code)), UnknownError)
 
 
-def _made(
+def _new_error(
     kind: type[ServerError],
     decisive: str,
     code: str,
@@ -196,7 +196,7 @@ def _made(
     """Make an error of `kind` and set its attributes by `decisive`: the code, or the status that counts instead."""
     error = kind(message, code=code, status=status, details=details, hint=hint)
     if isinstance(error, TransientError):
-        error.reachable = re.fullmatch(_IS_THERE, decisive) is not None
+        error.reachable = re.fullmatch(_REACHABLE, decisive) is not None
         error.tries = 2 if re.fullmatch(_TWICE_AT_MOST, decisive) else None
         error.overload = re.fullmatch(_OVERLOAD, decisive) is not None
         error.splittable = re.fullmatch(_GATEWAY_TIMEOUT, decisive) is not None

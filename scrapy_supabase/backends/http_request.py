@@ -55,7 +55,7 @@ class SentRequest:
         if status_of_empty(self._read) not in STORED:
             return WriteState.UNCLEAR
         self.silence = silence(sock)  # before another thread may take the connection
-        self._give_back()
+        self._keep_connection()
         return WriteState.STORED
 
     def fileno(self) -> int:
@@ -68,7 +68,7 @@ class SentRequest:
             return False
         with suppress(NotAllError, OSError, http.client.HTTPException):  # `answer` raises the last two again
             self._answer = http_answer.parse(self._connection, self._read, None)
-            self._give_back()
+            self._keep_connection()
         return self._answer is not None
 
     def answer(self) -> Answer:
@@ -83,7 +83,7 @@ class SentRequest:
         except BaseException:
             self._connection.close()
             raise
-        self._give_back()
+        self._keep_connection()
         return answer
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class SentRequest:
         status = status_of_empty(read)
         return http_answer.without_body(status) if status else http_answer.parse(self._connection, read, sock)
 
-    def _give_back(self) -> None:
+    def _keep_connection(self) -> None:
         if self._connection.sock is not None:  # None: the server asked to close it
             self._idle.put(self._connection)
 

@@ -32,17 +32,17 @@ class _Document(msgspec.Struct):
 
 def tables(document: bytes) -> Mapping[str, TableInfo] | None:
     """Return the tables of an OpenAPI document; None if it is not one."""
-    found = _decoded(document)
+    found = _decode(document)
     return {name: _table_info(table) for name, table in found.definitions.items()} if found else None
 
 
 def version(document: bytes) -> Any:
     """Return PostgREST's version; None if the document has none."""
-    found = _decoded(document)
+    found = _decode(document)
     return found.info.get("version") if found else None
 
 
-def _decoded(document: bytes) -> _Document | None:
+def _decode(document: bytes) -> _Document | None:
     try:
         return msgspec.json.decode(document, type=_Document)
     except (msgspec.DecodeError, msgspec.ValidationError):

@@ -27,7 +27,7 @@ from scrapy_supabase.backends.error_body import parse_body
 from scrapy_supabase.backends.http import HttpPool
 from scrapy_supabase.backends.http_answer import Answer
 from scrapy_supabase.backends.http_request import STORED, SentRequest
-from scrapy_supabase.backends.wide import LONGEST_TARGET, only, parts
+from scrapy_supabase.backends.wide import LONGEST_TARGET, keep_columns, split_columns
 from scrapy_supabase.errors import FatalError, ServerError, TransientError, TrialStoredError, UnknownError, fatal
 from scrapy_supabase.models import Mode
 
@@ -93,7 +93,7 @@ class PostgrestBackend:
         """Store the rows, all or none. Raises `ServerError`."""
         head = self._head(write)
         if write.body == b"[]" and _shape(write) in self._wide:  # a probe checks every column's name
-            for columns in parts(write.columns, lambda some: self._fits(replace(write, columns=some))):
+            for columns in split_columns(write.columns, lambda some: self._fits(replace(write, columns=some))):
                 part = replace(write, columns=columns)
                 self._judge(write.table, self._http.request(self._head(part), part.body))
             return
@@ -148,7 +148,7 @@ class PostgrestBackend:
 
     def _body(self, write: Write) -> bytes:
         """Return the body to send. Call `_head` first: it finds out which writes are wide."""
-        return only(write.columns, write.body) if self._wide and _shape(write) in self._wide else write.body
+        return keep_columns(write.columns, write.body) if self._wide and _shape(write) in self._wide else write.body
 
     def _target(self, write: Write) -> str:
         query = "columns=" + _quoted(write.columns) if write.columns else ""

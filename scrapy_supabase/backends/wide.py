@@ -11,7 +11,7 @@ LONGEST_TARGET = 6000  # bytes of path and query; nginx takes request lines of 8
 _Objects = list[dict[str, msgspec.Raw]]
 
 
-def only(columns: tuple[str, ...], body: bytes) -> bytes:
+def keep_columns(columns: tuple[str, ...], body: bytes) -> bytes:
     """Return `body` reduced to the keys in `columns`, because a request without `columns=` stores all keys.
 
     A row is encoded before the server refuses a column, so that its bytes may still have it.
@@ -23,11 +23,11 @@ def only(columns: tuple[str, ...], body: bytes) -> bytes:
     return msgspec.json.encode([{name: value for name, value in row.items() if name in wanted} for row in rows])
 
 
-def parts(columns: tuple[str, ...], fits: Callable[[tuple[str, ...]], bool]) -> Iterator[tuple[str, ...]]:
+def split_columns(columns: tuple[str, ...], fits: Callable[[tuple[str, ...]], bool]) -> Iterator[tuple[str, ...]]:
     """Yield `columns` in parts for which `fits` is true, for requests without rows."""
     if fits(columns) or len(columns) == 1:
         yield columns
         return
     half = len(columns) // 2
-    yield from parts(columns[:half], fits)
-    yield from parts(columns[half:], fits)
+    yield from split_columns(columns[:half], fits)
+    yield from split_columns(columns[half:], fits)

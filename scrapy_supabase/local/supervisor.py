@@ -36,7 +36,7 @@ def main() -> int:
         postgres = _start_postgres(orders, folder)
         gateway = _start_gateway(orders, folder)
         try:
-            while not stopping and _alive(postgres, gateway, log) and not _owner_gone(gateway):
+            while not stopping and _alive(postgres, gateway, log) and not _has_owner_ended(gateway):
                 pass
             while not stopping and _alive(postgres, gateway, log) and _in_use(folder):
                 time.sleep(_POLL_INTERVAL)
@@ -101,7 +101,7 @@ def _alive(postgres: subprocess.Popen[bytes], gateway: subprocess.Popen[bytes], 
     return True
 
 
-def _owner_gone(gateway: subprocess.Popen[bytes]) -> bool:
+def _has_owner_ended(gateway: subprocess.Popen[bytes]) -> bool:
     """Wait a moment for the owner's end of file, and pass on a line of the gateway; return whether the owner ended."""
     readable, _, _ = select.select([sys.stdin, *filter(None, [gateway.stdout])], [], [], _POLL_INTERVAL)
     if gateway.stdout in readable and gateway.stdout is not None:

@@ -76,7 +76,9 @@ class RejectFile:
         if not rejections:
             return
         facts = {**self._facts, **({"run": origin.run, "spider": origin.spider} if origin else {})}
-        lines = b"".join(reject_line(rejection, facts, self._described(rejection, origin)) for rejection in rejections)
+        lines = b"".join(
+            reject_line(rejection, facts, self._replay_fields(rejection, origin)) for rejection in rejections
+        )
         try:
             append_shared(self._path, lines, fsync=self._fsync)
         except OSError as error:
@@ -87,7 +89,7 @@ class RejectFile:
             )
             log_rows(rejections)
 
-    def _described(self, rejection: Rejection, origin: Origin | None) -> dict[str, Any]:
+    def _replay_fields(self, rejection: Rejection, origin: Origin | None) -> dict[str, Any]:
         """Return the fields of a line that `replay` needs to send the row: columns, mode, conflict columns, key."""
         described: dict[str, Any] = {"columns": rejection.columns}
         if rejection.columns is None:

@@ -109,14 +109,14 @@ def dead_runs(folder: Path, project: str | None) -> Iterator[RunFolder]:
             continue
         if found is None:
             continue
-        if _is_of(found, project):
+        if _belongs_to(found, project):
             found.tidy()
             yield found
         else:
             found.leave()
 
 
-def _is_of(found: RunFolder, project: str | None) -> bool:
+def _belongs_to(found: RunFolder, project: str | None) -> bool:
     """Return whether a folder belongs to `project`; one without rows belongs to any project, which may remove it."""
     for path in chunk_files(found.path):
         try:

@@ -249,7 +249,7 @@ def test_a_missing_wheel_is_an_error_that_says_what_to_type(folder: Path, tmp_pa
         "import importlib.util, shutil, pathlib, sys\n"
         "from scrapy_supabase.local import binaries\n"
         "binaries.find_spec = lambda name: None\n"
-        "binaries._complete = lambda folder: False\n"
+        "binaries._has_programs = lambda folder: False\n"
         "binaries.find_server()"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SCRAPY_SUPABASE")}
