@@ -76,13 +76,13 @@ def test_spiders_that_are_not_found(said: Said, tmp_path: Path, monkeypatch: pyt
     said("A spider that the project lacks", f"CrawlError: The crawl could not run: {no_such}")
     with pytest.raises(CannotRunError) as no_class:
         _spider_class({"module": "tests.testing.test_pytest_plugin", "file": None, "spider": "Nothing"})
-    said("A class that is gone", f"CrawlError: The crawl could not run: {no_class.value}")
+    said("A class that does not exist", f"CrawlError: The crawl could not run: {no_class.value}")
     with pytest.raises(CannotRunError) as no_module:
         _module("nowhere.spiders", None)
-    said("A module that is gone", f"CrawlError: The crawl could not run: {no_module.value}")
+    said("A module that does not exist", f"CrawlError: The crawl could not run: {no_module.value}")
     with pytest.raises(CannotRunError) as no_file:
         _module("nowhere", "nowhere.txt")
-    said("A file that is no module", f"CrawlError: The crawl could not run: {no_file.value}")
+    said("A file that is not a module", f"CrawlError: The crawl could not run: {no_file.value}")
 
     class Hidden(BooksSpider):
         """In a function."""

@@ -47,7 +47,7 @@ def test_starting_and_stopping(said: Said, folder: Path, caplog: pytest.LogCaptu
     migration = folder / "001_t.sql"
     migration.write_text("create table t (id int)")
     stack = LocalSupabase(folder / "data", migrations=[migration])
-    said("Schemas that name none", why(lambda: LocalSupabase(folder, schemas="public,,shop")))
+    said("An empty schema name", why(lambda: LocalSupabase(folder, schemas="public,,shop")))
     said("Asked for its URL before it is started", why(lambda: stack.url), why(lambda: stack.anon_key))
     with stack:
         said("It starts, with a migration", [f"{r.levelname}: {r.getMessage()}" for r in caplog.records])
@@ -74,7 +74,8 @@ def test_programs(said: Said, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (folder / name).chmod(0o755)
     said("A PostgreSQL that does not run", why(find_server))
     code = (
-        "from scrapy_supabase.local import binaries as b\nb.find_spec = lambda _: None\nb._has_programs = lambda _: False\n"
+        "from scrapy_supabase.local import binaries as b\nb.find_spec = lambda _: None\n"
+        "b._has_programs = lambda _: False\n"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SCRAPY_SUPABASE")}
     done = subprocess.run(
@@ -152,7 +153,7 @@ def test_a_folder_that_the_server_cannot_enter(said: Said, folder: Path) -> None
 FILES: Sequence[tuple[str, dict[str, bytes]]] = (
     ("A migration without a number", {"books.sql": b""}),
     ("Two migrations with one number", {"1_a.sql": b"", "01_b.sql": b""}),
-    ("A migration that is no text", {"001_a.sql": b"\xff"}),
+    ("A migration that is not text", {"001_a.sql": b"\xff"}),
 )
 
 
@@ -171,7 +172,7 @@ def test_migrations(said: Said, tmp_path: Path, db: Connection) -> None:
     db.execute("drop schema if exists scrapy_supabase_local cascade; drop table if exists t")
     path = tmp_path / "001_t.sql"
     path.write_text("create table t (id int);\nselect titel from (select 1 as title) s;\n")
-    said("A migration with a fault", why(lambda: apply_migrations(db, read_migrations(tmp_path), tmp_path)))
+    said("A migration with an error", why(lambda: apply_migrations(db, read_migrations(tmp_path), tmp_path)))
     path.write_text("create table t (id int)")
     apply_migrations(db, read_migrations(tmp_path), tmp_path)
     path.write_text("create table t (id bigint)")
@@ -194,4 +195,4 @@ def test_the_gateway(said: Said, local_stack: LocalSupabase) -> None:
             return found
 
     refused = answer("PATCH", "/t?select=id,author(name)")
-    said("A route that the gateway does not have", f"{refused['code']}: {refused['message']} {refused['hint']}")
+    said("A request that the gateway does not support", f"{refused['code']}: {refused['message']} {refused['hint']}")

@@ -78,7 +78,7 @@ def test_a_full_disk(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Pat
 def test_rows_in_two_places(said: Said, tmp_path: Path) -> None:
     """Of rejected rows, some had no room on the disk: the last line of a crawl says where which are."""
     codes = Counter({("t", "not_kept"): 2, ("t", "23514"): 1})
-    said("Rejected rows, and others that the log alone has", f"ERROR: {rejected_rows(3, codes, tmp_path / REJECTED)}")
+    said("Rejected rows, some of them only in the log", f"ERROR: {rejected_rows(3, codes, tmp_path / REJECTED)}")
 
 
 def test_files_in_the_way(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_an_outage(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path)
     tick(engine, server, 60)
     engine.finish()
     disk.close()
-    said("An outage, and a spool that may hold little", [f"{r.levelname}: {r.getMessage()}" for r in caplog.records])
+    said("An outage, and a small limit of the spool", [f"{r.levelname}: {r.getMessage()}" for r in caplog.records])
 
 
 def test_an_outage_that_is_too_long(said: Said, tmp_path: Path) -> None:
@@ -241,4 +241,4 @@ def test_a_busy_server(said: Said, caplog: pytest.LogCaptureFixture) -> None:
     limits.update(Outcome(chunk, 0, left=chunk.rows, effort=busy))
     limits.update(Outcome(chunk, 0, left=chunk.rows, effort=busy))
     limits.update(Outcome(chunk, 0, left=chunk.rows, effort=large))
-    said("A server that has too much to do", [f"{r.levelname}: {r.getMessage()}" for r in caplog.records])
+    said("An overloaded server", [f"{r.levelname}: {r.getMessage()}" for r in caplog.records])

@@ -23,7 +23,7 @@ from scrapy_supabase.errors import (
 
 
 def answer(status: int, code: str, message: str = "refused", table: str = "t", **more: str) -> ServerError:
-    """An answer of PostgREST to rows for `table`."""
+    """Return the error for PostgREST's answer to rows for `table`."""
     return classify(status, json.dumps({"code": code, "message": message, **more}).encode(), table=table)
 
 
@@ -68,14 +68,14 @@ DEFERRABLE = "ON CONFLICT does not support deferrable unique constraints/exclusi
     ],
 )
 def test_codes(status: int, code: str, message: str, kind: type[ServerError]) -> None:
-    """The code decides; what is not known to be about everything is unknown."""
+    """The code decides; one that is not known to concern every request is an `UnknownError`."""
     error = answer(status, code, message)
     assert type(error) is kind
     assert type(classify_sql(code, message, table="t")) is kind  # no code of these is judged by the status
 
 
 def test_every_other_sqlstate_is_not_known_to_be_about_everything() -> None:
-    """Of all that PostgreSQL has, one is fatal whatever its words are: the disk is full."""
+    """Of PostgreSQL's other codes, only a full disk is fatal whatever the message."""
     codes = [code for code in dir(psycopg.errors) if re.fullmatch(r"[0-9A-Z]{5}", code)]
     codes += list(psycopg.errors._sqlcodes)
     assert len(codes) > 200
@@ -93,7 +93,7 @@ def test_every_other_sqlstate_is_not_known_to_be_about_everything() -> None:
     ],
 )
 def test_statuses_without_a_code(status: int, kind: type[ServerError]) -> None:
-    """A page, JSON without a code, or with a gateway's own."""
+    """The status decides for a page and for JSON without a code or with a gateway's own."""
     assert type(classify(status, b"<h1>no</h1>")) is kind
     assert type(classify(status, b'{"message": "no"}')) is kind
     assert type(classify(status, b'{"code": %d, "message": "no"}' % status)) is kind
@@ -139,7 +139,7 @@ def test_a_code_of_somebodys_own_is_judged_by_its_status(code: str, status: int)
 def test_what_a_transient_answer_tells(
     status: int, code: str, overload: bool, reachable: bool, ambiguous: bool, splittable: bool, tries: int | None
 ) -> None:
-    """An outage, too much to do, or a server that did work on it; whether it may be stored; whether less may help."""
+    """The error knows whether the server is reachable or overloaded, rows may be stored, and fewer rows may help."""
     error = classify(status, b"") if code.startswith("http_") else answer(status, code)
     assert isinstance(error, TransientError)
     told = (error.overload, error.reachable, error.ambiguous, error.splittable, error.tries)
@@ -160,7 +160,7 @@ def test_what_a_transient_answer_tells(
     ],
 )
 def test_fatal_for_what_the_words_say(error: ServerError, reason: str) -> None:
-    """About the key, or about the table that the rows are for."""
+    """A message about the key or the rows' table is fatal."""
     assert type(error) is FatalError
     assert error.reason == reason
 
@@ -178,7 +178,7 @@ def test_fatal_for_what_the_words_say(error: ServerError, reason: str) -> None:
     ],
 )
 def test_what_a_trigger_did_elsewhere_is_not_about_the_table(status: int, code: str, message: str) -> None:
-    """The name in the words is another's: only the same request without rows can tell."""
+    """The message names another table: only a probe can show whether the error is fatal."""
     error = answer(status, code, message)
     assert type(error) is UnknownError
     assert not error.stale_schema
@@ -201,7 +201,7 @@ def test_what_a_trigger_did_elsewhere_is_not_about_the_table(status: int, code: 
     ],
 )
 def test_what_a_stale_schema_cache_may_have_said(error: ServerError, kind: type[ServerError], stale: bool) -> None:
-    """Worth one wait; what a trigger said is not."""
+    """Such an answer is worth one wait; an answer from a trigger is not."""
     assert type(error) is kind
     assert error.stale_schema is stale
 
@@ -222,7 +222,7 @@ DIRECT = 'connection to server at "db.abcdefgh.supabase.co" (2a05:d018::1), port
     ],
 )
 def test_poolers_that_refuse_a_connection(message: str, code: str, remedy: str) -> None:
-    """Fatal, with what to do."""
+    """A refusal is fatal, with a remedy."""
     error = classify_connection(message)
     assert type(error) is FatalError
     assert (error.code, error.reason) == (code, "supabase_unauthorized")
@@ -239,7 +239,7 @@ def test_poolers_that_refuse_a_connection(message: str, code: str, remedy: str) 
     ],
 )
 def test_poolers_that_are_full(words: str) -> None:
-    """Overload, at a connection and in the middle of a session."""
+    """A full pooler is an overload, for a new connection and within a session."""
     for error in (classify_connection(REFUSED + words), classify_sql("XX000", words)):
         assert isinstance(error, TransientError)
         assert (error.code, error.overload, error.reachable) == ("53300", True, False)
@@ -255,7 +255,7 @@ def test_poolers_that_are_full(words: str) -> None:
     ],
 )
 def test_direct_hosts_have_ipv6_addresses_only(message: str) -> None:
-    """The pooler is named; elsewhere the same words are any outage."""
+    """The remedy names the pooler; for other hosts the same message is an ordinary outage."""
     error = classify_connection(message)
     assert isinstance(error, TransientError)
     assert "the pooler's connection string" in error.remedy

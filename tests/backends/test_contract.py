@@ -71,7 +71,7 @@ def test_rows_are_stored_and_counted(books: Sql, line: MakeLine) -> None:
 
 @pytest.mark.parametrize(("mode", "name"), [(Mode.UPSERT, "new"), (Mode.IGNORE, "old"), (Mode.INSERT, "old")])
 def test_modes(books: Sql, line: MakeLine, mode: Mode, name: str) -> None:
-    """An existing row is changed, kept, or refused."""
+    """A stored row is updated, kept, or the new one is rejected."""
     books("insert into t (id, name) values (1, 'old')")
     outcome = line(mode=mode).upload({"id": 1, "name": "new"}, {"id": 2, "name": "b"})
     assert books("select name from t order by id") == [(name,), ("b",)]
@@ -81,7 +81,7 @@ def test_modes(books: Sql, line: MakeLine, mode: Mode, name: str) -> None:
 
 
 def test_partial_items_never_null_a_stored_column(books: Sql, line: MakeLine) -> None:
-    """Columns an item lacks keep their value."""
+    """Columns that an item lacks keep their stored value."""
     books("insert into t (id, name, price) values (1, 'old', 5)")
     line().upload({"id": 1, "isbn": "i"})
     assert books("select name, price, isbn from t") == [("old", 5, "i")]
@@ -146,7 +146,7 @@ def test_a_bad_row_is_rejected_alone(books: Sql, line: MakeLine, code: str) -> N
 
 
 def test_a_trigger_that_refuses_is_heard(books: Sql, line: MakeLine) -> None:
-    """P0001 with the hint of the one who raised it."""
+    """The rejection has P0001 and the trigger's hint."""
     books("""
         create or replace function t_guard() returns trigger language plpgsql as $$ begin
         if new.name = 'bad' then raise exception 'no % here', new.name using hint = 'be good'; end if; return new;
@@ -184,7 +184,7 @@ def test_one_percent_of_bad_rows_costs_few_requests(books: Sql, line: MakeLine) 
 
 
 def test_a_missing_foreign_key_is_deferred_once(books: Sql, line: MakeLine) -> None:
-    """The row it refers to may be under way: one request, no bisection; the second time the row is rejected."""
+    """The referenced row may come later: one request, no bisection; the second refusal rejects the row."""
     books("create table t_author (id bigint primary key); alter table t add foreign key (author) references t_author")
     made = line()
     outcome = made.upload({"id": 1, "author": None}, {"id": 2, "author": 5})
@@ -201,7 +201,7 @@ def test_a_missing_foreign_key_is_deferred_once(books: Sql, line: MakeLine) -> N
 
 
 def test_unknown_columns_are_dropped_once(books: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture) -> None:
-    """Known from the OpenAPI document: no request is wasted, one warning prints the SQL."""
+    """The OpenAPI document lists the columns: no request is wasted, and one warning has the SQL."""
     made = line()
     outcome = made.upload({"id": 1, "colour": "red", "size": 2}, {"id": 2, "colour": "blue", "size": 3})
     made.upload({"id": 3, "colour": "red", "size": 2})
@@ -236,7 +236,7 @@ def test_unknown_columns_are_dropped_once(books: Sql, line: MakeLine, caplog: py
 def test_the_column_that_is_printed_takes_the_value(
     books: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture, value: object, sql_type: str
 ) -> None:
-    """A column of text would take each, and make another value of most."""
+    """A text column would accept every value, but change most of them."""
     line().upload({"id": 1, "new": value})
     (said,) = [r.getMessage() for r in caplog.records if "'new'" in r.getMessage()]
     assert f"ADD COLUMN new {sql_type};" in said
@@ -249,7 +249,7 @@ def test_the_column_that_is_printed_takes_the_value(
 def test_unknown_columns_cost_few_requests_where_the_server_does_not_tell(
     books: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without the document the server names one at a time; later chunks know them all. One is for a stale cache."""
+    """Without it, each refusal names one column; later chunks know them all. One request is for a stale cache."""
     made = line(check=False)
     outcome = made.upload({"id": 1, "colour": "red", "size": 2})
     # A column is left out for the rest of the crawl: a wait for the schema cache, or a request without rows, decides.
@@ -268,7 +268,7 @@ def test_unknown_columns_can_reject_the_row(books: Sql, line: MakeLine) -> None:
 
 @pytest.mark.parametrize("check", [True, False])
 def test_unknown_columns_can_go_into_a_jsonb_column(books: Sql, line: MakeLine, check: bool) -> None:
-    """Known before or found on the way: the fields are kept, beside what the item itself puts there."""
+    """Whether known at open or found later, the fields are kept beside the item's own value of that column."""
     books("alter table t add column more jsonb")
     made = line(check=check, unknown=UnknownColumns("collect", "more"))
     made.upload({"id": 1, "colour": "red", "more": {"a": 1}})
@@ -293,7 +293,7 @@ def test_a_jsonb_column_can_take_whole_items(sql: Sql, line: MakeLine, mode: Mod
 
 
 def test_a_column_for_unknown_fields_is_missing(books: Sql, line: MakeLine) -> None:
-    """Also where the server does not tell its columns: found at open, or when it is first needed; no field is lost."""
+    """The missing column is found at open, or when it is first needed; no field is lost."""
     unknown = UnknownColumns("collect", "more")
     made = line(check=False, unknown=unknown)
     outcome = made.upload({"id": 1, "colour": "red"})
@@ -310,7 +310,7 @@ def test_a_column_for_unknown_fields_is_missing(books: Sql, line: MakeLine) -> N
 def test_json_as_text_is_stored_as_it_is_and_warned_of(
     sql: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    """Once per column, when the first such text comes; not for texts that are no JSON, nor in a text column."""
+    """The warning comes once per column, with the first such text; not for other texts or a text column."""
     sql(f"create table t (id bigint primary key, a {kind}, b {kind}, c text); grant all on t to service_role")
     made = line()
     harmless = [{"a": 1}, None, "a text", "[sic]", "{", '"a"', "5"]
@@ -326,7 +326,7 @@ def test_json_as_text_is_stored_as_it_is_and_warned_of(
 
 
 def test_a_generated_column_is_not_sent(books: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture) -> None:
-    """428C9: the database makes it itself."""
+    """428C9: the database generates the value."""
     outcome = line().upload({"id": 1, "name": "abc", "doubled": 0})
     assert outcome.uploaded == 1
     assert books("select doubled from t") == [(6,)]
@@ -337,7 +337,7 @@ def test_a_generated_column_is_not_sent(books: Sql, line: MakeLine, caplog: pyte
 def test_a_primary_key_that_the_database_makes(
     sql: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture, mode: Mode
 ) -> None:
-    """`generated always as identity`: the items cannot have it, so rows are inserted; an upsert is warned of."""
+    """`generated always as identity`: items cannot have the key, so rows are inserted, with a warning for upserts."""
     sql(
         "create table t (id bigint generated always as identity primary key, name text); grant all on t to service_role"
     )
@@ -349,7 +349,7 @@ def test_a_primary_key_that_the_database_makes(
 
 
 def test_a_column_dropped_in_mid_crawl(books: Sql, line: MakeLine) -> None:
-    """What was there at open may be gone: the rows are stored without it."""
+    """The rows are stored without a column that was dropped after the open."""
     made = line()
     made.upload({"id": 1, "isbn": "a"})
     books("alter table t drop column isbn")
@@ -390,7 +390,7 @@ def test_without_the_fallback_it_is_fatal(sql: Sql, line: MakeLine) -> None:
 def test_an_insert_grant_alone_falls_back(
     sql: Sql, line: MakeLine, project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """42501 for the upsert, none for the insert."""
+    """The upsert gets 42501; the insert works."""
     sql("create table t (id bigint primary key, name text); grant insert on t to anon")
     made = line(key=project.anon_key)
     assert made.upload(*items(1)).uploaded == 1
@@ -400,7 +400,7 @@ def test_an_insert_grant_alone_falls_back(
 def test_an_insert_policy_alone_falls_back(
     sql: Sql, line: MakeLine, project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row-level security lets rows in as inserts only: found with the first chunk, once."""
+    """Row-level security allows inserts only: the first chunk finds that out, once."""
     sql("""create table t (id bigint primary key, name text); grant insert, select, update on t to anon;
         alter table t enable row level security; create policy ins on t for insert to anon with check (true)""")
     made = line(key=project.anon_key)
@@ -411,7 +411,7 @@ def test_an_insert_policy_alone_falls_back(
 
 
 def test_a_policy_that_refuses_some_rows_rejects_those(sql: Sql, line: MakeLine, project: Project) -> None:
-    """It is about the rows, not about the upsert: no fallback."""
+    """The refusal concerns the rows, not the upsert: no fallback."""
     sql("""create table t (id bigint primary key, name text); grant insert, select, update on t to anon;
         alter table t enable row level security;
         create policy mine on t to anon using (true) with check (name <> 'theirs')""")
@@ -425,7 +425,7 @@ def test_a_policy_that_refuses_some_rows_rejects_those(sql: Sql, line: MakeLine,
 
 
 def test_a_chunk_too_large_is_halved_and_the_size_remembered(books: Sql, line: MakeLine, proxy: FaultProxy) -> None:
-    """413 for more than two rows; the next chunk comes in pieces that fit."""
+    """413 for more than two rows; the next chunk is sent in parts that fit."""
 
     def at_most_two(exchange: faults.Exchange) -> None:
         too_many = exchange.body.count(b'"id"') > 2
@@ -440,14 +440,14 @@ def test_a_chunk_too_large_is_halved_and_the_size_remembered(books: Sql, line: M
 
 
 def test_one_row_too_large_is_rejected(books: Sql, line: MakeLine, proxy: FaultProxy) -> None:
-    """There is nothing to halve."""
+    """One row cannot be halved."""
     made = line(url=proxy.url)
     proxy.faults.append(faults.answers(413, "<h1>too large</h1>"))
     assert [(r.code, r.message) for r in made.upload(*items(1)).rejections] == [("http_413", "too large")]
 
 
 def test_a_statement_timeout_halves(sql: Sql, line: MakeLine, project: Project) -> None:
-    """57014, for real: the role's statement_timeout and a trigger that takes 0.4 s a row."""
+    """A real 57014, by the role's statement_timeout and a trigger that takes 0.4 s per row."""
     sql("""create table t (id bigint primary key, name text); grant insert, select, update on t to anon;
         create or replace function t_slow() returns trigger language plpgsql as
         $$ begin perform pg_sleep(0.4); return new; end $$;
@@ -458,7 +458,7 @@ def test_a_statement_timeout_halves(sql: Sql, line: MakeLine, project: Project) 
 
 
 def test_a_lock_at_open_is_no_matter_of_size(books: Sql, line: MakeLine, project: Project) -> None:
-    """57014 for a request without rows: the crawl does not begin, and the message says where to look."""
+    """57014 for a request without rows: the crawl does not start, and the message names what to check."""
     books("grant all on t to anon")
     with psycopg.connect(project.db_url) as other:
         other.execute("lock table t in access exclusive mode")
@@ -479,7 +479,7 @@ def test_an_unknown_table_is_fatal_at_open(sql: Sql, line: MakeLine) -> None:
 
 
 def test_a_table_made_during_the_wait_is_found(sql: Sql, line: MakeLine, proxy: FaultProxy) -> None:
-    """PGRST205 once, then it is there."""
+    """The first answer is PGRST205, the second finds the table."""
     sql(BOOKS)
     missing = {"code": "PGRST205", "message": "Could not find the table 'public.t' in the schema cache"}
     proxy.faults.extend([faults.passes, faults.answers(404, missing)])
@@ -487,7 +487,7 @@ def test_a_table_made_during_the_wait_is_found(sql: Sql, line: MakeLine, proxy: 
 
 
 def test_a_missing_grant_is_fatal_and_prints_it(sql: Sql, line: MakeLine) -> None:
-    """What a first-time user meets on hosted Supabase."""
+    """A first-time user on hosted Supabase meets this."""
     sql("create table t (id bigint primary key)")
     with pytest.raises(FatalError) as raised:
         line()
@@ -496,7 +496,7 @@ def test_a_missing_grant_is_fatal_and_prints_it(sql: Sql, line: MakeLine) -> Non
 
 
 def test_a_grant_revoked_in_mid_crawl_keeps_the_rows(books: Sql, line: MakeLine) -> None:
-    """Fatal to a chunk: every row of it is left."""
+    """The error is fatal: every row of the chunk is left."""
     made = line()
     books("revoke all on t from service_role")
     outcome = made.upload(*items(1, 2))
@@ -506,7 +506,7 @@ def test_a_grant_revoked_in_mid_crawl_keeps_the_rows(books: Sql, line: MakeLine)
 
 
 def test_a_policy_that_lets_no_row_in_is_fatal(sql: Sql, line: MakeLine, project: Project) -> None:
-    """Row-level security without a policy: not the rows' fault, so they are kept and not rejected."""
+    """Row-level security without a policy concerns all rows: they are kept, not rejected."""
     sql("""create table t (id bigint primary key, name text); grant insert, select, update on t to anon;
         alter table t enable row level security""")
     outcome = line(key=project.anon_key).upload(*items(1, 2, 3))
@@ -519,7 +519,7 @@ def test_a_policy_that_lets_no_row_in_is_fatal(sql: Sql, line: MakeLine, project
 @pytest.mark.rest_only
 @pytest.mark.parametrize("status", [200, 201])
 def test_a_page_is_no_yes(books: Sql, line: MakeLine, proxy: FaultProxy, status: int) -> None:
-    """A captive portal, a parked domain: at open, and in mid-crawl; no row counts as uploaded."""
+    """No row counts as uploaded when a captive portal or parked domain answers, at open or during the crawl."""
     made = line(url=proxy.url)
     proxy.always = faults.answers(status, "<html>Welcome to our network</html>")
     outcome = made.upload(*items(1, 2))
@@ -534,7 +534,7 @@ def test_a_page_is_no_yes(books: Sql, line: MakeLine, proxy: FaultProxy, status:
 def test_a_key_that_is_repeated_to_us_is_in_no_message(
     books: Sql, line: MakeLine, proxy: FaultProxy, project: Project
 ) -> None:
-    """A proxy or a server may print the headers it was sent."""
+    """A proxy or a server may repeat the headers it received."""
     made = line(url=proxy.url)
     proxy.always = faults.answers(401, {"message": f"invalid: Bearer {project.key}"})
     outcome = made.upload(*items(1))
@@ -558,13 +558,13 @@ def test_a_wrong_key_is_fatal(sql: Sql, line: MakeLine, project: Project) -> Non
 
 
 def test_an_unknown_conflict_column_is_fatal_at_open(books: Sql, line: MakeLine) -> None:
-    """It lists the columns there are."""
+    """The message lists the table's columns."""
     with pytest.raises(FatalError, match=r"SUPABASE_ON_CONFLICT must name columns of t\. It has: id, name"):
         line(on_conflict=("nope",))
 
 
 def test_a_trigger_with_a_fault_of_its_own_is_about_the_row(books: Sql, line: MakeLine) -> None:
-    """42703 about a column that was not sent must not be dropped for ever and ever; the table takes other rows."""
+    """A 42703 about a column that was not sent must not drop columns endlessly; other rows are stored."""
     books("""create or replace function t_broken() returns trigger language plpgsql as $$ begin
         execute 'select nope from t'; return new; end $$;
         create trigger broken before insert on t for each row execute function t_broken()""")
@@ -586,7 +586,7 @@ def test_a_trigger_with_a_fault_of_its_own_is_about_the_row(books: Sql, line: Ma
 def test_fatal_answers_keep_the_rows(
     books: Sql, line: MakeLine, proxy: FaultProxy, status: int, body: object, reason: str
 ) -> None:
-    """A paused project and its like: stop, keep every row, say what to do."""
+    """A paused project and similar answers stop the crawl, keep every row and have a remedy."""
     made = line(url=proxy.url)
     proxy.faults.extend([faults.answers(status, body, Location="https://example.com/")] * 2)
     outcome = made.upload(*items(1, 2))
@@ -618,7 +618,7 @@ def test_fatal_answers_keep_the_rows(
 def test_transient_failures_are_tried_again(
     books: Sql, line: MakeLine, proxy: FaultProxy, fault: faults.Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Stored exactly once; the log has the try, the reason and the wait at DEBUG."""
+    """The rows are stored exactly once; the log has try, reason and wait at DEBUG."""
     caplog.set_level("DEBUG", "scrapy_supabase")
     made = line(url=proxy.url)
     proxy.faults.append(fault)

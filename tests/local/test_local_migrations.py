@@ -48,7 +48,7 @@ def test_they_are_applied_once_and_in_order_of_their_numbers(database: Connectio
 
 
 def test_a_changed_migration_is_named(database: Connection, tmp_path: Path) -> None:
-    """What was applied may not be another thing now."""
+    """An applied file must not change."""
     apply_migrations(database, read_migrations(write(tmp_path, _001_a="create table a ()")), tmp_path)
     write(tmp_path, _001_a="create table a (b int)")
     with pytest.raises(LocalSupabaseError, match=r"001_a\.sql was changed after it was applied"):
@@ -56,7 +56,7 @@ def test_a_changed_migration_is_named(database: Connection, tmp_path: Path) -> N
 
 
 def test_a_failing_migration_leaves_nothing(database: Connection, tmp_path: Path) -> None:
-    """The error names file, line and the server's words; those before it stay."""
+    """The error has file, line and the server's message; earlier migrations stay applied."""
     write(tmp_path, _001_a="create table a ()", _002_b="create table b ();\n\ninsert into nowhere values (1);")
     with pytest.raises(LocalSupabaseError, match=r'002_b\.sql, line 3: relation "nowhere" does not exist'):
         apply_migrations(database, read_migrations(tmp_path), tmp_path)
@@ -72,7 +72,7 @@ def test_a_failing_migration_leaves_nothing(database: Connection, tmp_path: Path
     ],
 )
 def test_names_that_have_no_order_are_refused(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
-    """A file without a number, or two with the same."""
+    """A file without a number, or two files with the same, are refused."""
     for name in names:
         (tmp_path / name).write_text("select 1")
     with pytest.raises(LocalSupabaseError, match=message):
@@ -80,7 +80,7 @@ def test_names_that_have_no_order_are_refused(tmp_path: Path, names: tuple[str, 
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    """The folder is named."""
+    """The error names the folder."""
     with pytest.raises(LocalSupabaseError, match="nowhere does not exist"):
         read_migrations(tmp_path / "nowhere")
 

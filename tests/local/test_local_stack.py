@@ -55,7 +55,7 @@ def processes(folder: Path) -> list[str]:
 
 
 def answers(url: str, key: str) -> bool:
-    """Whether the REST API answers a request with this key."""
+    """Return whether the REST API answers a request with this key."""
     request = urllib.request.Request(f"{url}/rest/v1/", headers={"apikey": key})
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
@@ -78,7 +78,7 @@ def start_owner(folder: Path, *arguments: str) -> tuple[subprocess.Popen[str], d
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Let an owner end by itself."""
+    """Let an owner end normally."""
     process.communicate(timeout=20)
 
 
@@ -126,7 +126,7 @@ def test_secrets_are_private(folder: Path) -> None:
 
 
 def test_two_folders_have_different_secrets(folder: Path) -> None:
-    """Secrets are made per data folder; the key of one is nothing to the other."""
+    """Each data folder has its own secrets; the key of one is invalid for another."""
     with LocalSupabase(folder / "one") as one, LocalSupabase(folder / "two") as two:
         assert one.jwt_secret != two.jwt_secret
         assert not answers(two.url, one.service_role_key)
@@ -142,13 +142,13 @@ def test_only_loopback_is_listened_on(folder: Path) -> None:
 
 
 def test_the_second_holder_is_refused(folder: Path) -> None:
-    """Who does not say `join` is told who holds the folder."""
+    """Without `join`, the error names the process that uses the folder."""
     with LocalSupabase(folder), pytest.raises(LocalSupabaseError, match=f"in use by process {os.getpid()}"):
         LocalSupabase(folder).start()
 
 
 def test_a_killed_owner_takes_everything_with_it(folder: Path) -> None:
-    """`kill -9` of the owner: a second later no process is left."""
+    """A second after `kill -9` of the owner, no process is left."""
     owner, said = start_owner(folder)
     assert answers(said["url"], said["key"])
     os.kill(said["pid"], signal.SIGKILL)
@@ -158,7 +158,7 @@ def test_a_killed_owner_takes_everything_with_it(folder: Path) -> None:
 
 
 def test_a_killed_supervisor_takes_everything_with_it(folder: Path) -> None:
-    """`kill -9` of the process in between: PostgreSQL and the gateway end, too."""
+    """After `kill -9` of the supervisor, PostgreSQL and the gateway end, too."""
     owner, said = start_owner(folder)
     supervisor = psutil.Process(said["pid"]).children()[0]
     supervisor.kill()
@@ -168,7 +168,7 @@ def test_a_killed_supervisor_takes_everything_with_it(folder: Path) -> None:
 
 
 def test_an_orphan_is_stopped_and_its_data_kept(folder: Path) -> None:
-    """A PostgreSQL that outlived a crash is stopped by the next start."""
+    """The next start stops a PostgreSQL that outlived a crash."""
     with LocalSupabase(folder) as stack:
         command = next(p for p in psutil.process_iter(["cmdline"]) if is_postmaster(p, folder)).cmdline()
         with psycopg.connect(stack.db_url) as connection:
@@ -201,7 +201,7 @@ def status_of(folder: Path) -> str:
 
 
 def test_a_half_made_cluster_is_made_anew(folder: Path) -> None:
-    """What a killed initdb left behind is no obstacle, and is removed."""
+    """The remains of a killed initdb are removed."""
     folder.mkdir(parents=True)
     half = folder / ".initdb-killed"
     half.mkdir()
@@ -212,7 +212,7 @@ def test_a_half_made_cluster_is_made_anew(folder: Path) -> None:
 
 
 def test_a_start_killed_before_the_roles_were_made_is_mended(folder: Path) -> None:
-    """The cluster is there and the roles are not: the next start makes them."""
+    """If the cluster exists and the roles do not, the next start creates them."""
     with LocalSupabase(folder) as stack, psycopg.connect(stack.db_url, autocommit=True) as connection:
         connection.execute("drop schema auth cascade")
         connection.execute("drop schema extensions cascade")
@@ -235,7 +235,7 @@ def test_another_major_version_is_refused_and_not_touched(folder: Path) -> None:
 
 
 def test_a_folder_of_something_else_is_refused(folder: Path) -> None:
-    """What is in the way is named and not touched."""
+    """The error names the folder, which stays unchanged."""
     (folder / "postgres").mkdir(parents=True)
     (folder / "postgres" / "diary.txt").write_text("dear diary")
     with pytest.raises(LocalSupabaseError, match="is not a PostgreSQL data folder"):
@@ -258,14 +258,14 @@ def test_a_missing_wheel_is_an_error_that_says_what_to_type(folder: Path, tmp_pa
 
 
 def test_a_variable_that_names_no_server_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable and its value are named."""
+    """The error names the variable and its value."""
     monkeypatch.setenv("SCRAPY_SUPABASE_POSTGRES", "/nowhere")
     with pytest.raises(LocalSupabaseError, match="SCRAPY_SUPABASE_POSTGRES is '/nowhere'"):
         LocalSupabase(folder).start()
 
 
 def test_a_taken_port_is_an_error(folder: Path) -> None:
-    """The REST API's port is taken: said, with the remedy, and nothing is left running."""
+    """If the REST API's port is taken, the error has the remedy, and no process is left."""
     with LocalSupabase(folder / "one") as one:
         port = int(one.url.rpartition(":")[2])
         with pytest.raises(LocalSupabaseError, match=r"Cannot listen on 127\.0\.0\.1.*Use another port"):
@@ -274,7 +274,7 @@ def test_a_taken_port_is_an_error(folder: Path) -> None:
 
 
 def test_a_joiner_keeps_it_running_after_the_owner_left(folder: Path) -> None:
-    """Two processes share one stack; the last to leave stops it."""
+    """Two processes share one stack; the last one stops it."""
     owner, said = start_owner(folder)
     joiner, joined = start_owner(folder, "join")
     assert joined["url"] == said["url"]
@@ -285,7 +285,7 @@ def test_a_joiner_keeps_it_running_after_the_owner_left(folder: Path) -> None:
 
 
 def test_killed_joiners_do_not_keep_it_running(folder: Path) -> None:
-    """The owner leaves, the joiner is killed: nothing is left."""
+    """After the owner stops and the joiner is killed, no process is left."""
     owner, _ = start_owner(folder)
     joiner, joined = start_owner(folder, "join")
     end(owner)
@@ -296,7 +296,7 @@ def test_killed_joiners_do_not_keep_it_running(folder: Path) -> None:
 
 
 def test_join_starts_what_does_not_run(folder: Path) -> None:
-    """Four processes that start at once: one makes it, all use the same."""
+    """Of four processes that start at once, one starts the stack and all use it."""
     owners = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.owner", str(folder), "join"],
@@ -315,7 +315,7 @@ def test_join_starts_what_does_not_run(folder: Path) -> None:
 
 
 def test_variables_for_postgres_do_not_disturb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user's PG* variables and locale are not the server's business."""
+    """The server ignores the user's PG* variables and locale."""
     for name, value in {"PGPORT": "1", "PGDATA": "/nowhere", "PGHOST": "example.invalid", "LC_ALL": "xx_YY"}.items():
         monkeypatch.setenv(name, value)
     with LocalSupabase(folder) as stack:
@@ -330,7 +330,7 @@ def test_the_server_never_runs_as_root(folder: Path) -> None:
 
 
 def test_root_refuses_a_folder_its_server_cannot_enter(open_folder: Path) -> None:
-    """No parent's rights are changed: the error says why, and where to put it. Other users may use closed folders."""
+    """No folder's permissions are changed: the error has reason and remedy. Other users may use closed folders."""
     closed = open_folder / "closed"
     closed.mkdir(mode=0o700, exist_ok=True)
     if not as_root:
@@ -365,7 +365,7 @@ def test_a_postgrest_program_is_used_where_there_is_one(
 
 
 def test_a_postgrest_variable_that_names_no_program_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable and its value are named."""
+    """The error names the variable and its value."""
     monkeypatch.setenv("SCRAPY_SUPABASE_POSTGREST", "/nowhere/postgrest")
     with pytest.raises(LocalSupabaseError, match="SCRAPY_SUPABASE_POSTGREST is '/nowhere/postgrest'"):
         LocalSupabase(folder).start()

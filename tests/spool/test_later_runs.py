@@ -34,7 +34,7 @@ def items(*numbers: int, n: int) -> list[dict[str, Any]]:
 
 
 def killed_while_it_uploads(crawl: Crawler, proxy: FaultProxy, while_alive: Callable[[], object] = int) -> None:
-    """A crawl of ids 0 to 4 whose server hangs; it is killed after `while_alive` was called."""
+    """Start a crawl of ids 0 to 4 whose server hangs, call `while_alive`, then kill the crawl."""
     before = len(proxy.seen)
     proxy.faults.extend([faults.passes] * 2)
     proxy.always = faults.hangs
@@ -61,7 +61,7 @@ def locked(spool: Path) -> Iterator[None]:
 def test_a_crawl_leaves_rows_that_may_be_older(
     crawl: Crawler, sql: Sql, proxy: FaultProxy, tmp_path: Path, meanwhile: str
 ) -> None:
-    """Of three runs, the second could not take over what the first left; the third uploads none of it and says so."""
+    """The second of three runs could not adopt the first one's rows; the third leaves them and logs a warning."""
     sql(TABLE)
 
     def later() -> None:
@@ -94,7 +94,7 @@ def check_left(done: Crawl, spool: Path) -> None:
 
 
 def test_rows_of_other_tables_are_uploaded(crawl: Crawler, sql: Sql, proxy: FaultProxy, tmp_path: Path) -> None:
-    """Only chunks of the table that a later run stored rows in stay."""
+    """Only chunks of a table in which a later run stored rows stay."""
     sql(TABLE + "; create table t_b (id bigint primary key, label text); grant all on t_b to service_role")
     tables: dict[str, Any] = {"*": "t", "tests.crawl.Tag": {"table": "t_b"}}
     mixed = {"SUPABASE_URL": proxy.url, "SUPABASE_TABLE": None, "SUPABASE_TABLES": tables}
@@ -124,13 +124,13 @@ HEADER = Header(
 
 
 def later(note: RunNote, **header: Any) -> bool:
-    """Whether rows of a chunk may be older, after what a run noted."""
+    """Return whether a chunk may replace newer rows, given the note of a run."""
     fields = {name: getattr(HEADER, name) for name in HEADER.__struct_fields__}
     return LaterRuns([note]).may_replace_newer(Header(**{**fields, **header}))
 
 
 def test_the_rule() -> None:
-    """A later run, the same project and table, an upsert by a key."""
+    """It needs a later run, the same project and table, and an upsert by a key."""
     note = RunNote("b", "6", "p", ("t_x", "t"))
     assert later(note)
     assert later(note, opened="6")
@@ -159,7 +159,7 @@ def chunk_in(disk: DiskSpool, version: int) -> Chunk:
 
 
 def test_runs_that_stored_nothing_hold_nothing_up(tmp_path: Path) -> None:
-    """Two crawls at once in an outage: both leave all they have, and the next one uploads it in its order."""
+    """Two parallel crawls in an outage leave all their rows; the next one uploads them in order."""
     first, second = spool(tmp_path, "r1"), spool(tmp_path, "r2")
     for version, disk in enumerate((first, second), 1):
         chunk_in(disk, version)
@@ -206,7 +206,7 @@ def test_where_stored_rows_are_kept_the_newest_go_first(tmp_path: Path) -> None:
 
 
 def test_a_run_that_could_not_upload_what_it_recovered(tmp_path: Path) -> None:
-    """It stored newer rows of its own: what it left may be older from then on."""
+    """It stored newer rows of its own: the rows it left may be older from then on."""
     first = spool(tmp_path, "r1")
     chunk_in(first, 1)
     first.close()

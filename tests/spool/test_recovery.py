@@ -39,18 +39,18 @@ def table(sql: Sql) -> Sql:
 
 
 def items(count: int, **more: Any) -> list[dict[str, Any]]:
-    """Items 0, 1, …"""
+    """Return items with the ids 0, 1, …"""
     return [{"id": number, "title": f"t{number}", **more} for number in range(count)]
 
 
 def run_folders(done: Crawl) -> list[Path]:
-    """The folders of runs that are in the spool."""
+    """Return the folders of runs in the spool."""
     return [path for path in (done.folder / "spool").iterdir() if path.is_dir()]
 
 
 @pytest.mark.parametrize("mode", ["asyncio", "select", "none"])
 def test_the_next_crawl_uploads_what_one_left(crawl: Crawler, table: Sql, proxy: FaultProxy, mode: str) -> None:
-    """Before its own rows of the same keys; the counts tell them apart."""
+    """Recovered rows go before its own rows with the same keys, and are counted apart."""
     proxy.faults.extend([faults.passes] * 2)
     proxy.always = DOWN
     left = crawl({"items": items(250, n=1)}, mode=mode, SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.2)
@@ -68,7 +68,7 @@ def test_the_next_crawl_uploads_what_one_left(crawl: Crawler, table: Sql, proxy:
 def test_a_crawl_with_other_settings_sends_rows_as_they_were_to_be_sent(
     crawl: Crawler, sql: Sql, proxy: FaultProxy
 ) -> None:
-    """Another spider of the project: table, mode and conflict columns are those of the run that scraped the rows."""
+    """For another spider's rows, table, mode and conflict columns are those of the run that scraped them."""
     sql("create table t (id bigint primary key, n int, unique (n)); create table t_b (id bigint primary key, n int)")
     sql("grant all on t, t_b to service_role; insert into t values (1, 5)")
     proxy.faults.extend([faults.passes] * 2)
@@ -83,7 +83,7 @@ def test_a_crawl_with_other_settings_sends_rows_as_they_were_to_be_sent(
 
 
 def test_rows_for_a_table_that_is_gone_do_not_end_the_crawl(crawl: Crawler, sql: Sql, proxy: FaultProxy) -> None:
-    """Another spider's table: an ERROR, its rows stay, the crawl goes on."""
+    """The crawl logs an ERROR, leaves the rows in the spool and continues."""
     sql("create table t (id bigint primary key); create table t_b (id bigint primary key)")
     sql("grant all on t, t_b to service_role")
     proxy.faults.extend([faults.passes] * 2)
@@ -98,7 +98,7 @@ def test_rows_for_a_table_that_is_gone_do_not_end_the_crawl(crawl: Crawler, sql:
 
 
 def test_what_an_earlier_run_left_cannot_close_this_one(crawl: Crawler, sql: Sql, proxy: FaultProxy) -> None:
-    """Its conflict column is gone from this run's own table: an ERROR, its rows stay; this run's newer rows land."""
+    """Its conflict column was dropped: an ERROR, its rows stay; this run's newer rows are stored."""
     sql("create table t (id bigint primary key, n int unique); grant all on t to service_role")
     proxy.faults.extend([faults.passes] * 2)
     proxy.always = DOWN
@@ -113,7 +113,7 @@ def test_what_an_earlier_run_left_cannot_close_this_one(crawl: Crawler, sql: Sql
 
 
 def test_a_code_that_only_one_row_meets_is_not_left_to_the_next_run(crawl: Crawler, sql: Sql) -> None:
-    """A trigger that raises 40001 for it, for ever: rejected in this run; nothing is recovered by the next."""
+    """A trigger always raises 40001 for the row: it is rejected in this run, and the next one recovers nothing."""
     sql("""create table t (id bigint primary key); grant all on t to service_role;
         create or replace function t_guard() returns trigger language plpgsql as $$ begin
         if new.id = 3 then raise exception 'again' using errcode = '40001'; end if; return new;
@@ -126,7 +126,7 @@ def test_a_code_that_only_one_row_meets_is_not_left_to_the_next_run(crawl: Crawl
 
 
 def test_rejects_of_an_earlier_run_keep_its_name(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
-    """The reject file says which run and spider scraped the row, and how it was to be sent."""
+    """The reject file names the run and spider that scraped the row, and how to send it."""
     proxy.faults.extend([faults.passes] * 4)
     proxy.always = DOWN
     crawl(
@@ -146,7 +146,7 @@ def test_rejects_of_an_earlier_run_keep_its_name(crawl: Crawler, table: Sql, pro
 
 
 def test_an_outage_in_mid_crawl(crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site) -> None:
-    """Gone after the first chunk, back three seconds later: the crawl does not wait for it, and all rows land."""
+    """The server is unreachable for three seconds: the crawl continues, and all rows are stored."""
     pages = [[{"id": page * 10 + n} for n in range(10)] for page in range(600)]
     proxy.faults.extend([faults.passes] * 3)
     proxy.always = DOWN
@@ -168,7 +168,7 @@ def test_an_outage_in_mid_crawl(crawl: Crawler, table: Sql, proxy: FaultProxy, s
 def test_an_outage_that_lasts_too_long_closes_the_crawl(
     crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site
 ) -> None:
-    """`SUPABASE_MAX_OUTAGE`: reason `supabase_unavailable`; every row is in the spool, and the next crawl has it."""
+    """`SUPABASE_MAX_OUTAGE` closes it with `supabase_unavailable`; the next crawl uploads every row from the spool."""
     pages = [[{"id": page * 10 + n} for n in range(10)] for page in range(2000)]
     proxy.faults.extend([faults.passes] * 3)
     proxy.always = DOWN
@@ -186,7 +186,7 @@ def test_an_outage_that_lasts_too_long_closes_the_crawl(
 
 
 def test_an_outage_that_is_too_long_at_the_close(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
-    """The close gives up earlier than its own timeout, and says why."""
+    """The close gives up before its own timeout, and logs the reason."""
     proxy.faults.extend([faults.passes] * 2)
     proxy.always = DOWN
     done = crawl({"items": items(300)}, SUPABASE_URL=proxy.url, SUPABASE_MAX_OUTAGE=1, SUPABASE_CLOSE_TIMEOUT=30)
@@ -207,14 +207,14 @@ STOPS: dict[str, dict[str, Any]] = {
 
 
 def control_c_twice(crawl: Crawler, process: Any, said: str) -> None:
-    """Interrupt the crawl, and once more when it has said that."""
+    """Interrupt the crawl, and again once it has logged `said`."""
     process.send_signal(signal.SIGINT)
     assert eventually(lambda: said in crawl.log_of(process))
     process.send_signal(signal.SIGINT)
 
 
 def seen_by(witness: Path) -> set[int]:
-    """The items that `tests.crawl.Witness` wrote down."""
+    """Return the items that `tests.crawl.Witness` recorded."""
     return {int(line.split()[0]) for line in witness.read_text().splitlines()}
 
 
@@ -223,7 +223,7 @@ def seen_by(witness: Path) -> set[int]:
 def test_every_way_to_stop_keeps_every_row(
     crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site, tmp_path: Path, stop: str, mode: str
 ) -> None:
-    """Whatever ends the crawl, with the server up or gone: what a later pipeline saw is stored by the next crawl."""
+    """The next crawl stores every item that a later pipeline saw, however the crawl ended."""
     pages = [[{"id": page * 10 + n, "title": "x"} for n in range(10)] for page in range(3000)]
     witness = tmp_path / "witness"
     pipelines = {"scrapy_supabase.SupabasePipeline": 300, "tests.crawl.Witness": 350}
@@ -265,7 +265,7 @@ def test_every_way_to_stop_keeps_every_row(
 def test_without_a_spool_a_second_control_c_leaves_every_row_in_the_log(
     crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site, tmp_path: Path, mode: str, is_closing: bool
 ) -> None:
-    """There is no other place for what is not stored; rows of a chunk that is not full are among them."""
+    """The log has every row that is not stored, those of an open chunk included."""
     pages = [[{"id": page * 10 + n} for n in range(10)] for page in range(3000)]
     witness = tmp_path / "witness"
     proxy.faults.extend([faults.passes] * 4)
@@ -296,7 +296,7 @@ def test_without_a_spool_a_second_control_c_leaves_every_row_in_the_log(
 
 
 def killed(crawl: Crawler, process: Any, after: float, *, uploading: bool = False) -> None:
-    """`kill -9` the crawl after so many seconds, or when it is over; with `uploading`, from its first item on."""
+    """`kill -9` the crawl `after` seconds, or when it has ended; with `uploading`, counted from its first item."""
     if uploading:
         assert eventually(lambda: "Uploading to" in crawl.log_of(process), 60)
     try:
@@ -309,7 +309,7 @@ def killed(crawl: Crawler, process: Any, after: float, *, uploading: bool = Fals
 @pytest.mark.parametrize("jobdir", [False, True])
 @pytest.mark.parametrize("keyed", [True, False])
 def test_kill_9_and_again(crawl: Crawler, sql: Sql, tmp_path: Path, keyed: bool, jobdir: bool) -> None:
-    """Three times, recovery included: each row that was handed on is stored, once. `make soak` does it 30 times."""
+    """After three kills, recovery included, each row is stored exactly once. `make soak` does it 30 times."""
     check_kills(crawl, sql, tmp_path, keyed=keyed, jobdir=jobdir, moments=[0.9, 1.0, 1.1], count=8000)
 
 
@@ -318,7 +318,7 @@ def test_kill_9_and_again(crawl: Crawler, sql: Sql, tmp_path: Path, keyed: bool,
 @pytest.mark.parametrize("jobdir", [False, True])
 @pytest.mark.parametrize("keyed", [True, False])
 def test_kill_9_thirty_times(crawl: Crawler, sql: Sql, tmp_path: Path, keyed: bool, jobdir: bool) -> None:
-    """At random moments of a crawl of 20,000 items, from its start to after its end."""
+    """Kill a crawl of 20,000 items at random moments, from its start to after its end."""
     moments = [random.uniform(0.5, 4.0) for _ in range(30)]
     check_kills(crawl, sql, tmp_path, keyed=keyed, jobdir=jobdir, moments=moments, count=20_000)
 
@@ -363,7 +363,7 @@ def check_kills(
 
 
 def test_rows_without_a_key_may_be_doubled_and_that_is_said(crawl: Crawler, sql: Sql, proxy: FaultProxy) -> None:
-    """Counted, and warned about with what prevents it."""
+    """They are counted, and a warning has the remedy."""
     sql("create table t (id bigint, n int); grant all on t to service_role")
     proxy.faults.extend([faults.passes] * 2)
     proxy.always = DOWN
@@ -376,7 +376,7 @@ def test_rows_without_a_key_may_be_doubled_and_that_is_said(crawl: Crawler, sql:
 
 
 def test_row_ids_make_a_retry_harmless(crawl: Crawler, sql: Sql, proxy: FaultProxy) -> None:
-    """The server stores and hangs up: sent again, nothing is doubled; two runs do not collide."""
+    """The server stores the rows and hangs up: sending them again stores nothing twice; two runs do not collide."""
     sql("create table t (rid uuid unique, id bigint, title text); grant all on t to service_role")
     settings = {"SUPABASE_ROW_ID_COLUMN": "rid", "SUPABASE_URL": proxy.url}
     for _ in range(2):
@@ -389,7 +389,7 @@ def test_row_ids_make_a_retry_harmless(crawl: Crawler, sql: Sql, proxy: FaultPro
 
 @pytest.mark.parametrize("crawls", [2, 4])
 def test_crawls_at_once_share_a_folder_and_a_table(crawl: Crawler, sql: Sql, tmp_path: Path, crawls: int) -> None:
-    """Overlapping keys, a spool full of dead runs: no row is lost, no deadlock shows, nothing is adopted twice."""
+    """With overlapping keys and many dead runs, no row is lost, no deadlock occurs, nothing is adopted twice."""
     sql("create table t (id bigint primary key, title text, n int); grant all on t to service_role")
     for number in range(6):
         killed(crawl, crawl.start({"count": 20000, "n": number}), 0.3, uploading=True)
@@ -429,7 +429,7 @@ def test_the_spool_of_a_run_is_private(crawl: Crawler, table: Sql, proxy: FaultP
 
 
 def resets_every_second() -> faults.Fault:
-    """Of two requests, one is stored and then cut off."""
+    """Store every second request, then reset its connection."""
     number = itertools.count()
 
     def fault(exchange: faults.Exchange) -> None:
@@ -439,7 +439,7 @@ def resets_every_second() -> faults.Fault:
 
 
 def answers_503_to_every_second() -> faults.Fault:
-    """Of two requests, one is refused."""
+    """Refuse every second request."""
     number = itertools.count()
 
     def fault(exchange: faults.Exchange) -> None:
@@ -450,7 +450,7 @@ def answers_503_to_every_second() -> faults.Fault:
 
 @pytest.mark.parametrize("kind", ["stores and resets", "503 to every second", "accepts and never answers"])
 def test_a_server_that_is_half_there(crawl: Crawler, table: Sql, proxy: FaultProxy, kind: str) -> None:
-    """No row is lost, none doubled; the newest version is there."""
+    """No row is lost or stored twice, and the newest version is stored."""
     proxy.faults.extend([faults.passes] * 3)
     if kind == "accepts and never answers":
         proxy.faults.extend([faults.hangs] * 8)
@@ -468,7 +468,7 @@ def test_a_server_that_is_half_there(crawl: Crawler, table: Sql, proxy: FaultPro
     [pytest.param(3, id="short"), pytest.param(20, id="long", marks=[pytest.mark.soak, pytest.mark.timeout(300)])],
 )
 def test_the_server_is_stopped_and_started_again(tmp_path: Path, open_folder: Path, site: Site, seconds: int) -> None:
-    """PostgreSQL and the REST API themselves, in mid-crawl; the crawl goes on, all rows land, each once."""
+    """PostgreSQL and the REST API restart during the crawl; it continues, and all rows are stored once."""
     folder = open_folder / f"stopped {seconds}"
     pages = [[{"id": page * 10 + n, "title": "x" * 300} for n in range(10)] for page in range(250 * seconds)]
     with LocalSupabase(folder) as stack, psycopg.connect(stack.db_url, autocommit=True) as connection:

@@ -65,7 +65,7 @@ def command(project: Project, tmp_path: Path) -> Command:
 
 @pytest.fixture
 def left(crawl: Crawler, table: Sql, proxy: FaultProxy) -> Callable[..., None]:
-    """Crawls whose rows stay in the spool: `left(items, …)`."""
+    """Crawl so that the rows stay in the spool: `left(items, …)`."""
 
     def run(items: list[dict[str, Any]], tables: int = 1, **settings: Any) -> None:
         proxy.faults.extend([faults.passes] * (1 + tables))
@@ -78,14 +78,14 @@ def left(crawl: Crawler, table: Sql, proxy: FaultProxy) -> Callable[..., None]:
 
 
 def items(count: int, **more: Any) -> list[dict[str, Any]]:
-    """Items 0, 1, …"""
+    """Return items with the ids 0, 1, …"""
     return [{"id": number, "title": f"t{number}", **more} for number in range(count)]
 
 
 def test_replay_uploads_what_is_left(
     left: Callable[..., None], command: Command, table: Sql, proxy: FaultProxy
 ) -> None:
-    """Listed, uploaded, and then there is nothing left."""
+    """Rows are listed, then uploaded, and the spool is empty."""
     left(items(250))
     listed = command("replay", "--dry-run")
     assert listed.returncode == 0
@@ -103,7 +103,7 @@ def test_replay_uploads_what_is_left(
 def test_replay_of_one_table_and_of_one_run(
     left: Callable[..., None], command: Command, sql: Sql, tmp_path: Path, proxy: FaultProxy
 ) -> None:
-    """The rest stays where it is."""
+    """Other rows stay in the spool."""
     sql("create table t_b (id bigint primary key, label text); grant all on t_b to service_role")
     mixed = [*items(3), {"_class": "Tag", "id": 9, "label": "x"}]
     tables: dict[str, Any] = {"*": "t", "tests.crawl.Tag": {"table": "t_b"}}
@@ -117,7 +117,7 @@ def test_replay_of_one_table_and_of_one_run(
 
 
 def test_rejected_rows_are_replayed_when_mended(crawl: Crawler, command: Command, table: Sql, tmp_path: Path) -> None:
-    """In the table or in the file; those refused again stay, with their new reason."""
+    """After a fix of the table or the file; rows rejected again stay, with the new reason."""
     table("alter table t add constraint short check (length(title) < 4)")
     bad = [{"id": 1, "title": "too long"}, {"id": 2, "title": "longer"}, {"id": 3, "title": "long", "n": 2**40}]
     done = crawl({"items": [*bad, {"id": 4, "title": "ok"}]})
@@ -147,7 +147,7 @@ def test_rejected_rows_are_replayed_when_mended(crawl: Crawler, command: Command
 def test_lines_that_are_no_rows_stay_in_the_reject_file(
     crawl: Crawler, command: Command, table: Sql, tmp_path: Path
 ) -> None:
-    """Items that never became a row go by their fields; what is nonsense is said and kept."""
+    """Items that were no row are sent with their fields; damaged lines are reported and kept."""
     crawl({"items": [{"zz": 1}, {"id": 5, "yy": 1}]}, SUPABASE_UNKNOWN_COLUMNS="reject")
     path = tmp_path / "spool" / "rejected.jsonl"
     with path.open("a") as file:
@@ -165,7 +165,7 @@ def test_lines_that_are_no_rows_stay_in_the_reject_file(
 def test_replay_asks_where_newer_rows_may_be_stored(
     left: Callable[..., None], crawl: Crawler, command: Command, table: Sql, tmp_path: Path, proxy: FaultProxy
 ) -> None:
-    """A later run of the same table: upsert or ignore must be said."""
+    """After a later run of the same table, `--mode upsert` or `--mode ignore` is required."""
     left(items(5, n=1))
     note_run(tmp_path / "spool", "a later run", proxy.url.removeprefix("http://"), ("t",))
     table("insert into t values (0, 'newer', 2)")
@@ -194,7 +194,7 @@ def test_a_later_crawl_that_had_no_row_does_not_matter(
 def test_replay_leaves_others_alone(
     left: Callable[..., None], crawl: Crawler, command: Command, table: Sql, proxy: FaultProxy, site: Any
 ) -> None:
-    """Rows of another project, and those of a crawl that is running."""
+    """Rows of another project and of a running crawl stay."""
     left(items(5))
     assert "Skipped: 5 rows of another project" in command("replay").stdout
     assert table("select count(*) from t") == [(0,)]
@@ -212,7 +212,7 @@ def test_replay_leaves_others_alone(
 def test_replay_without_a_server_leaves_everything(
     left: Callable[..., None], command: Command, table: Sql, proxy: FaultProxy
 ) -> None:
-    """The exit code says so, and nothing is lost."""
+    """The exit code is not 0, and no row is lost."""
     left(items(120))
     proxy.always = DOWN
     done = command("replay", url=proxy.url)
@@ -230,7 +230,7 @@ def test_replay_without_a_server_leaves_everything(
 
 
 def test_wrong_paths_and_options(command: Command, tmp_path: Path) -> None:
-    """One line that says what to do."""
+    """The error is one line, with the remedy."""
     assert "is not a folder" in command("replay", "nowhere").stderr
     assert "invalid choice" in command("replay", "--mode", "x").stderr
     assert command("replay", "--help").returncode == command("load", "--help").returncode == 0
@@ -258,7 +258,7 @@ FILES: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_load_every_format(command: Command, table: Sql, tmp_path: Path, name: str) -> None:
-    """The same rows from each."""
+    """Each format gives the same rows."""
     (tmp_path / name).write_bytes(FILES[name])
     done = command("load", name, "--table", "t")
     assert done.returncode == 0, done
@@ -291,7 +291,7 @@ def test_load_keeps_numbers_as_they_are_written(command: Command, table: Sql) ->
 
 
 def test_load_rejects_what_is_no_row_and_goes_on(command: Command, table: Sql, tmp_path: Path) -> None:
-    """With file and line; the others are stored."""
+    """Rejects have file and line; the other rows are stored."""
     text = '{"id": 1}\n{"id": \nnull\n[1]\n{"id": "x"}\n{"id": 2, "title": "a\\u0000b"}\n'
     done = command("load", "-", "--table", "t", text=text)
     assert done.returncode == 1
@@ -315,7 +315,7 @@ def test_load_rejects_what_is_no_row_and_goes_on(command: Command, table: Sql, t
 def test_load_of_a_damaged_file_uploads_what_can_be_read(
     command: Command, table: Sql, tmp_path: Path, damage: str
 ) -> None:
-    """And says that it is not all."""
+    """An error reports that the file is not complete."""
     whole = gzip.compress("".join(f'{{"id": {n}, "title": "{n**40}"}}\n' for n in range(5000)).encode())
     half = len(whole) // 2
     (tmp_path / "rows.jsonl.gz").write_bytes(whole[:half] + (b"" if damage == "cut off" else b"\xff" * half))
@@ -343,7 +343,7 @@ def test_load_goes_by_the_settings_of_the_table(command: Command, sql: Sql, tmp_
 
 
 def test_load_without_a_table_or_a_grant_says_so_before_it_reads(command: Command, sql: Sql) -> None:
-    """The SQL that mends it is printed."""
+    """The error has the SQL that fixes it."""
     sql("create table t (id bigint primary key)")
     done = command("load", "-", "--table", "t", text='{"id": 1}\n')
     assert done.returncode == 1
@@ -352,7 +352,7 @@ def test_load_without_a_table_or_a_grant_says_so_before_it_reads(command: Comman
 
 
 def test_control_c_during_a_load_loses_nothing(table: Sql, proxy: FaultProxy, project: Project, tmp_path: Path) -> None:
-    """What was read is stored or in the spool; the exit code says that it was interrupted."""
+    """Rows already read are stored or in the spool; the exit code is that of an interrupt."""
     (tmp_path / "rows.jsonl").write_text("".join(f'{{"id": {n}}}\n' for n in range(5000)))
     proxy.faults.extend([faults.passes] * 4)
     proxy.always = faults.hangs

@@ -34,7 +34,7 @@ def test_printed_values_are_refused_until_they_are_replaced(
     table: Sql,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """A forgotten `.get()`: the line stays, whole, and is listed as what it is; corrected, it is stored."""
+    """After a forgotten `.get()` the line stays and is listed as unedited; once corrected, it is stored."""
     assert crawl({"items": [SELECTOR, {"id": 2, "title": "x"}]}).counts("uploaded", "failed") == (1, 1)
     (line,) = lines(tmp_path)
     assert (line["code"], line["row"]["n"]) == ("not_encodable", 7)
@@ -114,7 +114,7 @@ def test_lines_without_a_table_wait_for_its_name(
     table: Sql,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """Of items whose class has none."""
+    """Items of a class without a table cannot be replayed until the line names one."""
     crawl({"items": [{"id": 5, "title": "x"}]}, SUPABASE_TABLE=None, SUPABASE_TABLES={"tests.crawl.Tag": "t"})
     (line,) = lines(tmp_path)
     assert (line["code"], line["table"], line["printed"]) == ("no_table", "(none)", {})
@@ -132,7 +132,7 @@ def test_lines_of_older_versions_are_refused_until_they_are_confirmed(
     table: Sql,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """They do not say which values are only printed."""
+    """Such lines do not list the printed values."""
     crawl({"items": [SELECTOR]})
     (line,) = lines(tmp_path)
     for name in ("printed", "mode", "on_conflict", "key"):
@@ -153,7 +153,7 @@ def test_rejected_rows_are_never_called_duplicates(
     command: Command,  # noqa: F811
     sql: Sql,
 ) -> None:
-    """They were not stored: what is said of rows that a dead run left is not true of them."""
+    """They were not stored before, unlike rows that a dead run left."""
     sql("create table t (id bigint, title text check (title <> 'bad')); grant all on t to service_role")
     assert crawl({"items": [{"id": 1, "title": "bad"}]}).counts("failed") == (1,)
     sql("alter table t drop constraint t_title_check")
@@ -174,5 +174,5 @@ def test_rejected_rows_are_never_called_duplicates(
     ],
 )
 def test_which_fields_are_only_printed(item: Any, printed: tuple[str, ...]) -> None:
-    """Those whose values cannot be encoded, and those whose names are not what they seem."""
+    """`printed` lists the fields whose values cannot be encoded, or whose names are no texts."""
     assert printable(item)[1] == printed

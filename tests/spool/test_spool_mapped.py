@@ -22,7 +22,7 @@ from scrapy_supabase.spool.mapped import can_map
 
 
 def spool(folder: Path, run: str = "run", *, fsync: bool = False) -> DiskSpool:
-    """A run's spool; its files are mapped, whatever disk the tests run on, unless `fsync` is asked for."""
+    """Return a run's spool with mapped files on any file system, unless `fsync` is set."""
     schema = Schema({"t": TableSpec("t", on_conflict=("id",))})
     schema.learn_key_types("t", {"id": "text"})
     made = DiskSpool(folder, run, schema, {"run": run}, fsync=fsync)
@@ -46,12 +46,12 @@ def chunk_of(disk: DiskSpool, number: int, its_rows: tuple[Row, ...]) -> Chunk:
 
 
 def ids(path: Path) -> list[int]:
-    """Of the rows that are read back."""
+    """Return the ids of the rows read back from a file."""
     return [json.loads(line)["id"] for line in read_chunk(path)[1]]
 
 
 def test_a_row_is_in_the_file_as_soon_as_it_is_appended(tmp_path: Path) -> None:
-    """Who opens the file sees it, without a write."""
+    """Another reader of the file sees the row, without a write."""
     disk = spool(tmp_path)
     file = disk.open(rows(1)[0])
     for number in (1, 2, 3):
@@ -65,7 +65,7 @@ def test_a_row_is_in_the_file_as_soon_as_it_is_appended(tmp_path: Path) -> None:
 
 
 def test_a_file_is_used_again_behind_what_it_held(tmp_path: Path) -> None:
-    """No page is written twice; nothing of the first chunk is left; the name is that of the new one."""
+    """No page is written twice, the first chunk's rows are overwritten, and the file has the new chunk's name."""
     disk = spool(tmp_path)
     first = chunk_of(disk, 1, rows(1, 2))
     disk.settle(Outcome(first, 2))
@@ -99,7 +99,7 @@ def test_files_do_not_grow_in_number(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [1, 300])
 def test_what_does_not_fit_is_appended(tmp_path: Path, first: int) -> None:
-    """A chunk larger than the file, a row larger than the file: each row is there, in order."""
+    """A chunk or a row larger than the file is stored completely, in order."""
     disk = spool(tmp_path)
     sizes = [first * 1000, 700_000, 10, 600_000, 5_000_000, 10]
     wanted = tuple(rows(number, text="x" * size)[0] for number, size in enumerate(sizes))
@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_appended(tmp_path: Path, first: int) -> None:
 
 
 def test_what_stays_ends_where_its_lines_do(tmp_path: Path) -> None:
-    """A chunk that is left, one that waits on disk, one of which some rows are left, one that nobody settled."""
+    """Files of left, stored, partly uploaded and unsettled chunks have no NUL bytes at their end."""
     disk = spool(tmp_path)
     for number in (1, 2, 3, 4):
         chunk = chunk_of(disk, number, rows(number, 10 + number))
@@ -147,7 +147,7 @@ def test_a_chunk_settled_after_it_waited_on_disk_is_removed(tmp_path: Path) -> N
 
 
 def test_with_fsync_nothing_is_mapped(tmp_path: Path) -> None:
-    """A copy is not on the disk itself."""
+    """A copied row would not be on the disk itself."""
     disk = spool(tmp_path, fsync=True)
     chunk = chunk_of(disk, 1, rows(1))
     assert b"\0" not in (tmp_path / chunk.file).read_bytes()
@@ -170,7 +170,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_process_that_is_killed(tmp_path: Path) -> None:
-    """What was appended is recovered, what was being appended is counted as torn, what was settled is gone."""
+    """Appended rows are recovered, a row in progress is counted as torn, settled rows are not recovered."""
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     assert done.returncode == -signal.SIGKILL
     disk = spool(tmp_path, "later")
@@ -189,7 +189,7 @@ def test_a_process_that_is_killed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("uses", [1, 2])
 @pytest.mark.parametrize("overwritten", [(0, 1), (0, 30), (0, 250), (0, 1000), (30, 1000)])
 def test_a_file_that_was_being_emptied(tmp_path: Path, uses: int, overwritten: tuple[int, int]) -> None:
-    """Its rows are stored: it counts as empty, however far that had come, and in whatever order."""
+    """A partly overwritten file counts as empty, in whatever order its bytes were overwritten."""
     disk = spool(tmp_path, "20260101T000000.000Z-0123abcd")
     for number in range(1, uses):
         disk.settle(Outcome(chunk_of(disk, number, rows(1)), 1))
@@ -221,7 +221,7 @@ def test_a_copy_that_was_cut_off_in_its_middle(tmp_path: Path) -> None:
 
 
 def test_a_power_cut_may_bring_an_earlier_chunk_back(tmp_path: Path) -> None:
-    """What was overwritten was not on the disk yet: it counts only where no later chunk is in the file."""
+    """The overwriting had not reached the disk: the earlier chunk counts only without a later one in the file."""
     disk = spool(tmp_path)
     first = chunk_of(disk, 1, rows(1, 2))
     earlier = (tmp_path / first.file).read_bytes()[: mmap.PAGESIZE]
@@ -239,7 +239,7 @@ def test_a_power_cut_may_bring_an_earlier_chunk_back(tmp_path: Path) -> None:
 
 
 def test_which_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those on which room that was promised is there; of others, none."""
+    """Only file systems that reserve space are used for mapped files."""
     kind = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True, check=True).stdout
     assert can_map(tmp_path) == (kind.strip() in ("ext2/ext3", "xfs", "tmpfs"))
     assert can_map(Path("/dev/shm"))
@@ -268,7 +268,7 @@ print(whole, disk._files.is_complete(after.file))
 
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
-    """No signal ends the process: what has no room is known to be missing, and when there is room, it is used."""
+    """No SIGBUS kills the process; missing rows are known, and free space is used again."""
     unshare = shutil.which("unshare")
     if unshare is None:
         pytest.skip("no unshare")

@@ -38,7 +38,7 @@ def table(sql: Sql) -> Sql:
 
 @pytest.fixture
 def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A disk of so many bytes."""
+    """A disk of the given number of bytes."""
     mount = shutil.which("mount")
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -58,12 +58,12 @@ def pages(number: int, size: int) -> list[list[dict[str, Any]]]:
 
 
 def witnessed(path: Path) -> set[int]:
-    """The ids of the items that came to the pipelines."""
+    """Return the ids of the items that reached the pipelines."""
     return {int(line.split()[0]) for line in path.read_text().splitlines()}
 
 
 def in_files(folder: Path) -> set[int]:
-    """The ids of the rows that are in the spool."""
+    """Return the ids of the rows in the spool."""
     found = set()
     for path in folder.glob("*/*.jsonl"):
         for line in path.read_bytes().replace(b"\0", b"").split(b"\n")[1:-1]:
@@ -72,7 +72,7 @@ def in_files(folder: Path) -> set[int]:
 
 
 def logged(log: str, size: int) -> list[int]:
-    """The ids of the rows that are in the log, whole."""
+    """Return the ids of the rows that are complete in the log."""
     return [int(number) for number, title in LOGGED.findall(log) if len(title) == size]
 
 
@@ -91,7 +91,7 @@ def stop(crawl: Crawler, process: Any, how: str) -> Crawl:
 def check_that_no_row_is_lost(
     crawl: Crawler, table: Sql, proxy: FaultProxy, done: Crawl, spool: Path, seen: set[int], size: int
 ) -> None:
-    """Row by row: what was scraped is in the table, in a file or in the log; what is in a file is stored later."""
+    """Check that each scraped row is in the table, a file or the log, and that rows in files are stored later."""
     kept, lost = in_files(spool), logged(done.log, size)
     stored = {row[0] for row in table("select id from t")}
     assert len(lost) == len(set(lost))
@@ -114,7 +114,7 @@ STOPS = ["one Ctrl-C", "two Ctrl-C", "SIGTERM"]
 def test_the_disk_is_full_the_server_is_away_and_the_crawl_is_stopped(
     crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site, tmp_path: Path, small_disk: Path, how: str
 ) -> None:
-    """Items wait: the spool has no room. Each row that was scraped is somewhere, and the process ends in time."""
+    """Items wait because the spool is full. No scraped row is lost, and the process ends in time."""
     size = 2000
     proxy.faults.extend([faults.passes] * 3)
     proxy.always = DOWN
@@ -140,7 +140,7 @@ def test_the_disk_is_full_the_server_is_away_and_the_crawl_is_stopped(
 def test_files_cannot_grow_the_server_is_away_and_the_crawl_is_stopped(
     crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site, tmp_path: Path, how: str, file_size: int
 ) -> None:
-    """The same on any machine: the first rows of each chunk are in its file, the others are not."""
+    """The same with a limit on file size: only the first rows of each chunk are in its file."""
     size = 2000
     proxy.faults.extend([faults.passes] * 3)
     proxy.always = DOWN
@@ -182,7 +182,7 @@ WAITS: dict[str, dict[str, Any]] = {
 def test_one_control_c_is_enough_while_items_wait(
     crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site, why: str, away: str, mode: str, version: str
 ) -> None:
-    """The crawl ends `SUPABASE_CLOSE_TIMEOUT` later, says what happens meanwhile, and where each row is."""
+    """The crawl ends `SUPABASE_CLOSE_TIMEOUT` later; the log names the wait and the place of each row."""
     size, count, timeout = 2000, 100, 2.0
     proxy.faults.extend([faults.passes] * 3)
     proxy.always = DOWN if away == "down" else faults.hangs
@@ -220,7 +220,7 @@ def test_one_control_c_is_enough_while_items_wait(
 def test_a_ledger_that_does_not_answer_does_not_hold_the_close_up(
     crawl: Crawler, table: Sql, proxy: FaultProxy
 ) -> None:
-    """The row of the run gets what is left of `SUPABASE_CLOSE_TIMEOUT`, and two seconds at least."""
+    """The row of the run has the rest of `SUPABASE_CLOSE_TIMEOUT`, at least two seconds."""
     table(LEDGER)
 
     def silent_at_the_end(exchange: faults.Exchange) -> None:

@@ -144,7 +144,7 @@ def test_rows_that_are_left_fail_the_test(local_supabase: LocalSupabaseFixture) 
 def test_what_keeps_a_crawl_from_its_end_is_said(
     local_supabase: LocalSupabaseFixture, spider: Any, settings: dict[str, Any], said: str
 ) -> None:
-    """In the error, so that nobody has to look for it."""
+    """The error has the reason."""
     local_supabase.sql(TABLE)
     with pytest.raises(CrawlError, match=said) as caught:
         local_supabase.crawl(spider, **settings)
@@ -153,7 +153,7 @@ def test_what_keeps_a_crawl_from_its_end_is_said(
 
 
 def test_a_spider_in_a_function_cannot_be_sent(local_supabase: LocalSupabaseFixture) -> None:
-    """The error says where it must be."""
+    """The error says where to define it."""
 
     class Hidden(scrapy.Spider):
         name = "hidden"
