@@ -696,14 +696,14 @@ def test_the_wait_ends_when_the_crawl_does(books: Sql, line: MakeLine, proxy: Fa
 def test_an_unknown_outcome_is_counted_where_there_is_no_key(
     sql: Sql, line: MakeLine, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Stored, then no answer: the table without a key has the row twice, and is told how to prevent it, once."""
+    """The server stores the row and sends no answer: the row is there twice, and one warning has the remedy."""
     sql("create table t (name text); grant all on t to service_role")
     made = line(url=proxy.url, mode=Mode.INSERT)
     proxy.faults.extend([faults.resets_after, faults.passes, faults.resets_after])
     counts = [made.upload({"name": "a"}).effort.ambiguous_retries for _ in range(2)]
     assert counts == [1, 1]
     assert sql("select count(*) from t") == [(4,)]
-    assert caplog.text.count("set SUPABASE_ON_CONFLICT to columns that make a row unique") == 1
+    assert caplog.text.count("set SUPABASE_ON_CONFLICT to columns that identify a row") == 1
 
 
 def test_an_unknown_outcome_is_harmless_where_there_is_a_key(books: Sql, line: MakeLine, proxy: FaultProxy) -> None:
