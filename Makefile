@@ -1,4 +1,4 @@
-# `make help` lists what there is. Everything lives in .venv; nothing is installed outside of it.
+# `make help` lists the targets. Everything is installed into .venv; nothing outside of it changes.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 .PHONY: help demo test messages soak bench docs screenshots package lint format clean
 
-help:  ## this list
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
 
-# What a user has: the package and its extras.
+# What a user installs: the package and its extras.
 $(VENV)/.package: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade 'pip>=25.1'
@@ -29,7 +29,7 @@ $(VENV)/.installed: $(VENV)/.package
 	  --constraint tests/oldest.txt
 	@touch $@
 
-# Other people's pipelines, to compare with, on the same Scrapy.
+# Published pipelines for comparison, on the same Scrapy.
 .venv-peers/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
@@ -46,7 +46,7 @@ $(VENV)/.docs: $(VENV)/.package
 
 SCRAPY := ../$(BIN)/scrapy
 
-demo: $(VENV)/.package  ## crawl the documentation of this Python into a local Supabase, and show what is there
+demo: $(VENV)/.package  ## crawl the documentation of this Python into a local Supabase and show the rows
 	cd example_project && $(SCRAPY) crawl stdlib
 	@echo; echo "== What landed: one line a day, its last snapshot"
 	@cd example_project && $(SCRAPY) supabase sql "select * from daily_summary"
@@ -60,40 +60,40 @@ demo: $(VENV)/.package  ## crawl the documentation of this Python into a local S
 test: $(VENV)/.installed .venv-oldest/.installed  ## run the tests against a real PostgreSQL and REST API on this machine
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-messages: $(VENV)/.installed .venv-oldest/.installed  ## write what is said now to tests/golden, to be read and committed
+messages: $(VENV)/.installed .venv-oldest/.installed  ## update the golden messages in tests/golden; read the diff before you commit it
 	SUPABASE_WRITE_MESSAGES=1 $(BIN)/python -m pytest -q tests/test_messages_*.py $(ARGS)
 	@git --no-pager diff --stat tests/golden
 
-soak: $(VENV)/.installed  ## the tests that take minutes: 30 times kill -9, a server that is stopped for 20 seconds, one that fails 30 % of all requests
+soak: $(VENV)/.installed  ## run the tests that take minutes: kill -9 30 times, a server stopped for 20 s, a server that fails 30 % of all requests
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
 $(VENV)/.package-tools: $(VENV)/.installed
 	$(PIP) install --group package
 	@touch $@
 
-package: $(VENV)/.package-tools  ## build the package, judge it, and crawl with it in an environment of its own (a minute)
+package: $(VENV)/.package-tools  ## build the package, check it, and crawl with it in a separate environment (a minute)
 	$(BIN)/python -m pytest -m package $(ARGS)
 
 BENCHMARKS := rate crawl item peers latency bad_rows growth load
 
-bench: $(VENV)/.bench .venv-peers/.installed  ## measure everything and write docs/benchmarks (25 minutes; each script has --help)
+bench: $(VENV)/.bench .venv-peers/.installed  ## run all benchmarks and update docs/benchmarks (25 minutes; each script has --help)
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name --write || exit 1; done
 	$(BIN)/python -m benchmarks.spool
 
 docs: $(VENV)/.docs  ## build the documentation into docs/_build/html; a warning (such as a broken link) is an error
 	$(BIN)/sphinx-build --quiet -b html -E -a -n -W --keep-going -d docs/_build/doctrees docs docs/_build/html
 
-screenshots: $(VENV)/.installed  ## make the pictures of the run report in docs/images (a minute; needs Chromium)
+screenshots: $(VENV)/.installed  ## update the pictures of the run report in docs/images (a minute; needs Chromium)
 	$(BIN)/python -m docs.screenshots
 
-lint: $(VENV)/.installed  ## ruff (lint and format) and mypy strict
+lint: $(VENV)/.installed  ## run ruff (lint and format) and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.installed  ## let ruff mend what it can
+format: $(VENV)/.installed  ## let ruff fix and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove the virtual environment and what tools left behind
+clean:  ## remove the virtual environments and the caches of tools
 	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build docs/_build

@@ -1,1 +1,1 @@
-"""The documentation of the Python that runs it, crawled into Supabase."""
+"""Example project: crawl the documentation of the running Python into Supabase."""

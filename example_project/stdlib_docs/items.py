@@ -1,4 +1,4 @@
-"""What the spiders yield. Any kind of item will do: here a dataclass and Scrapy's own."""
+"""Items of the spiders. Every kind of Scrapy item works: here dataclasses and `scrapy.Item`."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ import scrapy
 
 @dataclass
 class Module:
-    """A module of the standard library."""
+    """Module of the standard library."""
 
     name: str
     summary: str
@@ -17,7 +17,7 @@ class Module:
 
 
 class Symbol(scrapy.Item):
-    """A class, function or datum that a module defines."""
+    """Class, function or data that a module defines."""
 
     module = scrapy.Field()
     name = scrapy.Field()
@@ -29,7 +29,7 @@ class Symbol(scrapy.Item):
 
 @dataclass
 class Quote:
-    """Something somebody said."""
+    """Quote from quotes.toscrape.com."""
 
     author: str
     text: str

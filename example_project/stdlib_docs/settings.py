@@ -1,4 +1,4 @@
-"""Where the items go. `SUPABASE_URL` and `SUPABASE_KEY` come from the environment; without them, a local Supabase."""
+"""Settings. `SUPABASE_URL` and `SUPABASE_KEY` come from the environment; without them, a local Supabase is used."""
 
 import os
 from pathlib import Path

@@ -1,14 +1,14 @@
-"""The site that is crawled: the standard library's own documentation server, on this machine."""
+"""Local site to crawl: the documentation server of the standard library."""
 
 import subprocess
 import sys
 
 
 class PydocSite:
-    """`python -m pydoc` in a process of its own: it imports every module it documents, which the crawl must not.
+    """Server `python -m pydoc`, in its own process because it imports every module that it documents.
 
-    `-I -S`: the standard library alone, nothing of this project or of the virtual environment. The server ends when its
-    standard input is closed, also when the crawl is killed.
+    `-I -S` limits it to the standard library, without this project and the virtual environment. The server ends when
+    its standard input is closed, even if the crawl is killed.
     """
 
     def __init__(self) -> None:

@@ -1,1 +1,1 @@
-"""The spiders: `scrapy crawl stdlib`, `scrapy crawl quotes`."""
+"""Spiders: `scrapy crawl stdlib` and `scrapy crawl quotes`."""

@@ -1,4 +1,4 @@
-"""Quotes from a site that is made to be crawled. It needs the internet."""
+"""Spider of a public test site. It needs internet access."""
 
 import scrapy
 
@@ -6,7 +6,7 @@ from stdlib_docs.items import Quote
 
 
 class QuotesSpider(scrapy.Spider):
-    """Crawls quotes.toscrape.com, page after page."""
+    """Spider of the quotes on quotes.toscrape.com, page by page."""
 
     name = "quotes"
     start_urls = ["https://quotes.toscrape.com/"]

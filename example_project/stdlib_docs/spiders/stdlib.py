@@ -1,4 +1,4 @@
-"""The modules of Python's standard library, and what each defines."""
+"""Spider of the modules of Python's standard library and the symbols that they define."""
 
 import sys
 
@@ -7,13 +7,13 @@ import scrapy
 from stdlib_docs.items import Module, Symbol
 from stdlib_docs.site import PydocSite
 
-# Modules that do something when they are imported: open a browser, print a poem, run a test, open a window.
+# Modules with side effects on import: they open a browser or a window, print a poem or run a test.
 HARMFUL = {"antigravity", "this", "__hello__", "__phello__", "__main__", "idlelib", "turtledemo", "turtle"}
-DULL = {"test", "tests", "encodings", "lib2to3", "distutils", "pydoc_data"}  # tests, tables of characters, relics
+DULL = {"test", "tests", "encodings", "lib2to3", "distutils", "pydoc_data"}  # tests, character tables, legacy
 
 
 class StdlibSpider(scrapy.Spider):
-    """Crawls pydoc's server: the index, then a page a module, packages with what they contain."""
+    """Spider of pydoc's server: the index, then one page per module, and the modules of packages."""
 
     name = "stdlib"
 
@@ -46,7 +46,7 @@ class StdlibSpider(scrapy.Spider):
             programming_language="python" if source.endswith(".py") else "c",
         )
         yield from symbols
-        # A package: its modules, if the page is theirs to list.
+        # For a package, follow its modules.
         contents = response.xpath("//table[@class='section'][.//strong[@class='bigsection']='Package Contents']")
         for link in contents.xpath(".//a/@href").getall():
             inner = link.removesuffix(".html")
@@ -84,18 +84,18 @@ class StdlibSpider(scrapy.Spider):
 
 
 def is_wanted(name):
-    """Whether a module is a public one of the standard library, and harmless to import."""
+    """Return whether a module belongs to the public standard library and is harmless to import."""
     parts = set(name.split("."))
     public = not any(part.startswith("_") for part in parts)
     return name.split(".")[0] in sys.stdlib_module_names and public and not parts & (HARMFUL | DULL)
 
 
 def text_of(selection):
-    """The text of a selection as a person reads it."""
+    """Return the text of a selection without trailing blanks."""
     lines = selection.xpath("string()").get("").replace("\xa0", " ").split("\n")
     return "\n".join(line.rstrip() for line in lines).strip()
 
 
 def first_line(text):
-    """The first line that says something."""
+    """Return the first line that is not blank."""
     return next((line.strip() for line in text.split("\n") if line.strip()), "")
