@@ -1,1 +1,1 @@
-"""What `scrapy supabase check` finds out: settings, server, tables, item classes. It stores nothing."""
+"""Checks of `scrapy supabase check`: settings, server, tables and item classes. They store nothing."""

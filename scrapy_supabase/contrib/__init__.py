@@ -1,1 +1,1 @@
-"""For other people's tools, each of them optional."""
+"""Optional integrations with other tools."""

@@ -1,4 +1,4 @@
-"""`scrapy supabase local` and `scrapy supabase sql`, run as a person runs them."""
+"""`scrapy supabase local` and `scrapy supabase sql`, run from the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCRAPY = [sys.executable, "-m", "scrapy", "supabase"]
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `scrapy supabase …` to its end."""
+    """Run `scrapy supabase …` and wait for its end."""
     return subprocess.run(
         [*SCRAPY, *arguments], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
     )
@@ -28,7 +28,7 @@ def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_local_prints_what_a_shell_can_source_and_stays(open_folder: Path, sign: signal.Signals) -> None:
-    """NAME=value lines and a comment, nothing else; a signal ends it with exit code 0."""
+    """It prints only NAME=value lines and `ready`; a signal ends it with exit code 0."""
     folder = open_folder / "command data"
     command = [*SCRAPY, "local", "--data-dir", str(folder), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -57,8 +57,8 @@ def test_local_with_sql_prints_a_table_and_ends(open_folder: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "a | b\n--+-----\nä | NULL\n(1 row)\n"), done.stderr
 
 
-def test_local_exposes_the_schemas_it_is_told(open_folder: Path, tmp_path: Path) -> None:
-    """`--schemas public,shop`: a table of either is asked for by its profile."""
+def test_local_exposes_the_requested_schemas(open_folder: Path, tmp_path: Path) -> None:
+    """With `--schemas public,shop`, a request selects either schema by its profile."""
     (tmp_path / "1_shop.sql").write_text(
         "create schema shop; create table shop.books (id int primary key); grant usage on schema shop to service_role; "
         "grant all on shop.books to service_role; insert into shop.books values (7)"
@@ -78,16 +78,16 @@ def test_local_exposes_the_schemas_it_is_told(open_folder: Path, tmp_path: Path)
         process.communicate(timeout=20)
 
 
-def test_local_without_a_schema_says_so(open_folder: Path) -> None:
-    """One line, and exit code 1."""
+def test_local_without_a_schema_is_an_error(open_folder: Path) -> None:
+    """The error is one line, with exit code 1."""
     done = run("local", "--data-dir", str(open_folder / "two"), "--port", "0", "--schemas", "public,", cwd=open_folder)
     assert (done.returncode, done.stdout) == (1, "")
     assert "it must be names of schemas to expose" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_local_on_a_taken_port_says_so(open_folder: Path, local_stack: LocalSupabase) -> None:
-    """The remedy is in the message."""
+def test_local_on_a_taken_port_is_an_error(open_folder: Path, local_stack: LocalSupabase) -> None:
+    """The message has the remedy."""
     port = local_stack.url.rpartition(":")[2]
     done = run("local", "--data-dir", str(open_folder / "command data"), "--port", port, cwd=open_folder)
     assert done.returncode == 1
@@ -96,7 +96,7 @@ def test_local_on_a_taken_port_says_so(open_folder: Path, local_stack: LocalSupa
 
 
 def test_sql_errors_are_one_line(open_folder: Path, local_stack: LocalSupabase) -> None:
-    """The server's words and the line; the password is not in it."""
+    """The error has the server's message and the line of the query, and no password."""
     done = run("sql", "select\n nothing", "--db-url", local_stack.db_url, cwd=open_folder)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == 'scrapy supabase sql: column "nothing" does not exist (line 2).\n'
@@ -106,15 +106,15 @@ def test_sql_errors_are_one_line(open_folder: Path, local_stack: LocalSupabase) 
     assert "Connection refused" in refused.stderr
 
 
-def test_sql_without_a_database_says_what_to_do(tmp_path: Path) -> None:
-    """Neither SUPABASE_DB_URL nor a local stack."""
+def test_sql_without_a_database_is_an_error(tmp_path: Path) -> None:
+    """Without SUPABASE_DB_URL and a local stack, the error has the remedy."""
     done = run("sql", "select 1", cwd=tmp_path, SUPABASE_DB_URL="")
     assert done.returncode == 1
     assert "Set SUPABASE_DB_URL, or start a local one: scrapy supabase local" in done.stderr
 
 
-def test_sql_says_what_a_command_did(open_folder: Path, local_stack: LocalSupabase) -> None:
-    """Statements without rows, and several at once."""
+def test_sql_prints_the_status_of_statements(open_folder: Path, local_stack: LocalSupabase) -> None:
+    """The output has the status of statements without rows, and the results of several statements."""
     query = "create temp table t (a int); insert into t values (1), (2); select count(*) from t"
     done = run("sql", query, "--db-url", local_stack.db_url, cwd=open_folder)
     assert done.stdout == "CREATE TABLE\nINSERT 0 2\ncount\n-----\n2\n(1 row)\n"
@@ -122,19 +122,19 @@ def test_sql_says_what_a_command_did(open_folder: Path, local_stack: LocalSupaba
 
 @pytest.mark.parametrize("arguments", [["--help"], ["local", "--help"], ["sql", "--help"]])
 def test_help(tmp_path: Path, arguments: list[str]) -> None:
-    """Every level explains itself."""
+    """`--help` works at every level."""
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 0
     assert "usage" in done.stdout.lower()
 
 
 def test_no_sub_command_is_an_error_that_lists_them(tmp_path: Path) -> None:
-    """`scrapy supabase` alone, and an unknown one."""
+    """`scrapy supabase` without a sub-command, or with an unknown one, lists them."""
     assert "check, ddl, load, replay, report, local, sql" in run(cwd=tmp_path).stderr
     assert run("nonsense", cwd=tmp_path).returncode == 2
 
 
 def test_wide_characters_are_aligned() -> None:
-    """East Asian characters take two places, combining ones none."""
+    """East Asian characters count as two columns, combining characters as none."""
     drawn = table(["名", "b"], [["漢字", "1"], ["e\u0301", "2"]]).splitlines()
     assert drawn == ["名   | b", "-----+--", "漢字 | 1", "e\u0301    | 2"]

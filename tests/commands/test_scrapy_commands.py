@@ -1,4 +1,4 @@
-"""`scrapy shell`, `fetch`, `view`, `parse` and `check` in a project with the pipeline: the real commands."""
+"""Scrapy's commands `shell`, `fetch`, `view`, `parse` and `check` in a project with the pipeline."""
 
 from __future__ import annotations
 
@@ -91,10 +91,10 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     ("command", "version"),
     [*((name, "newest") for name in COMMANDS), ("shell", "oldest"), ("fetch", "oldest"), ("check", "oldest")],
 )
-def test_a_command_without_items_asks_and_writes_nothing(
+def test_a_command_without_items_sends_and_writes_nothing(
     scrapy: Scrapy, proxy: FaultProxy, page: str, tmp_path: Path, command: str, version: str
 ) -> None:
-    """There is no table, and the command does its work: no request to the server, no file, no word."""
+    """Even without the table, the command works, without a request to the server, a file or a message."""
     arguments, printed = COMMANDS[command]
     python = OLDEST if version == "oldest" else sys.executable
     done = scrapy(*(each.format(page=page) for each in arguments), python=python)
@@ -111,7 +111,7 @@ def test_a_command_without_items_asks_and_writes_nothing(
 def test_a_command_leaves_the_report_of_the_last_crawl(
     scrapy: Scrapy, sql: Sql, page: str, tmp_path: Path, command: str
 ) -> None:
-    """It is that of the crawl, also where the server is gone by now."""
+    """The report stays that of the crawl, even if the server is unreachable now."""
     sql("create table t (id bigint primary key, title text); grant all on t to service_role")
     with (tmp_path / "shop" / "spiders" / "__init__.py").open("a") as file:
         file.write(f"\n    start_urls = ['{page}/0']\n")
@@ -128,7 +128,7 @@ def test_a_command_leaves_the_report_of_the_last_crawl(
 def test_parse_sends_items_through_the_pipelines(
     scrapy: Scrapy, sql: Sql, page: str, mode: str | None, version: str
 ) -> None:
-    """`--pipelines` works as a crawl: all items are stored, though Scrapy waits for none of them."""
+    """With `--pipelines`, all items are stored, although Scrapy waits for none of them."""
     sql("create table t (id bigint primary key, title text); grant all on t to service_role")
     python = OLDEST if version == "oldest" else sys.executable
     options = ["-s", f"TWISTED_REACTOR={mode}"] if mode else []
@@ -138,8 +138,8 @@ def test_parse_sends_items_through_the_pipelines(
     assert "Traceback" not in done.stderr
 
 
-def test_parse_without_a_table_says_so(scrapy: Scrapy, page: str, tmp_path: Path, project: Project) -> None:
-    """The items are kept, as in a crawl."""
+def test_parse_without_a_table_is_an_error(scrapy: Scrapy, page: str, tmp_path: Path, project: Project) -> None:
+    """The items are spooled, as in a crawl."""
     done = scrapy("parse", f"{page}/0", "--spider=shop", "--pipelines")
     assert "Closing the crawl before its first page (supabase_no_table)" in done.stderr
     assert "3 rows received: 0 uploaded" in done.stderr
@@ -147,7 +147,7 @@ def test_parse_without_a_table_says_so(scrapy: Scrapy, page: str, tmp_path: Path
 
 
 def test_a_command_with_wrong_settings_goes_on(scrapy: Scrapy, page: str) -> None:
-    """Who has no key can use the shell all the same; a crawl is refused."""
+    """The shell works without a key; a crawl is refused."""
     done = scrapy("shell", f"{page}/0", "-c", "response.status", "-s", "SUPABASE_TIMEOUT=soon")
     assert done.stdout.endswith("200\n"), done.stderr
     assert "WARNING: Disabled <class 'scrapy_supabase.pipeline.SupabasePipeline'>: 1 wrong setting" in done.stderr

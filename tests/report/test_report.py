@@ -1,4 +1,4 @@
-"""The run report: of real crawls that went well or did not, and looked at in a real browser."""
+"""The run report: of real crawls, good and bad, and in a real browser."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def table(sql: Sql) -> Sql:
 
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
-    """Where the page is written to: a folder that is not there yet."""
+    """Path of the page, in a folder that does not exist yet."""
     return tmp_path / "pages" / "report.html"
 
 
@@ -61,12 +61,12 @@ def pages(count: int) -> list[list[dict[str, Any]]]:
 
 
 def titles(page: str) -> list[str]:
-    """The findings of a page."""
+    """Return the titles of a page's findings."""
     return re.findall(r'class="body"><h2>(.*?)</h2>', page)
 
 
 def last(crawl: Crawler) -> LastRun:
-    """What the spool says of the last run."""
+    """Return the record of the last run in the spool."""
     return read_last_run(crawl.folder / "spool")
 
 
@@ -74,13 +74,13 @@ def last(crawl: Crawler) -> LastRun:
 
 
 def tiles(page: str) -> dict[str, int]:
-    """The figures of a page that count rows."""
+    """Return the figures of a page that count rows."""
     found = re.findall(r"<dt>([^<]+)</dt><dd>([0-9,]+)</dd>", page)
     return {name: int(value.replace(",", "")) for name, value in found if name != "Rows per second"}
 
 
 def test_the_figures_add_up(crawl: Crawler, table: Sql, report: Path, proxy: FaultProxy) -> None:
-    """What was received is uploaded, superseded, rejected or left; what earlier runs left is counted apart."""
+    """Received rows are uploaded, superseded, rejected or left; rows of earlier runs are counted separately."""
     several = [{"id": 1, "price": price} for price in range(5)] + [{"id": n, "price": n - 3} for n in range(2, 9)]
     settings: dict[str, Any] = {"SUPABASE_URL": proxy.url, "SUPABASE_REPORT": str(report)}
     proxy.faults.extend([faults.passes] * 2)
@@ -97,7 +97,7 @@ def test_the_figures_add_up(crawl: Crawler, table: Sql, report: Path, proxy: Fau
 
 @pytest.mark.parametrize("mode", ["asyncio", "select", "none"])
 def test_a_crawl_that_went_well(crawl: Crawler, table: Sql, report: Path, mode: str) -> None:
-    """In every mode of Scrapy: the page, and the file in the spool, which the next crawl leaves alone."""
+    """In every mode of Scrapy, the crawl writes the page and the record in the spool, which the next crawl keeps."""
     done = crawl({"items": items(250)}, mode=mode, SUPABASE_REPORT=str(report))
     page = report.read_text()
     assert titles(page) == ["All 250 rows are in the table."]
@@ -111,7 +111,7 @@ def test_a_crawl_that_went_well(crawl: Crawler, table: Sql, report: Path, mode: 
 
 
 def test_rejected_rows_are_shown_without_secrets(crawl: Crawler, table: Sql, report: Path) -> None:
-    """A CHECK, a value of another type, and a unique token, which PostgreSQL quotes."""
+    """Secrets are hidden, even if PostgreSQL's message quotes them."""
     bad = [{"id": 900, "price": -1, "token": "hunter2"}, {"id": "x y", "token": "hunter3"}]
     twice = [{"id": 901, "token": "hunter4"}, {"id": 902, "token": "hunter4"}]
     done = crawl({"items": [*items(20, price=1), *bad, *twice]}, SUPABASE_REPORT=str(report))
@@ -124,15 +124,15 @@ def test_rejected_rows_are_shown_without_secrets(crawl: Crawler, table: Sql, rep
     assert "hunter" not in page + (crawl.folder / "spool" / FILE).read_text()
 
 
-def test_an_item_that_is_no_row_is_in_the_report(crawl: Crawler, table: Sql, report: Path) -> None:
-    """It never was in a chunk."""
+def test_an_item_without_a_row_is_in_the_report(crawl: Crawler, table: Sql, report: Path) -> None:
+    """A row that was rejected before it was in a chunk is listed, too."""
     crawl({"items": [{"id": 1}, {"zz": 1}]}, SUPABASE_REPORT=str(report))
     (kind,) = last(crawl).rejects
     assert (kind.code, kind.rows, kind.samples[0].row) == ("no_column", 1, {"zz": "1"})
 
 
 def test_a_crawl_that_is_closed_before_its_first_page(crawl: Crawler, sql: Sql, report: Path) -> None:
-    """The reason, and the SQL that mends it, to be copied."""
+    """The page has the reason, and the SQL that fixes it in a block of its own."""
     sql(TABLE)
     crawl({"items": items(3)}, SUPABASE_REPORT=str(report))
     page = report.read_text()
@@ -143,7 +143,7 @@ def test_a_crawl_that_is_closed_before_its_first_page(crawl: Crawler, sql: Sql, 
 def test_a_crawl_that_is_closed_in_the_middle(
     crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site, report: Path
 ) -> None:
-    """Why, how many rows are left, and how they get to the table."""
+    """The page has the reason, the number of rows left, and the command that uploads them."""
     proxy.faults.extend([faults.passes] * 3)
     proxy.always = faults.answers(540, "<h1>Project paused</h1>")
     plan = {"pages": 40, "site": site(pages(40))}
@@ -155,7 +155,7 @@ def test_a_crawl_that_is_closed_in_the_middle(
 
 
 def test_an_outage_is_on_the_time_line(crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site, report: Path) -> None:
-    """When the server was gone and for how long, and the retries before that; all rows are stored in the end."""
+    """The page has start and length of the outage, and the retries before it; all rows are stored in the end."""
     proxy.faults.extend([faults.passes] * 3)
     proxy.always = DOWN
     process = crawl.start({"pages": 300, "site": site(pages(300))}, SUPABASE_URL=proxy.url, SUPABASE_REPORT=str(report))
@@ -180,7 +180,7 @@ def test_a_close_that_takes_too_long(crawl: Crawler, table: Sql, proxy: FaultPro
 
 
 def test_control_c(crawl: Crawler, table: Sql, site: Site, proxy: FaultProxy, report: Path) -> None:
-    """The crawl was ended early; what it had scraped is in the table."""
+    """The page has the early end; all scraped rows are in the table."""
     plan = {"pages": 2000, "site": site(pages(2000))}
     process = crawl.start(plan, SUPABASE_URL=proxy.url, CONCURRENT_REQUESTS=4, SUPABASE_REPORT=str(report))
     assert eventually(lambda: len(proxy.seen) > 4)
@@ -194,7 +194,7 @@ def test_control_c(crawl: Crawler, table: Sql, site: Site, proxy: FaultProxy, re
 
 
 def test_a_spider_that_raises(crawl: Crawler, table: Sql, site: Site, report: Path) -> None:
-    """The rows are in the table, and some are missing: both is said."""
+    """The page has both facts: the rows are in the table, and the spider raised."""
     url = site([[{"id": 1}], [{"_class": "Tag", "nonsense": 1}]])
     crawl({"pages": 2, "site": url}, SUPABASE_REPORT=str(report))
     assert titles(report.read_text()) == ["The only row is in its table.", "The spider raised 1 exception."]
@@ -207,7 +207,7 @@ def test_a_crawl_that_is_killed_and_the_command(
     proxy: FaultProxy,
     command: Callable[..., Any],  # noqa: F811
 ) -> None:
-    """`kill -9`: what was known a moment before is there, and that it did not end."""
+    """After `kill -9`, the page has the last known state, and that the run did not end."""
     plan = {"pages": 5000, "site": site(pages(5000))}
     process = crawl.start(plan, SUPABASE_URL=proxy.url, CONCURRENT_REQUESTS=4, DOWNLOAD_DELAY=0.005)
     file = crawl.folder / "spool" / FILE
@@ -224,7 +224,7 @@ def test_a_crawl_that_is_killed_and_the_command(
 
 
 def test_a_report_that_cannot_be_written_is_a_warning(crawl: Crawler, table: Sql, tmp_path: Path) -> None:
-    """Which file, and why; the crawl ends as it would."""
+    """The warning has the file and the reason; the crawl ends as usual."""
     (tmp_path / "file").write_text("")
     done = crawl({"items": items(3)}, SUPABASE_REPORT=str(tmp_path / "file" / "report.html"))
     assert done.stats["finish_reason"] == "finished"
@@ -232,8 +232,8 @@ def test_a_report_that_cannot_be_written_is_a_warning(crawl: Crawler, table: Sql
     assert done.log.count("WARNING") == 1
 
 
-def test_a_report_that_goes_nowhere_holds_nothing_up(crawl: Crawler, sql: Sql, table: Sql, tmp_path: Path) -> None:
-    """A pipe without a reader, links in a circle: a warning; the ledger's row is completed."""
+def test_a_report_into_a_pipe_does_not_block_the_crawl(crawl: Crawler, sql: Sql, table: Sql, tmp_path: Path) -> None:
+    """A pipe without a reader or a loop of links causes a warning; the ledger's row is completed."""
     ledger = ledger_sql("t_runs")
     sql(f"{ledger}; notify pgrst, 'reload schema'")
     (tmp_path / "spool").mkdir()
@@ -256,7 +256,7 @@ def test_without_a_spool_there_is_only_the_page(crawl: Crawler, table: Sql, repo
 
 @pytest.mark.parametrize("value", ["", 5, ["report.html"], "."])
 def test_a_wrong_setting_is_an_error(crawl: Crawler, table: Sql, value: Any) -> None:
-    """In the list, with what is allowed."""
+    """It is in the list of wrong settings, with the allowed values."""
     done = crawl.finish(crawl.start({"items": items(1)}, SUPABASE_REPORT=value), balanced=False)
     assert "SUPABASE_REPORT is " in done.log
     assert 'it must be the path of a file, such as "report.html", or None.' in done.log
@@ -271,7 +271,7 @@ def test_the_command_writes_to_standard_output(
     command: Callable[..., Any],  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """`-`; of another spool, whatever the settings say."""
+    """`-` prints the page; `--spool` overrides the settings."""
     crawl({"items": items(3)})
     done = command("report", "-", "--spool", str(tmp_path / "spool"), SUPABASE_SPOOL_DIR="nowhere")
     assert titles(done.stdout) == ["All 3 rows are in the table."]
@@ -279,8 +279,8 @@ def test_the_command_writes_to_standard_output(
     assert not (tmp_path / "report.html").exists()
 
 
-def test_the_command_without_a_run_says_what_to_do(command: Callable[..., Any], tmp_path: Path) -> None:  # noqa: F811
-    """None yet, no folder, no spool, another version, a file that cannot be written."""
+def test_the_command_without_a_run_is_an_error(command: Callable[..., Any], tmp_path: Path) -> None:  # noqa: F811
+    """Each error has its remedy: no run yet, no folder, no spool, another version, a file that is not writable."""
     folder = tmp_path / "spool"
     folder.mkdir()
     for said, arguments in {
@@ -301,7 +301,7 @@ def test_the_command_without_a_run_says_what_to_do(command: Callable[..., Any], 
 
 
 def made(**more: Any) -> LastRun:
-    """A run that ended."""
+    """Return the record of a run that ended."""
     given: dict[str, Any] = {
         "run": "1a2b3c4d-0000-4000-8000-000000000000",
         "spider": "books",
@@ -319,7 +319,7 @@ def made(**more: Any) -> LastRun:
 
 
 def lived(seconds: int, each: int = 100, *, rejected: int = 0, every: int = 1) -> dict[str, Any]:
-    """A time line and times of chunks."""
+    """Return the record of a run with a time line and latencies."""
     line, latency = Timeline(), Histogram()
     for second in range(0, seconds, every):
         line.add(second, uploaded=each, rejected=rejected, requests=2, retries=second % 7 == 0, errors=second % 5 == 0)
@@ -333,7 +333,7 @@ LONG = "a_very_long_name_" * 12
 
 
 def crowded() -> LastRun:
-    """Hours; thirty tables, fifty kinds of rejects; hostile, long and right-to-left text in every place."""
+    """Return the record of a long run with many tables and rejects, and hostile, long and right-to-left text."""
     names = [HOSTILE, RIGHT_TO_LEFT, LONG, *(f"table_{n}" for n in range(27))]
     tables = {name: Rows(100 * n + 10, 100 * n, 3, 5, 2, n, 1, 1) for n, name in enumerate(names)}
     words = [HOSTILE, RIGHT_TO_LEFT, LONG * 5]
@@ -405,20 +405,20 @@ RUNS: dict[str, LastRun] = {
     ],
 )
 def test_the_verdict(more: dict[str, Any], said: list[str]) -> None:
-    """The worst first, in plain words."""
+    """The findings of a run, the worst first."""
     assert [finding.title for finding in findings(made(**more))] == said
 
 
 def test_the_sql_of_a_remedy_can_be_copied() -> None:
-    """It stands alone, between the words around it."""
+    """SQL is a part of its own, between the text around it."""
     remedy = "Create it; if it is new: NOTIFY pgrst, 'reload schema'; Then run again."
     (finding,) = findings(made(fatal=Fatal("r", "w", remedy), reason="r"))
     assert finding.parts == ("w", "Create it; if it is new:", "NOTIFY pgrst, 'reload schema';", "Then run again.")
     assert [isinstance(part, Command) for part in finding.parts] == [False, False, True, False]
 
 
-def test_numbers_as_a_person_reads_them() -> None:
-    """Times, rates, sizes."""
+def test_numbers_are_human_readable() -> None:
+    """Times, rates and sizes are human-readable."""
     times = [0.0004, 0.004, 0.25, 0.9999, 1.5, 59.97, 61, 3600, 5000, 100_000]
     said = ["0.4 ms", "4 ms", "250 ms", "1 s", "1.5 s", "1 min", "1 min 1 s", "1 h", "1 h 23 min", "1 d 3 h"]
     assert [duration(seconds).replace("\u00a0", " ") for seconds in times] == said
@@ -427,7 +427,7 @@ def test_numbers_as_a_person_reads_them() -> None:
 
 
 def test_every_text_is_escaped() -> None:
-    """In elements and in attributes; what no HTML may contain is replaced."""
+    """Text is escaped in elements and attributes; characters that HTML forbids are replaced."""
     assert tag("p", HOSTILE, title=HOSTILE, class_=None) == (
         '<p title="&lt;/script&gt;&lt;/style&gt;&lt;img src=x onerror=alert(1)&gt;&quot;&#x27;&amp;\ufffd\ufffd">'
         "&lt;/script&gt;&lt;/style&gt;&lt;img src=x onerror=alert(1)&gt;&quot;&#x27;&amp;\ufffd\ufffd</p>"
@@ -478,7 +478,7 @@ CONTRASTS = """() => {
 
 @pytest.fixture
 def looked_at(browser: Browser, tmp_path: Path) -> Any:
-    """Open the report of a run with a look."""
+    """Open the report of a run in a browser with one of `LOOKS`."""
 
     def look(run: LastRun, look: str) -> Any:
         file = tmp_path / "report.html"
@@ -491,7 +491,7 @@ def looked_at(browser: Browser, tmp_path: Path) -> Any:
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("name", RUNS)
 def test_a_page_in_a_browser(looked_at: Any, name: str, look: str) -> None:
-    """Nothing in the console, nothing fetched, nothing wider than the screen, all of it readable, and not blank."""
+    """The page has no console messages, no requests, no overflow, readable text, and is not blank."""
     with looked_at(RUNS[name], look) as seen:
         opened = seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert opened is None
@@ -509,7 +509,7 @@ def test_a_page_in_a_browser(looked_at: Any, name: str, look: str) -> None:
 
 
 def check_charts(seen: Seen, number: int) -> None:
-    """Those that are visible have a size, a text for who does not see them, and no text outside of the picture."""
+    """Check that visible charts have a size, an alternative text, and no text outside of the picture."""
     charts = seen.page.locator("svg[role=img]:visible")
     in_charts = seen.page.locator(".chart svg:visible")
     assert in_charts.count() == number
@@ -531,7 +531,7 @@ def check_charts(seen: Seen, number: int) -> None:
 
 
 def colours(png: bytes) -> int:
-    """How many different bytes there are in a picture: a blank one has a few."""
+    """Return the number of different bytes in a picture; a blank one has few."""
     data, at = b"", 8
     while at < len(png):
         length, kind = struct.unpack(">I4s", png[at : at + 8])
@@ -540,8 +540,8 @@ def colours(png: bytes) -> int:
     return len(set(zlib.decompress(data)))
 
 
-def test_the_page_is_built_for_those_who_hear_it(looked_at: Any) -> None:
-    """Language, title, one main heading, no level left out, headers with a scope."""
+def test_the_page_is_accessible_to_screen_readers(looked_at: Any) -> None:
+    """The page has a language, a title, one main heading, no skipped heading level, and headers with a scope."""
     with looked_at(RUNS["crowded"], "light") as seen:
         page = seen.page
         assert page.locator("html").get_attribute("lang") == "en"
@@ -555,7 +555,7 @@ def test_the_page_is_built_for_those_who_hear_it(looked_at: Any) -> None:
 
 
 def test_hostile_text_is_text(looked_at: Any) -> None:
-    """The policy is in force, and there is nothing for it to stop."""
+    """The security policy is in force, and hostile text causes no violation."""
     with looked_at(RUNS["crowded"], "light") as seen:
         assert seen.page.locator("img, script, iframe, object, link").count() == 0
         policy = seen.page.locator("meta[http-equiv=Content-Security-Policy]").get_attribute("content")
@@ -564,7 +564,7 @@ def test_hostile_text_is_text(looked_at: Any) -> None:
 
 
 def test_the_rejects_are_unfolded_on_paper(looked_at: Any) -> None:
-    """What is folded up on the screen is printed."""
+    """Sections that are collapsed on screen are printed."""
     with looked_at(RUNS["crowded"], "light") as seen:
         sample = seen.page.locator(".sample").nth(5)
         assert not sample.is_visible()
@@ -573,7 +573,7 @@ def test_the_rejects_are_unfolded_on_paper(looked_at: Any) -> None:
 
 
 def test_the_report_of_a_real_crawl_in_a_browser(crawl: Crawler, table: Sql, report: Path, browser: Browser) -> None:
-    """As a person opens it."""
+    """The report of a crawl opens in a browser."""
     crawl({"items": [*items(300), {"id": "x"}]}, SUPABASE_REPORT=str(report))
     with browser.look_at(report) as seen:
         assert seen.said == []
@@ -583,7 +583,7 @@ def test_the_report_of_a_real_crawl_in_a_browser(crawl: Crawler, table: Sql, rep
 
 
 def test_the_series_can_be_seen_on_either_surface() -> None:
-    """Three to one at least (WCAG 2.2, 1.4.11)."""
+    """The contrast is at least 3:1 (WCAG 2.2, 1.4.11)."""
     style = (Path(page_of.__code__.co_filename).parent / "style.css").read_text()
 
     def luminance(name: str, which: int) -> float:
