@@ -149,10 +149,12 @@ def _read(connection: Any, schemas: list[str]) -> Snapshot:
                 foreign[place] = (*foreign.get(place, ()), found)
         for place in tables:
             tables[place] = replace(tables[place], primary_key=keys.get(place, ()), foreign_keys=foreign.get(place, ()))
-        shown: dict[Name, dict[Name, dict[str, str]]] = {}
+        sources_of: dict[Name, dict[Name, dict[str, str]]] = {}
         for schema, name, column, of_schema, of_table, of_column in connection.execute(catalog_sql.VIEWS, [schemas]):
-            shown.setdefault((schema, name), {}).setdefault((of_schema, of_table), {}).setdefault(of_column, column)
-        for place, sources in shown.items():
+            sources_of.setdefault((schema, name), {}).setdefault((of_schema, of_table), {}).setdefault(
+                of_column, column
+            )
+        for place, sources in sources_of.items():
             if place in tables:
                 tables[place] = _with_keys(tables[place], sources, keys, foreign)
         functions: dict[Name, tuple[Function, ...]] = {}
@@ -176,14 +178,14 @@ def _with_keys(
     """Return the tables, where views have the keys of their tables whose columns they show."""
     key: list[str] = []
     refers: list[ForeignKey] = []
-    for place, shown in sources.items():
+    for place, view_columns in sources.items():
         own = keys.get(place, ())
-        if all(column in shown for column in own):
-            key.extend(shown[column] for column in own)
+        if all(column in view_columns for column in own):
+            key.extend(view_columns[column] for column in own)
         refers.extend(
-            replace(each, columns=tuple(shown[column] for column in each.columns))
+            replace(each, columns=tuple(view_columns[column] for column in each.columns))
             for each in foreign.get(place, ())
-            if all(column in shown for column in each.columns)
+            if all(column in view_columns for column in each.columns)
         )
     return replace(view, primary_key=tuple(key), foreign_keys=tuple(refers))
 

@@ -53,15 +53,15 @@ class ApiError(Exception):
         return Response(self.status, encoded, headers)
 
 
-def bad_query(what: str, given: str, details: str, line: int = 1, column: int = 1) -> ApiError:
+def bad_query(parameter: str, source: str, details: str, line: int = 1, column: int = 1) -> ApiError:
     """Return PGRST100: a query parameter that does not parse."""
-    message = f'"failed to parse {what} ({given})" (line {line}, column {column})'
+    message = f'"failed to parse {parameter} ({source})" (line {line}, column {column})'
     return ApiError(400, "PGRST100", message, details=details)
 
 
-def not_built(what: str) -> ApiError:
+def not_built(feature: str) -> ApiError:
     """Return the error for a route or feature of PostgREST that the gateway lacks: it never succeeds wrongly."""
-    message = f"The local gateway does not have {what}."
+    message = f"The local gateway does not have {feature}."
     hint = "Name a PostgREST program in SCRAPY_SUPABASE_POSTGREST to have all of it."
     return ApiError(501, "PGRST127", message, details="scrapy_supabase.local", hint=hint)
 
@@ -103,19 +103,21 @@ def from_database(error: psycopg.Error, *, anonymous: bool) -> ApiError:
 def _raised(message: str, detail: str | None) -> ApiError:
     """Return the response that a function defines in JSON by `RAISE SQLSTATE 'PGRST'`."""
     fault = "Could not parse JSON in the \"RAISE SQLSTATE 'PGRST'\" error"
-    said = _object(message, {"code": str, "message": str}, {"details": str, "hint": str})
-    if said is None:
+    answer = _object(message, {"code": str, "message": str}, {"details": str, "hint": str})
+    if answer is None:
         hint = "MESSAGE must be a JSON object with obligatory keys: 'code', 'message' "
         hint += "and optional keys: 'details', 'hint'."
         return ApiError(500, "PGRST121", fault, details=f"Invalid JSON value for MESSAGE: '{message}'", hint=hint)
     hint = "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and optional key: 'status_text'."
     if detail is None:
         return ApiError(500, "PGRST121", fault, details="DETAIL is missing in the RAISE statement", hint=hint)
-    how = _object(detail, {"status": int, "headers": dict}, {"status_text": str})
-    if how is None or not all(isinstance(value, str) for value in how["headers"].values()):
+    options = _object(detail, {"status": int, "headers": dict}, {"status_text": str})
+    if options is None or not all(isinstance(value, str) for value in options["headers"].values()):
         return ApiError(500, "PGRST121", fault, details=f"Invalid JSON value for DETAIL: '{detail}'", hint=hint)
-    error = ApiError(how["status"], said["code"], said["message"], details=said.get("details"), hint=said.get("hint"))
-    error.headers |= {name.lower(): value for name, value in how["headers"].items()}
+    error = ApiError(
+        options["status"], answer["code"], answer["message"], details=answer.get("details"), hint=answer.get("hint")
+    )
+    error.headers |= {name.lower(): value for name, value in options["headers"].items()}
     return error
 
 

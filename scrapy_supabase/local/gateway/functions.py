@@ -41,11 +41,11 @@ def _takes_whole(function: Function, types: tuple[str, ...]) -> bool:
 
 def _ambiguous(fitting: list[Function]) -> ApiError:
     ordered = sorted(fitting, key=lambda f: (len(f.parameters), [(p.name, p.type) for p in f.parameters]))
-    shown = ", ".join(
+    signatures = ", ".join(
         f"{f.schema}.{f.name}({', '.join(f'{p.name} => {p.type}' for p in f.parameters)})" for f in ordered
     )
     hint = "Try renaming the parameters or the function itself in the database so function overloading can be resolved"
-    return ApiError(300, "PGRST203", f"Could not choose the best candidate function between: {shown}", hint=hint)
+    return ApiError(300, "PGRST203", f"Could not choose the best candidate function between: {signatures}", hint=hint)
 
 
 def _not_found(
@@ -55,9 +55,9 @@ def _not_found(
     raw = {TEXT: "text", XML: "xml", BYTES: "bytea"}.get(kind or "")
     listed = ", ".join(keys)
     with_keys = f" with parameter{'s' if len(keys) > 1 else ''} {listed}" if keys else " without parameters"
-    shown, details, close = f"({listed})" if keys else " without parameters", with_keys, None
+    signature, details, close = f"({listed})" if keys else " without parameters", with_keys, None
     if raw:
-        shown, details = "", f" with a single unnamed {raw} parameter"
+        signature, details = "", f" with a single unnamed {raw} parameter"
     else:
         if kind == JSON:
             details += " or with a single unnamed json/jsonb parameter"
@@ -70,7 +70,7 @@ def _not_found(
     return ApiError(
         404,
         "PGRST202",
-        f"Could not find the function {schema}.{name}{shown} in the schema cache",
+        f"Could not find the function {schema}.{name}{signature} in the schema cache",
         details=f"Searched for the function {schema}.{name}{details}, but no matches were found in the schema cache.",
         hint=f"Perhaps you meant to call the function {schema}.{close}" if close else None,
     )

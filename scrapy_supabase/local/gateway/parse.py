@@ -11,7 +11,7 @@ from urllib.parse import unquote_plus
 
 from scrapy_supabase.local.gateway import grammar
 from scrapy_supabase.local.gateway.errors import ApiError, bad_query, not_built
-from scrapy_supabase.local.gateway.parsec import ParseError, Parser, either, parse, pure, shown
+from scrapy_supabase.local.gateway.parsec import ParseError, Parser, either, haskell_show, parse, pure
 from scrapy_supabase.local.gateway.ranges import ALL, Range, limit_range
 from scrapy_supabase.local.gateway.terms import Field, Filter, Logic, Order, Path
 
@@ -108,25 +108,25 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _read(parser: Parser, what: str, given: str, text: str) -> tuple[Any, int]:
+def _read(parser: Parser, parameter: str, source: str, text: str) -> tuple[Any, int]:
     """Return the value and the position behind it. Raises `ApiError`."""
     try:
         return parse(parser, text)
     except ParseError as error:
-        raise bad_query(what, given, error.details, error.line, error.column) from None
+        raise bad_query(parameter, source, error.details, error.line, error.column) from None
 
 
-def _whole(parser: Parser, what: str, given: str, text: str | None = None) -> Any:
+def _whole(parser: Parser, parameter: str, source: str, text: str | None = None) -> Any:
     """Return the value of the whole text. The gateway refuses a rest that does not parse; PostgREST ignores it."""
-    text = given if text is None else text
-    value, at = _read(parser, what, given, text)
+    text = source if text is None else text
+    value, at = _read(parser, parameter, source, text)
     if at < len(text):
-        raise _left_over(what, text, at, given)
+        raise _left_over(parameter, text, at, source)
     return value
 
 
-def _left_over(what: str, text: str, at: int, given: str | None = None) -> ApiError:
-    return bad_query(what, text if given is None else given, f"unexpected {shown(text[at])}", 1, at + 1)
+def _left_over(parameter: str, text: str, at: int, source: str | None = None) -> ApiError:
+    return bad_query(parameter, text if source is None else source, f"unexpected {haskell_show(text[at])}", 1, at + 1)
 
 
 def _columns(text: str | None) -> tuple[tuple[str, ...] | None, tuple[str, int] | None]:

@@ -52,7 +52,7 @@ def parse(parser: Parser, text: str) -> tuple[Any, int]:
     return result.value, result.at
 
 
-def shown(text: str, quote: str = '"') -> str:
+def haskell_show(text: str, quote: str = '"') -> str:
     """Return a text as Haskell's `show` prints it."""
     escaped = "".join(
         f"\\{c}" if c in (quote, "\\") else c if " " <= c <= "~" else _ESCAPES.get(c, f"\\{ord(c)}") for c in text
@@ -74,7 +74,7 @@ def satisfy(test: Callable[[str], bool]) -> Parser:
     def run(text: str, at: int) -> Result:
         if at < len(text) and test(text[at]):
             return Result(True, True, text[at], at + 1, at + 1)
-        found = shown(text[at]) if at < len(text) else ""
+        found = haskell_show(text[at]) if at < len(text) else ""
         return Result(False, False, None, at, at, ((_SYSTEM_UNEXPECTED, found),))
 
     return run
@@ -82,7 +82,7 @@ def satisfy(test: Callable[[str], bool]) -> Parser:
 
 def char(expected: str) -> Parser:
     """Read a given character."""
-    return label(satisfy(lambda c: c == expected), shown(expected))
+    return label(satisfy(lambda c: c == expected), haskell_show(expected))
 
 
 def string(expected: str, value: Any = None) -> Parser:
@@ -92,8 +92,8 @@ def string(expected: str, value: Any = None) -> Parser:
         for number, wanted in enumerate(expected):
             place = at + number
             if place >= len(text) or text[place] != wanted:
-                found = shown(text[place]) if place < len(text) else ""
-                messages = ((_SYSTEM_UNEXPECTED, found), (_EXPECTED, shown(expected)))
+                found = haskell_show(text[place]) if place < len(text) else ""
+                messages = ((_SYSTEM_UNEXPECTED, found), (_EXPECTED, haskell_show(expected)))
                 return Result(False, number > 0, None, at, at, messages)
         end = at + len(expected)
         return Result(True, True, expected if value is None else value, end, end)
@@ -211,7 +211,7 @@ def none_ahead(parser: Parser) -> Parser:
         result = parser(text, at)
         if not result.ok:
             return Result(True, False, None, at, result.error_at, result.messages)
-        return Result(False, False, None, at, at, ((_UNEXPECTED, shown(result.value, "'")),))
+        return Result(False, False, None, at, at, ((_UNEXPECTED, haskell_show(result.value, "'")),))
 
     return run
 

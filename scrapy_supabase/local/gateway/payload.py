@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from scrapy_supabase.local.gateway.errors import ApiError
 from scrapy_supabase.local.gateway.media import BYTES, CSV, FORM, JSON, TEXT, XML, decode
-from scrapy_supabase.local.gateway.parsec import shown
+from scrapy_supabase.local.gateway.parsec import haskell_show
 
 _WHITE_SPACE = b" \t\n\r"
 _NESTING = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|[\]}]', re.DOTALL)
@@ -50,9 +50,9 @@ def read_payload(body: bytes, kind: str, columns: tuple[str, ...] | None, *, fun
         return Payload(json.dumps(rows).encode(), tuple(sorted(rows[0])) if rows else ())
     if kind == FORM:
         pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
-        given = dict(pairs)
+        fields = dict(pairs)
         return Payload(
-            json.dumps(given).encode(), tuple(sorted(given)), single=True, pairs=tuple(pairs) if function else None
+            json.dumps(fields).encode(), tuple(sorted(fields)), single=True, pairs=tuple(pairs) if function else None
         )
     if function and kind in (TEXT, XML, BYTES):
         return Payload(body, raw=True)
@@ -152,4 +152,4 @@ def csv_rows(body: bytes) -> list[dict[str, str | None]]:
 def _rest(text: str) -> str:
     """Return the text that could not be parsed, as PostgREST's CSV parser shows it."""
     raw = text.encode().decode("latin-1")
-    return shown(raw) if len(raw) <= 100 else f"{shown(raw[:100])} (truncated)"
+    return haskell_show(raw) if len(raw) <= 100 else f"{haskell_show(raw[:100])} (truncated)"

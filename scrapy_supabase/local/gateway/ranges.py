@@ -35,9 +35,9 @@ _NONE = Range(0, -1)  # of `limit=0`, the only empty range that is allowed
 
 def limit_range(pairs: list[tuple[str, str]]) -> Range:
     """Return the range of `limit` and `offset`; values that are not numbers are ignored."""
-    given = dict(pairs)
-    limit, offset = _number(given.get("limit")), _number(given.get("offset"))
-    if "limit" in given and "offset" in given:
+    values = dict(pairs)
+    limit, offset = _number(values.get("limit")), _number(values.get("offset"))
+    if "limit" in values and "offset" in values:
         lower = offset or 0
         return Range(lower, lower + (limit or 0) - 1)
     if limit is not None:

@@ -74,8 +74,8 @@ def _source(statement: Statement, function: Function, request: Request, keys: fr
     if function.returns != "composite":
         return f"SELECT pgrst_call.pgrst_scalar FROM {before}(SELECT {called} pgrst_scalar) pgrst_call"
     names = {field.path.column for field in request.query.select} | _filtered(request.query.where)
-    shown = "pgrst_call.*" if "*" in names else ", ".join(f"pgrst_call.{quote(name)}" for name in sorted(names))
-    return f"SELECT {shown} FROM {before}{called} pgrst_call"
+    columns = "pgrst_call.*" if "*" in names else ", ".join(f"pgrst_call.{quote(name)}" for name in sorted(names))
+    return f"SELECT {columns} FROM {before}{called} pgrst_call"
 
 
 def _filtered(parts: Iterable[Filter | Logic]) -> set[str]:
@@ -121,13 +121,13 @@ def _whole(statement: Statement, parameter: Parameter, body: bytes) -> str:
 
 def _values(statement: Statement, passed: list[Parameter], pairs: Pairs) -> dict[str, str]:
     """Return the SQL of arguments sent as text: the last of a name counts, or all of a variadic parameter."""
-    given: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     for name, value in pairs:
-        given.setdefault(name, []).append(value)
+        texts.setdefault(name, []).append(value)
     return {
-        parameter.name: f"{statement.value(given[parameter.name])}::text[]::{parameter.cast}"
+        parameter.name: f"{statement.value(texts[parameter.name])}::text[]::{parameter.cast}"
         if parameter.variadic
-        else f"{statement.value(given[parameter.name][-1])}::{parameter.cast}"
+        else f"{statement.value(texts[parameter.name][-1])}::{parameter.cast}"
         for parameter in passed
     }
 

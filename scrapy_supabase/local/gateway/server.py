@@ -19,9 +19,9 @@ _TOO_LARGE = f"The body is larger than {MOST_BYTES} bytes: send fewer rows at on
 _SOFTWARE = 70  # exit code: an internal error
 
 
-def end_process(what: str, error: BaseException | None) -> None:
+def end_process(name: str, error: BaseException | None) -> None:
     """Log a thread's exception and end the gateway, which cannot answer correctly without that thread."""
-    logger.critical("%s failed: the gateway ends.", what, exc_info=error)
+    logger.critical("%s failed: the gateway ends.", name, exc_info=error)
     logging.shutdown()
     os._exit(_SOFTWARE)
 
