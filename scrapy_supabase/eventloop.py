@@ -112,11 +112,11 @@ def is_closing(crawler: Crawler) -> bool:
 
 
 def fail_command() -> None:
-    """Make the `scrapy` command that runs this crawl end with exit code 1.
+    """Set the exit code of the `scrapy` command that runs this crawl to 1. Do nothing in a script.
 
-    To be called in the crawl's thread, which every command starts from its `run`. In a script of the user's there is no
-    command, and nothing happens. Scrapy itself knows only crawls that could not start (`bootstrap_failed`; before 2.15
-    not even all of these).
+    Call it in the crawl's thread: every command starts the crawl in its `run`, so that the command is on the call
+    stack. Scrapy itself sets the exit code only for crawls that could not start (`bootstrap_failed`; before 2.15 not
+    even for all of these).
     """
     frame = inspect.currentframe()
     while frame is not None:

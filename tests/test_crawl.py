@@ -1,4 +1,4 @@
-"""Real crawls in processes of their own, against a real server: what lands, what is counted, what is said."""
+"""Real crawls in processes of their own, against a real server: stored rows, counts and messages."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ grant all on t, t_author, t_tag, t_price to service_role
 
 @pytest.fixture
 def table(sql: Sql) -> Sql:
-    """The table `t`."""
+    """Create the table `t`."""
     sql(TABLE + GRANT)
     return sql
 
 
 def items(count: int, **more: Any) -> list[dict[str, Any]]:
-    """Items 0, 1, …"""
+    """Return the items 0, 1, …"""
     return [{"id": number, "title": f"t{number}", **more} for number in range(count)]
 
 
 @pytest.mark.parametrize("mode", ["asyncio", "select", "none"])
 @pytest.mark.parametrize("version", ["newest", "oldest"])
 def test_every_mode_and_version_of_scrapy(crawl: Crawler, table: Sql, site: Site, mode: str, version: str) -> None:
-    """A crawl of a site lands completely; 250 rows go in three chunks."""
+    """All rows of a crawled site are stored; 250 rows take three chunks."""
     pages = [items(10, n=page) for page in range(25)]
     for page, rows in enumerate(pages):
         for row in rows:
@@ -62,14 +62,14 @@ def test_every_mode_and_version_of_scrapy(crawl: Crawler, table: Sql, site: Site
 
 
 def test_the_add_on_and_a_later_pipeline(crawl: Crawler, table: Sql) -> None:
-    """One `ADDONS` line is enough; what later pipelines do to the item does not matter."""
+    """One `ADDONS` line is enough; changes of the item by later pipelines do not matter."""
     done = crawl({"items": items(3)}, addon=True, ITEM_PIPELINES={"tests.crawl.Changer": 900})
     assert done.counts("uploaded") == (3,)
     assert table("select title from t order by id") == [("t0",), ("t1",), ("t2",)]
 
 
 def test_mixed_items_to_several_tables_with_a_foreign_key(crawl: Crawler, sql: Sql) -> None:
-    """Five kinds of items; books come before the authors they refer to, and are stored all the same."""
+    """Five kinds of items; books come before the authors they refer to, and are stored nevertheless."""
     sql(THREE)
     books = [
         {"_class": "Book", "id": n, "title": f"b{n}", "author": n % 7, **({"pages": n} if n % 2 else {})}
@@ -104,7 +104,7 @@ def test_two_spiders_in_one_process_share_nothing(crawl: Crawler, table: Sql) ->
 
 
 def test_bad_rows_are_rejected_with_their_reason(crawl: Crawler, table: Sql) -> None:
-    """The good ones are stored; the ERROR at the end says how many, why and where."""
+    """The good ones are stored; the ERROR at the end has number, reasons and file."""
     mixed = [{**item, "price": -1 if item["id"] % 50 == 7 else 1} for item in items(200)]
     done = crawl({"items": [*mixed, {"id": "x", "title": "no number"}]})
     assert done.counts("received", "uploaded", "failed") == (201, 196, 5)
@@ -117,7 +117,7 @@ def test_bad_rows_are_rejected_with_their_reason(crawl: Crawler, table: Sql) -> 
     assert stat.S_IMODE((done.folder / "spool" / "rejected.jsonl").stat().st_mode) == 0o600
 
 
-def test_items_that_are_no_rows_are_rejected_by_name(crawl: Crawler, table: Sql) -> None:
+def test_items_that_cannot_become_rows_are_rejected(crawl: Crawler, table: Sql) -> None:
     """No table, no known field, an odd field name: the crawl goes on."""
     done = crawl(
         {
@@ -138,7 +138,7 @@ def test_items_that_are_no_rows_are_rejected_by_name(crawl: Crawler, table: Sql)
 
 
 def test_the_newest_version_of_a_key_wins(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
-    """Four uploads at once on a way where the first are the slowest: without rule 6 they overtake each other."""
+    """Four concurrent uploads, the first ones slowest: without rule 6 they would overtake each other."""
     proxy.faults.extend([faults.passes, faults.passes, *[faults.stalls(0.3 - 0.02 * n) for n in range(12)]])
     versions = [{"id": key, "n": version} for version in range(12) for key in range(10)]
     done = crawl({"items": versions}, SUPABASE_URL=proxy.url, BATCH_CHUNK_SIZE=10, BATCH_FLUSH_INTERVAL=0)
@@ -147,7 +147,7 @@ def test_the_newest_version_of_a_key_wins(crawl: Crawler, table: Sql, proxy: Fau
 
 
 def test_versions_with_other_columns_keep_their_order(crawl: Crawler, table: Sql) -> None:
-    """A key that sits in an open chunk of another column set: that chunk goes first."""
+    """If a key is in an open chunk of another column set, that chunk goes first."""
     done = crawl(
         {"items": [{"id": 1, "title": "old"}, {"id": 1, "n": 5}, {"id": 1, "title": "new"}, {"id": 1, "n": 6}]}
     )
@@ -156,7 +156,7 @@ def test_versions_with_other_columns_keep_their_order(crawl: Crawler, table: Sql
 
 
 def test_versions_in_one_chunk_are_superseded(crawl: Crawler, table: Sql) -> None:
-    """The last one wins, and the others are counted; in `ignore` mode the first."""
+    """The last version wins and the others are counted; in `ignore` mode, the first wins."""
     versions = [{"id": number % 3, "n": number} for number in range(9)]
     done = crawl({"items": versions})
     assert done.counts("received", "uploaded", "superseded") == (9, 3, 6)
@@ -168,7 +168,7 @@ def test_versions_in_one_chunk_are_superseded(crawl: Crawler, table: Sql) -> Non
 
 @pytest.mark.parametrize("mode", ["asyncio", "select", "none"])
 def test_a_fatal_finding_closes_before_the_first_page(crawl: Crawler, sql: Sql, site: Site, mode: str) -> None:
-    """No grants: no page is fetched, the reason and the SQL are said."""
+    """No grants: no page is fetched; the log has the reason and the SQL."""
     sql(TABLE)
     done = crawl({"pages": 3, "site": site([items(1)] * 3)}, mode=mode)
     assert done.stats["finish_reason"] == "supabase_permission_denied"
@@ -177,13 +177,13 @@ def test_a_fatal_finding_closes_before_the_first_page(crawl: Crawler, sql: Sql, 
 
 
 def test_a_fatal_finding_on_the_oldest_scrapy(crawl: Crawler, sql: Sql) -> None:
-    """The same where Scrapy has no way to say it from `open_spider`."""
+    """The same with a Scrapy that cannot stop a crawl in `open_spider`."""
     done = crawl({"items": items(3)}, python=str(OLDEST))
     assert done.stats["finish_reason"] == "supabase_no_table"
 
 
-def test_a_fatal_answer_in_mid_crawl_keeps_every_row(crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site) -> None:
-    """The project is paused: the crawl closes, and what is not uploaded is in the spool."""
+def test_a_fatal_answer_keeps_every_row(crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site) -> None:
+    """The project is paused: the crawl closes, and all rows not uploaded are in the spool."""
     proxy.faults.extend([faults.passes] * 3)
     proxy.always = faults.answers(540, "<h1>Project paused</h1>")
     pages = [[{"id": page * 10 + n} for n in range(10)] for page in range(40)]
@@ -198,7 +198,7 @@ def test_a_fatal_answer_in_mid_crawl_keeps_every_row(crawl: Crawler, table: Sql,
 
 
 def test_a_server_that_stays_down_leaves_the_rows_in_the_spool(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
-    """Every second request fails, then all: what is not stored is on disk, and nothing else."""
+    """Every second request fails, then all: exactly the rows not stored are on disk."""
     proxy.faults.extend([faults.passes, faults.passes, faults.passes])
     proxy.always = faults.answers(503, "<h1>down</h1>")
     done = crawl({"items": items(300)}, SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.5)
@@ -212,7 +212,7 @@ def test_a_server_that_stays_down_leaves_the_rows_in_the_spool(crawl: Crawler, t
 
 
 def test_half_of_all_requests_fail(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
-    """503 to every second request: nothing lost, nothing doubled."""
+    """A 503 for every second request: no row is lost or duplicated."""
     proxy.faults.extend([faults.passes, *[faults.answers(503, "<h1>busy</h1>"), faults.passes] * 30])
     done = crawl({"items": items(500)}, SUPABASE_URL=proxy.url, BATCH_RETRY_ATTEMPTS=10)
     assert done.counts("uploaded", "spooled") == (500, 0)
@@ -221,7 +221,7 @@ def test_half_of_all_requests_fail(crawl: Crawler, table: Sql, proxy: FaultProxy
 
 
 def test_the_close_does_not_wait_for_ever(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
-    """A server that accepts and never answers: after `SUPABASE_CLOSE_TIMEOUT` the rest stays in the spool."""
+    """A server that never answers: after `SUPABASE_CLOSE_TIMEOUT` the remaining rows stay in the spool."""
     proxy.faults.extend([faults.passes, faults.passes])
     proxy.always = faults.hangs
     done = crawl({"items": items(150)}, SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=0.5)
@@ -235,7 +235,7 @@ def test_the_close_does_not_wait_for_ever(crawl: Crawler, table: Sql, proxy: Fau
 def test_control_c_flushes_and_twice_does_not_hang(
     crawl: Crawler, table: Sql, site: Site, proxy: FaultProxy, signals: int, mode: str
 ) -> None:
-    """Once: what was scraped is uploaded. Twice: the process ends; what is not uploaded is in the spool."""
+    """Once: scraped rows are uploaded. Twice: the process ends; rows not uploaded are in the spool."""
     pages = [[{"id": page * 10 + n} for n in range(10)] for page in range(2000)]
     plan = {"pages": 2000, "site": site(pages)}
     process = crawl.start(plan, mode=mode, SUPABASE_URL=proxy.url, CONCURRENT_REQUESTS=4)
@@ -253,7 +253,7 @@ def test_control_c_flushes_and_twice_does_not_hang(
 
 
 def test_the_column_for_a_declared_field_has_its_type(crawl: Crawler, sql: Sql) -> None:
-    """Said at open, with what the item class says of it."""
+    """The warning at open has the SQL type from the item class."""
     sql("create table t_tag (label text primary key); grant all on t_tag to service_role")
     tables = {"tests.crawl.Tag": {"table": "t_tag", "stamps": {"seen": "now"}}}
     done = crawl({"items": [{"_class": "Tag", "id": 1, "label": "x"}]}, SUPABASE_TABLE=None, SUPABASE_TABLES=tables)
@@ -261,10 +261,8 @@ def test_the_column_for_a_declared_field_has_its_type(crawl: Crawler, sql: Sql) 
     assert sql("select label from t_tag") == [("x",)]
 
 
-def test_kill_9_leaves_what_was_not_confirmed_on_disk(
-    crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site
-) -> None:
-    """Every item of a response that was processed is in the database or in the spool."""
+def test_kill_9_leaves_unconfirmed_rows_on_disk(crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site) -> None:
+    """Every processed item is in the database or in the spool."""
     proxy.faults.extend([faults.passes, faults.passes, faults.passes])
     proxy.always = faults.hangs
     pages = [[{"id": page * 10 + n} for n in range(10)] for page in range(30)]
@@ -283,15 +281,15 @@ def test_kill_9_leaves_what_was_not_confirmed_on_disk(
     assert table("select count(*) from t")[0][0] == 100
 
 
-def test_another_pipelines_fault_does_not_matter(crawl: Crawler, table: Sql) -> None:
-    """An item that was delivered is delivered, whatever comes after."""
+def test_an_error_of_another_pipeline_does_not_matter(crawl: Crawler, table: Sql) -> None:
+    """A delivered item stays delivered, whatever follows."""
     pipelines = {"scrapy_supabase.SupabasePipeline": 300, "tests.crawl.Dropper": 400}
     done = crawl({"items": items(5)}, ITEM_PIPELINES=pipelines)
     assert done.counts("uploaded") == (5,)
 
 
 def test_a_stats_collector_that_fails_stops_nothing(crawl: Crawler, table: Sql, site: Site) -> None:
-    """What is done every second goes on; the end is as ever, and the fault is said once, with each key."""
+    """Periodic work goes on, the crawl ends normally, and the error is logged once with each key."""
     plan = {"pages": 4, "site": site([[{"id": page}] for page in range(4)])}
     done = crawl.finish(
         crawl.start(plan, STATS_CLASS="tests.crawl.BrokenStats", DOWNLOAD_DELAY=1, BATCH_FLUSH_INTERVAL=1),
@@ -305,8 +303,8 @@ def test_a_stats_collector_that_fails_stops_nothing(crawl: Crawler, table: Sql, 
 
 
 @pytest.mark.parametrize("mode", ["asyncio", "select"])
-def test_a_stats_collector_that_takes_whole_numbers_only(crawl: Crawler, table: Sql, site: Site, mode: str) -> None:
-    """What it refuses is named once; the other keys arrive."""
+def test_a_stats_collector_that_refuses_fractions(crawl: Crawler, table: Sql, site: Site, mode: str) -> None:
+    """A refused key is logged once; the other keys are published."""
     plan = {"pages": 3, "site": site([[{"id": page}] for page in range(3)])}
     done = crawl(plan, mode=mode, STATS_CLASS="tests.crawl.WholeNumbers", DOWNLOAD_DELAY=1, BATCH_FLUSH_INTERVAL=1)
     assert done.counts("received", "uploaded", "failed", "spooled") == (3, 3, 0, 0), done.log
@@ -316,8 +314,8 @@ def test_a_stats_collector_that_takes_whole_numbers_only(crawl: Crawler, table: 
     assert done.log.count("ValueError: value is not an integer or out of range") == 1
 
 
-def test_back_pressure_holds_the_crawl_back(crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site) -> None:
-    """A slow server: items wait, the time is counted, nothing is lost."""
+def test_back_pressure_slows_the_crawl(crawl: Crawler, table: Sql, proxy: FaultProxy, site: Site) -> None:
+    """A slow server: items wait, the time is counted, no row is lost."""
     proxy.always = faults.delays(0.05)
     pages = [[{"id": page * 50 + n} for n in range(50)] for page in range(20)]
     done = crawl(
@@ -327,7 +325,7 @@ def test_back_pressure_holds_the_crawl_back(crawl: Crawler, table: Sql, proxy: F
     assert done.stats["supabase/backpressure_seconds"] > 0
 
 
-def test_without_a_spool_what_is_not_uploaded_is_said_row_by_row(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
+def test_without_a_spool_rows_not_uploaded_are_logged(crawl: Crawler, table: Sql, proxy: FaultProxy) -> None:
     """`SUPABASE_SPOOL_DIR = None`: there is no file to keep them in, so they are in the log and count as failed."""
     proxy.faults.extend([faults.passes, faults.passes])
     proxy.always = faults.answers(503, "<h1>down</h1>")
@@ -339,15 +337,15 @@ def test_without_a_spool_what_is_not_uploaded_is_said_row_by_row(crawl: Crawler,
     assert '{"id":2,"title":"t2"}' in done.log
 
 
-def test_switched_off(crawl: Crawler) -> None:
+def test_a_disabled_pipeline(crawl: Crawler) -> None:
     """`SUPABASE_ENABLED = False` needs no other setting."""
     done = crawl({"items": items(3)}, SUPABASE_ENABLED=False, SUPABASE_URL=None, SUPABASE_KEY=None)
     assert done.stats["item_scraped_count"] == 3
     assert "supabase/received_count" not in done.stats
 
 
-def test_wrong_settings_are_all_said_at_once_before_the_first_request(crawl: Crawler, site: Site) -> None:
-    """Missing key, a wrong mode and a wrong number in one message; nothing is fetched; the process fails."""
+def test_all_wrong_settings_are_logged_together_before_the_first_request(crawl: Crawler, site: Site) -> None:
+    """A missing key, a wrong mode and a wrong number in one message; no page is fetched; the process fails."""
     process = crawl.start(
         {"pages": 1, "site": site([items(1)])}, SUPABASE_KEY=None, SUPABASE_MODE="upset", BATCH_CHUNK_SIZE="many"
     )
@@ -360,7 +358,7 @@ def test_wrong_settings_are_all_said_at_once_before_the_first_request(crawl: Cra
 
 
 def test_stamps_and_mapping(crawl: Crawler, sql: Sql, site: Site) -> None:
-    """Fields are renamed, columns stamped; what was scraped is not replaced."""
+    """Fields are renamed and columns stamped; scraped values are not replaced."""
     sql("""create table t (id bigint primary key, name text, run uuid, seen timestamptz, seen_hour timestamptz,
         seen_date date, spider text, page text); grant all on t to service_role""")
     url = site([[{"id": 1, "title": "a"}], [{"id": 2, "title": "b", "page": "its own"}]])
@@ -395,7 +393,7 @@ def test_stamps_and_mapping(crawl: Crawler, sql: Sql, site: Site) -> None:
 
 
 def test_stamps_alone_say_nothing_about_the_key(crawl: Crawler, table: Sql) -> None:
-    """What fields a dict will have is not known: no warning that its key is missing. Of a class it is."""
+    """The fields of dict items are unknown: no warning about a missing key. For an item class there is one."""
     done = crawl({"items": items(1)}, SUPABASE_STAMPS={"title": "spider"})
     assert done.counts("uploaded") == (1,)
     assert "value for its key" not in done.log
@@ -408,14 +406,14 @@ def test_stamps_alone_say_nothing_about_the_key(crawl: Crawler, table: Sql) -> N
 
 
 def test_the_url_stamp_without_its_middleware_is_an_error(crawl: Crawler, table: Sql) -> None:
-    """It says which line to add."""
+    """The message has the line to add."""
     process = crawl.start({"items": items(1)}, SUPABASE_STAMPS={"title": "url"})
     done = crawl.finish(process, balanced=False)
     assert "SPIDER_MIDDLEWARES = {'scrapy_supabase.UrlStampMiddleware': 950}" in done.log
 
 
-def test_the_key_is_nowhere(crawl: Crawler, table: Sql, project: Any, proxy: FaultProxy) -> None:
-    """Not in a DEBUG log with failures in it, not in the stats, not in a file."""
+def test_the_api_key_is_never_shown(crawl: Crawler, table: Sql, project: Any, proxy: FaultProxy) -> None:
+    """It is in no DEBUG log, even with failures, in no stat and in no file."""
     proxy.faults.extend([faults.passes, faults.resets_after, faults.answers(503, "<h1>x</h1>")])
     done = crawl({"items": [*items(120), {"id": "bad"}]}, SUPABASE_URL=proxy.url)
     files = "".join(path.read_text() for path in done.folder.rglob("*") if path.is_file())
@@ -453,6 +451,6 @@ def test_a_local_supabase_is_started_for_the_crawl(crawl: Crawler, open_folder: 
 
 
 def test_stats_balance_is_checked() -> None:
-    """The check that every crawl test makes does fail."""
+    """The check of the balance, which every crawl test makes, can fail."""
     with pytest.raises(AssertionError):
         check_balance({"supabase/received_count": 2, "supabase/uploaded_count": 1})

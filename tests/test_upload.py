@@ -24,12 +24,12 @@ TABLE = "create table t (id bigint primary key, name text not null, stars int); 
 
 @pytest.fixture
 def client(project: Project) -> Client:
-    """supabase-py's client."""
+    """Return supabase-py's client."""
     return create_client(project.url, project.key)
 
 
 def test_rows_are_uploaded_and_counted(client: Client, sql: Sql, caplog: pytest.LogCaptureFixture) -> None:
-    """Chunk i of n in the log; totals, chunks, requests and seconds in the result."""
+    """The log numbers the chunks; the result has totals, chunks, requests and seconds."""
     sql(TABLE)
     caplog.set_level("INFO")
     result = upload_to_supabase(client, [{"id": i, "name": f"n{i}"} for i in range(250)], "t", chunk_size=100)
@@ -42,7 +42,7 @@ def test_rows_are_uploaded_and_counted(client: Client, sql: Sql, caplog: pytest.
 
 
 def test_bad_rows_are_in_the_result_with_their_reason(client: Client, sql: Sql) -> None:
-    """All others are stored."""
+    """All other rows are stored."""
     sql(TABLE)
     rows: list[dict[str, Any]] = [{"id": i, "name": f"n{i}"} for i in range(50)]
     rows[7]["name"] = None
@@ -57,7 +57,7 @@ def test_bad_rows_are_in_the_result_with_their_reason(client: Client, sql: Sql) 
 
 
 def test_upsert_and_insert(client: Client, sql: Sql) -> None:
-    """An upsert replaces; an insert of the same key is refused."""
+    """An upsert replaces the row; an insert of the same key is refused."""
     sql(TABLE)
     assert upload_to_supabase(client, [{"id": 1, "name": "a"}], "t")
     assert upload_to_supabase(client, [{"id": 1, "name": "b"}], "t", on_conflict="id")
@@ -76,7 +76,7 @@ class Repo:
 
 
 def test_top_n_and_order(client: Client, sql: Sql) -> None:
-    """The greatest, or the smallest; rows without the field last; any kind of item; a generator, too."""
+    """Descending or ascending; rows without the field last; any kind of item; generators, too."""
     stars = [5, None, 9, 1, 7]
     repos = [Repo(number, f"r{number}", value) for number, value in enumerate(stars)]
 
@@ -105,15 +105,15 @@ def test_top_n_and_order(client: Client, sql: Sql) -> None:
     ],
 )
 def test_wrong_arguments(client: Client, sql: Sql, options: dict[str, Any], says: str) -> None:
-    """An error names the argument before a row is sent."""
+    """The error names the argument, before any row is sent."""
     sql(TABLE)
     with pytest.raises(ConfigurationError, match=says):
         upload_to_supabase(client, [{"id": 1, "name": "a"}, {"id": 2, "name": 3}], "t", **options)
     assert sql("select count(*) from t") == [(0,)]
 
 
-def test_a_table_that_takes_nothing_is_an_error_at_once(client: Client, sql: Sql) -> None:
-    """With what to do."""
+def test_a_table_that_accepts_no_rows_is_an_error_at_once(client: Client, sql: Sql) -> None:
+    """The message has the remedy."""
     with pytest.raises(FatalError, match="PGRST205"):
         upload_to_supabase(client, iter([{"id": 1}]), "t_missing")
     sql("create table t (id int)")
@@ -121,8 +121,8 @@ def test_a_table_that_takes_nothing_is_an_error_at_once(client: Client, sql: Sql
         upload_to_supabase(client, iter([{"id": 1}]), "t")
 
 
-def test_an_end_in_the_middle_is_in_the_result(project: Project, proxy: FaultProxy, sql: Sql) -> None:
-    """Nothing more is read; what was not stored is said, row by row."""
+def test_a_fatal_error_during_the_upload_is_in_the_result(project: Project, proxy: FaultProxy, sql: Sql) -> None:
+    """No further row is read; each row not stored is in the result."""
     sql(TABLE)
     read: list[int] = []
 
@@ -145,7 +145,7 @@ def test_an_end_in_the_middle_is_in_the_result(project: Project, proxy: FaultPro
 
 
 def test_daily_snapshots(client: Client, snapshots: Sql) -> None:
-    """Each upload keeps its rows, under the day's next version."""
+    """Each upload keeps its rows, with the day's next version."""
     sql = snapshots
     sql(
         "create table t (id bigint, snapshot_date date, snapshot_version int, primary key (id, snapshot_date,"
@@ -159,7 +159,7 @@ def test_daily_snapshots(client: Client, snapshots: Sql) -> None:
 
 
 def test_memory_is_constant(client: Client, sql: Sql) -> None:
-    """A generator is read as it is uploaded: of 100 MB of rows, no more than 30 are held at any time."""
+    """A generator is read during the upload: of 100 MB of rows, at most 30 MB are in memory at any time."""
     sql("create table t (id bigint primary key, name text); grant all on t to service_role")
     rows = ({"id": i, "name": "x" * 1000} for i in range(100_000))
     tracemalloc.start()
@@ -173,7 +173,7 @@ def test_memory_is_constant(client: Client, sql: Sql) -> None:
 
 
 def test_init_supabase_reads_the_environment(project: Project, monkeypatch: pytest.MonkeyPatch, sql: Sql) -> None:
-    """URL and key; what is missing is said, and never the key."""
+    """URL and key. The error names a missing variable, and never shows the key."""
     sql(TABLE)
     monkeypatch.setenv("SUPABASE_URL", project.url)
     monkeypatch.setenv("SUPABASE_KEY", project.key)
@@ -189,7 +189,7 @@ def test_init_supabase_reads_the_environment(project: Project, monkeypatch: pyte
 
 
 def test_a_script_on_the_local_supabase(open_folder: Path) -> None:
-    """`init_supabase("local")` runs one until the script ends; a bar is shown where it is asked for."""
+    """`init_supabase("local")` starts one until the script ends; a progress bar is shown on request."""
     folder = open_folder / "script"
     folder.mkdir()
     (folder / "m").mkdir()

@@ -80,7 +80,7 @@ class SchemaCheck:
         self._delay = delay
         self._deadline = deadline
         self._logger = log
-        self._looked_again = False
+        self._reread_done = False
         self._policy = Retrying(attempts, delay, deadline, log_retry("Checking the tables"))
 
     def run(self) -> None:
@@ -116,10 +116,10 @@ class SchemaCheck:
         fields = tuple(self._fields.get(table, ()))
         _, unknown = schema.split(table, fields)
         if unknown and known:
-            self._look_again(table, unknown)
+            self._reread_columns(table, unknown)
             known = schema.info(table)
         self._probe(spec)
-        self._check_made(spec, fields)
+        self._check_generated(spec, fields)
         self._check_deferrable(spec)
         if not known and schema.mode(table) is not Mode.INSERT:
             ask = self._backend.type_of
@@ -128,8 +128,8 @@ class SchemaCheck:
             self._check_snapshots(spec)
         _, unknown = schema.split(table, fields)
         if unknown and known:
-            self._say_unknown(table, tuple(column for column in unknown if column not in known.columns))
-        self._say_key(spec, fields)
+            self._warn_unknown_columns(table, tuple(column for column in unknown if column not in known.columns))
+        self._warn_missing_key(spec, fields)
 
     def _check_snapshots(self, spec: TableSpec) -> None:
         """Check that the table can keep the rows of two runs apart. Raises `FatalError`."""
@@ -189,23 +189,23 @@ class SchemaCheck:
         if schema.unknown.policy == "collect" and column == schema.unknown.column:
             raise fatal(error, "supabase_schema", no_collector(schema, table)) from error
         if error.is_generated:
-            schema.learn_generated(table, error)  # `_check_made` logs it
+            schema.learn_generated(table, error)  # `_check_generated` logs it
         elif schema.drop(table, column):
-            self._say_unknown(table, (column,))
+            self._warn_unknown_columns(table, (column,))
 
-    def _check_made(self, spec: TableSpec, fields: Collection[str]) -> None:
+    def _check_generated(self, spec: TableSpec, fields: Collection[str]) -> None:
         """Log the fields that are not sent because the database generates their columns.
 
         Raises `FatalError` for an identity column as conflict column: it has another value for each row.
         """
-        table, made = spec.name, self._schema.generated_columns(spec.name)
-        identity = next((column for column in spec.on_conflict if made.get(column) == "identity"), None)
+        table, generated = spec.name, self._schema.generated_columns(spec.name)
+        identity = next((column for column in spec.on_conflict if generated.get(column) == "identity"), None)
         if identity is not None and self._schema.mode(table) is not Mode.INSERT:
             text = f"identity column {identity!r} of table {table} gets a new value for each row"
             error = ServerError(text, code="428C9")
             remedy = "SUPABASE_ON_CONFLICT must name columns that the items have, or that are generated from them."
             raise fatal(error, "supabase_schema", remedy)
-        for column in self._schema.first_mention(table, made.keys() & fields):
+        for column in self._schema.first_mention(table, generated.keys() & fields):
             self._logger.warning(GENERATED_COLUMN, table, column)
 
     def _check_deferrable(self, spec: TableSpec) -> None:
@@ -219,16 +219,16 @@ class SchemaCheck:
         remedy = for_upserts(self._schema, spec.name, error)
         self._fall_back(spec, error, "supabase_no_unique_index", remedy)
 
-    def _look_again(self, table: str, unknown: tuple[str, ...]) -> None:
+    def _reread_columns(self, table: str, unknown: tuple[str, ...]) -> None:
         """Read the columns again, once after a wait: new ones may be missing in the server's schema cache."""
         try:
             self._policy(self._send, Write(table, unknown, b"[]", Mode.INSERT))
         except TransientError:
             raise
         except ServerError as error:
-            if not error.stale_schema or self._looked_again:
+            if not error.stale_schema or self._reread_done:
                 return
-            self._looked_again = True
+            self._reread_done = True
             self._deadline.sleep(2 * self._delay)
         self.learn()
 
@@ -263,7 +263,7 @@ class SchemaCheck:
         have = f" It has: {', '.join(known.columns)}." if known else ""
         return fatal(error, "supabase_schema", f"SUPABASE_ON_CONFLICT must name columns of {spec.name}.{have}")
 
-    def _say_unknown(self, table: str, unknown: tuple[str, ...]) -> None:
+    def _warn_unknown_columns(self, table: str, unknown: tuple[str, ...]) -> None:
         new = self._schema.first_mention(table, unknown)
         if new:
             declared = self._types(table)
@@ -272,10 +272,10 @@ class SchemaCheck:
 
     def _is_sent(self, table: str, key: tuple[str, ...], fields: Collection[str]) -> bool:
         """Return whether rows with these fields have a value for each column of the key."""
-        made = self._schema.generated_columns(table)
-        return all(made[column] == "generated" if column in made else column in fields for column in key)
+        generated = self._schema.generated_columns(table)
+        return all(generated[column] == "generated" if column in generated else column in fields for column in key)
 
-    def _say_key(self, spec: TableSpec, fields: tuple[str, ...]) -> None:
+    def _warn_missing_key(self, spec: TableSpec, fields: tuple[str, ...]) -> None:
         """Warn if rows have no value for the key: an upsert is then silently a plain insert (measured)."""
         if self._schema.mode(spec.name) is Mode.INSERT:
             return

@@ -124,7 +124,7 @@ class CrawlLog:
             self._log.error("%s", rejected_rows(failed, counters.rejected_by_code, folder and folder / REJECTED))
 
     def counts_as_failed(self) -> bool:
-        """Return whether rows that are not stored make the crawl fail (SUPABASE_FAIL_ON), and log it."""
+        """Return whether rejected or spooled rows make the crawl fail (SUPABASE_FAIL_ON), and log an ERROR if so."""
         rows = self._counters.totals
         counts = {
             "rejected": rows["failed"] + rows["recovered_failed"],

@@ -1,4 +1,4 @@
-"""The engine without a crawl: order per key, back-pressure, deferral, and counts that add up whatever happens."""
+"""The engine without a crawl: order per key, back-pressure, deferred rows, and counts that always add up."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def stored(chunk: Chunk) -> Outcome:
     st.integers(0, 99),
 )
 def test_versions_of_a_key_are_uploaded_in_order_and_one_at_a_time(arrivals: list[Any], seed: int) -> None:
-    """Rule 6, for any arrivals and any pace of the threads."""
+    """Rule 6, for any order of arrivals and any speed of the threads."""
     random = Random(seed)
     lock, flying, seen, faults = threading.Lock(), set[str](), defaultdict[str, list[int]](list), []
 
@@ -207,7 +207,7 @@ ANSWERS = st.lists(st.sampled_from(["yes", "reject one", "leave", "defer", "faul
 def test_counts_add_up_whatever_the_answers(
     tmp_path_factory: Any, keys: list[Any], answers: list[str], spooled: bool, seed: int | None
 ) -> None:
-    """Yes, no, later, broken code, stop: every row is counted once, and is where the counts say."""
+    """Stored, refused, transient, a bug, fatal: every row is counted once, and is where the counts place it."""
     left = iter(answers)
     lock = threading.Lock()
 
@@ -257,8 +257,8 @@ class Faulty(Pending):
         raise ZeroDivisionError
 
 
-def test_a_fault_in_the_owners_thread_is_one_of_that_upload(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The item that comes upon it goes on; the rows are kept and counted; a later row is uploaded."""
+def test_a_bug_in_the_owners_thread_concerns_only_that_upload(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The current item goes on; the rows are kept and counted; a later row is uploaded."""
     spool = DiskSpool(tmp_path, "run", Schema({"t": TableSpec("t")}), {})
     first = [True]
 
@@ -278,7 +278,7 @@ def test_a_fault_in_the_owners_thread_is_one_of_that_upload(tmp_path: Path, capl
 
 
 def test_back_pressure() -> None:
-    """As many chunks wait as are uploaded at once; items wait from the next one on, until there is room again."""
+    """As many chunks wait as are uploaded at once; further items wait until there is room again."""
     release = threading.Event()
 
     def upload(chunk: Chunk) -> Outcome:
@@ -336,7 +336,7 @@ def settle(engine: Engine) -> None:
 
 
 def test_deferred_rows_wait_for_those_they_refer_to() -> None:
-    """However much later these come: a crawl often meets the child first."""
+    """However late these come: a crawl often finds the child first."""
     order: list[str] = []
     engine = Engine(parents_first(order), rows=1, tables=("parent", "child"))
     engine.delivery.add(Row("child", ("id",), "c", b"{}"))
@@ -352,7 +352,7 @@ def test_deferred_rows_wait_for_those_they_refer_to() -> None:
 
 
 def test_deferred_rows_do_not_hold_up_a_newer_version() -> None:
-    """Then they are tried a last time: order per key stands above waiting, and the crawl never stands still."""
+    """They are tried one last time then: order per key is more important than the wait, and the crawl never stalls."""
     engine = Engine(parents_first([]), rows=1, tables=("parent", "child"))
     engine.delivery.add(Row("child", ("id",), "other", b"{}"))
     engine.delivery.add(Row("child", ("id",), "same", b"{}"))
@@ -367,7 +367,7 @@ def test_deferred_rows_do_not_hold_up_a_newer_version() -> None:
 
 
 def test_deferred_rows_do_not_fill_the_memory() -> None:
-    """Beyond 32 chunks, the oldest are tried a last time."""
+    """Beyond 32 chunks, the oldest are tried one last time."""
     engine = Engine(parents_first([]), rows=1, tables=("parent", "child"))
     for number in range(100):
         waiting = engine.delivery.add(Row("child", ("id",), str(number), b"{}"))
@@ -379,8 +379,8 @@ def test_deferred_rows_do_not_fill_the_memory() -> None:
     engine.balance()
 
 
-def test_rows_that_others_refer_to_go_first() -> None:
-    """Once a foreign key is known, a chunk waits for those of the table it refers to, sealed or still open."""
+def test_referenced_rows_go_first() -> None:
+    """Once a foreign key is known, a chunk waits for chunks of the referenced table, sealed or still open."""
     order: list[str] = []
     release = threading.Event()
 
@@ -402,7 +402,7 @@ def test_rows_that_others_refer_to_go_first() -> None:
 
 
 def test_an_abandoned_upload_is_counted_as_left_and_not_settled_later(tmp_path: Path) -> None:
-    """The close gave up waiting: what the thread says afterwards changes neither counts nor files."""
+    """After the close gave up waiting, the thread's result changes neither counts nor files."""
     release, done = threading.Event(), threading.Event()
 
     def upload(chunk: Chunk) -> Outcome:
@@ -425,7 +425,7 @@ def test_an_abandoned_upload_is_counted_as_left_and_not_settled_later(tmp_path: 
     spool.close()
 
 
-def test_what_is_read_back_after_the_end_is_counted_once() -> None:
+def test_a_chunk_read_back_after_the_end_is_counted_once() -> None:
     """The close gave up waiting while a thread read a file of an earlier run."""
     release = threading.Event()
 
@@ -445,8 +445,8 @@ def test_what_is_read_back_after_the_end_is_counted_once() -> None:
     engine.delivery.close()
 
 
-def test_a_full_disk_is_said_once_and_uploads_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Files may not grow any more: one ERROR, everything is uploaded from memory, nothing is lost."""
+def test_a_full_disk_is_logged_once_and_uploads_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Files cannot grow any more: one ERROR, all rows are uploaded from memory, none is lost."""
     spool = DiskSpool(tmp_path, "run", Schema({"t": TableSpec("t")}), {})
     engine = Engine(stored, spool, rows=10)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -462,8 +462,8 @@ def test_a_full_disk_is_said_once_and_uploads_go_on(tmp_path: Path, caplog: pyte
     assert len([r for r in caplog.records if "cannot be written" in r.getMessage()]) == 1
 
 
-def test_a_full_disk_and_a_dead_server_lose_no_row_silently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Each row is in the spool, where the first one had room, or in the log, and not in both; the counts say so."""
+def test_a_full_disk_in_an_outage_loses_no_row_silently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each row is either in the spool or in the log, as the counts have it."""
     schema = Schema({"t": TableSpec("t", on_conflict=("id",))})
     spool = DiskSpool(tmp_path, "run", schema, {})
     engine = Engine(lambda chunk: Outcome(chunk, 0, left=chunk.rows), spool, rows=10)
@@ -487,8 +487,8 @@ def test_a_full_disk_and_a_dead_server_lose_no_row_silently(tmp_path: Path, capl
     again.close()
 
 
-def test_a_file_that_was_never_started_is_written_when_there_is_room_again(tmp_path: Path) -> None:
-    """Its header was lost with it, and is made again; so is the file of a chunk that somebody deleted."""
+def test_a_file_that_could_not_be_created_is_written_when_there_is_room(tmp_path: Path) -> None:
+    """With its header. The same for the file of a chunk that somebody deleted."""
     schema = Schema({"t": TableSpec("t", on_conflict=("id",))})
     spool = DiskSpool(tmp_path, "run", schema, {})
     engine = Engine(lambda chunk: Outcome(chunk, 0, left=chunk.rows), spool, rows=2)
@@ -513,8 +513,8 @@ def test_a_file_that_was_never_started_is_written_when_there_is_room_again(tmp_p
     again.close()
 
 
-def test_a_reject_file_that_is_full_has_no_half_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It would spoil the next row that is rejected."""
+def test_a_full_disk_leaves_no_partial_line_of_a_reject(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It would corrupt the next rejected row."""
     spool = DiskSpool(tmp_path, "run", Schema({"t": TableSpec("t")}), {})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     rejection = Rejection("t", b'{"id":1}', "23514", "no")
@@ -532,7 +532,7 @@ def test_a_reject_file_that_is_full_has_no_half_line(tmp_path: Path, caplog: pyt
 
 
 def test_a_spool_that_cannot_be_written_is_an_error_at_open(tmp_path: Path) -> None:
-    """Not at the first row."""
+    """And not at the first row."""
     from scrapy_supabase.errors import ConfigurationError
 
     (tmp_path / "file").write_text("")
@@ -540,8 +540,8 @@ def test_a_spool_that_cannot_be_written_is_an_error_at_open(tmp_path: Path) -> N
         DiskSpool(tmp_path / "file", "run", Schema({}), {})
 
 
-def test_ragged_items_do_not_open_files_without_end() -> None:
-    """Sixty-four column sets at once are the most."""
+def test_items_of_many_shapes_open_a_limited_number_of_files() -> None:
+    """At most 64 column sets at once."""
     engine = Engine(stored, rows=100)
     for number in range(200):
         engine.delivery.add(Row("t", ("id", f"c{number}"), str(number), b"{}"))
@@ -549,8 +549,8 @@ def test_ragged_items_do_not_open_files_without_end() -> None:
     assert engine.stats.totals["uploaded"] == 200
 
 
-def test_a_chunk_is_sealed_before_it_is_too_many_bytes() -> None:
-    """And a row that is larger than that travels alone."""
+def test_a_chunk_is_sealed_before_it_has_too_many_bytes() -> None:
+    """A larger row is sent alone."""
     sizes: list[int] = []
     chunker = Chunker(
         max_rows=100,

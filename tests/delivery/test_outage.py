@@ -1,4 +1,4 @@
-"""The engine when the server is gone, and with what earlier runs left: on disk, in order, and never in the way."""
+"""The engine during outages, and with chunks of earlier runs: on disk, in order, without blocking the crawl."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class Server:
 
 
 def spool(folder: Path, run: str = "run") -> DiskSpool:
-    """A run's spool."""
+    """Create a run's spool."""
     schema = Schema({"t": TableSpec("t", on_conflict=("id",))})
     schema.learn_key_types("t", {"id": "text"})
     return DiskSpool(folder, run, schema, {"run": run, "project": "p"})
 
 
 def tick(engine: Engine, server: Server, seconds: float) -> None:
-    """Let time pass, a second at a time."""
+    """Advance the time, one second per step."""
     for _ in range(int(seconds)):
         server.now += 1
         looks = server.looks
@@ -89,10 +89,10 @@ def numbers(seen: list[bytes]) -> list[int]:
     return [int(data.split(b'"v":"')[1].split(b'"')[0]) for data in seen]
 
 
-def test_the_crawl_goes_on_in_flat_memory_and_the_backlog_drains_in_order(
+def test_the_crawl_goes_on_in_constant_memory_and_the_backlog_is_uploaded_in_order(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One WARNING when the server goes, one when it is back, with the length; every version in its order."""
+    """One WARNING at the start of an outage, one at its end with the length; versions stay in order."""
     caplog.set_level("INFO", "scrapy_supabase.delivery")
     server = Server()
     disk = spool(tmp_path)
@@ -127,8 +127,8 @@ def test_the_crawl_goes_on_in_flat_memory_and_the_backlog_drains_in_order(
     assert engine.stats.outage_seconds == 122
 
 
-def test_a_full_spool_is_not_said_again_and_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Around the limit every chunk crosses it: it is said once, and again only after it was half empty."""
+def test_a_full_spool_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Many chunks cross the limit: one WARNING, and another only after the spool was half empty."""
     disk = spool(tmp_path)
     engine = Engine(Server().upload, disk, most_bytes=1000)
     for size in (1001, 999, 1001, 999, 1001, 499, 1001):
@@ -140,8 +140,8 @@ def test_a_full_spool_is_not_said_again_and_again(tmp_path: Path, caplog: pytest
     assert caplog.text.count("more than SUPABASE_SPOOL_MAX_BYTES allows: items wait") == 2
 
 
-def test_a_close_while_the_server_is_gone_leaves_everything_on_disk(tmp_path: Path) -> None:
-    """Counted, and in the files."""
+def test_a_close_during_an_outage_leaves_all_rows_on_disk(tmp_path: Path) -> None:
+    """They are counted, and in the files."""
     server = Server()
     server.is_gone = True
     disk = spool(tmp_path)
@@ -159,8 +159,8 @@ def test_a_close_while_the_server_is_gone_leaves_everything_on_disk(tmp_path: Pa
     assert sorted(numbers(lines)) == list(range(101))
 
 
-def test_a_close_looks_at_once_and_uploads_what_it_can(tmp_path: Path) -> None:
-    """The next look may have been a minute away."""
+def test_a_close_probes_at_once_and_uploads_what_it_can(tmp_path: Path) -> None:
+    """The next probe may have been a minute away."""
     server = Server()
     server.is_gone = True
     disk = spool(tmp_path)
@@ -175,8 +175,8 @@ def test_a_close_looks_at_once_and_uploads_what_it_can(tmp_path: Path) -> None:
     disk.close()
 
 
-def test_a_full_spool_holds_the_crawl_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """And lets it go on when there is room again."""
+def test_a_full_spool_makes_items_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They go on when there is room again."""
     server = Server()
     server.is_gone = True
     disk = spool(tmp_path)
@@ -200,7 +200,7 @@ def test_a_full_spool_holds_the_crawl_back(tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_without_a_spool_the_crawl_waits() -> None:
-    """Memory stays flat, nothing is dropped."""
+    """Memory stays constant, and no row is dropped."""
     server = Server()
     server.is_gone = True
     engine = Engine(server.upload, rows=1, **server.options)
@@ -217,8 +217,8 @@ def test_without_a_spool_the_crawl_waits() -> None:
     assert engine.stats.totals["uploaded"] == number
 
 
-def test_a_server_that_never_answers_holds_the_crawl_back_for_seconds_only(tmp_path: Path) -> None:
-    """Its requests may take minutes to time out: after ten seconds new chunks line up on disk, in order."""
+def test_a_server_that_never_answers_blocks_the_crawl_for_seconds_only(tmp_path: Path) -> None:
+    """Its requests may take minutes to time out: after ten seconds, new chunks are queued on disk, in order."""
     server, disk = Server(), spool(tmp_path)
     answer = threading.Event()
 
@@ -246,8 +246,8 @@ def test_a_server_that_never_answers_holds_the_crawl_back_for_seconds_only(tmp_p
     disk.close()
 
 
-def test_an_outage_may_be_too_long(tmp_path: Path) -> None:
-    """`SUPABASE_MAX_OUTAGE`: nothing is tried any more; every row is on disk."""
+def test_an_outage_longer_than_the_limit(tmp_path: Path) -> None:
+    """`SUPABASE_MAX_OUTAGE`: no further upload is tried, and every row is on disk."""
     server = Server()
     server.is_gone = True
     disk = spool(tmp_path)
@@ -268,7 +268,7 @@ def test_an_outage_may_be_too_long(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spooled", [True, False])
-def test_who_waits_is_let_go_when_an_outage_is_too_long(tmp_path: Path, spooled: bool) -> None:
+def test_items_stop_waiting_when_an_outage_is_too_long(tmp_path: Path, spooled: bool) -> None:
     """With a full spool, or without one."""
     server = Server()
     server.is_gone = True
@@ -289,8 +289,8 @@ def test_who_waits_is_let_go_when_an_outage_is_too_long(tmp_path: Path, spooled:
         disk.close()
 
 
-def test_a_chunk_that_never_works_does_not_stop_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """After five rounds it is left, and so are newer versions of its keys: the next run sends them in order."""
+def test_a_chunk_that_always_fails_does_not_stop_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """After five tries it is left, with newer versions of its keys: the next run sends them in order."""
     server = Server()
     server.refuses = lambda chunk: b'"v":"7"' in chunk.rows[0].data
     disk = spool(tmp_path)
@@ -319,8 +319,8 @@ def test_a_chunk_that_never_works_does_not_stop_the_others(tmp_path: Path, caplo
     again.close()
 
 
-def test_chunks_that_are_given_up_together_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One ERROR with the reason, the others at DEBUG; what is left is counted and said at the end."""
+def test_chunks_that_are_given_up_together_are_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One ERROR with the reason, the others at DEBUG; the summary has the number of rows left."""
     caplog.set_level("DEBUG", "scrapy_supabase.delivery")
     server, disk = Server(), spool(tmp_path)
     server.took = 5.0  # others got through meanwhile: no outage
@@ -337,8 +337,8 @@ def test_chunks_that_are_given_up_together_are_said_once(tmp_path: Path, caplog:
     assert [r.levelname for r in said] == ["ERROR", "DEBUG"]
 
 
-def test_what_earlier_runs_left_goes_first_oldest_first(tmp_path: Path) -> None:
-    """An old version never overwrites a newer one; the crawl does not wait for it."""
+def test_chunks_of_earlier_runs_go_first_oldest_first(tmp_path: Path) -> None:
+    """An old version never replaces a newer one; the crawl does not wait for them."""
     for run in ("run1", "run2"):
         disk = spool(tmp_path, run)
         for number in range(5):
@@ -372,7 +372,7 @@ def test_what_earlier_runs_left_goes_first_oldest_first(tmp_path: Path) -> None:
 
 
 def test_two_spools_never_adopt_the_same_folder(tmp_path: Path) -> None:
-    """Nor that of a living run; what a closed one did not upload is there for the next."""
+    """Nor the folder of a running run. Rows that a closed run left are recovered by the next."""
     for number in range(20):
         disk = spool(tmp_path, f"dead{number:02}")
         file = disk.open(row("a"))
@@ -400,7 +400,7 @@ def test_two_spools_never_adopt_the_same_folder(tmp_path: Path) -> None:
 
 
 def test_files_that_a_crash_left_half_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A torn last line is skipped and counted; a damaged one is rejected; what cannot be read stays where it is."""
+    """An incomplete last line is skipped and counted; a damaged line is rejected; an unreadable file stays in place."""
     disk = spool(tmp_path)
     names = []
     for _ in range(6):
@@ -476,8 +476,8 @@ def test_when_a_run_stored_rows_is_written_down(tmp_path: Path, monkeypatch: pyt
     assert {(note.run, note.project) for note in runs_noted(tmp_path)} == {("mine", "p")}
 
 
-def test_keys_read_back_are_those_that_were_made(tmp_path: Path) -> None:
-    """Whatever their type: order per key depends on it."""
+def test_keys_read_back_equal_those_written(tmp_path: Path) -> None:
+    """For every type: order per key depends on it."""
     from datetime import UTC, datetime
     from decimal import Decimal
     from uuid import UUID
@@ -511,8 +511,8 @@ def test_keys_read_back_are_those_that_were_made(tmp_path: Path) -> None:
     disk.close()
 
 
-def test_a_spool_on_the_disk_itself(tmp_path: Path) -> None:
-    """`SUPABASE_SPOOL_FSYNC`: the same files, written through."""
+def test_a_spool_with_fsync(tmp_path: Path) -> None:
+    """`SUPABASE_SPOOL_FSYNC`: the same files, synced."""
     import fcntl
     import os
 
@@ -537,7 +537,7 @@ def stepped(server: Server, disk: DiskSpool) -> tuple[Engine, deque[Callable[[],
 
 
 def test_a_chunk_that_is_tried_again_goes_before_newer_versions(tmp_path: Path) -> None:
-    """Also where others get through, so that the server is not thought to be gone."""
+    """Also if other chunks succeed, so that there is no outage."""
     server, disk = Server(), spool(tmp_path)
     engine, jobs = stepped(server, disk)
     engine.delivery.add(row("a", text="1"))
@@ -558,8 +558,8 @@ def test_a_chunk_that_is_tried_again_goes_before_newer_versions(tmp_path: Path) 
     disk.close()
 
 
-def test_a_chunk_that_is_being_read_does_not_overtake_one_that_comes_back(tmp_path: Path) -> None:
-    """It was read while the circuit closed and opened; the older one was in flight all the time."""
+def test_a_chunk_being_read_does_not_overtake_an_older_one_that_failed(tmp_path: Path) -> None:
+    """It was read while an outage began and ended; the older one was in flight all the time."""
     server, disk = Server(), spool(tmp_path)
     engine, jobs = stepped(server, disk)
     engine.delivery.add(row("a", text="1"))

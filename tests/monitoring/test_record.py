@@ -1,4 +1,4 @@
-"""What is kept of a run: constant in size, right in its sums, without secrets."""
+"""The record of a run: constant in size, correct in its sums, without secrets."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def settled(
 
 
 def test_a_million_chunks_take_no_more_memory_than_a_thousand() -> None:
-    """Over eleven days, with rejects, outages and errors of ever new kinds."""
+    """Over eleven days, with rejects, outages and errors of more and more kinds."""
     clock = Clock()
     observer = new_run(clock)
     record = observer.record
@@ -118,8 +118,8 @@ def test_a_million_chunks_take_no_more_memory_than_a_thousand() -> None:
     assert (len(run.rejects), sum(kind.rows for kind in run.rejects) + run.other_rejects) == (100, 10_000)
 
 
-def test_merging_buckets_keeps_the_sums_and_the_places() -> None:
-    """Whenever there are too many, neighbours become one; what came late stays late."""
+def test_merging_buckets_keeps_sums_and_order() -> None:
+    """When there are too many, neighbours are merged; late events stay late."""
     line = Timeline()
     for second in range(1000):
         line.add(second, uploaded=second, errors=second % 7 == 0)
@@ -131,8 +131,8 @@ def test_merging_buckets_keeps_the_sums_and_the_places() -> None:
     assert line.buckets == 125
 
 
-def test_quantiles_are_right_within_a_few_per_cent() -> None:
-    """Of times from a tenth of a millisecond to minutes."""
+def test_quantiles_have_an_error_of_a_few_per_cent() -> None:
+    """For times from a tenth of a millisecond to minutes."""
     chance = random.Random(1)
     times = sorted(math.exp(chance.gauss(-3, 1.6)) for _ in range(20_000))
     histogram = Histogram()
@@ -147,7 +147,7 @@ def test_quantiles_are_right_within_a_few_per_cent() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-9, 0.25, 1e6])
 def test_quantiles_of_one_time(seconds: float) -> None:
-    """Also of one that is out of reach; nothing is longer than the longest."""
+    """Also of a time beyond the last bin; no quantile exceeds the longest time."""
     histogram = Histogram()
     assert histogram.quantile(0.5) == 0
     histogram.add(seconds)
@@ -155,7 +155,7 @@ def test_quantiles_of_one_time(seconds: float) -> None:
     assert histogram.quantile(0.99) == pytest.approx(seconds, rel=0.03, abs=1e-4) or seconds > 5000
 
 
-def test_counts_add_up_for_each_table_and_earlier_runs_are_apart() -> None:
+def test_counts_add_up_per_table_and_separately_for_earlier_runs() -> None:
     """`received = uploaded + superseded + rejected + left`, as in the stats."""
     observer = new_run()
     chunk = Chunk(1, (ROW,) * 10, "1.jsonl", superseded=2)
@@ -172,7 +172,7 @@ def test_counts_add_up_for_each_table_and_earlier_runs_are_apart() -> None:
     assert (rows.recovered, rows.recovered_rejected, rows.recovered_left) == (8, 1, 1)
 
 
-def test_it_is_due_ever_more_seldom_and_every_minute_at_least() -> None:
+def test_the_record_is_due_less_and_less_often_but_every_minute() -> None:
     """After 1, 2, 4 … seconds."""
     clock = Clock()
     record = new_record(clock)
@@ -184,8 +184,8 @@ def test_it_is_due_ever_more_seldom_and_every_minute_at_least() -> None:
     assert due == [1, 2, 4, 8, 16, 32, 64, 124, 184, 244]
 
 
-def test_samples_are_few_and_the_first_ones() -> None:
-    """Three of each kind, whatever comes after."""
+def test_samples_are_the_first_three_of_a_kind() -> None:
+    """Later ones are not kept."""
     observer = new_run()
     for _ in range(5):
         settled(observer, rows=4, rejected=2)
@@ -195,7 +195,7 @@ def test_samples_are_few_and_the_first_ones() -> None:
 
 
 def test_a_fatal_error_is_kept_once_and_without_keys() -> None:
-    """What the server says may quote the key."""
+    """The server's message may quote the key."""
     record = new_record()
     error = classify(401, b'{"message": "bad key sb_secret_abc123 in %s"}' % JWT.encode())
     record.on_fatal(fatal(error, "supabase_unauthorized", "Do this."))
@@ -231,15 +231,15 @@ def test_a_fatal_error_is_kept_once_and_without_keys() -> None:
     ],
 )
 def test_names_of_secret_fields(name: str) -> None:
-    """However they are spelled."""
+    """In any spelling."""
     assert is_secret(name)
 
 
 @pytest.mark.parametrize(
     "name", ["author", "authors", "title", "footprint", "spinning", "secretary", "price", "side", ""]
 )
-def test_names_of_fields_that_are_none(name: str) -> None:
-    """Though they have parts in common."""
+def test_names_of_fields_that_are_not_secret(name: str) -> None:
+    """Although they contain the same parts."""
     assert not is_secret(name)
 
 
@@ -257,14 +257,14 @@ def test_names_of_fields_that_are_none(name: str) -> None:
     ],
 )
 def test_secrets_in_a_text(text: str, shown: str) -> None:
-    """What can be recognised, wherever it stands."""
+    """Recognizable secrets are hidden anywhere in a text."""
     for secret in ("hunter2", "abcdefghijkl", "p@ss", JWT):
         assert secret not in scrubbed(text)
     assert scrubbed(text).replace(f"{HIDDEN} {HIDDEN}", HIDDEN) == shown.replace(f"{HIDDEN} {HIDDEN}", HIDDEN)
 
 
-def test_a_row_is_shown_without_secrets_and_in_short() -> None:
-    """At every depth; long values and long rows are cut, and it is said by how much."""
+def test_a_sample_row_is_redacted_and_shortened() -> None:
+    """At every depth; the number of omitted characters and fields is shown."""
     row: dict[str, Any] = {
         "id": 1,
         "password": "hunter2",
@@ -284,8 +284,8 @@ def test_a_row_is_shown_without_secrets_and_in_short() -> None:
 
 
 @pytest.mark.parametrize("data", [b'"a line"', b"\xff\xfe", b"[1]", b""])
-def test_what_is_no_row_is_shown_all_the_same(data: bytes) -> None:
-    """A damaged line, for instance."""
+def test_data_other_than_a_row_is_shown(data: bytes) -> None:
+    """For example a damaged line."""
     assert list(redacted_row(data)) == [""]
 
 
@@ -299,16 +299,16 @@ def test_what_is_no_row_is_shown_all_the_same(data: bytes) -> None:
         "Failing row contains (1, hunter2, null), and so on.",
     ],
 )
-def test_the_servers_words_do_not_quote_secrets(words: str) -> None:
-    """They quote values: by name, by place, or just so."""
+def test_the_servers_message_does_not_quote_secrets(words: str) -> None:
+    """It quotes values with their names, by position, or alone."""
     shown = redacted_message(words, b'{"id":1,"token":"hunter2"}')
     assert shown is not None
     assert "hunter2" not in shown
     assert redacted_message("Key (id)=(1) already exists.", b'{"id":1}') == "Key (id)=(1) already exists."
 
 
-def test_a_huge_row_is_not_looked_at() -> None:
-    """The crawl would wait for it; nothing that the server quotes of it is shown."""
+def test_a_huge_row_is_not_searched() -> None:
+    """The crawl would wait for the search; no value that the server quotes is shown."""
     data = msgspec.json.encode({"id": 1, "texts": ["token=hunter2 " * 20] * 20_000})
     record = new_record()
     record.refused(Rejection("t", data, "22P02", 'invalid input: "hunter2", Key (token)=(hunter2)'))
@@ -318,7 +318,7 @@ def test_a_huge_row_is_not_looked_at() -> None:
 
 
 def test_huge_values_do_not_take_long() -> None:
-    """Patterns are looked for in their beginning only."""
+    """Only their beginning is searched for patterns."""
     data = msgspec.json.encode({"a": "secretapi_keyx" * 100_000, "b": "a.b-" * 300_000, "c": "eyJ" * 300_000})
     assert len(str(redacted_row(data))) < 1000
     assert len(redacted_message("Key (" * 100_000, data) or "") < 1100
@@ -346,8 +346,8 @@ def test_settings_in_force_say_nothing_secret() -> None:
 # The file
 
 
-def test_the_file_is_private_and_whole(tmp_path: Path) -> None:
-    """0600; nothing else is left beside it, and `read_last_run` understands it."""
+def test_the_file_is_private_and_complete(tmp_path: Path) -> None:
+    """Mode 0600; no other file remains, and `read_last_run` reads it."""
     file = LastRunFile(tmp_path, None, "run-id", page_of)
     file.write(new_record().encoded("spool"))
     file.end(new_record().encoded("spool", reason="finished"))
@@ -357,8 +357,8 @@ def test_the_file_is_private_and_whole(tmp_path: Path) -> None:
     assert read_last_run(tmp_path).reason == "finished"
 
 
-def test_a_file_that_cannot_be_written_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Which, and why; nothing is raised."""
+def test_a_file_that_cannot_be_written_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With path and reason; no error is raised."""
     (tmp_path / "file").write_text("")
     file = LastRunFile(tmp_path / "file" / "spool", tmp_path / "file" / "report.html", "run-id", page_of)
     for _ in range(3):
@@ -371,7 +371,7 @@ def test_a_file_that_cannot_be_written_is_said_once(tmp_path: Path, caplog: pyte
     assert str(tmp_path / "file" / "report.html") in warnings[1]
 
 
-def test_a_link_is_followed_and_a_device_stays_one(tmp_path: Path) -> None:
+def test_a_link_is_followed_and_a_device_is_kept(tmp_path: Path) -> None:
     """`/dev/null` must not become a file."""
     (tmp_path / "link").symlink_to(tmp_path / "there")
     write_whole(tmp_path / "link", b"a", "x", private=False)
@@ -391,8 +391,8 @@ def test_a_link_is_followed_and_a_device_stays_one(tmp_path: Path) -> None:
         (b"\xff", "is not a valid run record. Delete it"),
     ],
 )
-def test_a_run_that_cannot_be_read(tmp_path: Path, data: bytes | None, said: str) -> None:
-    """None yet, another version's, damaged: each with what to do."""
+def test_a_record_that_cannot_be_read(tmp_path: Path, data: bytes | None, said: str) -> None:
+    """Missing, of another version, damaged: each message has a remedy."""
     if data is not None:
         (tmp_path / FILE).write_bytes(data)
     with pytest.raises(UnreadableRunError, match=re.escape(said)):
