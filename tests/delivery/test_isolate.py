@@ -1,4 +1,4 @@
-"""Finding bad rows: the server's words tell which, and where they do not, halving does. Each over both backends."""
+"""The search for bad rows: by the server's message, or else by halving. Each test runs over both backends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOLD: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("code", TOLD)
 def test_a_row_that_the_answer_names_costs_two_requests(books: Sql, line: MakeLine, code: str) -> None:
-    """One that fails, one for the others; at most one more for the row alone."""
+    """One that fails, one for the others, and at most one more for the row alone."""
     books("insert into t (id, isbn) values (0, 'taken')")
     rows = [{"id": n, **GOOD, **(TOLD[code] if n == 42 else {})} for n in range(1, 101)]
     outcome = line().upload(*rows)
@@ -45,7 +45,7 @@ def test_a_row_that_the_answer_names_costs_two_requests(books: Sql, line: MakeLi
 
 @pytest.mark.parametrize("number", [2, 5, 20])
 def test_many_bad_rows_of_all_kinds(books: Sql, line: MakeLine, number: int) -> None:
-    """Three more requests for each at the most."""
+    """At most three more requests for each."""
     books("insert into t (id, isbn) values (0, 'taken')")
     chosen = random.Random(number)
     bad = {n: chosen.choice(list(TOLD)) for n in chosen.sample(range(1, 101), number)}
@@ -56,8 +56,8 @@ def test_many_bad_rows_of_all_kinds(books: Sql, line: MakeLine, number: int) -> 
     assert outcome.effort.requests - 1 <= 3 * number
 
 
-def test_a_row_that_no_word_names_is_halved_for(books: Sql, line: MakeLine) -> None:
-    """A trigger that does not say what it dislikes: 15 requests more at the most."""
+def test_a_bad_row_that_no_message_identifies_is_found_by_halving(books: Sql, line: MakeLine) -> None:
+    """A trigger whose message does not identify the row: at most 15 more requests."""
     books("""create or replace function t_guard() returns trigger language plpgsql as $$ begin
         if new.id = 42 then raise exception 'no' using errcode = 'ZZ001'; end if; return new;
         end $$; create trigger guard before insert on t for each row execute function t_guard()""")
@@ -66,7 +66,7 @@ def test_a_row_that_no_word_names_is_halved_for(books: Sql, line: MakeLine) -> N
     assert outcome.effort.requests - 1 <= 15
 
 
-def test_words_that_name_the_wrong_row_cost_no_row(books: Sql, line: MakeLine) -> None:
+def test_a_message_that_names_the_wrong_row_costs_no_row(books: Sql, line: MakeLine) -> None:
     """A trigger that names other rows than the one that it refuses."""
     books("""create or replace function t_guard() returns trigger language plpgsql as $$ begin
         if new.id = 42 then raise exception 'not while % is there: "%"', 'name-7', 'name-9' using errcode = '22P02';
@@ -82,7 +82,7 @@ def test_words_that_name_the_wrong_row_cost_no_row(books: Sql, line: MakeLine) -
     [("price", "", 'In column "price".'), ("day", "soon", 'In column "day".'), ("author", "x", 'In column "author".')],
 )
 def test_the_rejection_names_the_column(books: Sql, line: MakeLine, field: str, value: str, said: str) -> None:
-    """`invalid input syntax for type numeric: ""` alone does not, and a text may hold the same value."""
+    """`invalid input syntax for type numeric: ""` does not, and a text may have the same value."""
     outcome = line().upload({"id": 1, **GOOD, "name": value, field: value}, {"id": 2, **GOOD})
     (rejection,) = outcome.rejections
     assert said in (rejection.details or "")
@@ -110,7 +110,7 @@ def test_nothing_depends_on_details(books: Sql, line: MakeLine, proxy: FaultProx
 
 
 def test_a_code_of_a_gateway_for_one_row(books: Sql, line: MakeLine, proxy: FaultProxy) -> None:
-    """A firewall that answers 403 to one row, and not to requests without it: the others are stored."""
+    """A firewall that answers 403 to one row, and not to requests without it: the other rows are stored."""
 
     def firewall(exchange: faults.Exchange) -> None:
         (faults.answers(403, "<h1>Blocked</h1>") if b"<script>" in exchange.body else faults.passes)(exchange)
@@ -126,7 +126,7 @@ def test_a_code_of_a_gateway_for_one_row(books: Sql, line: MakeLine, proxy: Faul
 
 
 def test_a_lock_on_one_row_is_waited_for(books: Sql, line: MakeLine) -> None:
-    """55P03 for one row: put off twice, before it is rejected."""
+    """A 55P03 for one row: it is retried in two later uploads before it is rejected."""
     books("""insert into t (id, name) values (42, 'old');
         create or replace function t_guard() returns trigger language plpgsql as $$ begin
         if new.id = 42 then raise exception 'locked' using errcode = '55P03'; end if; return new;
@@ -141,7 +141,7 @@ def test_a_lock_on_one_row_is_waited_for(books: Sql, line: MakeLine) -> None:
 
 
 def test_a_full_disk_keeps_the_rows(books: Sql, line: MakeLine) -> None:
-    """53100 for every row, though a request without rows passes: it is about all."""
+    """A 53100 for every row, although a request without rows passes, is about all rows."""
     books("""create or replace function t_guard() returns trigger language plpgsql as $$ begin
         raise exception 'could not extend file' using errcode = '53100';
         end $$; create trigger guard before insert on t for each row execute function t_guard()""")
@@ -152,10 +152,10 @@ def test_a_full_disk_keeps_the_rows(books: Sql, line: MakeLine) -> None:
 
 
 @pytest.mark.parametrize("code", ["42501", "42P01", "42703", "42P10", "428C9", "25006"])
-def test_what_a_trigger_says_of_other_tables_is_about_the_row(
+def test_an_error_of_a_trigger_about_another_table_is_about_the_row(
     books: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture, code: str
 ) -> None:
-    """No GRANT, no missing table, no dropped column, no fallback to inserts, no closed crawl."""
+    """No GRANT, missing table, dropped column: no fallback to inserts, and no closed crawl."""
     words = {"42501": "permission denied for table audit", "42P01": 'relation "audit" does not exist'}
     books(f"""create or replace function t_guard() returns trigger language plpgsql as $$ begin
         if new.id = 2 then raise exception '{words.get(code, 'column "name" does not exist')}' using errcode = '{code}';
@@ -171,8 +171,8 @@ def test_what_a_trigger_says_of_other_tables_is_about_the_row(
     assert books("select count(*) from t where name = 'x'") == [(4,)]
 
 
-def test_suspects_of_odd_words() -> None:
-    """Names and values with quotes, commas and brackets; rows that are alike."""
+def test_suspects_of_unusual_messages() -> None:
+    """Names and values with quotes, commas and brackets; equal rows."""
     rows = [Row("t", ("a b", "c"), str(n), b'{"a b":"x, (%d)","c":"%s"}' % (n, b"same")) for n in range(5)]
     error = ServerError("duplicate", code="23505", details='Key ("a b")=(x, (3)) already exists.')
     assert find_suspects(error, rows, {}).rows == (rows[3],)

@@ -1,4 +1,4 @@
-"""Uploads that the owner begins itself: whatever the answer, each ends as one of an upload thread does."""
+"""Uploads whose request the owner sends: each has the same outcome as one in an upload thread."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ TABLE = "create table t (id bigint primary key, title text not null); grant all 
 
 
 def items(first: int, number: int, title: str = "x") -> list[dict[str, Any]]:
-    """Rows of the table."""
+    """Return rows of the table."""
     return [{"id": first + n, "title": title} for n in range(number)]
 
 
 @pytest.fixture
 def made(line: MakeLine, proxy: FaultProxy, sql: Sql) -> Line:
-    """A line with one idle connection, as the check at open leaves it."""
+    """Return a line with one idle connection, as the check at open leaves it."""
     sql(TABLE)
     return line(url=proxy.url, timeout=1.0)
 
 
 def send(made: Line, chunk: Chunk) -> SentChunk:
-    """The chunk's request is sent."""
+    """Send the chunk's request."""
     sent = made.uploader.send(chunk)
     assert sent is not None
     return sent
 
 
 def ended(sent: SentChunk) -> Outcome:
-    """What the engine does: look, and go on in a thread where looking is not enough."""
+    """Poll, and finish in a thread if needed, as the engine does. Return the outcome."""
     found: list[Outcome | Progress] = [Progress.NO_ANSWER]
 
     def looked() -> bool:
@@ -61,8 +61,8 @@ def ended(sent: SentChunk) -> Outcome:
     return found[0] if isinstance(found[0], Outcome) else sent.finish()
 
 
-def test_what_works_at_once_needs_no_thread(made: Line, sql: Sql) -> None:
-    """The answer is only looked at; the connection serves the next."""
+def test_a_stored_chunk_needs_no_thread(made: Line, sql: Sql) -> None:
+    """The answer is only polled; the connection serves the next request."""
     for first in (0, 100, 200):
         found: list[Outcome | Progress] = []
         sent = send(made, made.chunk(items(first, 100)))
@@ -82,7 +82,7 @@ def test_what_works_at_once_needs_no_thread(made: Line, sql: Sql) -> None:
 @pytest.mark.parametrize("line", ["rest", "database"], indirect=True)
 @pytest.mark.parametrize("bad", [1, 3])
 def test_bad_rows_need_no_thread(line: MakeLine, sql: Sql, bad: int) -> None:
-    """The owner reads the refusal, sends the others, and rejects the row that the server's words name."""
+    """The owner reads the refusal, sends the other rows, and rejects the row that the message identifies."""
     sql(TABLE)
     made = line()
     made.uploader.upload(made.chunk(items(1000, 50)))  # a connection, and the statement
@@ -132,8 +132,8 @@ def test_every_fault(made: Line, proxy: FaultProxy, sql: Sql, fault: faults.Faul
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_an_empty_no_keeps_its_headers_and_its_connection(made: Line, proxy: FaultProxy, at_once: bool) -> None:
-    """Retry-After is heard; the connection goes back once: given back twice, two uploads would talk on it at once."""
+def test_an_empty_refusal_keeps_its_headers_and_its_connection(made: Line, proxy: FaultProxy, at_once: bool) -> None:
+    """Retry-After is obeyed; the connection is released once: released twice, two uploads would share it."""
     assert isinstance(made.backend, PostgrestBackend)
     chunk = made.chunk(items(0, 5))
     made.uploader.upload(chunk)
@@ -148,7 +148,7 @@ def test_an_empty_no_keeps_its_headers_and_its_connection(made: Line, proxy: Fau
 
 
 def test_no_answer_ends_by_the_timeout(made: Line, proxy: FaultProxy, sql: Sql) -> None:
-    """There is nothing to see; who waits is told, and tries again."""
+    """Polling finds nothing; `finish` gets the timeout, and tries again."""
     proxy.faults.append(faults.hangs)
     sent = send(made, made.chunk(items(0, 5)))
     assert sent.poll() is Progress.NO_ANSWER
@@ -157,7 +157,7 @@ def test_no_answer_ends_by_the_timeout(made: Line, proxy: FaultProxy, sql: Sql) 
 
 
 def test_bad_rows_unknown_columns_and_a_fatal_answer(made: Line, proxy: FaultProxy, sql: Sql) -> None:
-    """Bisected, dropped, given back."""
+    """Bisected, dropped, left."""
     bad: list[dict[str, Any]] = [*items(0, 9), {"id": 9, "title": None}]
     outcome = ended(send(made, made.chunk(bad)))
     assert (outcome.uploaded, [r.code for r in outcome.rejections]) == (9, ["23502"])
@@ -172,7 +172,7 @@ def test_bad_rows_unknown_columns_and_a_fatal_answer(made: Line, proxy: FaultPro
 
 
 def test_a_body_that_does_not_fit_into_the_socket_goes_on_in_a_thread(made: Line, proxy: FaultProxy, sql: Sql) -> None:
-    """A row of 12 MB: sent in part, then to its end."""
+    """A row of 12 MB: sent in part, then completed."""
     proxy.faults.append(faults.passes)
     sent = send(made, made.chunk(items(0, 1, "y" * 12_000_000)))
     assert sent.poll() is Progress.NEEDS_WAITING
@@ -181,7 +181,7 @@ def test_a_body_that_does_not_fit_into_the_socket_goes_on_in_a_thread(made: Line
 
 
 def test_a_connection_that_was_closed_while_it_was_idle(project: Project, line: MakeLine, sql: Sql) -> None:
-    """It is not used, or what was sent on it is sent again: nothing is lost."""
+    """It is not used, or its request is sent again: no row is lost."""
     sql(TABLE)
     with FaultProxy(project.url) as first:
         made = line(url=first.url)
@@ -192,7 +192,7 @@ def test_a_connection_that_was_closed_while_it_was_idle(project: Project, line: 
     assert len(outcome.left) == 5
 
 
-def test_an_abandoned_upload_hangs_up(made: Line, proxy: FaultProxy) -> None:
+def test_an_abandoned_upload_closes_its_connection(made: Line, proxy: FaultProxy) -> None:
     """The close gave up waiting."""
     proxy.faults.append(faults.hangs)
     sent = send(made, made.chunk(items(0, 5)))
@@ -201,7 +201,7 @@ def test_an_abandoned_upload_hangs_up(made: Line, proxy: FaultProxy) -> None:
 
 
 def test_over_tls(project: Project, line: MakeLine, sql: Sql, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a hosted project: checked certificate, the same ends."""
+    """As on a hosted project: with a checked certificate, the outcomes are the same."""
     sql(TABLE)
     certificate, key = certified(tmp_path)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

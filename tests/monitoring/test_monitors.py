@@ -1,4 +1,4 @@
-"""Spidermon's monitors, exit codes and metrics: the project of docs/how-to/monitors.md, crawled as a person does."""
+"""Spidermon's monitors, exit codes and metrics, in the project of docs/how-to/monitors.md, crawled from the shell."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ def monitored(crawl: Crawler, *plans: dict[str, Any], **settings: Any) -> Crawl:
     )
 
 
-def test_a_failed_monitor_is_an_exit_code(books: Books) -> None:
-    """Three of 200 rows rejected; the message says how many, of which table, where they are and what to type."""
+def test_a_failed_monitor_sets_the_exit_code(books: Books) -> None:
+    """Three of 200 rows rejected; the message has number, table, file and command."""
     code, log = books.crawl("-a", "bad=3")
     spool = books.folder / ".scrapy" / "supabase"
     assert code == 1, log
@@ -129,7 +129,7 @@ def test_without_the_command_of_the_page_the_exit_code_is_0(books: Books) -> Non
 
 @pytest.mark.parametrize("arguments", [("-a", "bad=2"), ("-s", "TWISTED_REACTOR_ENABLED=False")])
 def test_all_passed_is_exit_code_0(books: Books, arguments: tuple[str, ...]) -> None:
-    """At the threshold exactly, and where Scrapy has no reactor."""
+    """Exactly at the threshold, and without a reactor."""
     books.change("SPIDERMON_PERIODIC_MONITORS = {}")
     code, log = books.crawl(*arguments)
     assert (code, failures(log)) == (0, {}), log
@@ -137,7 +137,7 @@ def test_all_passed_is_exit_code_0(books: Books, arguments: tuple[str, ...]) -> 
 
 
 def test_a_crawl_that_was_closed_for_a_missing_table_fails(books: Books, sql: Sql) -> None:
-    """Not a row was received, so that no other monitor has anything to say."""
+    """No row was received, so no other monitor fails."""
     sql("drop table t_books")
     code, log = books.crawl()
     assert code == 1
@@ -150,7 +150,7 @@ def test_a_crawl_that_was_closed_for_a_missing_table_fails(books: Books, sql: Sq
 
 
 def test_rows_that_are_left_fail_two_monitors(crawl: Crawler, sql: Sql, proxy: FaultProxy) -> None:
-    """The server goes away after the check at open: rows are left, and it has taken none for too long."""
+    """The server becomes unreachable after the check at open: rows are left, and none was stored for too long."""
     sql("create table t (id bigint primary key); grant all on t to service_role")
     proxy.faults.extend([faults.passes] * 2 + [faults.resets_before] * 500)
     done = monitored(
@@ -176,7 +176,7 @@ def test_rows_that_are_left_fail_two_monitors(crawl: Crawler, sql: Sql, proxy: F
 
 
 @pytest.mark.parametrize(("mode", "python"), [("asyncio", sys.executable), ("select", str(OLDEST))])
-def test_the_age_is_looked_at_while_the_crawl_runs(
+def test_the_age_is_checked_while_the_crawl_runs(
     crawl: Crawler, sql: Sql, proxy: FaultProxy, mode: str, python: str
 ) -> None:
     """The periodic suite fails before the close; also with the oldest Scrapy and Spidermon."""
@@ -198,8 +198,8 @@ def test_the_age_is_looked_at_while_the_crawl_runs(
     assert "rows left in the spool" not in done.log
 
 
-def test_where_nothing_is_to_be_monitored(crawl: Crawler, sql: Sql) -> None:
-    """A pipeline that is switched off skips the monitors; one that was never enabled fails them, with the remedy."""
+def test_a_crawl_without_the_pipeline(crawl: Crawler, sql: Sql) -> None:
+    """A disabled pipeline skips the monitors; one that was never enabled fails them, with the remedy."""
     off = monitored(crawl, {"items": [{"id": 1}]}, SUPABASE_ENABLED=False)
     assert off.log.count("SKIPPED (SUPABASE_ENABLED is False)") + off.log.count("(SUPABASE_ENABLED is False)") >= 4
     assert failures(off.log) == {}
@@ -208,16 +208,16 @@ def test_where_nothing_is_to_be_monitored(crawl: Crawler, sql: Sql) -> None:
     assert "ADDONS = {'scrapy_supabase.Addon': 300}" in failures(missing.log)["rejected rows"]
 
 
-def test_a_wrong_threshold_is_said_before_the_first_page(crawl: Crawler, sql: Sql) -> None:
-    """By its name, also where no monitor would look at it for an hour."""
+def test_a_wrong_threshold_is_an_error_before_the_first_page(crawl: Crawler, sql: Sql) -> None:
+    """With the setting's name, even if no monitor would read it for an hour."""
     sql("create table t (id bigint primary key); grant all on t to service_role")
     done = crawl.finish(crawl.start({"items": [{"id": 1}]}, SUPABASE_MONITOR_MAX_FAILED_RATE="2 %"), balanced=False)
     assert "SUPABASE_MONITOR_MAX_FAILED_RATE is '2 %' (str): it must be a fraction of the rows" in done.log
     assert sql("select count(*) from t") == [(0,)]
 
 
-def test_age_is_that_of_rows_that_wait() -> None:
-    """A spider that yields nothing for an hour is no outage, and the first row after that hour is none either."""
+def test_the_age_counts_only_while_rows_wait() -> None:
+    """A spider that yields nothing for an hour is no outage, nor is the first row after that hour."""
     now = datetime.now(UTC)
     hour, minute = now - timedelta(hours=1), now - timedelta(minutes=1)
     stats = {"supabase/received_count/t": 5, "supabase/uploaded_count/t": 3, "supabase/failed_count/t": 1}
@@ -230,7 +230,7 @@ def test_age_is_that_of_rows_that_wait() -> None:
 
 
 def test_the_times_are_those_of_the_stats() -> None:
-    """`waiting_since` stays while rows wait, and is set anew after a time without; a rejection is no upload."""
+    """`waiting_since` stays while rows wait, and is set again after a time without; a rejection is no upload."""
     collector = Collector()
     counters = Counters()
     stats = Stats(collector, counters)
@@ -277,7 +277,7 @@ def pushgateway() -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 
 def test_prometheus_and_statsd_get_the_stats(books: Books, pushgateway: tuple[str, list[tuple[str, str]]]) -> None:
-    """With the code of the page: tables are labels, times are seconds since 1970, and StatsD's sums are the stats."""
+    """With the page's code: tables are labels, times are seconds since 1970, and StatsD's sums are the stats."""
     address, pushed = pushgateway
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
         statsd.bind(("127.0.0.1", 0))

@@ -24,7 +24,7 @@ ITEMS = [{"id": number, "title": f"t{number}"} for number in range(30)]
 
 
 def test_two_crawls_at_once_keep_their_rows_apart(crawl: Crawler, snapshots: Sql) -> None:
-    """Each stamps the UTC day and a version of its own."""
+    """Each stamps the UTC date and its own version."""
     snapshots(TABLE)
     both = [crawl.start({"items": ITEMS}, SUPABASE_DAILY_SNAPSHOTS=True) for _ in range(2)]
     for process in both:
@@ -36,8 +36,8 @@ def test_two_crawls_at_once_keep_their_rows_apart(crawl: Crawler, snapshots: Sql
     assert found == [(True, 1, 30), (True, 2, 30)]
 
 
-def test_no_function_gives_out_versions(crawl: Crawler, snapshots: Sql) -> None:
-    """The crawl ends before a page, and says which file to run."""
+def test_a_missing_function_for_versions(crawl: Crawler, snapshots: Sql) -> None:
+    """The crawl ends before its first page, and the message has the command that prints the SQL."""
     snapshots(f"{TABLE}; drop function next_snapshot_version; notify pgrst, 'reload schema'")
     done = crawl({"items": ITEMS}, SUPABASE_DAILY_SNAPSHOTS=True)
     assert done.stats["finish_reason"] == "supabase_snapshot", done.log
@@ -45,8 +45,8 @@ def test_no_function_gives_out_versions(crawl: Crawler, snapshots: Sql) -> None:
     assert snapshots("select count(*) from t") == [(0,)]
 
 
-def test_a_table_without_the_columns_is_mended_by_the_sql_that_is_printed(crawl: Crawler, snapshots: Sql) -> None:
-    """Nothing is crawled until it is; then an upsert on the whole key works."""
+def test_the_printed_sql_adds_missing_columns(crawl: Crawler, snapshots: Sql) -> None:
+    """Nothing is crawled before; afterwards an upsert on the whole key works."""
     snapshots("create table t (id bigint not null, title text); grant all on t to service_role")
     settings = {"SUPABASE_DAILY_SNAPSHOTS": True, "SUPABASE_ON_CONFLICT": ["id"]}
     done = crawl({"items": ITEMS}, **settings)
@@ -60,7 +60,7 @@ def test_a_table_without_the_columns_is_mended_by_the_sql_that_is_printed(crawl:
         assert snapshots("select count(*) from t where snapshot_version = %s", version) == [(30,)]
 
 
-def test_the_ledger_has_a_row_a_run(crawl: Crawler, sql: Sql) -> None:
+def test_the_ledger_has_one_row_per_run(crawl: Crawler, sql: Sql) -> None:
     """Written at the start, completed at the end, with the counts and all stats."""
     sql(f"create table t (id bigint primary key, title text); grant all on t to service_role; {LEDGER}")
     done = crawl({"items": [*ITEMS, {"id": "bad"}]}, SUPABASE_RUNS_TABLE="t_runs")
@@ -72,8 +72,8 @@ def test_the_ledger_has_a_row_a_run(crawl: Crawler, sql: Sql) -> None:
     assert found == [("test0", "finished", 31, 30, 1, 0, True, "31")]
 
 
-def test_no_ledger(crawl: Crawler, sql: Sql) -> None:
-    """A name that is no table ends the crawl before a page."""
+def test_a_missing_ledger(crawl: Crawler, sql: Sql) -> None:
+    """A table that does not exist ends the crawl before its first page."""
     sql("create table t (id bigint primary key, title text); grant all on t to service_role")
     done = crawl({"items": ITEMS}, SUPABASE_RUNS_TABLE="t_runs")
     assert done.stats["finish_reason"] == "supabase_runs_table", done.log
