@@ -55,29 +55,29 @@ class Sender:
         state: UploadState[Any],
         rows: tuple[Row, ...],
         write: Write,
-        first: Callable[[], object] | None = None,
+        wait_for_answer: Callable[[], object] | None = None,
         *,
         returning: tuple[str, ...] | None = None,
         once: bool = False,
     ) -> bytes:
         """Send `write`, which carries `rows`, and return the body of the answer. Raises `ServerError`.
 
-        If the request has been sent already, `first` waits for its answer. `once` forbids a second try. With
+        If the request has been sent already, `wait_for_answer` ends that first try. `once` forbids a second try. With
         `returning`, only rows whose key is not in the table are inserted, and these columns of them are returned (see
         `Backend.insert_new`).
         """
 
         def attempt() -> bytes:
-            nonlocal first
-            sent, first = first, None
+            nonlocal wait_for_answer
+            finish, wait_for_answer = wait_for_answer, None
             state.effort.count_request(write.body)
             try:
                 if returning is not None:
                     return self.backend.insert_new(write, returning)
-                if sent is None:
+                if finish is None:
                     self.backend.write(write)
                 else:
-                    sent()
+                    finish()
             except ServerError as error:
                 state.effort.count(error, len(rows))
                 if isinstance(error, TransientError) and error.splittable and len(rows) > 1:

@@ -87,13 +87,13 @@ class TableWriter:
         """
         table = state.chunk.table
         while True:
-            first: Callable[[], object] | None = None
+            wait_for_answer: Callable[[], object] | None = None
             if sent is not None:
-                (write, first), sent = sent, None
+                (write, wait_for_answer), sent = sent, None
             else:
                 write, rows = self.write_of(table, rows)
             try:
-                self._sender.send(state, rows, write, first, once=once)
+                self._sender.send(state, rows, write, wait_for_answer, once=once)
             except BadRowsError as error:
                 if not self._is_stored_by_insert(state, rows, write, error):
                     raise
