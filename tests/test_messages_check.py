@@ -1,4 +1,4 @@
-"""What `scrapy supabase check` finds and prints, finding by finding: provoked in this process."""
+"""Findings and output of `scrapy supabase check`, provoked in this process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Findings = Iterable[tuple[str, str, str, str]]
 
 
 def shown(found: Findings, *subjects: str, level: str = "") -> list[str]:
-    """Findings as golden messages, those about `subjects` and of `level` where these are named."""
+    """Return findings as golden messages, limited to `subjects` and `level` if these are named."""
     kept = [one for one in found if (not subjects or one[1] in subjects) and level in (one[0], "")]
     text = "\0".join(f"{level}: {subject}: {text}\n{remedy}".rstrip() for level, subject, text, remedy in kept)
     for pattern, name in (
@@ -46,7 +46,7 @@ def shown(found: Findings, *subjects: str, level: str = "") -> list[str]:
 
 @dataclasses.dataclass
 class Fields:
-    """What goes to table t, more or less."""
+    """Item class whose fields do not quite match table t."""
 
     id: int
     seen: datetime
@@ -60,7 +60,7 @@ FIELDS: dict[str, Any] = {"SUPABASE_TABLES": {"tests.test_messages_check.Fields"
 
 
 def test_all_is_well(said: Said, sql: Sql, look: Look, project: Project) -> None:
-    """What is said of a project that is ready, over the REST API and over a database connection."""
+    """Findings for a project that is ready, over the REST API and over a database connection."""
     sql(TABLE)
     said("A project that is ready", shown(look(**ANY_SIZE)))
     said("A project that is ready, over a database connection", shown(look(**ANY_SIZE, SUPABASE_DB_URL=project.db_url)))
@@ -72,7 +72,7 @@ def test_all_is_well(said: Said, sql: Sql, look: Look, project: Project) -> None
 
 
 def test_settings(said: Said, sql: Sql, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which, what is wrong with it, and below that what to do."""
+    """Each finding has the setting, the problem and the remedy."""
     sql(TABLE)
     said("A wrong setting", shown(look(SUPABASE_MODE="replace")))
     said("No table", shown(look(SUPABASE_TABLES=None)))
@@ -97,20 +97,20 @@ SWITCHED: tuple[tuple[str, dict[str, Any]], ...] = (
 
 @pytest.mark.parametrize(("how", "settings"), SWITCHED, ids=[how for how, _ in SWITCHED])
 def test_the_pipeline(said: Said, how: str, settings: dict[str, Any]) -> None:
-    """Whether a crawl of the project uses it at all."""
+    """Findings for a project with and without the pipeline."""
     found = check(Settings({"SUPABASE_MODE": "replace", **settings}), in_project=True)
     pipeline = [f for f in found if "SUPABASE_" not in f.text]  # these are wrong, so that no server is asked
     said(how, shown((f.level.value, f.subject, f.text, f.remedy) for f in pipeline))
 
 
 def test_outside_of_a_project(said: Said) -> None:
-    """Where settings are missing, they may be those of a project somewhere else."""
+    """Missing settings may be those of a project in another folder."""
     found = check(Settings({"SUPABASE_KEY": "sb_secret_x", "SUPABASE_TABLE": "t"}), in_project=False)
     said("Outside of a project", shown((f.level.value, f.subject, f.text, f.remedy) for f in found))
 
 
 def test_the_spool(said: Said, sql: Sql, look: Look, project: Project, tmp_path: Path) -> None:
-    """What waits in it, what was rejected; the commands that are printed are of this spool."""
+    """Findings for rows that wait or were rejected, with the commands for this spool."""
     sql(TABLE)
     said("No spool", shown(look(SUPABASE_SPOOL_DIR=None), "spool"))
     (tmp_path / "file").touch()
@@ -126,15 +126,15 @@ def test_the_spool(said: Said, sql: Sql, look: Look, project: Project, tmp_path:
 
 
 def test_keys(said: Said, sql: Sql, look: Look, local_stack: LocalSupabase, project: Project) -> None:
-    """What kind it is, until when it is valid, and what it may do."""
+    """Findings for each kind of key: role, expiry and rights."""
     sql(TABLE)
     until = 4_000_000_000
     for how, key in {
         "A secret key": "sb_secret_nonsense",
         "A publishable key": "sb_publishable_nonsense",
-        "A key that is none": "nonsense",
+        "An unknown kind of key": "nonsense",
         "A key that has expired": token(local_stack, exp=1_700_000_000),
-        "A key of a role of one's own": token(local_stack, role="t_writer", exp=until),
+        "A key of a custom role": token(local_stack, role="t_writer", exp=until),
         "A key without a role": token(local_stack, role="", exp=until),
         "A legacy public key": token(local_stack, role="anon", exp=until),
         "A legacy secret key": token(local_stack, exp=until),
@@ -145,7 +145,7 @@ def test_keys(said: Said, sql: Sql, look: Look, local_stack: LocalSupabase, proj
 
 
 def test_servers(said: Said, sql: Sql, look: Look, proxy: FaultProxy) -> None:
-    """No answer, one that is not right, another clock, a long way."""
+    """Findings for no answer, a wrong answer, a skewed clock and a distant server."""
     sql(TABLE)
     said("No server", shown(look(SUPABASE_URL="http://127.0.0.1:1"), "server"))
     there = "postgresql://postgres:x@127.0.0.1:1/postgres"
@@ -161,7 +161,7 @@ def test_servers(said: Said, sql: Sql, look: Look, proxy: FaultProxy) -> None:
 
 
 def test_tables(said: Said, sql: Sql, look: Look) -> None:
-    """There, with the rights, the key and the unique index; what mends it is SQL that mends it."""
+    """Findings for table, grants, key and unique index; the printed SQL fixes them."""
     said("A table that is not there", shown(look(), "table t"))
     sql(f"{TABLE}; revoke all on t from service_role")
     said("A table without grants", shown(look(), "table t"))
@@ -174,7 +174,7 @@ def test_tables(said: Said, sql: Sql, look: Look) -> None:
 
 
 def test_row_level_security(said: Said, sql: Sql, look: Look, project: Project) -> None:
-    """Whether rows are let in, by trying."""
+    """Findings of the test of row-level security."""
     sql(TABLE + OPEN)
     said("Row-level security without a policy", shown(look(SUPABASE_KEY=project.anon_key), "table t"))
     nothing_known = look(SUPABASE_KEY=project.anon_key, SUPABASE_TABLES={"*": "t"})
@@ -200,25 +200,25 @@ def test_a_trial_that_is_outwitted(said: Said, sql: Sql, look: Look, project: Pr
         "create trigger t_once before insert on t for each row execute function t_once(); notify pgrst, 'reload schema'"
     )
     given = {"SUPABASE_KEY": project.anon_key, "SUPABASE_ON_CONFLICT": "id"}
-    said("A trial that is outwitted", [one for one in shown(look(**given), "table t") if "the test of" in one])
+    said("A test that stores a row", [one for one in shown(look(**given), "table t") if "the test of" in one])
     assert sql("select count(*) from t") == [(1,)]
     sql("truncate t; grant all on t to service_role")
     of_upserts = shown(look(SUPABASE_ON_CONFLICT="id"), "table t")
-    said("A trial of upserts that is outwitted", [one for one in of_upserts if "the test of" in one])
+    said("A test of upserts that stores a row", [one for one in of_upserts if "the test of" in one])
     assert sql("select count(*) from t") == [(1,)]
 
 
 def test_columns_that_the_database_makes(said: Said, sql: Sql, look: Look) -> None:
-    """What items have for them is not stored; where that is the key, rows are doubled."""
+    """Values for generated columns are not stored; if the key is generated, rows may be stored twice."""
     sql(
         "create table t (id bigint generated always as identity primary key, title text generated always as ('x') "
         "stored, price numeric); grant all on t to service_role; notify pgrst, 'reload schema'"
     )
-    said("Columns that the database makes", [one for one in shown(look(), "table t") if "generated by" in one])
+    said("Columns that the database generates", [one for one in shown(look(), "table t") if "generated by" in one])
 
 
 def test_items(said: Said, sql: Sql, look: Look) -> None:
-    """Columns by name and type, each with the SQL."""
+    """Findings for columns by name and type, with SQL."""
     sql(
         "create table t (id bigint, seen date, title integer, price numeric, number bigint not null, n bigint "
         "generated by default as identity, made text primary key); grant all on t to service_role; "
@@ -230,7 +230,10 @@ def test_items(said: Said, sql: Sql, look: Look) -> None:
     stamped = look(SUPABASE_TABLES=None, SUPABASE_TABLE="t", SUPABASE_STAMPS={"page": "spider"})
     said("A stamp without a column", [message for message in shown(stamped, "table t") if "'page'" in message])
     sql("alter table t add column more jsonb; notify pgrst, 'reload schema'")
-    for how, column in {"A column for the rest": "more", "A column for the rest of a wrong type": "title"}.items():
+    for how, column in {
+        "A column for unknown fields": "more",
+        "A column for unknown fields, of a wrong type": "title",
+    }.items():
         found = look(**FIELDS, SUPABASE_ON_CONFLICT="made", SUPABASE_UNKNOWN_COLUMNS=column)
         said(
             how,
@@ -239,7 +242,7 @@ def test_items(said: Said, sql: Sql, look: Look) -> None:
 
 
 def test_what_a_run_needs(said: Said, sql: Sql, snapshots: Sql, look: Look) -> None:
-    """Snapshots and the ledger."""
+    """Findings for snapshots and the ledger."""
     sql(
         "create table t (id bigint, title text, price numeric, snapshot_date date, snapshot_version int, primary key "
         "(id, snapshot_date, snapshot_version)); grant all on t to service_role; notify pgrst, 'reload schema'"
@@ -254,22 +257,24 @@ def test_what_a_run_needs(said: Said, sql: Sql, snapshots: Sql, look: Look) -> N
 
 
 def test_what_is_printed(said: Said, sql: Sql, command: Command) -> None:
-    """A line a finding, its remedy indented, and the sum."""
+    """Findings are one per line, with the remedy indented, and a summary."""
     sql(TABLE)
-    said("The sum where all is well", command("check", **ANY_SIZE)[-1:])
-    said("The sum of a warning", command("check", **ANY_SIZE, SUPABASE_SPOOL_DIR=None)[-1:])
-    said("The sum of errors and warnings", command("check", SUPABASE_SPOOL_DIR=None, SUPABASE_TABLE="t_missing")[-1:])
+    said("The summary without findings", command("check", **ANY_SIZE)[-1:])
+    said("The summary of a warning", command("check", **ANY_SIZE, SUPABASE_SPOOL_DIR=None)[-1:])
+    said(
+        "The summary of errors and warnings", command("check", SUPABASE_SPOOL_DIR=None, SUPABASE_TABLE="t_missing")[-1:]
+    )
     said("A spider, and no project", command("check", "books"))
 
 
 def test_a_spider_that_there_is_none(
     said: Said, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Those that there are, are named."""
+    """The error lists the project's spiders."""
     (tmp_path / "t_spiders.py").write_text(
         "import scrapy\nclass Books(scrapy.Spider):\n    name = 'books'\n"
         "    @classmethod\n    def update_settings(cls, settings): raise KeyError('no such shop')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    said("A spider that there is none", command("check", "boks", SPIDER_MODULES=["t_spiders"]))
+    said("An unknown spider", command("check", "boks", SPIDER_MODULES=["t_spiders"]))
     said("A spider whose settings have a fault", command("check", "books", SPIDER_MODULES=["t_spiders"]))

@@ -1,4 +1,4 @@
-"""What the commands print, and the bar that `load` and `replay` show."""
+"""Output of the commands, and the progress bar of `load` and `replay`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TABLE = "create table t (id bigint primary key, title text, n int); grant all on
 
 
 class Command:
-    """Runs `scrapy supabase …` in this process, in the test's folder and for its project."""
+    """Runner of `scrapy supabase …` in this process, in the test's folder and for its project."""
 
     def __init__(self, project: Project, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.project = project
@@ -51,7 +51,7 @@ class Command:
         self.code: object = None
 
     def __call__(self, *arguments: str, text: bytes = b"", **settings: Any) -> list[str]:
-        """What it prints, a line a message; `text` is its standard input."""
+        """Run the command with `text` as its standard input; return its output, one message per line."""
         given = {
             "SUPABASE_URL": self.project.url,
             "SUPABASE_KEY": self.project.key,
@@ -102,7 +102,7 @@ def command(
 
 
 def leave(folder: Path, project: str, *items: dict[str, Any], alive: bool = False) -> DiskSpool:
-    """Leave rows in a spool, as a crawl that was killed does (or one that is `alive`)."""
+    """Leave rows in a spool, as a killed crawl does (or one that is `alive`)."""
     schema = Schema({"t": TableSpec("t", Mode.UPSERT, ("id",))})
     run = f"20260101T000000.00{len(list(folder.glob('2026*')))}Z-0123abcd"
     spool = DiskSpool(folder, run, schema, {"run": run, "spider": "books", "project": project})
@@ -125,7 +125,7 @@ def host(url: str) -> str:
 
 WRONG: Sequence[tuple[str, Sequence[str], bytes]] = (
     ("No sub-command", [], b""),
-    ("An option that there is none", ["load", "-", "--nowhere"], b""),
+    ("An unknown option", ["load", "-", "--nowhere"], b""),
     ("A file that is not there", ["load", "nowhere.csv"], b""),
     ("A file whose name tells no format", ["load", "rows.txt"], b""),
     ("A chunk size that is no number, for load", ["load", "-", "--chunk-size", "x"], b""),
@@ -133,9 +133,9 @@ WRONG: Sequence[tuple[str, Sequence[str], bytes]] = (
     ("CSV with two columns of one name", ["load", "-", "--format", "csv"], b"id,id\n1,2\n"),
     ("CSV with a quote that does not end", ["load", "-", "--format", "csv"], b'id,title\n1,a\n2,"b\n'),
     ("CSV in another encoding", ["load", "-", "--format", "csv"], "id,title\n1,é\n".encode("latin-1")),
-    ("An encoding that there is none", ["load", "-", "--format", "csv", "--encoding", "x"], b"id\n1\n"),
+    ("An unknown encoding", ["load", "-", "--format", "csv", "--encoding", "x"], b"id\n1\n"),
     ("A file that is cut off", ["load", "-"], gzip.compress(b'{"id": 1}\n' * 50)[:-9]),
-    ("A port that there is none", ["local", "--port", "99999"], b""),
+    ("An invalid port", ["local", "--port", "99999"], b""),
     ("A spool folder that is not there", ["replay", "nowhere"], b""),
 )  # fmt: skip
 
@@ -144,7 +144,7 @@ WRONG: Sequence[tuple[str, Sequence[str], bytes]] = (
 def test_a_user_s_mistake(
     how: str, arguments: Sequence[str], text: bytes, said: Said, command: Command, sql: Sql, tmp_path: Path
 ) -> None:
-    """One line: what is wrong with which file or option, and what to type; no exit code 0."""
+    """The error is one line with the file or option, the problem and the remedy; the exit code is not 0."""
     sql(TABLE)
     (tmp_path / "rows.txt").write_text("")
     messages = command(*arguments, text=text)
@@ -153,7 +153,7 @@ def test_a_user_s_mistake(
 
 
 def test_a_mistake_in_the_middle(said: Said, command: Command, sql: Sql) -> None:
-    """The line is named, and what is uploaded already."""
+    """The error has the line, and whether the rows before it were uploaded."""
     sql(TABLE)
     text = b"id,title\n" + b"".join(b"%d,x\n" % number for number in range(5000)) + b"5000,\xe9\n"
     messages = command("load", "-", "--format", "csv", text=text)
@@ -163,7 +163,7 @@ def test_a_mistake_in_the_middle(said: Said, command: Command, sql: Sql) -> None
 
 
 def test_no_table(said: Said, command: Command, sql: Sql) -> None:
-    """Before anything is read."""
+    """A missing table is reported before anything is read."""
     said("load, and there is no table", command("load", "-", text=b'{"id": 1}\n'))
 
 
@@ -174,11 +174,11 @@ def test_without_a_spool(said: Said, command: Command) -> None:
 
 
 def test_load(said: Said, command: Command, sql: Sql, proxy: FaultProxy) -> None:
-    """What became of the rows; where those are that are not in the table; the command that is printed uploads them."""
+    """The output has the counts of rows, and the command that uploads rejected or spooled ones."""
     sql(TABLE)
     said("One row is loaded", command("load", "-", text=b'{"id": 1, "title": "a\\u0000b"}\n'))
     bad = b'{"id": 2}\n[1]\ntrue\n5\n{"id": \n{"id": "x"}\n{"zz": 1}\n'
-    said("Rows that are none are loaded", command("load", "-", text=bad))
+    said("Bad rows are loaded", command("load", "-", text=bad))
     said("A cell too few in CSV", command("load", "-", "--format", "csv", text=b"id,n\n5\n"))
     rejected = (command.folder / "spool" / "rejected.jsonl").read_text().splitlines()
     said("Their reasons in the reject file", _reasons(rejected))
@@ -205,7 +205,7 @@ def _printed(messages: Sequence[str]) -> list[str]:
 
 
 def test_replay(said: Said, command: Command, sql: Sql, proxy: FaultProxy, tmp_path: Path) -> None:
-    """What is left alone and why; what was uploaded; where the rest is, and the command that uploads it."""
+    """The output has skipped rows with the reason, counts of rows, and the command that uploads the rest."""
     sql(TABLE)
     folder = tmp_path / "my spool"
     settings: dict[str, Any] = {"SUPABASE_SPOOL_DIR": str(folder), "SUPABASE_URL": proxy.url}
@@ -229,7 +229,7 @@ def test_replay(said: Said, command: Command, sql: Sql, proxy: FaultProxy, tmp_p
 
 
 def test_replay_of_rejected_rows(said: Said, command: Command, sql: Sql, project: Project, tmp_path: Path) -> None:
-    """They are mentioned; the command that is printed uploads them once they are mended; what is no row is said."""
+    """They are mentioned; the printed command uploads them once they are fixed; invalid lines are counted."""
     sql(TABLE)
     said("Nothing is left", command("replay"))
     rejects = tmp_path / "spool" / "rejected.jsonl"
@@ -252,7 +252,7 @@ def test_replay_of_rejected_rows(said: Said, command: Command, sql: Sql, project
 
 
 def test_sql(said: Said, command: Command, sql: Sql, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows as a table; an error in a line."""
+    """Rows are printed as a table, errors as one line."""
     sql(TABLE)
     url = ["--db-url", project.db_url]
     said("No row", command("sql", "select * from t", *url)[-1:])
@@ -268,7 +268,7 @@ def test_sql(said: Said, command: Command, sql: Sql, project: Project, monkeypat
 
 @pytest.mark.parametrize("what", ["load", "replay"])
 def test_control_c(what: str, said: Said, sql: Sql, project: Project, proxy: FaultProxy, tmp_path: Path) -> None:
-    """What was read is in the table or in the spool, and the message says so; exit code 130."""
+    """Rows that were read are in the table or in the spool, as the message says; the exit code is 130."""
     sql(TABLE)
     begins = 2 if what == "load" else 1  # the tables are asked for, and a load's is tried
     proxy.faults.extend([faults.passes] * begins)
@@ -299,7 +299,7 @@ def test_control_c(what: str, said: Said, sql: Sql, project: Project, proxy: Fau
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("what", ["load", "replay"])
 def test_the_bar(what: str, terminal: bool, sql: Sql, project: Project, tmp_path: Path) -> None:
-    """Shown where standard error is a terminal, and nowhere else."""
+    """The bar is shown only if standard error is a terminal."""
     sql(TABLE)
     (tmp_path / "rows.jsonl").write_text('{"id": 1}\n')
     leave(tmp_path / "spool", host(project.url), {"id": 2})

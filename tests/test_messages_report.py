@@ -1,4 +1,4 @@
-"""What `ddl`, `report`, item classes, and the record of the last run say: provoked in this process."""
+"""Messages of `ddl`, `report`, item classes and the record of the last run, provoked in this process."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ DDL: Sequence[tuple[str, Sequence[str], bytes]] = (
     ("ddl of a field whose name is no text", [f"{HERE}.Numbered"], b""),
     ("ddl of a file that is not there", ["--from", "nowhere.csv"], b""),
     ("ddl of no row", ["--from", "-"], b""),
-    ("ddl of a line that is no row", ["--from", "-"], b'{"id": 1}\n[2]\n'),
+    ("ddl of a bad line", ["--from", "-"], b'{"id": 1}\n[2]\n'),
     ("ddl of JSON that is no array", ["--from", "-", "--format", "json"], b'{"id": 1}'),
     ("ddl of CSV in another encoding", ["--from", "-", "--format", "csv"], "id,title\n1,é\n".encode("latin-1")),
     ("ddl of CSV with two columns of one name", ["--from", "-", "--format", "csv"], b"id,id\n1,2\n"),
@@ -79,7 +79,7 @@ DDL: Sequence[tuple[str, Sequence[str], bytes]] = (
 
 @pytest.mark.parametrize(("how", "arguments", "text"), DDL, ids=[how for how, _, _ in DDL])
 def test_ddl(how: str, arguments: Sequence[str], text: bytes, said: Said, command: Command) -> None:
-    """One line: which argument, what is wrong with it, what to type. Nothing is said of rows that were uploaded."""
+    """Each error is one line with the argument, the problem and the remedy, without a word about uploads."""
     messages = command("ddl", *arguments, text=text, SUPABASE_TABLE=None)
     assert command.code == 1
     assert "uploaded" not in str(messages)
@@ -123,7 +123,7 @@ def _faulty(run: LastRun) -> str:
 
 
 def test_the_record_of_a_run(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    """Where it is; why it is not, and that this concerns no row."""
+    """The messages have the path of the report, or the reason why it was not written."""
     data = new_record().encoded("spool", reason="finished")
     with caplog.at_level(logging.INFO):
         LastRunFile(None, tmp_path / "report.html", "run-id", page_of).end(data)
@@ -146,7 +146,7 @@ RUNS: Sequence[tuple[str, dict[str, Any]]] = (
     ("A run of one row", {"tables": {"t": Rows(1, 1)}}),
     ("A run of many rows", {"tables": {"t": Rows(2000, 1999, 1), "u": Rows(1, 1, recovered=1)}}),
     ("A run with rejected rows", {"tables": {"t": Rows(2000, 1998, rejected=2)}}),
-    ("A run with one rejected row, which was all", {"tables": {"t": Rows(1, rejected=1)}}),
+    ("A run of one row, which was rejected", {"tables": {"t": Rows(1, rejected=1)}}),
     ("A run with rejected rows, and no spool", {"tables": {"t": Rows(2, 1, rejected=1)}, "spool": None}),
     (
         "A run of which the log alone has rows, though there is a spool",
@@ -186,5 +186,5 @@ RUNS: Sequence[tuple[str, dict[str, Any]]] = (
 
 @pytest.mark.parametrize(("how", "more"), RUNS, ids=[how for how, _ in RUNS])
 def test_the_verdict(said: Said, how: str, more: dict[str, Any]) -> None:
-    """What the page says of a run, in large type and below that; commands are lines of their own."""
+    """Findings on the page of a run: title, text and commands."""
     said(how, ["\n".join([f"page: {found.title}", *found.parts]) for found in findings(made(**more))])

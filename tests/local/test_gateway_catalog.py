@@ -1,4 +1,4 @@
-"""What the gateway knows of the database: keys of views, changes made at any moment, what it cannot represent."""
+"""The gateway's catalog of the database: keys of views, changes at any time, unsupported representations."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ notify pgrst, 'reload schema';
 
 @pytest.fixture
 def ask(two_schemas: TwoSchemas) -> Iterator[Ask]:
-    """Sends a request with the secret key."""
+    """Send a request with the secret key."""
     stack, db = two_schemas
     db.execute(TABLES.encode())
 
@@ -78,7 +78,7 @@ def test_a_view_has_the_key_of_its_table(ask: Ask, two_schemas: TwoSchemas) -> N
 
 
 def test_an_upsert_into_a_view_needs_no_conflict_target(ask: Ask, two_schemas: TwoSchemas) -> None:
-    """It is the key of its table."""
+    """The conflict target is the key of its table."""
     _, db = two_schemas
     merge = "resolution=merge-duplicates"
     assert ask("POST", "/again", [{"id": 1, "renamed": "a"}], merge, "second")[0] == 201
@@ -87,7 +87,7 @@ def test_an_upsert_into_a_view_needs_no_conflict_target(ask: Ask, two_schemas: T
 
 
 class Meanwhile:
-    """A connection on which something else happens after the first query for tables."""
+    """Connection that runs another change after the first query for tables."""
 
     def __init__(self, connection: Any, happens: Callable[[], object]) -> None:
         self._connection = connection
@@ -97,7 +97,7 @@ class Meanwhile:
         return getattr(self._connection, name)
 
     def execute(self, sql: str, *parameters: Any) -> Any:
-        """Run a query; once the tables are read, the other thing happens."""
+        """Run a query; after the query for tables, run the other change."""
         found = self._connection.execute(sql, *parameters)
         if "pg_relation_is_updatable" in sql:
             self._happens()
@@ -122,7 +122,7 @@ def test_a_view_made_while_the_catalog_is_read_is_known_next_time(ask: Ask, two_
 
 
 def test_what_changed_while_the_listener_was_away_is_known(ask: Ask, two_schemas: TwoSchemas) -> None:
-    """Its connection is ended, and a default changes before there is a new one."""
+    """A default that changes while the listener is disconnected is read after it reconnects."""
     _, db = two_schemas
 
     def default() -> Any:
@@ -165,7 +165,7 @@ def test_a_thread_that_fails_ends_the_gateway(tmp_path: Any) -> None:
 
 
 def test_a_deadlock_is_not_the_clients(ask: Ask, two_schemas: TwoSchemas) -> None:
-    """Two requests lock two rows in opposite order: the one that PostgreSQL ends is run again."""
+    """If two requests lock two rows in opposite order, the one that PostgreSQL ends is retried."""
     merge = "resolution=merge-duplicates"
     ask("POST", "/slow_writes", [{"id": 1, "n": 0}, {"id": 2, "n": 0}], merge)
     with ThreadPoolExecutor(2) as threads:
@@ -176,7 +176,7 @@ def test_a_deadlock_is_not_the_clients(ask: Ask, two_schemas: TwoSchemas) -> Non
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])
 def test_what_fails_each_time_is_tried_ten_times(ask: Ask, db: Connection, two_schemas: TwoSchemas, code: str) -> None:
-    """PostgREST 14 would go on for ever."""
+    """PostgREST 14 would retry forever."""
     _, db = two_schemas
     db.execute("alter sequence tries restart")
     status, _, body = ask("POST", "/refusing", [{"code": code}])
@@ -191,7 +191,7 @@ def test_a_functions_own_statement_timeout_holds(ask: Ask) -> None:
 
 
 def test_domains_with_representations_are_refused(ask: Ask, two_schemas: TwoSchemas) -> None:
-    """PostgREST formats and parses such columns by their casts; the gateway does not, and says so."""
+    """PostgREST formats and parses such columns by their casts; the gateway answers 501."""
     _, db = two_schemas
     db.execute(
         "create domain colour as int; "

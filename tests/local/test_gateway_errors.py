@@ -38,7 +38,7 @@ Answer = tuple[int, dict[str, str], Any]
 
 @pytest.fixture(scope="module")
 def rest(local_stack: LocalSupabase) -> Any:
-    """Sends a request with the service key; returns status, headers and body."""
+    """Send a request with the service key; return status, headers and body."""
     import psycopg
 
     with psycopg.connect(local_stack.db_url, autocommit=True) as connection:
@@ -115,7 +115,7 @@ def rest(local_stack: LocalSupabase) -> Any:
     ],
 )
 def test_bad_requests(rest: Any, method: str, path: str, body: bytes | None, status: int, code: str) -> None:
-    """Each gets the answer PostgREST gives, or says that the gateway lacks the feature."""
+    """Each gets PostgREST's answer, or an error that names the missing feature."""
     found, _, answer = rest(method, path, body, content_type="application/json")
     assert (found, answer["code"]) == (status, code), answer
     assert answer["message"]
@@ -142,14 +142,14 @@ def test_errors_raised_for_the_client(rest: Any) -> None:
     ],
 )
 def test_headers(rest: Any, headers: dict[str, str], status: int, code: str | None) -> None:
-    """What cannot be served is refused by name."""
+    """Unsupported headers are refused by name."""
     found, _, answer = rest("GET", "/rest/v1/victims", **headers)
     assert found == status, answer
     assert code is None or answer["code"] == code
 
 
 def test_an_offset_beyond_the_end(rest: Any) -> None:
-    """With a count it is 416; without one there is no telling."""
+    """With a count it is 416; without one it is an empty answer."""
     status, headers, body = rest("GET", "/rest/v1/victims?offset=5", prefer="count=exact")
     assert (status, body["details"]) == (416, "An offset of 5 was requested, but there are only 1 rows.")
     status, headers, body = rest("GET", "/rest/v1/victims?offset=5")
@@ -200,7 +200,7 @@ def test_a_body_that_is_too_large_is_refused_with_a_sentence(local_stack: LocalS
     ],
 )
 def test_broken_http_gets_a_4xx_in_json(local_stack: LocalSupabase, request_bytes: bytes) -> None:
-    """A client that does not speak HTTP is told so, and no thread is lost."""
+    """A client that does not speak HTTP gets an error, and no thread is lost."""
     parts = urlsplit(local_stack.url)
     with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10) as client:
         client.sendall(request_bytes)

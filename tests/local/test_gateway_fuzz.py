@@ -82,7 +82,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
 )
 @given(request=requests())
 def test_every_failure_has_a_code(two_schemas: TwoSchemas, request: Exchange) -> None:
-    """PostgREST's or PostgreSQL's own; a syntax error in SQL would be ours, and nothing is dropped."""
+    """Every failure has a code of PostgREST or PostgreSQL, no SQL syntax error, and no table is dropped."""
     stack, db = two_schemas
     there = db.execute(OBJECTS).fetchall()
     status, _, body = send(stack, request)
@@ -96,7 +96,7 @@ def test_every_failure_has_a_code(two_schemas: TwoSchemas, request: Exchange) ->
 
 
 def test_no_thread_has_died(two_schemas: TwoSchemas, open_folder: Path) -> None:
-    """No exception was logged, and the listener still hears of a changed default."""
+    """No exception is logged, and the listener still notices a changed default."""
     stack, db = two_schemas
     db.execute("create table alive (id int, n int default 1); grant all on alive to service_role")
     request = {

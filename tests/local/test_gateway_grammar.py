@@ -1,4 +1,4 @@
-"""What does not parse is told in the words of PostgREST's parser (its doctests, and the recordings)."""
+"""Syntax errors have the texts of PostgREST's parser (from its doctests and the recordings)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ FAILURES = [
 
 @pytest.mark.parametrize(("parser", "text", "column", "details"), FAILURES, ids=[text for _, text, *_ in FAILURES])
 def test_failures(parser: Parser, text: str, column: int, details: str) -> None:
-    """Column and words are those of Parsec."""
+    """Column and text are Parsec's."""
     with pytest.raises(ParseError) as raised:
         parse(parser, text)
     assert (raised.value.line, raised.value.column, raised.value.details) == (1, column, details)
@@ -78,5 +78,5 @@ def test_lines_and_tabs_count() -> None:
     ],
 )
 def test_values(parser: Parser, text: str, value: object) -> None:
-    """What is read is what was meant, and all of it."""
+    """Valid texts are parsed completely."""
     assert parse(parser, text) == (value, len(text))

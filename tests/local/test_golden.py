@@ -49,7 +49,7 @@ def golden(local_stack: LocalSupabase) -> Iterator[LocalSupabase]:
 
 
 def judge(stack: LocalSupabase, db: Connection, exchange: Exchange) -> None:
-    """Compare, but for what may differ: that has to differ as said."""
+    """Compare, except for allowed differences, which must be as listed."""
     name = exchange["name"]
     if name not in ALLOWED:
         assert differences(stack, db, exchange) == []
@@ -77,7 +77,7 @@ def test_the_answer_is_that_of_14_17(two_schemas: TwoSchemas, exchange: Exchange
 
 @pytest.mark.parametrize("exchange", EMBEDDING, ids=[e["name"] for e in EMBEDDING])
 def test_embedding_is_refused_with_a_sentence(two_schemas: TwoSchemas, exchange: Exchange) -> None:
-    """What the gateway cannot do is a 501 that says so, never a wrong success; or the answer is PostgREST's."""
+    """An unsupported feature is a 501 with a sentence, never a wrong success; else the answer is PostgREST's."""
     stack, db = two_schemas
     db.execute((DATA / "fixture2.sql").read_bytes())
     status, _, body = send(stack, exchange["request"])
