@@ -233,7 +233,7 @@ def test_a_ledger_that_does_not_answer_does_not_hold_the_close_up(
     )
     assert done.counts("spooled") == (1,)
     assert "The end of the run was not written to table t_runs (SUPABASE_RUNS_TABLE)" in done.log
-    assert "the items' rows are not affected: no answer for 2 s." in done.log
+    assert ": no answer for 2 s. The items' rows are not affected." in done.log
     assert done.stats["elapsed_time_seconds"] < 10
     assert "Traceback" not in done.log
     assert table("select count(*), count(finished_at) from t_runs") == [(1, 0)]
