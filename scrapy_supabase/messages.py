@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 NOT_KEPT = "not_kept"
 """The code of rows that were neither uploaded nor kept in a file. They are in the log."""
+
+Examples = Mapping[tuple[str, str], str]
+"""(table, code) → the reason for one rejected row."""
 
 OWN_BUG = "bug in scrapy-supabase: please report it with the lines below."
 
@@ -49,13 +53,20 @@ def outdated_rows(rows: Counter[str], folder: Path) -> tuple[str, str]:
     )
 
 
-def rejected_rows(number: int, counts: Counter[tuple[str, str]], file: Path | None) -> str:
+def rejected_rows(
+    number: int, counts: Counter[tuple[str, str]], file: Path | None, examples: Examples | None = None
+) -> str:
     """Return the message about rejected rows.
 
-    `counts` has the number of rows per table and code; `file` is the reject file, None if all rows are in the log.
+    `counts` has the number of rows per table and code, `examples` the reason of one of them; `file` is the reject file,
+    None if all rows are in the log.
     """
-    reasons = ", ".join(f"{count} x {code} ({table.strip('()')})" for (table, code), count in counts.most_common())
-    summary = f"Rejected: {pluralize(number, 'row')}: {reasons}."
+    reasons = []
+    for kind, count in counts.most_common():
+        table, code = kind
+        example = (examples or {}).get(kind, "").rstrip(".")
+        reasons.append(f"{count} x {code} ({table.strip('()')}){f': {example}' if example else ''}")
+    summary = f"Rejected: {pluralize(number, 'row')}: {'; '.join(reasons) if examples else ', '.join(reasons)}."
     logged = sum(count for (_, code), count in counts.items() if code == NOT_KEPT)
     if file is None or logged == number:
         return f"{summary} The log above has each of them."

@@ -112,7 +112,7 @@ class SupabasePipeline:
             logger.error("Closing the crawl (%s): %s", error.reason, error)
             start(close_crawl(crawler, error.reason))
 
-        observer = CrawlObserver(self._counters, record, stop)
+        observer = CrawlObserver(self._counters, record, stop, config.monitors.max_failed)
         for warning in config.warnings:
             logger.warning("%s", warning)
         destination = self._destination = await loop.run_in_thread(partial(Destination.find, config))
@@ -185,7 +185,7 @@ class _OpenCrawl:
         self._delivery = run.delivery
         self._spool = run.spool
         self._file = LastRunFile(run.spool.folder, run.config.monitors.report, run.run.id, page_of)
-        self._log = CrawlLog(logger, observer.counters, run.spool.folder, run.config)
+        self._log = CrawlLog(logger, observer, run.spool.folder, run.config)
         self._process = os.getpid()
         self._close_by = 0.0
         self._ticker = create_looping_call(self._tick)
@@ -289,13 +289,8 @@ class _OpenCrawl:
         return self._crawler.stats.get_stats() if self._crawler.stats else {}
 
     def _recorded(self, reason: str | None = None) -> bytes:
-        folder = self._spool.folder
-        return self._observer.record.encoded(
-            str(folder) if folder else None,
-            offline=self._delivery.is_offline,
-            reason=reason,
-            crawl=figures_of_scrapy(self._crawl_stats),
-        )
+        crawl, offline = figures_of_scrapy(self._crawl_stats), self._delivery.is_offline
+        return self._observer.record.encoded(self._spool.folder, offline=offline, reason=reason, crawl=crawl)
 
 
 def _takes_none(_: Any) -> bool:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from scrapy_supabase.messages import kept_rows, pluralize, rejected_rows
-from scrapy_supabase.monitoring.counters import Counters
+from scrapy_supabase.monitoring.crawl_observer import CrawlObserver
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.spool.reject_file import REJECTED
 
@@ -15,13 +15,14 @@ _PROGRESS_EVERY = 60.0  # seconds
 
 
 class CrawlLog:
-    """Logs the state of `counters` to `log`. `folder` is the spool folder, or None."""
+    """Logs to `log` what `observer` has counted. `folder` is the spool folder, or None."""
 
-    def __init__(self, log: logging.Logger, counters: Counters, folder: Path | None, config: Config) -> None:
+    def __init__(self, log: logging.Logger, observer: CrawlObserver, folder: Path | None, config: Config) -> None:
         self._log = log
-        self._counters = counters
+        self._counters = observer.counters
         self._folder = folder
         self._config = config
+        self._examples = observer.rejects.examples
         self._close_timeout = config.upload.close_timeout
         self._last_time = time.monotonic()
         self._last_uploaded = 0
@@ -121,7 +122,9 @@ class CrawlLog:
         if folder and (left := rows["spooled"] + rows["recovered_spooled"]):
             self._log.error("%s", kept_rows(left, folder))
         if failed := rows["failed"] + rows["recovered_failed"]:
-            self._log.error("%s", rejected_rows(failed, counters.rejected_by_code, folder and folder / REJECTED))
+            self._log.error(
+                "%s", rejected_rows(failed, counters.rejected_by_code, folder and folder / REJECTED, self._examples)
+            )
 
     def counts_as_failed(self) -> bool:
         """Return whether rejected or spooled rows make the crawl fail (SUPABASE_FAIL_ON), and log an ERROR if so."""

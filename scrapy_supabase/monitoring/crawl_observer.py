@@ -10,6 +10,7 @@ from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Loaded, Outcome, Rejection
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.record import Record
+from scrapy_supabase.monitoring.reject_log import RejectLog
 
 logger = logging.getLogger(__name__)
 
@@ -17,8 +18,15 @@ logger = logging.getLogger(__name__)
 class CrawlObserver:
     """The `delivery.observer.RunObserver` of a crawl. `stop` is called once, with the first fatal error."""
 
-    def __init__(self, counters: Counters, record: Record, stop: Callable[[FatalError], None]) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        record: Record,
+        stop: Callable[[FatalError], None],
+        max_failed: float | None = None,
+    ) -> None:
         self.counters = counters
+        self.rejects = RejectLog(counters, max_failed)
         self.record = record
         self.error: FatalError | None = None  # the error that stopped the uploads
         self._stop = stop
@@ -32,6 +40,8 @@ class CrawlObserver:
         """See `observer.RunObserver`."""
         self.counters.on_chunk_done(outcome)
         self.record.on_chunk_done(outcome)
+        if outcome.rejections:
+            self._log_rejected(outcome.rejections)
         if logger.isEnabledFor(logging.DEBUG):  # formatting the arguments costs more than this check
             logger.debug(
                 "%s: %d uploaded, %d rejected, %d left; %s, %.3f s",
@@ -47,6 +57,7 @@ class CrawlObserver:
         """See `observer.RunObserver`."""
         self.counters.on_chunk_loaded(loaded)
         self.record.on_chunk_loaded(loaded)
+        self._log_rejected(loaded.damaged)
 
     def on_outage_end(self, seconds: float) -> None:
         """See `observer.RunObserver`."""
@@ -68,3 +79,9 @@ class CrawlObserver:
         """Count and record an item that could not become a row."""
         self.counters.refused(rejection)
         self.record.refused(rejection)
+        self._log_rejected((rejection,))
+
+    def _log_rejected(self, rejections: tuple[Rejection, ...]) -> None:
+        self.rejects.add(rejections)
+        if (error := self.rejects.judge()) is not None:
+            self.on_fatal(error)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import msgspec
 import scrapy
@@ -107,7 +108,7 @@ class Record:
 
     def encoded(
         self,
-        spool: str | None,
+        spool: Path | str | None,
         *,
         offline: bool = False,
         reason: str | None = None,
@@ -115,7 +116,7 @@ class Record:
     ) -> bytes:
         """Return the record as the JSON of a `LastRun`. `reason` is the finish reason if the run has ended."""
         known = self._known
-        known.spool, known.offline, known.reason = spool, offline, reason
+        known.spool, known.offline, known.reason = str(spool) if spool else None, offline, reason
         known.versions = known.versions or _versions()
         known.seconds = self._clock() - self._begin
         known.written = datetime.now(UTC).isoformat(timespec="seconds")
@@ -137,7 +138,7 @@ class Record:
             self._known.rejects.append(kind)
         kind.rows += 1
         if len(kind.samples) < _MAX_SAMPLES:
-            kind.samples.append(_sample(rejection))
+            kind.samples.append(sample_of(rejection))
 
     def _count_error(self, code: str, number: int) -> None:
         errors = self._known.errors
@@ -178,7 +179,8 @@ def _figures(counters: Counters) -> dict[str, float]:
     }
 
 
-def _sample(rejection: Rejection) -> Sample:
+def sample_of(rejection: Rejection) -> Sample:
+    """Return a rejected row and the server's words about it, without secrets."""
     from scrapy_supabase.monitoring.redaction import (  # most crawls never need its patterns
         redacted_message,
         redacted_row,

@@ -28,11 +28,21 @@ class MonitorsConfig:
     thresholds: Thresholds = field(default_factory=Thresholds)
     report: Path | None = None
     fail_on: frozenset[str] = frozenset()  # of REJECTED and SPOOLED
+    max_failed: float | None = None  # rows, or below 1 a fraction of them
 
 
 def read_monitors(reader: Reader) -> MonitorsConfig:
     """Read these settings. A crawl reads them at its start, so that a wrong one fails early."""
-    return MonitorsConfig(_thresholds(reader), _report(reader), _fail_on(reader))
+    return MonitorsConfig(_thresholds(reader), _report(reader), _fail_on(reader), _max_failed(reader))
+
+
+def _max_failed(reader: Reader) -> float | None:
+    name = "SUPABASE_MAX_FAILED"
+    allowed = "a whole number of rows, a fraction of the rows below 1 (0.5 for half), or None for no limit"
+    if reader.raw(name) is None:
+        return None
+    most = reader.number(name, 0.0, float, 0, allowed)
+    return reader.wrong(name, most, allowed, None) if most >= 1 and most != int(most) else most
 
 
 def _fail_on(reader: Reader) -> frozenset[str]:

@@ -1,0 +1,58 @@
+"""What a crawl logs while rows are rejected: the first of each kind, most of the first rows, too many of all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from scrapy_supabase.errors import FatalError
+from scrapy_supabase.messages import pluralize, sentence
+from scrapy_supabase.models import Rejection
+from scrapy_supabase.monitoring.counters import Counters
+from scrapy_supabase.monitoring.record import sample_of
+
+logger = logging.getLogger(__name__)
+
+_FIRST = 200  # rows; a share of fewer says little
+_MAX_KINDS = 20  # logged; all are in the reject file
+
+
+class RejectLog:
+    """Logs which rows are rejected. `most` is `SUPABASE_MAX_FAILED`: rows, a fraction below 1, or None."""
+
+    def __init__(self, counters: Counters, most: float | None) -> None:
+        self.examples: dict[tuple[str, str], str] = {}  # (table, code) → the first reason
+        self._counters = counters
+        self._most = most
+        self._has_judged = False  # the first rows
+
+    def add(self, rejections: Iterable[Rejection]) -> None:
+        """Log the first rejected row of each table and code."""
+        for rejection in rejections:
+            kind = rejection.table, rejection.code
+            if kind in self.examples or len(self.examples) == _MAX_KINDS:
+                continue
+            sample = sample_of(rejection)
+            reason = " ".join(sentence(part) for part in (sample.message, sample.details) if part)
+            self.examples[kind] = reason
+            logger.warning("Table %s: the first rejected row with code %s: %s", rejection.table, rejection.code, reason)
+
+    def judge(self) -> FatalError | None:
+        """Warn once if most of the first rows are rejected. Return an error if `SUPABASE_MAX_FAILED` is exceeded."""
+        totals = self._counters.totals
+        failed, known = totals["failed"], totals["received"] - totals["waiting"]
+        if not self._has_judged and known >= _FIRST:
+            self._has_judged = True
+            if 2 * failed > known:
+                logger.warning(
+                    "%d of the first %s are rejected. SUPABASE_MAX_FAILED can close such a crawl.",
+                    failed,
+                    pluralize(known, "row"),
+                )
+        most = self._most
+        if most is None or failed <= (most * known if 0 < most < 1 else most) or (0 < most < 1 and known < _FIRST):
+            return None
+        error = FatalError(f"{failed} of {pluralize(known, 'row')} are rejected", code="max_failed")
+        error.reason = "supabase_max_failed"
+        error.remedy = f"SUPABASE_MAX_FAILED is {most:g}: fix the table or the spider, or raise the limit."
+        return error
