@@ -87,6 +87,35 @@ def test_rows_that_make_a_crawl_fail(crawl: Crawler, said: Said, table: Sql) -> 
     said("A crawl whose exit code is 1 because of rejected rows", of_log(done.log, least="ERROR")[-1:])
 
 
+def test_most_rows_are_rejected(crawl: Crawler, said: Said, table: Sql) -> None:
+    """The first of each kind, once that it is most of them, and at the end an example for each kind."""
+    wrong = [{"id": f"x{n}", "title": "no number"} for n in range(150)]
+    done = crawl({"items": [*wrong, *items(50)]}, SUPABASE_CONCURRENT_UPLOADS=1)
+    said("A crawl most of whose rows are rejected", of_log(done.log))
+
+
+@pytest.mark.parametrize(
+    ("most", "how"),
+    [
+        (20, "A crawl that may have 20 rejected rows"),
+        (0.1, "A crawl of whose rows a tenth may be rejected"),
+    ],
+)
+def test_too_many_rows_are_rejected(
+    crawl: Crawler, said: Said, table: Sql, site: Site, most: float, how: str
+) -> None:
+    """SUPABASE_MAX_FAILED closes the crawl; what is good is uploaded all the same."""
+    pages = [[{"id": f"x{n}" if n % 2 else 100 * page + n, "title": "t"} for n in range(50)] for page in range(30)]
+    plan = {"pages": 30, "site": site(pages)}
+    done = crawl(plan, SUPABASE_MAX_FAILED=most, BATCH_CHUNK_SIZE=50, DOWNLOAD_DELAY=0.2)
+    assert done.stats["finish_reason"] == "supabase_max_failed"
+    received, uploaded, failed = done.counts("received", "uploaded", "failed")
+    assert uploaded == failed == received // 2
+    assert received < 1500
+    lines = [re.sub(r"\d+ of \d+ rows", "<n> of <n> rows", line) for line in of_log(done.log, least="ERROR")]
+    said(how, lines[:1])
+
+
 def run_printed(message: str, project: Project, **settings: str) -> None:
     """Run the command that a message ends with, in the crawl's project."""
     command = shlex.split(message.partition("run: scrapy supabase ")[2])

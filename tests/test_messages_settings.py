@@ -75,6 +75,7 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
     ("A misspelt required setting", {"SUPABASE_URL": None, "SUPABASE_ULR": "https://a.example"}),
     ("A report that is a folder", {"SUPABASE_REPORT": "."}),
     ("Rows that make a crawl fail, misspelt", {"SUPABASE_FAIL_ON": "rejects"}),
+    ("A number of rejected rows that is none", {"SUPABASE_MAX_FAILED": 2.5}),
     ("A rate of rejected rows in per cent", {"SUPABASE_MONITOR_MAX_FAILED_RATE": "2 %"}),
     ("A rate of rejected rows above 1", {"SUPABASE_MONITOR_MAX_FAILED_RATE": 5}),
     ("A negative number of spooled rows", {"SUPABASE_MONITOR_MAX_SPOOLED_ROWS": -1}),

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from scrapy_supabase.errors import FatalError
-from scrapy_supabase.messages import pluralize, sentence
+from scrapy_supabase.messages import NOT_KEPT, pluralize, sentence
 from scrapy_supabase.models import Rejection
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.record import sample_of
@@ -30,8 +30,8 @@ class RejectLog:
         """Log the first rejected row of each table and code."""
         for rejection in rejections:
             kind = rejection.table, rejection.code
-            if kind in self.examples or len(self.examples) == _MAX_KINDS:
-                continue
+            if kind in self.examples or rejection.code == NOT_KEPT or len(self.examples) == _MAX_KINDS:
+                continue  # the log has each row that is not kept
             sample = sample_of(rejection)
             reason = " ".join(sentence(part) for part in (sample.message, sample.details) if part)
             self.examples[kind] = reason
@@ -52,7 +52,7 @@ class RejectLog:
         most = self._most
         if most is None or failed <= (most * known if 0 < most < 1 else most) or (0 < most < 1 and known < _FIRST):
             return None
-        error = FatalError(f"{failed} of {pluralize(known, 'row')} are rejected", code="max_failed")
+        error = FatalError(f"{failed} of {pluralize(known, 'row')} are rejected", code="too_many_rejected")
         error.reason = "supabase_max_failed"
         error.remedy = f"SUPABASE_MAX_FAILED is {most:g}: fix the table or the spider, or raise the limit."
         return error
