@@ -101,9 +101,7 @@ def test_most_rows_are_rejected(crawl: Crawler, said: Said, table: Sql) -> None:
         (0.1, "A crawl of whose rows a tenth may be rejected"),
     ],
 )
-def test_too_many_rows_are_rejected(
-    crawl: Crawler, said: Said, table: Sql, site: Site, most: float, how: str
-) -> None:
+def test_too_many_rows_are_rejected(crawl: Crawler, said: Said, table: Sql, site: Site, most: float, how: str) -> None:
     """SUPABASE_MAX_FAILED closes the crawl; what is good is uploaded all the same."""
     pages = [[{"id": f"x{n}" if n % 2 else 100 * page + n, "title": "t"} for n in range(50)] for page in range(30)]
     plan = {"pages": 30, "site": site(pages)}

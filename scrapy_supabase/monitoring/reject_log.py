@@ -52,7 +52,7 @@ class RejectLog:
         most = self._most
         if most is None or failed <= (most * known if 0 < most < 1 else most) or (0 < most < 1 and known < _FIRST):
             return None
-        error = FatalError(f"{failed} of {pluralize(known, 'row')} are rejected", code="too_many_rejected")
+        error = FatalError(f"{failed} of {pluralize(known, 'row')} are rejected", code="SUPABASE_MAX_FAILED")
         error.reason = "supabase_max_failed"
-        error.remedy = f"SUPABASE_MAX_FAILED is {most:g}: fix the table or the spider, or raise the limit."
+        error.remedy = f"Fix the table or the spider, or raise the limit, which is {most:g}."
         return error
