@@ -156,6 +156,8 @@ def test_files_cannot_grow_the_server_is_away_and_the_crawl_is_stopped(
         BATCH_CHUNK_SIZE=30,
     )
     assert eventually(lambda: "cannot be written" in crawl.log_of(process), 30)
+    # The first chunk is uploaded. Of the next one, the rows that do not fit into a file are in memory only.
+    assert eventually(lambda: len(witnessed(tmp_path / "witness")) >= 60, 30)
     done = stop(crawl, process, how)
     assert "(not_kept)" in done.log
     check_that_no_row_is_lost(crawl, table, proxy, done, crawl.folder / "spool", witnessed(tmp_path / "witness"), size)
