@@ -50,7 +50,7 @@ class Delivery:
         self._pressed = False
         self._waiting: Future[None] | None = None
         self._waiting_since = 0.0
-        self._idle: Future[None] | None = None
+        self._finished: Future[None] = Future()
 
     @property
     def limits(self) -> Limits:
@@ -82,7 +82,7 @@ class Delivery:
         sealed = self._chunker.add(row)
         if sealed:
             self._send(sealed)
-            if self._schedule.queue or self._idle is not None:
+            if self._schedule.queue or self._flow.is_draining:
                 self.collect()  # otherwise several answers are read together later, at half the cost
         if not self._pressed:
             return None
@@ -120,13 +120,11 @@ class Delivery:
 
     def finish(self) -> Future[None]:
         """Seal all open chunks. Return a future that is done when every chunk is uploaded or left for the next run."""
-        if self._idle is None:
-            self._idle = Future()
         self._flow.drain()
         self.flush()
         self.collect()
         self._flow.look_for_server()
-        return self._idle
+        return self._finished
 
     def abandon(self) -> None:
         """Leave all rows that are not uploaded in the spool, without waiting for running uploads."""
@@ -144,7 +142,7 @@ class Delivery:
         self._flow.collect()
         self._settle()
         # A busy crawl reads answers with its next chunk. If something waits for an answer, threads watch for it.
-        if self._pressed or self._backlog or self._schedule.deferred or self._idle is not None:
+        if self._pressed or self._backlog or self._schedule.deferred or self._flow.is_draining:
             self._executor.watch()
 
     def _send(self, sealed: Iterable[Chunk]) -> None:
@@ -170,5 +168,5 @@ class Delivery:
             waiting, self._waiting = self._waiting, None
             self._observer.on_waited(self._clock() - self._waiting_since)
             waiting.set_result(None)
-        if self._idle is not None and not self._idle.done() and flow.is_done:
-            self._idle.set_result(None)
+        if flow.is_done and not self._finished.done():
+            self._finished.set_result(None)

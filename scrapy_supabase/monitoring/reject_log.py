@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from scrapy_supabase.errors import FatalError
 from scrapy_supabase.messages import NOT_KEPT, pluralize, sentence
-from scrapy_supabase.models import Rejection
+from scrapy_supabase.models import NO_TABLE, Rejection
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.record import sample_of
 
@@ -30,8 +30,10 @@ class RejectLog:
         """Log the first rejected row of each table and code."""
         for rejection in rejections:
             kind = rejection.table, rejection.code
-            if kind in self.examples or rejection.code == NOT_KEPT or len(self.examples) == _MAX_KINDS:
-                continue  # the log has each row that is not kept
+            if kind in self.examples or len(self.examples) == _MAX_KINDS:
+                continue
+            if rejection.code == NOT_KEPT or rejection.table == NO_TABLE:
+                continue  # each row that is not kept is logged, and each class without a table
             sample = sample_of(rejection)
             reason = " ".join(sentence(part) for part in (sample.message, sample.details) if part)
             self.examples[kind] = reason

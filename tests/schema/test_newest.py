@@ -140,7 +140,7 @@ def test_the_command_prints_a_trigger_for_each_table(command: Command) -> None: 
     for wrong in (["--newest", "seen"], ["--newest", "seen", "books", "--key", "id"]):
         refused = command("ddl", *wrong)
         assert (refused.returncode, refused.stdout) == (1, "")
-        assert "--newest goes with the names of tables that are there" in refused.stderr
+        assert "--newest takes the names of existing tables" in refused.stderr
 
 
 def test_check_reports_the_trigger(project: Project, sql: Sql, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_rejects_of_an_earlier_run_keep_its_name(crawl: Crawler, table: Sql, pro
     (line,) = done.rejected
     assert (line["spider"], line["code"], line["mode"], line["key"]) == ("test1", "22P02", "upsert", ["id"])
     assert (line["columns"], line["row"]) == (["id", "n"], {"id": 2, "n": "many"})
-    assert "Rejected: 1 row: 1 x 22P02 (t)." in done.log
+    assert "Rejected: 1 row: 1 x 22P02 (t): " in done.log
     assert "scrapy supabase replay --rejected" in done.log
 
 
