@@ -232,9 +232,10 @@ def test_a_ledger_that_does_not_answer(crawl: Crawler, said: Said, sql: Sql, pro
     said("A ledger that does not answer when the crawl closes", [line for line in of_log(done.log) if "WARN" in line])
 
 
-def test_a_stats_collector_that_fails(crawl: Crawler, said: Said, table: Sql) -> None:
-    """One of the user's own: said once for each key, and the summary is right."""
-    done = crawl({"items": items(1)}, STATS_CLASS="tests.crawl.WholeNumbers")
+def test_a_stats_collector_that_fails(crawl: Crawler, said: Said, table: Sql, proxy: FaultProxy) -> None:
+    """One of the user's own: each key is reported once, and the summary is right."""
+    proxy.always = faults.delays(0.05)  # else an upload may take 0.0 s, which is no fraction
+    done = crawl({"items": items(1)}, STATS_CLASS="tests.crawl.WholeNumbers", SUPABASE_URL=proxy.url)
     said("A stats collector that refuses fractions", of_log(done.log))
 
 
