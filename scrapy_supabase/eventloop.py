@@ -94,7 +94,7 @@ def is_crawl(crawler: Crawler) -> bool:
     """Return whether this is a real crawl, and not `scrapy shell`, `fetch`, `view`, `parse` or `check`.
 
     `scrapy shell` starts an engine without `Crawler.crawl`, the only place that sets `crawling`. The other four replace
-    the spider's `start`. Nothing else identifies them in Scrapy 2.15 to 2.19: their settings, arguments and spider
+    the spider's `start`. Nothing else identifies them in Scrapy 2.14 to 2.19: their settings, arguments and spider
     classes differ between commands and between versions.
     """
     start = getattr(type(crawler.spider), "start", None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from scrapy_supabase.messages import kept_rows, pluralize, rejected_rows
 from scrapy_supabase.monitoring.crawl_observer import CrawlObserver
 from scrapy_supabase.settings.config import Config
+from scrapy_supabase.settings.monitors import REJECTED_ROWS, SPOOLED_ROWS
 from scrapy_supabase.spool.reject_file import REJECTED
 
 _PROGRESS_EVERY = 60.0  # seconds
@@ -130,8 +131,8 @@ class CrawlLog:
         """Return whether rejected or spooled rows make the crawl fail (SUPABASE_FAIL_ON), and log an ERROR if so."""
         rows = self._counters.totals
         counts = {
-            "rejected": rows["failed"] + rows["recovered_failed"],
-            "spooled": rows["spooled"] + rows["recovered_spooled"],
+            REJECTED_ROWS: rows["failed"] + rows["recovered_failed"],
+            SPOOLED_ROWS: rows["spooled"] + rows["recovered_spooled"],
         }
         found = [
             f"{pluralize(counts[name], 'row')} {name}" for name in sorted(self._config.monitors.fail_on) if counts[name]

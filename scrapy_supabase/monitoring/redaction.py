@@ -86,9 +86,7 @@ def redacted_message(message: str | None, data: bytes) -> str | None:
     message = _FAILING_ROW.sub(_CUT_ROW, message[:_MAX_SEARCHED])
     if message == f"{_CUT_ROW}.":
         return None
-    message = _KEY.sub(
-        lambda found: f"Key ({found['names']})={HIDDEN}" if is_secret(found["names"]) else found[0], message
-    )
+    message = _KEY.sub(_redacted_key, message)
     for value in sorted(_secrets_of(data), key=len, reverse=True):
         message = message.replace(f'"{value}"', f'"{HIDDEN}"').replace(f"({value})", HIDDEN)
         if len(value) > 3:  # shorter ones are parts of other words

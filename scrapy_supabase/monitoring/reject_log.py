@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from scrapy_supabase.errors import FatalError
+from scrapy_supabase.errors import FatalError, ServerError, fatal
 from scrapy_supabase.messages import NOT_KEPT, pluralize, sentence
 from scrapy_supabase.models import NO_TABLE, Rejection
 from scrapy_supabase.monitoring.counters import Counters
@@ -54,7 +54,6 @@ class RejectLog:
         most = self._most
         if most is None or failed <= (most * known if 0 < most < 1 else most) or (0 < most < 1 and known < _FIRST):
             return None
-        error = FatalError(f"{failed} of {pluralize(known, 'row')} are rejected", code="SUPABASE_MAX_FAILED")
-        error.reason = "supabase_max_failed"
-        error.remedy = f"Fix the table or the spider, or raise the limit, which is {most:g}."
-        return error
+        words = ServerError(f"{failed} of {pluralize(known, 'row')} are rejected", code="SUPABASE_MAX_FAILED")
+        remedy = f"Fix the table or the spider, or raise the limit, which is {most:g}."
+        return fatal(words, "supabase_max_failed", remedy)
