@@ -25,7 +25,7 @@ _AFTER_TIMEOUT = 1
 _MAX_WAIT = 256
 _QUICK = 1.0  # seconds; a chunk twice as large still is far from the statement timeouts of hosted Supabase (3 s, 8 s)
 _SLOW = 1.0  # seconds; most requests take hundredths
-_WAITING = 4  # times the concurrency: chunks that wait for a retry and do not count as in flight
+_WAITING = 8  # times the concurrency: chunks that wait for a retry and do not count as in flight
 
 
 class SizeLimit(msgspec.Struct):
@@ -132,7 +132,7 @@ class Limits:
     `concurrency` never exceeds its first value. `chunk_size` grows to `max_rows`, if that is larger than its first
     value. Three kinds of chunks do not count as in flight:
 
-    * those that wait for a retry, up to four times `concurrency`; `waiting` returns their number;
+    * those that wait for a retry, up to eight times `concurrency`; `waiting` returns their number;
     * up to `max_isolating` chunks whose bad rows are searched for, while concurrency is at its first value: the search
       sends further requests one after the other, and waits for each answer;
     * while concurrency is lower than that, those in flight for more than a second: one slow answer does not block all.
