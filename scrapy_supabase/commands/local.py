@@ -61,7 +61,8 @@ def run(settings: Any, opts: argparse.Namespace) -> int:  # noqa: ARG001
             "SUPABASE_JWT_SECRET": stack.jwt_secret,
         }.items():
             print(f"{name}={shlex.quote(value)}")
-        print("# ready", flush=True)  # a comment: a shell can source all lines
+        print("# ready", flush=True)  # a shell can source all lines
+        print("ready=1", flush=True)  # for programs that wait for a line that begins with `ready`, as it once did
         done.wait()
     return 0
 

@@ -33,8 +33,8 @@ def test_local_prints_what_a_shell_can_source_and_stays(open_folder: Path, sign:
     command = [*SCRAPY, "local", "--data-dir", str(folder), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(6)]
-    assert lines[5] == "# ready\n"
+    lines = [process.stdout.readline() for _ in range(7)]
+    assert lines[5:] == ["# ready\n", "ready=1\n"]
     script = (
         "".join(lines) + 'echo "$SUPABASE_URL|$SUPABASE_KEY|$SUPABASE_ANON_KEY|$SUPABASE_DB_URL|$SUPABASE_JWT_SECRET"'
     )
