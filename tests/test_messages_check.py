@@ -15,8 +15,10 @@ import pytest
 from scrapy.settings import Settings
 
 from scrapy_supabase.checkup.check import check
+from scrapy_supabase.checkup.server import check_key
 from scrapy_supabase.local import LocalSupabase
 from scrapy_supabase.schema.ddl import newest_sql
+from scrapy_supabase.settings.config import Config
 from scrapy_supabase.spool.run_folders import note_run
 from tests.checkup.test_check import OPEN, TABLE, Look, Sql, look, token
 from tests.fault_proxy import FaultProxy, answers, delays
@@ -136,10 +138,14 @@ def test_keys(said: Said, sql: Sql, look: Look, local_stack: LocalSupabase, proj
         "A key that has expired": token(local_stack, exp=1_700_000_000),
         "A key of a custom role": token(local_stack, role="t_writer", exp=until),
         "A key without a role": token(local_stack, role="", exp=until),
-        "A legacy public key": token(local_stack, role="anon", exp=until),
-        "A legacy secret key": token(local_stack, exp=until),
+        "A public key that is a JWT": token(local_stack, role="anon", exp=until),
+        "A secret key that is a JWT": token(local_stack, exp=until),
     }.items():
         said(how, shown(look(SUPABASE_KEY=key), "key"))
+    hosted = {"SUPABASE_URL": "https://abcdefgh.supabase.co", "SUPABASE_KEY": token(local_stack, exp=until)}
+    found = check_key(Config.from_settings(Settings({**hosted, "SUPABASE_TABLE": "t"}), {}), time.time())
+    legacy = [(one.level.value, one.subject, one.text, one.remedy) for one in found]
+    said("A legacy secret key of a hosted project", shown(legacy))
     soon = look(SUPABASE_KEY=token(local_stack, exp=int(time.time()) + 3600))
     said("A key that expires soon", shown(soon, "key"))
 

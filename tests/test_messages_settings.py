@@ -35,6 +35,14 @@ def read(changes: dict[str, Any]) -> list[str]:
 CASES: Sequence[tuple[str, dict[str, Any]]] = (
     ("Nothing is set", {"SUPABASE_URL": None, "SUPABASE_KEY": None, "SUPABASE_TABLE": None}),
     ("A key with a space in it", {"SUPABASE_KEY": "two words"}),
+    ("A key in quotation marks, from an env file", {"SUPABASE_KEY": '"sb_secret_s3cret"'}),
+    ("A key as the URL", {"SUPABASE_URL": "sb_secret_s3cret"}),
+    (
+        "A connection string as the URL",
+        {"SUPABASE_URL": "postgresql://postgres:s3cret@db.abc.supabase.co:5432/postgres"},
+    ),
+    ("Two URLs", {"SUPABASE_URL": "https://abc.supabase.co https://def.supabase.co"}),
+    ("A URL with a password over http", {"SUPABASE_URL": "http://me:s3cret@db.example.com"}),
     ("A URL without https", {"SUPABASE_URL": "abc.supabase.co"}),
     ("A URL of another host over http", {"SUPABASE_URL": "http://db.example.com"}),
     ("A chunk size that is no number", {"BATCH_CHUNK_SIZE": "ten"}),

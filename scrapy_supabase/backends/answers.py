@@ -35,7 +35,7 @@ _RULES: tuple[tuple[type[ServerError], str], ...] = (
     (SchemaDriftError, r"PGRST204|42703|428C9"),
     (MissingReferenceError, r"23503"),
     (BadRowsError, r"22...|23...|21000|42804|44000|P0001|54000|PT4(?!0[1234])\d\d"),
-    (FatalError, r"PGRST3..|PGRST106|PGRST205|53100|http_(?:401|402|404|414|431|540)"),
+    (FatalError, r"PGRST3..|PGRST106|PGRST125|PGRST205|53100|http_(?:401|402|404|414|431|540)"),
 )
 # The server did work on the request: XX000 is a fault inside it, 40001 a conflict, 55P03 a lock that another one held.
 _REACHABLE = r"XX...|PGRSTX00|40...|55P03|25P03"
@@ -71,7 +71,7 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
         "Create it, or correct SUPABASE_TABLE, SUPABASE_TABLES or SUPABASE_SCHEMA. If it is new, run: " + _RELOAD_SQL,
     ),
     (
-        r"http_404",
+        r"http_404|PGRST125",
         "supabase_not_found",
         "SUPABASE_URL must be the project's URL alone, such as https://abcdefgh.supabase.co.",
     ),

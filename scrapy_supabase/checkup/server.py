@@ -28,6 +28,10 @@ _PUBLIC = (
     "It can store only rows that grants and row-level policies allow. On your own machines, use the secret key "
     "(sb_secret_…, or service_role)."
 )
+_LEGACY = (
+    "Supabase plans to end legacy keys around the end of 2026. Create a secret key (sb_secret_…) in the dashboard: "
+    "Project Settings > API keys."
+)
 _NEW_KEY = "Set SUPABASE_KEY to a valid key from the project's API settings."
 
 
@@ -39,7 +43,7 @@ def check_key(config: Config, now: float) -> Iterator[Finding]:
     key = config.server.key
     claims = claims_of(key)
     if claims is not None:
-        yield from _check_token(claims, now)
+        yield from _check_token(claims, now, is_hosted=config.server.host.endswith(".supabase.co"))
     elif key.startswith("sb_secret_"):
         yield ok("key", "a secret key (sb_secret_…), role service_role")
     elif key.startswith("sb_publishable_"):
@@ -48,9 +52,9 @@ def check_key(config: Config, now: float) -> Iterator[Finding]:
         yield warning("key", "unknown kind of key: neither a JWT nor sb_secret_… or sb_publishable_…", _NEW_KEY)
 
 
-def _check_token(claims: dict[str, Any], now: float) -> Iterator[Finding]:
+def _check_token(claims: dict[str, Any], now: float, is_hosted: bool) -> Iterator[Finding]:
     role, expires = str(claims.get("role", "")), claims.get("exp")
-    described = f"a legacy key (JWT), {f'role {role}' if role else 'no role'}"
+    described = f"{'a legacy key (JWT)' if is_hosted else 'a JWT'}, {f'role {role}' if role else 'no role'}"
     if isinstance(expires, (int, float)) and 0 <= expires < _NO_YEAR:
         until = datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%d %H:%M UTC")
         if expires <= now:
@@ -59,7 +63,9 @@ def _check_token(claims: dict[str, Any], now: float) -> Iterator[Finding]:
         if expires - now < _SOON:
             yield warning("key", f"the key expires on {until}", _NEW_KEY)
         described += f", valid until {until}"
-    if role == "service_role":
+    if role == "service_role" and is_hosted:
+        yield warning("key", described, _LEGACY)
+    elif role == "service_role":
         yield ok("key", described)
     elif role == "anon":
         yield warning("key", described, _PUBLIC)
@@ -73,7 +79,7 @@ def _check_token(claims: dict[str, Any], now: float) -> Iterator[Finding]:
 
 def check_server(config: Config, facts: ServerFacts, now: float) -> Iterator[Finding]:
     """Report the server's name, and compare its clock with this machine's, which shows `now`."""
-    name = f": {facts.name}" if facts.name else ""
+    name = f": {facts.name.strip()}" if facts.name.strip() else ""
     yield ok("server", f"{config.server.host} answers{name}")
     if facts.clock is None:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import pluralize
 
 _SECRET = ("SUPABASE_DB_URL", "SUPABASE_KEY")
+_SECRET_VALUE = re.compile(r"sb_secret_|eyJ[\w-]{5}|://[^\s/]*:\S*@")  # a key or a password, in the wrong setting
 
 T = TypeVar("T")
 
@@ -60,7 +62,8 @@ class Reader:
         if value is None:
             self.problems.append(f"{name} is missing. It must be {allowed}.")
             return default
-        printed = "set (value hidden)" if name in _SECRET else _printed(value)
+        hidden = name in _SECRET or _SECRET_VALUE.search(str(value))
+        printed = "set (value hidden)" if hidden else _printed(value)
         self.problems.append(f"{name} is {printed}: it must be {allowed}.")
         return default
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,8 +107,9 @@ def read_key(reader: Reader, database: bool = False) -> str:
             "export SUPABASE_KEY=sb_secret_…"
         )
         return reader.wrong("SUPABASE_KEY", None, allowed, "")
-    if any(not " " < character < "\x7f" for character in value.strip()):
-        return reader.wrong("SUPABASE_KEY", value, "a key without spaces, control or non-ASCII characters", "")
+    if any(not " " < character < "\x7f" or character in "\"'" for character in value.strip()):
+        allowed = "a key without quotation marks, spaces, control or non-ASCII characters"
+        return reader.wrong("SUPABASE_KEY", value, allowed, "")
     return value.strip()
 
 
@@ -122,16 +124,19 @@ def read_url(reader: Reader, database: bool = False) -> str:
     value = value.strip().rstrip("/")
     if value == LOCAL:
         return value
+    if value.startswith(("postgresql:", "postgres:")):
+        allowed += ". A connection string belongs in SUPABASE_DB_URL"
     try:
         parts = urlsplit(value)
         usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         usable = False
-    if not usable or parts.query or parts.fragment:
+    if not usable or parts.query or parts.fragment or re.search(r"\s", value):
         return reader.wrong("SUPABASE_URL", value, allowed, LOCAL)
-    value = value.removesuffix("/rest/v1")
+    value = value.partition("/rest/v1")[0]
     if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-        reader.warnings.append(f"SUPABASE_URL is {value}: http sends the key and the rows unencrypted. Use https.")
+        shown = f"http://{parts.netloc.rpartition('@')[2]}"
+        reader.warnings.append(f"SUPABASE_URL is {shown}: http sends the key and the rows unencrypted. Use https.")
     return value
 
 

@@ -581,6 +581,7 @@ def test_a_trigger_with_a_fault_of_its_own_is_about_the_row(books: Sql, line: Ma
         (405, {"code": "25006", "message": "cannot execute INSERT in a read-only transaction"}, "supabase_read_only"),
         (503, {"code": "53100", "message": "could not extend file: No space left on device"}, "supabase_disk_full"),
         (404, "<h1>Not found</h1>", "supabase_not_found"),
+        (404, {"code": "PGRST125", "message": "Invalid path specified in request URL"}, "supabase_not_found"),
         (301, "<h1>Moved</h1>", "supabase_not_found"),
     ],
 )

@@ -86,7 +86,7 @@ def test_a_project_without_a_scrapy_cfg_has_a_spool(tmp_path: Path, monkeypatch:
         ("SUPABASE_URL", "abc.supabase.co", "the project's URL"),
         ("SUPABASE_URL", "ftp://abc", "the project's URL"),
         ("SUPABASE_URL", "https://abc:port", "the project's URL"),
-        ("SUPABASE_KEY", "two words", "a key without spaces"),
+        ("SUPABASE_KEY", "two words", "a key without quotation marks, spaces"),
     ],
 )
 def test_a_wrong_value_is_reported(name: str, value: Any, allowed: str) -> None:
@@ -118,6 +118,12 @@ def test_the_key_is_never_printed() -> None:
         config(SUPABASE_KEY="my secret")
     assert "my secret" not in str(raised.value)
     assert "sb_secret_x" not in repr(config())
+
+
+def test_the_url_is_the_part_before_the_rest_api() -> None:
+    """The URL of the REST API or of one of its tables, as the dashboard shows them, names the project."""
+    for path in ("", "/", "/rest/v1", "/rest/v1/", "/rest/v1/books"):
+        assert config(SUPABASE_URL=f"https://abc.supabase.co{path}").server.url == "https://abc.supabase.co"
 
 
 def test_the_environment_is_the_fallback() -> None:
