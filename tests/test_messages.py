@@ -109,6 +109,7 @@ NOT_SAID = {
     "with check (true)": _DDL,
     "using (true) with check (true)": _DDL,
     "using (true)": _DDL,
+    "notify pgrst, 'reload schema';": "SQL that ddl --apply prints: tests/commands/test_sql_and_ddl.py",
     "n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'extensions', 'scrapy_supabase_local')": _BETWEEN,
     "delete from scrapy_supabase_local.changes": _BETWEEN,
     "set lock_timeout = '10s'; set client_min_messages = 'error'": _BETWEEN,

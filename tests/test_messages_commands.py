@@ -259,6 +259,7 @@ def test_sql(said: Said, command: Command, sql: Sql, project: Project, monkeypat
     said("One row", command("sql", "insert into t values (1) returning id", *url)[-1:])
     said("A query with a fault", command("sql", "select 1,\n titel from t", *url))
     said("A query with a hint", command("sql", "select t.titl from t", *url))
+    said("Two columns with one name, as JSON", command("sql", "--json", "select 1 as a, 2 as a", *url))
     said("No database to query", command("sql", "select 1", SUPABASE_URL=None))
     said("A hosted project, and no connection string", command("sql", "select 1"))
     said("A database that is not there", command("sql", "select 1", "--db-url", "postgresql://me@127.0.0.1:9/shop"))

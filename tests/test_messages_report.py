@@ -15,10 +15,11 @@ import scrapy
 from scrapy_supabase.monitoring.last_run import FILE, Fatal, LastRun, LastRunFile, Rejects, Rows
 from scrapy_supabase.report import page_of
 from scrapy_supabase.report.verdict import findings
+from tests.fix_project import Project
 from tests.messages import Said, of_records
 from tests.monitoring.test_record import new_record
 from tests.report.test_report import made
-from tests.test_messages_commands import Command, command
+from tests.test_messages_commands import Command, Sql, command
 
 __all__ = ["command"]  # a fixture
 
@@ -98,6 +99,20 @@ def test_what_ddl_notes(said: Said, command: Command) -> None:
     said("ddl of the newest row", [message for message in messages if message.startswith("stdout: -- ")])
     encoded = command("ddl", "--from", "-", "--format", "csv", "--encoding", "latin-1", text=b"a\n\xe9\n")
     assert command.code == 0, encoded
+
+
+def test_ddl_that_is_applied(said: Said, command: Command, sql: Sql, project: Project) -> None:
+    """The statements with their results, and the reason why nothing was applied."""
+    given: dict[str, Any] = {"SUPABASE_DB_URL": project.db_url, "SUPABASE_TABLE": None}
+    arguments = ["ddl", "--apply", f"{HERE}.Loose", "--table", "t_applied", "--key", "what"]
+
+    def results(messages: list[str]) -> list[str]:
+        return [message for message in messages if message.startswith("stdout: -- ")]
+
+    said("ddl is applied", results(command(*arguments, **given)))
+    said("ddl is applied once more", results(command(*arguments, **given)))
+    said("ddl that the database refuses", command(*arguments, SUPABASE_SCHEMA="t_nowhere", **given)[-1:])
+    said("ddl for a hosted project, and no connection string", command(*arguments, SUPABASE_TABLE=None))
 
 
 def test_report(said: Said, command: Command, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ with --from, from the values of JSON Lines, JSON or CSV. The SQL includes what
 the settings define for the table (key, columns, stamps, snapshots, mode).
 --snapshots and --runs print the SQL that these settings need. --newest prints
 a trigger for each TABLE, which keeps older rows from replacing newer ones.
+With --apply, the SQL is also run, on SUPABASE_DB_URL or the local Supabase.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 
 from scrapy.utils.misc import load_object
 
+from scrapy_supabase.commands.apply import NOT_APPLIED, apply_sql
+from scrapy_supabase.commands.database import find_database
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import pluralize, sentence
 from scrapy_supabase.rows.files import FORMATS, BadLine, RowFile
@@ -56,10 +59,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="print a trigger for each TABLE: an update with an older COLUMN changes nothing",
     )
     parser.add_argument("--public", action="store_true", help="let everyone with the public key read")
+    parser.add_argument(
+        "--apply", action="store_true", help="also run the SQL, on SUPABASE_DB_URL or the local Supabase"
+    )
 
 
 def run(settings: Any, opts: argparse.Namespace) -> int:
-    """Print the SQL and return the exit code."""
+    """Print the SQL, or apply it, and return the exit code."""
+    sql = "\n".join(_sql_for(settings, opts))
+    if not opts.apply:
+        print(sql, end="")
+        return 0
+    with find_database(settings, without=NOT_APPLIED, create=True) as url:
+        apply_sql(url, sql)
+    return 0
+
+
+def _sql_for(settings: Any, opts: argparse.Namespace) -> list[str]:
+    """Return the SQL that the options ask for."""
     schema = settings.get("SUPABASE_SCHEMA") or "public"
     for_runs = list(_sql_for_runs(opts, schema))
     if opts.newest is not None:
@@ -68,9 +85,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
                 "--newest takes the names of existing tables, without --from, --table, --key or --public, such as: "
                 "scrapy supabase ddl --newest scraped_at books"
             )
-        triggers = [newest_sql(name, opts.newest, schema) for name in opts.item_class]
-        print("\n".join([*triggers, *for_runs]), end="")
-        return 0
+        return [*(newest_sql(name, opts.newest, schema) for name in opts.item_class), *for_runs]
     if bool(opts.item_class) == bool(opts.file) and (opts.file or not for_runs):
         raise ConfigurationError(
             "Name either item classes, such as shop.items.Book, or a file of rows, such as --from rows.jsonl."
@@ -80,9 +95,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     sources = (
         [_file_source(opts.file, opts.format, opts.encoding)] if opts.file else map(_class_source, opts.item_class)
     )
-    printed = [_sql(settings, opts, *source) for source in sources]
-    print("\n".join([*printed, *for_runs]), end="")
-    return 0
+    return [*(_sql(settings, opts, *source) for source in sources), *for_runs]
 
 
 def _sql_for_runs(opts: argparse.Namespace, schema: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from scrapy_supabase.assembly import find_server, new_schema
 from scrapy_supabase.commands.progress import print_summary, progress_bar
-from scrapy_supabase.commands.sql import table as as_table
+from scrapy_supabase.commands.results import table as as_table
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import outdated_rows, pluralize, replay_command, rows_by_table
 from scrapy_supabase.models import Mode

@@ -94,6 +94,19 @@ def hosted_project(settings: BaseSettings, environ: Mapping[str, str] | None = N
     return "" if not isinstance(url, str) or url == LOCAL else project_host(url, None)
 
 
+def names_local(settings: BaseSettings, environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether `SUPABASE_URL` is "local"."""
+    return bool(Reader(settings, os.environ if environ is None else environ).raw("SUPABASE_URL") == LOCAL)
+
+
+def local_migrations(settings: BaseSettings, environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return the folder of `SUPABASE_MIGRATIONS`, or None. Raises `ConfigurationError`."""
+    reader = Reader(settings, os.environ if environ is None else environ)
+    folder = _migrations(reader)
+    reader.check()
+    return folder
+
+
 def read_key(reader: Reader, database: bool = False) -> str:
     """Return the key; empty if none is needed."""
     value = reader.raw("SUPABASE_KEY", "")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from postgrest.exceptions import APIError
 
-from scrapy_supabase.commands.sql import table
+from scrapy_supabase.commands.results import table
 from scrapy_supabase.local import LocalSupabase
 from tests.backends.test_supabase_client import connected
 
