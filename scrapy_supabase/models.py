@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Set
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,14 @@ class Mode(StrEnum):
     UPSERT = "upsert"  # update the columns that are sent
     INSERT = "insert"  # let the database reject the new row
     IGNORE = "ignore"  # keep the stored row
+
+
+class EmptyText(StrEnum):
+    """The treatment of blank texts: '' and texts of whitespace."""
+
+    KEEP = "keep"
+    NULL = "null"  # store NULL in columns whose type is known and no text type
+    NULL_EVERYWHERE = "null_everywhere"
 
 
 NO_TABLE = "(none)"
@@ -75,13 +83,20 @@ class TableSpec(msgspec.Struct, frozen=True):
     name: str
     mode: Mode = Mode.UPSERT
     on_conflict: tuple[str, ...] = ()
-    columns: Mapping[str, str] = msgspec.field(default_factory=dict)  # field of the item → column
-    stamps: Mapping[str, str] = msgspec.field(default_factory=dict)  # column → name of a stamp
+    columns: Mapping[str, str] = msgspec.field(default_factory=dict)  # field of the item, or path → column
+    stamps: Mapping[str, str] = msgspec.field(default_factory=dict)  # column → name of a stamp, or "hash(field, …)"
     snapshots: bool = False  # keep the rows of each run (daily snapshots)
+    constants: Mapping[str, Any] = msgspec.field(default_factory=dict)  # column → value
+    empty_text: EmptyText = EmptyText.KEEP
+    skip_none: bool = False  # do not send fields that are None
+    json_column: str = ""  # the column for the whole item; empty: none
+    routed_by: str = ""  # the field that chooses the table; not sent if the table lacks its column
 
-
-Routes = Mapping[type | None, TableSpec]
-"""Item class (None: any other class) → its table."""
+    @property
+    def maps_items(self) -> bool:
+        """Whether the values of a row may differ from the fields of its item."""
+        stamped = self.columns or self.stamps or self.constants
+        return bool(stamped or self.skip_none or self.json_column or self.empty_text is not EmptyText.KEEP)
 
 
 class Origin(msgspec.Struct, frozen=True):

@@ -87,6 +87,14 @@ def test_ddl(how: str, arguments: Sequence[str], text: bytes, said: Said, comman
     said(how, messages)
 
 
+def test_ddl_of_several_tables(said: Said, command: Command) -> None:
+    """The tables among which items of a class choose, are named."""
+    tables = {"*": {"by": "kind", "tables": {"book": "books", "pen": "pens"}}}
+    said("ddl of several tables", command("ddl", f"{HERE}.Loose", SUPABASE_TABLE=None, SUPABASE_TABLES=tables))
+    command("ddl", f"{HERE}.Loose", "--table", "pens", SUPABASE_TABLE=None, SUPABASE_TABLES=tables)
+    assert command.code == 0
+
+
 def test_what_ddl_notes(said: Said, command: Command) -> None:
     """Comments above the SQL; the SQL is in tests/schema/test_ddl.py."""
     messages = command("ddl", f"{HERE}.Loose", SUPABASE_TABLE=None)

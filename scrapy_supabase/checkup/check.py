@@ -19,6 +19,7 @@ from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.errors import ConfigurationError, ServerError, SupabaseError
 from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import TableSpec
+from scrapy_supabase.routes import specs_by_class
 from scrapy_supabase.schema.item_fields import fields_of
 from scrapy_supabase.settings.components import is_set
 from scrapy_supabase.settings.config import Config
@@ -108,6 +109,6 @@ def _kinds(config: Config, spec: TableSpec) -> list[ItemKind]:
     """Return the kinds of items that go to a table."""
     return [
         ItemKind(item_class.__qualname__, fields_of(item_class)) if item_class else ItemKind("other classes", None)
-        for item_class, other in config.tables.routes.items()
+        for item_class, other in specs_by_class(config.tables.routes)
         if other.name == spec.name
     ]

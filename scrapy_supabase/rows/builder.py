@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from scrapy_supabase.errors import ItemError
-from scrapy_supabase.models import NO_TABLE, Mode, Rejection, Routes, Row, TableSpec
+from scrapy_supabase.models import NO_TABLE, Mode, Rejection, Row, TableSpec
+from scrapy_supabase.routes import Routes, Switch, route_of
 from scrapy_supabase.rows.chunks import OpenChunk
 from scrapy_supabase.rows.keys import NO_KEY, KeyForm, key_form
 from scrapy_supabase.rows.stamps import Stamp
@@ -166,7 +167,8 @@ class RowBuilder:
 
     def table_of(self, kind: type) -> TableSpec | None:
         """Return the table for items of class `kind`; see `route_of`."""
-        return route_of(self._routes, kind)
+        route = route_of(self._routes, kind)
+        return None if isinstance(route, Switch) else route
 
     def _recipe_for(self, kind: type) -> _Recipe:
         spec = self.table_of(kind)
@@ -275,11 +277,6 @@ class RowBuilder:
         self._schema_version = self._schema.version
         for recipe in self._recipes.values():
             recipe.shapes.clear()
-
-
-def route_of(routes: Routes, kind: type) -> TableSpec | None:
-    """Return the table for items of class `kind`: that of its nearest base class with a route, else the common one."""
-    return next((routes[base] for base in kind.__mro__ if base in routes), routes.get(None))
 
 
 def _fields_of() -> Callable[[Any], dict[str, Any]]:

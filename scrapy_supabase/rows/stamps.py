@@ -22,6 +22,13 @@ class RunFacts(Protocol):
         """Return the id of the table's next row."""
 
 
+def hashed_fields(stamp: str) -> tuple[str, ...] | None:
+    """Return the fields of a stamp `hash(field, …)`; None for any other stamp."""
+    if not (stamp.startswith("hash(") and stamp.endswith(")")):
+        return None
+    return tuple(part.strip() for part in stamp[5:-1].split(","))
+
+
 def stamps_of(run: RunFacts) -> dict[str, Stamp]:
     """Return name → stamp, for the stamps that need no crawl."""
 

@@ -21,7 +21,7 @@ STAMP_TYPES = {
     "spider": "text",
     "url": "text",
 }
-"""Stamp → the type of its values."""
+"""Stamp → the type of its values. For a hash of fields see `stamp_type`."""
 
 
 class Fit(Enum):
@@ -60,6 +60,11 @@ _FITS: dict[tuple[str, str], Fit] = {
     ("timestamp", "date"): Fit.PERHAPS,
     ("timestamp", "time"): Fit.PERHAPS,
 }
+
+
+def stamp_type(stamp: str) -> str:
+    """Return the type of a stamp's values; a hash is a text."""
+    return "text" if stamp.startswith("hash(") else STAMP_TYPES[stamp]
 
 
 def fit(value_type: str, column_type: str) -> Fit:

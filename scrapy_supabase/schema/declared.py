@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.models import Routes
+from scrapy_supabase.routes import Routes, specs_by_class
 
 
 def known_columns(routes: Routes) -> tuple[Mapping[str, tuple[str, ...]], set[str]]:
     """Return table → columns that its items are known to have, and the tables whose items may have more columns."""
     known: dict[str, set[str]] = {}
     partly: set[str] = set()
-    for item_class, spec in routes.items():
+    for item_class, spec in specs_by_class(routes):
         names = known.setdefault(spec.name, set())
         declared = _declared_fields(item_class) if item_class and item_class is not dict else None
         names.update(spec.columns.get(name, name) for name in declared or spec.columns)
@@ -28,7 +28,7 @@ def declared_types(routes: Routes, table: str) -> dict[str, str]:
     from scrapy_supabase.schema.item_fields import ItemField, columns_sent, fields_of  # few crawls need it
 
     types: dict[str, str] = {}
-    for item_class, spec in routes.items():
+    for item_class, spec in specs_by_class(routes):
         if spec.name == table:
             fields: Iterable[ItemField] = ()
             with suppress(ConfigurationError):  # annotations that cannot be read; `check` reports them

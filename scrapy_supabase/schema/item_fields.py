@@ -23,7 +23,7 @@ import msgspec
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import sentence
 from scrapy_supabase.models import TableSpec
-from scrapy_supabase.schema.column_types import STAMP_TYPES
+from scrapy_supabase.schema.column_types import stamp_type
 from scrapy_supabase.schema.library_types import library_type
 
 METADATA = ("type", "sql_type", "required", "primary_key")
@@ -82,7 +82,7 @@ def columns_sent(spec: TableSpec, fields: Iterable[ItemField]) -> dict[str, Item
     mapped = ((spec.columns.get(one.name, one.name), one) for one in fields)
     sent = {column: replace(one, name=column) for column, one in mapped}
     for column, stamp in spec.stamps.items():
-        sent.setdefault(column, ItemField(column, STAMP_TYPES[stamp], required=stamp != "url"))
+        sent.setdefault(column, ItemField(column, stamp_type(stamp), required=stamp != "url"))
     return sent
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scrapy.settings import BaseSettings
@@ -17,8 +17,11 @@ from scrapy_supabase.settings.tables import TablesConfig, read_tables
 from scrapy_supabase.settings.upload import UploadConfig, read_upload
 
 TABLE_SETTINGS = (
+    "SUPABASE_CONSTANTS",
     "SUPABASE_DAILY_SNAPSHOTS",
+    "SUPABASE_EMPTY_TEXT",
     "SUPABASE_MODE",
+    "SUPABASE_NONE",
     "SUPABASE_ON_CONFLICT",
     "SUPABASE_ROW_ID_COLUMN",
     "SUPABASE_STAMPS",
@@ -78,16 +81,23 @@ class Config:
 
     @classmethod
     def from_settings(
-        cls, settings: BaseSettings, environ: Mapping[str, str] | None = None, *, tables: bool = True
+        cls,
+        settings: BaseSettings,
+        environ: Mapping[str, str] | None = None,
+        *,
+        tables: bool = True,
+        spiders: Sequence[str] = (),
     ) -> Config:
         """Read all settings. `environ` replaces the environment; with `tables=False`, no table is required or read.
+
+        `spiders` are the names that `{spider}` in names of tables stands for.
 
         Raises `ConfigurationError`, which lists every wrong value and what is allowed.
         """
         reader = Reader(settings, os.environ if environ is None else environ)
         enabled = reader.flag("SUPABASE_ENABLED", True)
         server = read_server(reader)
-        tables_config = read_tables(reader, routes=tables)
+        tables_config = read_tables(reader, routes=tables, spiders=spiders)
         upload, spool, monitors = read_upload(reader), read_spool(reader), read_monitors(reader)
         reader.problems.sort(key=_position)
         _warn_of_misspelt(reader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,11 +13,12 @@ from scrapy.settings import BaseSettings
 
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
-from scrapy_supabase.rows.builder import route_of
+from scrapy_supabase.routes import Switch, route_of
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.server import ServerConfig, proxy_of, read_key, read_url
-from scrapy_supabase.settings.tables import TABLE_KEYS, TablesConfig, table_spec
+from scrapy_supabase.settings.table_options import SPIDER, TABLE_KEYS, table_spec
+from scrapy_supabase.settings.tables import TablesConfig, entries_of
 from scrapy_supabase.settings.upload import UploadConfig, read_attempts, read_chunk_size, read_delay
 
 _MAX_OUTAGE = 60.0  # seconds
@@ -30,11 +32,11 @@ def config_for_table(settings: BaseSettings, table: str | None, overrides: Mappi
     """
     reader = Reader(settings, os.environ)
     routed = reader.raw("SUPABASE_TABLES")
-    tables = list(routed.values()) if isinstance(routed, Mapping) else []
     table = table or reader.raw("SUPABASE_TABLE")
-    if not table:
+    if not table or SPIDER in table:
         raise ConfigurationError("No table is named. Add --table, or set SUPABASE_TABLE.")
-    own = next((spec for spec in tables if isinstance(spec, Mapping) and spec.get("table") == table), {})
+    options = [one for one in entries_of(routed) if isinstance(one, Mapping)]
+    own = next((one for one in options if _may_name(one.get("table"), table)), {})
     more = {name: value for name, value in overrides.items() if name in TABLE_KEYS and value is not None}
     stamps = own.get("stamps", reader.raw("SUPABASE_STAMPS", {}))
     if isinstance(stamps, Mapping):  # rows of a file have no page URL
@@ -47,28 +49,50 @@ def config_for_table(settings: BaseSettings, table: str | None, overrides: Mappi
     return Config.from_settings(changed)
 
 
+def _may_name(name: Any, table: str) -> bool:
+    """Return whether the name of a table in the settings is `table`, for some spider's name in place of `{spider}`."""
+    pattern = ".+".join(map(re.escape, str(name).split(SPIDER)))
+    return re.fullmatch(pattern, table) is not None
+
+
 def config_for_new_table(
-    settings: BaseSettings, item_class: type | None, name: str, overrides: Mapping[str, Any]
+    settings: BaseSettings,
+    item_class: type | None,
+    name: str,
+    overrides: Mapping[str, Any],
+    spiders: Sequence[str] = (),
 ) -> tuple[Config, TableSpec]:
     """Return the configuration and the spec of a table that may not exist yet, for `ddl`. No server is required.
 
     The spec is that of `item_class`, or without a class that of the table's name. `name` is the table's name if the
-    settings name none. `overrides` has keys of a `SUPABASE_TABLES` entry; a value of None overrides nothing.
+    settings name none. `overrides` has keys of a `SUPABASE_TABLES` entry; a value of None overrides nothing. If items
+    of the class go to several tables, `overrides` must name one of them. `spiders` are those of the project.
     Raises `ConfigurationError`.
     """
     changed, reader = settings.copy(), Reader(settings, os.environ)
     if not reader.raw("SUPABASE_TABLE") and not reader.raw("SUPABASE_TABLES"):
         changed.set("SUPABASE_TABLE", name, "cmdline")
     placeholders = {"SUPABASE_URL": "http://localhost", "SUPABASE_KEY": "-"}
-    config = Config.from_settings(changed, {**placeholders, **{key: text for key, text in os.environ.items() if text}})
+    environ = {**placeholders, **{key: text for key, text in os.environ.items() if text}}
+    config = Config.from_settings(changed, environ, spiders=spiders)
     overrides = {key: value for key, value in overrides.items() if value is not None}
     named = config.tables.specs.get(overrides.get("table", name)) if item_class is None else None
-    spec = named or route_of(config.tables.routes, item_class or dict) or TableSpec(name)
+    route = named or route_of(config.tables.routes, item_class or dict) or TableSpec(name)
+    spec = _one_of(route, overrides.get("table")) if isinstance(route, Switch) else route
     on_conflict = tuple(overrides.get("on_conflict", spec.on_conflict))
     snapshots = spec.snapshots and not set(SNAPSHOT_STAMPS) <= set(on_conflict)
     if on_conflict and snapshots:
         on_conflict = (*on_conflict, *SNAPSHOT_STAMPS)
     return config, msgspec.structs.replace(spec, name=overrides.get("table", spec.name), on_conflict=on_conflict)
+
+
+def _one_of(switch: Switch, table: str | None) -> TableSpec:
+    """Return the spec of a table among several. Raises `ConfigurationError` if `table` is none of them."""
+    for spec in switch.specs:
+        if spec.name == table:
+            return spec
+    names = ", ".join(dict.fromkeys(spec.name for spec in switch.specs))
+    raise ConfigurationError(f"{switch.setting} has several tables. Name one of them with --table: {names}.")
 
 
 def project_of(url: str | None, key: str | None, environ: Mapping[str, str] | None = None) -> tuple[str, str]:

@@ -1,54 +1,63 @@
-"""The settings of tables: which items go to which table, with which mode, key, columns and stamps."""
+"""The settings of tables: which items go to which table. Their options are read in `table_options.py`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
 from scrapy_supabase.messages import sentence
-from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
+from scrapy_supabase.models import TableSpec
+from scrapy_supabase.routes import Routes, Switch, specs_by_class
+from scrapy_supabase.rows.values import text_of
 from scrapy_supabase.settings.reader import Reader
+from scrapy_supabase.settings.table_options import SPIDER, TABLE_KEYS, Options, common_options
+from scrapy_supabase.settings.table_switch import find_chooser
 
-STAMPS = ("run_id", "row_id", "now", "hour", "date", *SNAPSHOT_STAMPS, "spider", "url")
 SNAPSHOT_VERSION = "snapshot_version"
-TABLE_KEYS = ("table", "on_conflict", "columns", "mode", "stamps", "snapshots", "row_id_column")
+_SWITCH_KEYS = ("by", "tables")
 
 
 @dataclass(frozen=True, slots=True)
 class TablesConfig:
-    """The table of each item class (None: any other), and the ledger's table, which gets one row per run."""
+    """The tables of each item class (None: any other), and the ledger's table, which gets one row per run."""
 
-    routes: Mapping[type | None, TableSpec] = field(default_factory=dict)
+    routes: Routes = field(default_factory=dict)
     runs_table: str | None = None
 
     @property
     def specs(self) -> dict[str, TableSpec]:
         """Table name → its spec."""
-        return {spec.name: spec for spec in self.routes.values()}
+        return {spec.name: spec for _, spec in specs_by_class(self.routes)}
 
 
-def read_tables(reader: Reader, *, routes: bool = True) -> TablesConfig:
-    """Read the settings of tables; with `routes=False`, only that of the ledger."""
+def read_tables(reader: Reader, *, routes: bool = True, spiders: Sequence[str] = ()) -> TablesConfig:
+    """Read the settings of tables; with `routes=False`, only that of the ledger. For `spiders` see `read_routes`."""
     return TablesConfig(
-        routes=read_routes(reader) if routes else {},
+        routes=read_routes(reader, spiders) if routes else {},
         runs_table=reader.text("SUPABASE_RUNS_TABLE", "") if reader.raw("SUPABASE_RUNS_TABLE") else None,
     )
+
+
+def entries_of(tables: Any) -> Iterator[Any]:
+    """Yield the values of `SUPABASE_TABLES` that name one table, without validating them."""
+    for value in tables.values() if isinstance(tables, Mapping) else ():
+        nested = value.get("tables") if isinstance(value, Mapping) else None
+        if isinstance(nested, Mapping):
+            yield from nested.values()
+        else:
+            yield value
 
 
 def uses_url_stamp(settings: BaseSettings) -> bool:
     """Return whether any stamp is `url`, without validating the settings."""
     reader = Reader(settings, os.environ)
-    tables = reader.raw("SUPABASE_TABLES")
-    of_tables = (
-        [table.get("stamps") for table in tables.values() if isinstance(table, Mapping)]
-        if isinstance(tables, Mapping)
-        else []
-    )
+    of_tables = [one.get("stamps") for one in entries_of(reader.raw("SUPABASE_TABLES")) if isinstance(one, Mapping)]
     return any(
         "url" in stamps.values()
         for stamps in [reader.raw("SUPABASE_STAMPS"), *of_tables]
@@ -56,46 +65,91 @@ def uses_url_stamp(settings: BaseSettings) -> bool:
     )
 
 
-def read_routes(reader: Reader) -> dict[type | None, TableSpec]:
-    """Return item class (None: any other) → table."""
-    common: dict[str, Any] = {
-        "mode": reader.raw("SUPABASE_MODE", "upsert"),
-        "on_conflict": reader.raw("SUPABASE_ON_CONFLICT", ()),
-        "stamps": reader.raw("SUPABASE_STAMPS", {}),
-        "snapshots": reader.flag("SUPABASE_DAILY_SNAPSHOTS", False),
-        "row_id_column": reader.raw("SUPABASE_ROW_ID_COLUMN"),
-    }
-    names = {
-        "mode": "SUPABASE_MODE",
-        "on_conflict": "SUPABASE_ON_CONFLICT",
-        "stamps": "SUPABASE_STAMPS",
-        "row_id_column": "SUPABASE_ROW_ID_COLUMN",
-    }
-    routes: dict[type | None, TableSpec] = {}
-    if reader.raw("SUPABASE_TABLE") is not None:
-        routes[None] = _spec(reader, names, {**common, "table": reader.raw("SUPABASE_TABLE")})
+def uses_spider_name(settings: BaseSettings) -> bool:
+    """Return whether the name of any table has the spider's name in it, without validating the settings."""
+    reader = Reader(settings, os.environ)
+    entries = [reader.raw("SUPABASE_TABLE"), *entries_of(reader.raw("SUPABASE_TABLES"))]
+    return any(SPIDER in str(one.get("table") if isinstance(one, Mapping) else one) for one in entries)
+
+
+def read_routes(reader: Reader, spiders: Sequence[str] = ()) -> Routes:
+    """Return item class (None: any other) → its table or tables.
+
+    `spiders` are the names that `{spider}` stands for: one in a crawl, all of the project for `check` and `ddl`.
+    """
+    common = common_options(reader)
+    routes: dict[type | None, TableSpec | Switch] = {}
+    if (table := reader.raw("SUPABASE_TABLE")) is not None:
+        routes[None] = _for_spiders(Options(reader, "", {"table": table}, common), spiders)
     tables = reader.raw("SUPABASE_TABLES", {})
     if not isinstance(tables, Mapping):
         tables = reader.wrong(
             "SUPABASE_TABLES", tables, "a dict that maps item classes, their import paths or '*' to tables", {}
         )
+
+    def spec_of(name: str, value: Any) -> TableSpec | Switch | None:
+        own = {"table": value} if isinstance(value, str) else value
+        return _for_spiders(Options(reader, name, own, common), spiders) if _has_known_keys(reader, name, own) else None
+
     for target, value in tables.items():
         name = f"SUPABASE_TABLES[{target if isinstance(target, str) else getattr(target, '__qualname__', target)!r}]"
-        own = {"table": value} if isinstance(value, str) else value
-        if not isinstance(own, Mapping) or not set(own) <= set(TABLE_KEYS):
-            reader.wrong(name, value, f"a table name, or a dict with the keys {', '.join(TABLE_KEYS)}", None)
-            continue
-        paths = {key: f"{name}[{key!r}]" if key in own else names.get(key, "") for key in TABLE_KEYS}
-        # A table has one key: its own key setting replaces both common ones.
-        exclusive = {"row_id_column": "on_conflict", "on_conflict": "row_id_column"}
-        general = {key: value for key, value in common.items() if exclusive.get(key) not in own}
-        routes[_item_class(reader, name, target)] = _spec(reader, paths, {**general, **own})
-    if not routes:
+        is_switch = isinstance(value, Mapping) and not value.keys().isdisjoint(_SWITCH_KEYS)
+        route = _switch(reader, name, value, spec_of) if is_switch else spec_of(name, value)
+        if route is not None:
+            routes[_item_class(reader, name, target)] = route
+    if not routes and not tables:
         reader.problems.append(
             "SUPABASE_TABLE is missing. Set it to the name of the table for the items, or set SUPABASE_TABLES."
         )
     _check_same_table(reader, routes)
     return routes
+
+
+def _has_known_keys(reader: Reader, name: str, own: Any) -> bool:
+    if not isinstance(own, Mapping):
+        reader.wrong(name, own, f"a table name, or a dict with the keys {', '.join(TABLE_KEYS)}", None)
+        return False
+    unknown = [key for key in own if key not in TABLE_KEYS]
+    if unknown:
+        reader.problems.append(f"{name} has no option {unknown[0]!r}. Its options are {', '.join(TABLE_KEYS)}.")
+    return not unknown
+
+
+def _for_spiders(options: Options, spiders: Sequence[str]) -> TableSpec | Switch:
+    """Return the table for the spider, or one table for each of several spiders."""
+    name = options.get("table")
+    if not isinstance(name, str) or SPIDER not in name or len(spiders) == 1:
+        return options.spec(spiders[0] if spiders else None)
+    if not spiders:
+        options.reader.problems.append(
+            f"{options.path('table')} is {name!r}, and no spider is known whose name belongs there. Name a spider, or "
+            "a table without {spider}."
+        )
+    return Switch(SPIDER, {spider: options.spec(spider) for spider in spiders}, setting=options.path("table"))
+
+
+def _switch(
+    reader: Reader, name: str, value: Mapping[str, Any], spec_of: Callable[[str, Any], TableSpec | Switch | None]
+) -> Switch | None:
+    """Return the tables of `{"by": …, "tables": …}`."""
+    if unknown := [key for key in value if key not in _SWITCH_KEYS]:
+        problem = f"{name} has no option {unknown[0]!r} beside 'by' and 'tables'. Set it for each table in 'tables'."
+        reader.problems.append(problem)
+    by, choose = find_chooser(reader, f"{name}['by']", value.get("by"))
+    tables = value.get("tables")
+    if not isinstance(tables, Mapping) or not tables:
+        return reader.wrong(f"{name}['tables']", tables, "a dict that maps values to tables", None)
+    found: dict[str, TableSpec] = {}
+    for key, one in tables.items():
+        route = spec_of(f"{name}['tables'][{key!r}]", one)
+        if isinstance(route, Switch):  # the tables of several spiders: each is checked, none is chosen by
+            found.update({f"{key} {spider}": spec for spider, spec in route.tables.items()})
+        elif route is not None:
+            found[text_of(key) or ""] = route
+    if choose is None and by:
+        found = {key: msgspec.structs.replace(spec, routed_by=by) for key, spec in found.items()}
+    others = found.pop("*", None)
+    return Switch(by, found, others, choose, name)
 
 
 def _item_class(reader: Reader, name: str, target: Any) -> type | None:
@@ -113,58 +167,9 @@ def _item_class(reader: Reader, name: str, target: Any) -> type | None:
     return found if isinstance(found, type) else type("Unknown", (), {})
 
 
-def _spec(reader: Reader, names: Mapping[str, str], values: Mapping[str, Any]) -> TableSpec:
-    table = values.get("table")
-    if not isinstance(table, str) or not table:
-        table = reader.wrong(names.get("table", "SUPABASE_TABLE"), table, "a table name: a text that is not empty", "")
-    try:
-        mode = Mode(values["mode"])
-    except ValueError:
-        mode = reader.wrong(names["mode"], values["mode"], "one of upsert, insert, ignore", Mode.UPSERT)
-    columns = reader.text_map(names.get("columns", ""), values.get("columns", {}))
-    for column in sorted({c for c in columns.values() if list(columns.values()).count(c) > 1}):
-        reader.problems.append(f"{names['columns']} maps two fields to column {column!r}: give each its own column.")
-    stamps = reader.text_map(names["stamps"], values["stamps"])
-    for column, stamp in stamps.items():
-        if stamp not in STAMPS:
-            reader.wrong(f"{names['stamps']}[{column!r}]", stamp, f"one of {', '.join(STAMPS)}", None)
-    on_conflict = reader.column_names(names["on_conflict"], values.get("on_conflict", ()))
-    snapshots = values["snapshots"]
-    row_id = values.get("row_id_column")
-    if row_id is not None:
-        if not isinstance(row_id, str) or not row_id:
-            reader.wrong(names["row_id_column"], row_id, "the name of a uuid column, or None", None)
-        elif on_conflict or snapshots:
-            other = names["on_conflict"] if on_conflict else "SUPABASE_DAILY_SNAPSHOTS"
-            reader.problems.append(
-                f"{names['row_id_column']} and {other} are both set for table {table!r}, and a table has one key. "
-                "Remove one of them."
-            )
-        else:
-            mode, on_conflict, stamps = Mode.IGNORE, (row_id,), {**stamps, row_id: "row_id"}
-    return table_spec(table, mode, on_conflict, columns, stamps, snapshots=snapshots)
-
-
-def table_spec(
-    name: str,
-    mode: Mode,
-    on_conflict: tuple[str, ...],
-    columns: Mapping[str, str],
-    stamps: Mapping[str, str],
-    *,
-    snapshots: bool,
-) -> TableSpec:
-    """Return the spec of a table. With `snapshots`, snapshot date and version are stamped and added to the key."""
-    if snapshots:
-        stamps = {**dict(zip(SNAPSHOT_STAMPS, SNAPSHOT_STAMPS, strict=True)), **stamps}
-        if on_conflict:
-            on_conflict = tuple(dict.fromkeys([*on_conflict, *SNAPSHOT_STAMPS]))
-    return TableSpec(name, mode, on_conflict, columns, stamps, snapshots)
-
-
-def _check_same_table(reader: Reader, routes: Mapping[type | None, TableSpec]) -> None:
+def _check_same_table(reader: Reader, routes: Routes) -> None:
     first: dict[str, TableSpec] = {}
-    for spec in routes.values():
+    for _, spec in specs_by_class(routes):
         other = first.setdefault(spec.name, spec)
         if (spec.mode, spec.on_conflict) != (other.mode, other.on_conflict):
             reader.problems.append(

@@ -79,7 +79,7 @@ def test_a_project_without_a_scrapy_cfg_has_a_spool(tmp_path: Path, monkeypatch:
         ("SUPABASE_STAMPS", ["now"], "a dict"),
         ("SUPABASE_TABLE", 5, "not empty"),
         ("SUPABASE_TABLES", "t", "a dict"),
-        ("SUPABASE_TABLES", {"*": {"tabel": "t"}}, "a dict with the keys table, on_conflict"),
+        ("SUPABASE_TABLES", {"*": {"tabel": "t"}}, "no option 'tabel'. Its options are table, on_conflict"),
         ("SUPABASE_TABLES", {"nowhere.Item": "t"}, "cannot be imported"),
         ("SUPABASE_TABLES", {"*": {"table": "t", "columns": {"a": "c", "b": "c"}}}, "give each its own column"),
         ("SUPABASE_UNKNOWN_COLUMNS", 5, "not empty"),
@@ -301,7 +301,7 @@ def test_settings_as_text() -> None:
     }
     for found in (config(**as_text), config(as_text)):
         assert found.tables.routes[dict] == TableSpec("books", on_conflict=("url",), stamps={"run": "run_id"})
-        assert found.tables.routes[None].on_conflict == ("a", "b")
+        assert found.tables.specs["t"].on_conflict == ("a", "b")
         assert (found.spool.folder, found.spool.fsync) == (None, True)
         assert (found.upload.max_outage, found.upload.concurrency) == (None, 2)
 

@@ -1,0 +1,45 @@
+"""Item → table: the table of each item class, or several tables among which each item chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from scrapy_supabase.models import TableSpec
+
+
+class Switch(msgspec.Struct, frozen=True):
+    """Tables among which an item chooses one, by the text of the field or path `by`, or by a function.
+
+    `choose` is that function; `by` is then its name. `others` is the table of items with any other text, or None.
+    `setting` is the name of the setting, for messages.
+    """
+
+    by: str
+    tables: Mapping[str, TableSpec]
+    others: TableSpec | None = None
+    choose: Callable[[Any], Any] | None = None
+    setting: str = "SUPABASE_TABLES"
+
+    @property
+    def specs(self) -> tuple[TableSpec, ...]:
+        """All tables."""
+        return (*self.tables.values(), *([self.others] if self.others else []))
+
+
+Routes = Mapping[type | None, TableSpec | Switch]
+"""Item class (None: any other class) → its table or tables."""
+
+
+def route_of(routes: Routes, kind: type) -> TableSpec | Switch | None:
+    """Return the table for items of class `kind`: that of its nearest base class with a route, else the common one."""
+    return next((routes[base] for base in kind.__mro__ if base in routes), routes.get(None))
+
+
+def specs_by_class(routes: Routes) -> Iterator[tuple[type | None, TableSpec]]:
+    """Yield each item class (None: any other class) with each table that its items may go to."""
+    for item_class, route in routes.items():
+        for spec in route.specs if isinstance(route, Switch) else (route,):
+            yield item_class, spec
