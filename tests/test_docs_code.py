@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ import pytest
 
 from scrapy_supabase.local import LocalSupabase
 from tests.docs_pages import DOCS, PAGES, ROOT, Block, blocks_of, prose_of
+from tests.s3_server import s3_bucket
 
 DATA = ROOT / "tests" / "data" / "docs"
 TUTORIAL = tuple(DOCS / "tutorial" / name for name in ("first-crawl.md", "hosted-project.md"))
@@ -38,6 +40,7 @@ RUNS = [
 OF_EXAMPLE = (
     ROOT / "README.md",
 )  # its queries are about the tables of the example project, its script about a hosted one
+WITH_STORAGE = (DOCS / "how-to" / "images-and-files.md",)
 
 SETTINGS = """
 from scrapy.utils.project import get_project_settings
@@ -52,6 +55,7 @@ class Reader:
 
     folder: Path
     stack: LocalSupabase
+    storage: str = ""  # the address of an S3 server
     cwd: Path = field(init=False)
     environment: dict[str, str] = field(init=False)
 
@@ -164,6 +168,7 @@ class Reader:
         stack = self.stack
         for pattern, value in (
             (r"postgresql://\S+?@\S+?\.supabase\.com?:\d+/postgres", stack.db_url),
+            (r"https://abcdefgh\.storage\.supabase\.co/storage/v1/s3", self.storage),
             (r"https://abcdefgh\.supabase\.co", stack.url),
             (r"\babcdefgh\.supabase\.co", stack.url.partition("//")[2]),
             (r"sb_secret_…", stack.service_role_key),
@@ -220,12 +225,16 @@ def test_a_page_does_what_it_says(open_folder: Path, pages: tuple[Path, ...]) ->
             if source.is_dir():
                 shutil.copytree(source, folder, dirs_exist_ok=True)
     migrations = ROOT / "migrations" if pages == OF_EXAMPLE else ()
-    with LocalSupabase(data, migrations=migrations) as stack:
-        reader = Reader(folder, stack)
+    with LocalSupabase(data, migrations=migrations) as stack, ExitStack() as opened:
+        bucket = opened.enter_context(s3_bucket("covers")) if pages == WITH_STORAGE else None
+        reader = Reader(folder, stack, bucket.url if bucket else "")
         if pages == OF_EXAMPLE:
             reader.environment |= {"SUPABASE_URL": stack.url, "SUPABASE_KEY": stack.service_role_key}
         for page in pages:
             reader.follow(page)
+        if bucket is not None:
+            covers = sorted(cover.read_bytes() for cover in (folder / "covers").iterdir())
+            assert sorted(bucket.files().values()) == covers
 
 
 def test_no_block_is_left_out_silently() -> None:
