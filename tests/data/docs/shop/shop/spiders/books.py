@@ -16,14 +16,18 @@ BOOKS = {
 
 
 class BooksSpider(scrapy.Spider):
-    """`-a kinds=books` leaves the authors out."""
+    """`-a kinds=books` leaves the authors out, `-a without=Emma` a book. `-a emma=3.90` is the price of Emma."""
 
     name = "books"
     kinds = "books,authors"
+    without = ""
+    emma = "4.50"
 
     async def start(self):
         for number, (title, author) in enumerate(BOOKS.items(), 1):
-            yield Book(url=f"https://books.example/{number}", title=title, price=f"{number}.50", author=author)
+            price = self.emma if title == "Emma" else f"{number}.50"
+            if title != self.without:
+                yield Book(url=f"https://books.example/{number}", title=title, price=price, author=author)
         if "authors" in self.kinds:
             for name, born in AUTHORS.items():
                 yield Author(name=name, born=born)
