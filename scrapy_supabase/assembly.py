@@ -22,7 +22,7 @@ from scrapy_supabase.delivery.schedule import Schedule
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.delivery.uploaders import Uploaders
-from scrapy_supabase.messages import outdated_rows, pluralize
+from scrapy_supabase.messages import other_project, outdated_rows, pluralize
 from scrapy_supabase.models import Stored
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.run import Run
@@ -167,7 +167,8 @@ def new_spool(config: Config, schema: Schema, run: Run) -> DiskSpool | NoSpool:
 def recover(spool: Spool, counters: Counters) -> Sequence[Stored]:
     """Take over the chunks that earlier runs left in the spool, and return them, oldest first. Blocks.
 
-    Both these chunks and rows that stay in the spool, because newer ones may be stored, are logged.
+    These chunks are logged, and so are rows that stay in the spool: newer ones may be stored, or they are of another
+    project.
     """
     if not isinstance(spool, DiskSpool):
         return ()
@@ -181,6 +182,9 @@ def recover(spool: Spool, counters: Counters) -> Sequence[Stored]:
     if spool.outdated:
         counters.outdated(spool.outdated)
         logger.warning("Not uploaded: %s. %s", *outdated_rows(spool.outdated, spool.folder))
+    for project, (chunks, rows) in spool.of_others.items():
+        problem, remedy = other_project(chunks, rows, project, spool.project, spool.folder)
+        logger.warning("Not uploaded: %s. %s", problem, remedy)
     return recovered
 
 

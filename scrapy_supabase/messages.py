@@ -53,6 +53,20 @@ def outdated_rows(rows: Counter[str], folder: Path) -> tuple[str, str]:
     )
 
 
+def other_project(chunks: int, rows: int, project: str, own: str, folder: Path) -> tuple[str, str]:
+    """Return problem and remedy for rows of another project in the spool, which no crawl of the project `own` uploads.
+
+    The two names may mean one database: it was reached directly before, and through a pooler now.
+    """
+    there = f"{pluralize(chunks, 'chunk')} with {pluralize(rows, 'row')} of the project {project or '(none)'}"
+    return f"{there} in {folder}; the settings name {own}", same_project(project, folder)
+
+
+def same_project(project: str, folder: Path) -> str:
+    """Return the remedy for rows of another project."""
+    return f"If both names mean one database, run: {replay_command(folder, '--project', project)}"
+
+
 def rejected_rows(
     number: int, counts: Counter[tuple[str, str]], file: Path | None, examples: Examples | None = None
 ) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import time
 from collections.abc import Iterable
 from datetime import datetime
@@ -121,6 +122,11 @@ def test_the_spool(said: Said, sql: Sql, look: Look, project: Project, tmp_path:
     rejected = {"time": "2026-01-01", "table": "t", "code": "23505", "message": "m", "row": {"id": 1}}
     (tmp_path / "spool" / "rejected.jsonl").write_text(json.dumps(rejected) + "\n")
     said("Rows of earlier crawls", shown(look(), "spool"))
+    leave(tmp_path / "spool", "old.example.com", {"id": 7}, {"id": 8})
+    said("Rows of another project", shown(look(), "spool"))
+    shutil.rmtree(
+        next(path for path in (tmp_path / "spool").glob("*/*.jsonl") if b"old.ex" in path.read_bytes()).parent
+    )
     leave(tmp_path / "spool", host(project.url), {"id": 2})
     said("Rows of two earlier crawls", shown(look(), "spool"))
     note_run(tmp_path / "spool", "a later run", host(project.url), ("t",))

@@ -211,6 +211,7 @@ def test_replay(said: Said, command: Command, sql: Sql, proxy: FaultProxy, tmp_p
     settings: dict[str, Any] = {"SUPABASE_SPOOL_DIR": str(folder), "SUPABASE_URL": proxy.url}
     leave(folder, "other.example.com", {"id": 1})
     said("Rows of another project are left", command("replay", **settings))
+    said("Rows of a project that has none", command("replay", "--project", "nowhere.example.com", **settings))
     living = leave(folder, host(proxy.url), {"id": 2}, {"id": 3}, alive=True)
     said("Rows of another project and of a crawl that is running", command("replay", **settings))
     said("What there is", command("replay", "--dry-run", **settings)[-1:])

@@ -23,6 +23,7 @@ from tests.fix_project import Project
 from tests.messages import Said, of_log
 from tests.monitoring.test_snapshots import LEDGER
 from tests.polling import eventually
+from tests.test_messages_commands import leave
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Site = Callable[[list[list[dict[str, Any]]]], str]
@@ -266,6 +267,12 @@ def test_rows_that_may_be_older(crawl: Crawler, said: Said, table: Sql, proxy: F
         "Earlier runs left rows that may be older",
         of_log(crawl({"items": items(1)}, SUPABASE_URL=proxy.url, **ONE).log),
     )
+
+
+def test_rows_of_another_project(crawl: Crawler, said: Said, table: Sql, tmp_path: Path) -> None:
+    """The WARNING has the other name, and the command in case both mean one database."""
+    leave(tmp_path / "spool", "old.example.com", {"id": 1}, {"id": 2})
+    said("Earlier runs left rows of another project", of_log(crawl({"items": items(1)}, **ONE).log))
 
 
 def test_a_script(said: Said, table: Sql, project: Project, caplog: pytest.LogCaptureFixture) -> None:

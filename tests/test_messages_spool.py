@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +22,11 @@ from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.reject_file import REJECTED
 from tests.delivery.test_delivery import Engine, row, stored
 from tests.delivery.test_outage import Server, is_offline, tick
-from tests.messages import Said, of_records
+from tests.messages import Said, of_log, of_records
 from tests.polling import eventually
+from tests.spool.test_other_users import Run, Sql, close, run
+
+__all__ = ["run"]  # a fixture
 
 FACTS = {"run": "run", "spider": "books", "project": "p"}
 
@@ -121,6 +126,37 @@ def test_files_that_cannot_be_read(said: Said, caplog: pytest.LogCaptureFixture,
     disk.close()
     lines = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
     said("A damaged line of the spool", [f"rejected {one['code']}: {one['message']}" for one in lines])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a folder of another user")
+def test_a_spool_of_another_user(said: Said, run: Run, sql: Sql, tmp_path: Path) -> None:
+    """Owner, path and remedy."""
+    sql("create table t (id bigint primary key); grant all on t to service_role")
+    folder = tmp_path / "spool"
+    close(next(path for path in folder.iterdir() if path.is_dir()))
+    said("A run of another user", of_log(run("runspider", "spider.py").stderr)[:1])
+    said("A run of another user, and replay", said_by(run("supabase", "replay")))
+    said("A run of another user, and check", said_by(run("supabase", "check"), "spool"))
+    close(folder)
+    said("The spool of another user", said_by(run("runspider", "spider.py"), "ConfigurationError:")[-1:])
+    said("The spool of another user, and replay", said_by(run("supabase", "replay")))
+    said("The spool of another user, and report", said_by(run("supabase", "report")))
+    said("The spool of another user, and check", said_by(run("supabase", "check"), "spool"))
+    os.chown(folder, 0, 0)
+    folder.chmod(0)
+    said("A spool that is closed to its owner", said_by(run("supabase", "replay")))
+
+
+def said_by(done: subprocess.CompletedProcess[str], part: str = "") -> list[str]:
+    """The messages of a command that have this part."""
+    found: list[str] = []
+    for line in (done.stdout + done.stderr).replace("✗ ", "error: ").splitlines():
+        if line.startswith("    ") and found:
+            found[-1] += f"\n{line}"
+        else:
+            found.append(line.removeprefix("scrapy_supabase.errors."))
+    kinds = ("error: ", "ConfigurationError: ")
+    return [one if one.startswith(kinds) else f"stderr: {one}" for one in found if part in one]
 
 
 def test_a_file_that_is_gone(said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

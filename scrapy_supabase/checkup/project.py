@@ -11,8 +11,8 @@ from typing import Any
 from scrapy_supabase.addon import Addon
 from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.checkup.finding import Finding, error, ok, warning
-from scrapy_supabase.errors import ServerError, TransientError
-from scrapy_supabase.messages import outdated_rows, pluralize, replay_command
+from scrapy_supabase.errors import ConfigurationError, ServerError, TransientError
+from scrapy_supabase.messages import other_project, outdated_rows, pluralize, replay_command
 from scrapy_supabase.middleware import UrlStampMiddleware
 from scrapy_supabase.models import Mode
 from scrapy_supabase.monitoring.run import LEDGER_COLUMNS, NEXT_VERSION
@@ -20,6 +20,7 @@ from scrapy_supabase.pipeline import SupabasePipeline
 from scrapy_supabase.settings.components import components
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.tables import SNAPSHOT_VERSION, uses_url_stamp
+from scrapy_supabase.spool.access import nearest_visible, other_owner
 from scrapy_supabase.spool.reject_file import REJECTED
 from scrapy_supabase.spool.replay import chunks_in, outdated, rejects_in
 from scrapy_supabase.spool.run_folders import runs_noted
@@ -53,21 +54,29 @@ def check_spool(config: Config) -> Iterator[Finding]:
             "Set SUPABASE_SPOOL_DIR to a folder, or remove the setting.",
         )
         return
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    nearest = nearest_visible(folder)
     if not os.access(nearest, os.W_OK | os.X_OK) or not nearest.is_dir():
         yield error(
             "spool",
             f"{folder} is not writable",
-            "Set SUPABASE_SPOOL_DIR to a writable folder, or make this one writable for the user that runs the crawl.",
+            other_owner(folder, nearest)
+            or "Set SUPABASE_SPOOL_DIR to a writable folder, or make this one writable for the user that runs the "
+            "crawl.",
         )
         return
+    try:
+        left = list(_left(folder, config.server.host))
+    except ConfigurationError as failed:
+        yield error("spool", str(failed), "")
+        return
     yield ok("spool", f"{folder} is writable")
-    yield from _left(folder)
+    yield from left
 
 
-def _left(folder: Path) -> Iterator[Finding]:
-    found = [one for one in chunks_in(folder) if not one.alive]
-    old = outdated(found, runs_noted(folder))
+def _left(folder: Path, project: str) -> Iterator[Finding]:
+    dead = [one for one in chunks_in(folder) if not one.alive]
+    found = [one for one in dead if one.header.project == project]
+    old = outdated(found, runs_noted(folder), project)
     if waiting := sum(one.rows for one in found) - old.total():
         yield warning(
             "spool",
@@ -76,6 +85,9 @@ def _left(folder: Path) -> Iterator[Finding]:
         )
     if old:
         yield warning("spool", *outdated_rows(old, folder))
+    for other in sorted({one.header.project for one in dead} - {project}):
+        rows = [one.rows for one in dead if one.header.project == other]
+        yield warning("spool", *other_project(len(rows), sum(rows), other, project, folder))
     if rejected := sum(one.rows for one in rejects_in(folder)):
         yield warning(
             "spool",

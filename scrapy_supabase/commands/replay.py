@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from scrapy_supabase.assembly import find_server, new_schema
 from scrapy_supabase.commands.progress import print_summary, progress_bar
 from scrapy_supabase.commands.results import table as as_table
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.messages import outdated_rows, pluralize, replay_command, rows_by_table
+from scrapy_supabase.messages import outdated_rows, pluralize, replay_command, rows_by_table, same_project
 from scrapy_supabase.models import Mode
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.script import Upload
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.explicit import config_of_command
+from scrapy_supabase.spool.access import exists, readable
 from scrapy_supabase.spool.chunk_file import Header
 from scrapy_supabase.spool.disk import DiskSpool, numbered
 from scrapy_supabase.spool.reject_file import REJECTED
@@ -45,6 +47,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="what happens to existing rows: upsert updates them, ignore keeps them, insert rejects the new rows "
         "(default: the crawl's mode)",
     )
+    parser.add_argument(
+        "--project",
+        metavar="NAME",
+        help="rows of the project NAME instead of those of the settings' project, if both names mean one database",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only list the rows that would be uploaded")
 
 
@@ -53,18 +60,22 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     if opts.dry_run:
         config = Config.from_settings(settings, {"SUPABASE_URL": "local", "SUPABASE_KEY": "-"}, tables=False)
         folder, only = _folders(config, opts.path)
-        return _list(_selected(folder, only, opts))
+        found = _selected(folder, only, opts)
+        return _list(found if opts.project is None else _of_project(found, opts.project, folder))
     config = Config.from_settings(settings, tables=False)
     folder, only = _folders(config, opts.path)
     found = _selected(folder, only, opts)
-    mine = [one for one in found if one.header.project == config.server.host]
-    others: Counter[str] = Counter()
-    for one in found:
-        if one.header.project != config.server.host:
-            others[one.header.project] += one.rows
-    for project, rows in others.items():
-        skipped = pluralize(rows, "row")
-        print(f"Skipped: {skipped} of another project, {project or 'unknown'}; the settings name {config.server.host}.")
+    host = config.server.host
+    if opts.project is None:
+        mine = [one for one in found if one.header.project == host]
+        for project, rows in _rows_by_project(one for one in found if one.header.project != host).items():
+            skipped = pluralize(rows, "row")
+            print(
+                f"Skipped: {skipped} of another project, {project or 'unknown'}; the settings name {host}. "
+                f"{same_project(project, folder)}"
+            )
+    else:
+        mine = _of_project(found, opts.project, folder)
     if alive := sum(one.rows for one in mine if one.alive):
         print(f"Skipped: {pluralize(alive, 'row')} of running crawls.")
     mine = [one for one in mine if not one.alive]
@@ -72,7 +83,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
         print(f"Nothing to upload in {folder}.")
         _mention_rejects(folder, opts)
         return 0
-    if opts.mode is None and (old := outdated(mine, runs_noted(folder))):
+    if opts.mode is None and (old := outdated(mine, runs_noted(folder), host)):
         raise ConfigurationError(
             f"Nothing was uploaded: {rows_by_table(old)} may be older than the stored rows, because a later run stored "
             "rows in the same table. Add --mode upsert to replace stored rows, or --mode ignore to keep them and add "
@@ -82,18 +93,19 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
 
 
 def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Namespace, total: int) -> int:
-    project = config.server.host
+    host = config.server.host
+    project = host if opts.project is None else opts.project
     config, stack = find_server(config)
     try:
         config = config_of_command(config)
         run, schema = Run("replay"), new_schema(config)
-        spool = DiskSpool(folder, run.folder, schema, {"run": run.id, "spider": "replay", "project": project})
+        spool = DiskSpool(folder, run.folder, schema, {"run": run.id, "spider": "replay", "project": host})
         mode = Mode(opts.mode) if opts.mode else None
 
         def is_selected(path: Path, header: Header) -> bool:
             return opts.table in (None, header.table) and only in (None, path.parent.name)
 
-        recovered = spool.recover(is_selected, mode=mode)
+        recovered = spool.recover(is_selected, mode=mode, project=project)
         kept: Counter[str] = Counter()
         if opts.rejected:
             requeued = requeue_rejects(
@@ -130,20 +142,38 @@ def _folders(config: Config, path: str | None) -> tuple[Path, str | None]:
         raise ConfigurationError(
             "There is no spool: SUPABASE_SPOOL_DIR is None. Name a folder: scrapy supabase replay FOLDER"
         )
-    if path and not folder.is_dir():
-        raise ConfigurationError(
-            f"{path} is not a folder. Name a spool (default: .scrapy/supabase) or a run's folder in it."
-        )
-    folder = folder.resolve()
-    if (folder / "lock").exists():
-        return folder.parent, folder.name
-    return folder, None
+    with readable(folder):
+        if path and not (exists(folder) and folder.is_dir()):
+            raise ConfigurationError(
+                f"{path} is not a folder. Name a spool (default: .scrapy/supabase) or a run's folder in it."
+            )
+        folder = folder.resolve()
+        return (folder.parent, folder.name) if exists(folder / "lock") else (folder, None)
 
 
 def _selected(folder: Path, only: str | None, opts: argparse.Namespace) -> list[Found]:
     found = [one for one in chunks_in(folder) if only in (None, one.path.parent.name)]
     rejects = rejects_in(folder) if opts.rejected else []
     return [one for one in (*found, *rejects) if opts.table in (None, one.header.table)]
+
+
+def _of_project(found: list[Found], project: str, folder: Path) -> list[Found]:
+    """Return the rows of a project. Raises `ConfigurationError` if there are none, with the projects that have some."""
+    chosen = [one for one in found if one.header.project == project]
+    if chosen:
+        return chosen
+    there = [f"{name or '(none)'} ({pluralize(rows, 'row')})" for name, rows in _rows_by_project(found).items()]
+    raise ConfigurationError(
+        f"There are no rows of the project {project!r} in {folder}. Projects with rows there: "
+        f"{', '.join(there) or 'none'}."
+    )
+
+
+def _rows_by_project(found: Iterable[Found]) -> Counter[str]:
+    rows: Counter[str] = Counter()
+    for one in found:
+        rows[one.header.project] += one.rows
+    return rows
 
 
 def _list(found: list[Found]) -> int:

@@ -17,6 +17,7 @@ from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import reason
 from scrapy_supabase.monitoring.last_run import FILE, read_last_run, write_whole
 from scrapy_supabase.settings.config import Config
+from scrapy_supabase.spool.access import exists, readable
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +58,9 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
 
 def _spool(settings: Any, named: str | None) -> Path:
     if named is not None:
-        if not Path(named).is_dir():
+        with readable(Path(named)):
+            is_folder = exists(Path(named)) and Path(named).is_dir()
+        if not is_folder:
             raise ConfigurationError(f"{named} is not a folder. Name a spool with --spool (default: .scrapy/supabase).")
         return Path(named).absolute()
     config = Config.from_settings(settings, {"SUPABASE_URL": "local", "SUPABASE_KEY": "-"}, tables=False)

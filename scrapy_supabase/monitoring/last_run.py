@@ -18,6 +18,7 @@ from scrapy_supabase.errors import SupabaseError
 from scrapy_supabase.messages import reason
 from scrapy_supabase.monitoring.histogram import Histogram
 from scrapy_supabase.monitoring.timeline import Timeline
+from scrapy_supabase.spool.access import owner_remedy
 from scrapy_supabase.spool.file_io import append
 
 logger = logging.getLogger(__name__)
@@ -137,9 +138,8 @@ def read_last_run(folder: Path) -> LastRun:
             f"There is no run record in {folder} yet. Crawl first, or choose another spool with --spool."
         ) from None
     except OSError as error:
-        raise UnreadableRunError(
-            f"{path} cannot be read: {reason(error)}. Run this command as the user that ran the crawl."
-        ) from error
+        remedy = owner_remedy(folder, error) or "Run this command as the user that ran the crawl."
+        raise UnreadableRunError(f"{path} cannot be read: {reason(error)}. {remedy}") from error
     with suppress(msgspec.MsgspecError, UnicodeDecodeError):
         found = msgspec.json.decode(data, type=_Format).format
         if found != FORMAT:

@@ -19,6 +19,7 @@ from scrapy_supabase.messages import reason, sentence
 from scrapy_supabase.models import Key, Mode, Row
 from scrapy_supabase.rows.keys import KeyForm
 from scrapy_supabase.rows.values import text_of_json
+from scrapy_supabase.spool.access import owner_remedy
 
 FORMAT = 1
 FORMAT_MIXED = 2  # rows differ in their columns: each row's keys are its columns
@@ -82,8 +83,13 @@ def lines_in(path: Path) -> frozenset[bytes]:
 
 def cannot_read(path: Path, error: UnreadableError | OSError) -> str:
     """Return the message about a file or folder that cannot be read."""
-    why = f"{path} cannot be read: {sentence(reason(error))}" if isinstance(error, OSError) else str(error)
-    return why if isinstance(error, FileNotFoundError) else f"{why} It is left unchanged."
+    if not isinstance(error, OSError):
+        return f"{error} It is left unchanged."
+    why = f"{path} cannot be read: {sentence(reason(error))}"
+    if isinstance(error, FileNotFoundError):
+        return why
+    owner = owner_remedy(path, error)
+    return f"{why} It is left unchanged. {owner}".rstrip()
 
 
 def cut(path: Path) -> None:

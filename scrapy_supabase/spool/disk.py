@@ -25,6 +25,7 @@ from scrapy_supabase.models import Chunk, Loaded, Mode, Origin, Outcome, Rejecti
 from scrapy_supabase.rows.chunks import ChunkFile, one_row_per_key
 from scrapy_supabase.rows.keys import key_form
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.spool.access import owner_remedy
 from scrapy_supabase.spool.chunk_file import (
     FORMAT_MIXED,
     Header,
@@ -64,16 +65,25 @@ class DiskSpool:
         self._rejects = RejectFile(folder, schema, facts, fsync=fsync)
         self._recovered: list[RunFolder] = []
         self.outdated: Counter[str] = Counter()  # table → rows that `recover` did not take
+        self.of_others: dict[str, tuple[int, int]] = {}  # other project → its chunks and rows, which `recover` leaves
         self._mode: Mode | None = None
         try:
             self._own = RunFolder.make(folder, run)
-            self._notes = StoredNotes(folder, facts.get("run", run), facts.get("project", ""))
+            self._notes = StoredNotes(folder, facts.get("run", run), self.project)
             self._files = RunFiles(folder, run, self._headers, fsync=fsync)
         except OSError as error:
+            remedy = owner_remedy(folder, error) or (
+                "Set SUPABASE_SPOOL_DIR to a writable folder, or to None: rows that are not uploaded are then lost "
+                "when the process ends."
+            )
             raise ConfigurationError(
-                f"The spool folder {folder} cannot be written: {sentence(reason(error))} Set SUPABASE_SPOOL_DIR to a "
-                "writable folder, or to None: rows that are not uploaded are then lost when the process ends."
+                f"The spool folder {folder} cannot be written: {sentence(reason(error))} {remedy}"
             ) from error
+
+    @property
+    def project(self) -> str:
+        """The name of the project that the rows are uploaded to."""
+        return self._facts.get("project", "")
 
     @property
     def own_folder(self) -> Path:
@@ -81,19 +91,29 @@ class DiskSpool:
         return self._own.path
 
     def recover(
-        self, wanted: Callable[[Path, Header], bool] | None = None, *, mode: Mode | None = None
+        self,
+        wanted: Callable[[Path, Header], bool] | None = None,
+        *,
+        mode: Mode | None = None,
+        project: str | None = None,
     ) -> list[Stored]:
         """Adopt the folders of dead runs of the same project; return their chunks, oldest first, numbered from 1.
 
-        Only chunks for which `wanted(path, header)` is true are taken. `mode` overrides the mode of the files. Without
+        `project` is another project, whose chunks are taken instead; `of_others` counts what stays. Only chunks for
+        which `wanted(path, header)` is true are taken. `mode` overrides the mode of the files. Without
         it, chunks that may be older than the stored rows stay, too (`later_runs.LaterRuns`); `outdated` counts their
         rows. With mode IGNORE, which keeps stored rows, the newest chunks come first. No two spools adopt one folder.
         """
         self._mode = mode
-        later = LaterRuns(runs_noted(self.folder) if mode is None else ())
+        project = self.project if project is None else project
         found: list[Stored] = []
-        for folder in dead_runs(self.folder, self._facts.get("project")):
+        later = LaterRuns(runs_noted(self.folder) if mode is None else (), self.project)
+        for folder in dead_runs(self.folder):
             before = len(found)
+            if (other := folder.project()) not in (None, project):
+                self._leave_to_others(folder, other or "")
+                continue
+            folder.tidy()
             for path in chunk_files(folder.path):
                 header = _header_of(path)
                 if wanted is not None and (header is None or not wanted(path, header)):
@@ -112,6 +132,14 @@ class DiskSpool:
             else:
                 folder.leave()  # nothing was taken from it: another process may adopt it
         return numbered(found)
+
+    def _leave_to_others(self, folder: RunFolder, project: str) -> None:
+        chunks, rows = self.of_others.get(project, (0, 0))
+        for path in chunk_files(folder.path):
+            with suppress(OSError):
+                chunks, rows = chunks + 1, rows + count_rows(path)
+        self.of_others[project] = chunks, rows
+        folder.leave()
 
     def open(self, row: Row) -> ChunkFile:
         """Start the file of a chunk whose first row is `row`."""

@@ -17,10 +17,12 @@ _NOTED_EVERY = 600.0  # seconds
 class LaterRuns:
     """The rule for spooled rows that may be older than the stored ones: a later run stored rows in the same table.
 
-    Only an upsert by a key can replace a newer row.
+    Only an upsert by a key can replace a newer row. `project` is the one that the rows are uploaded to; theirs may be
+    another (`replay --project`).
     """
 
-    def __init__(self, notes: Iterable[RunNote]) -> None:
+    def __init__(self, notes: Iterable[RunNote], project: str) -> None:
+        self._project = project
         self._notes: dict[tuple[str, str], list[RunNote]] = {}  # by project and table, latest first
         for note in sorted(notes, key=lambda note: note.time, reverse=True):
             for table in note.tables:
@@ -30,7 +32,10 @@ class LaterRuns:
         """Return whether uploading a chunk with this header may replace newer rows."""
         if header.mode is not Mode.UPSERT or not header.key:
             return False
-        for note in self._notes.get((header.project, header.table), ()):
+        return any(self._is_later(header, project) for project in {header.project, self._project})
+
+    def _is_later(self, header: Header, project: str) -> bool:
+        for note in self._notes.get((project, header.table), ()):
             if note.time < header.opened:
                 return False
             if note.run != header.run:

@@ -12,6 +12,7 @@ import msgspec
 
 from scrapy_supabase.models import Mode, Stored
 from scrapy_supabase.rows.chunks import ChunkFile
+from scrapy_supabase.spool.access import exists, readable
 from scrapy_supabase.spool.chunk_file import FORMAT, Header, UnreadableError, count_rows, read_header
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.file_io import append_shared, take
@@ -38,25 +39,33 @@ class Found:
 
 
 def chunks_in(folder: Path) -> Iterator[Found]:
-    """Yield every readable chunk file in a spool, oldest first, without locking its folder for long."""
-    for run in sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ():
-        owned = RunFolder.adopt(run)
-        if owned is not None:
-            owned.release()  # at once: a crawl that starts now must be able to adopt it
-        for path in chunk_files(run):
-            with suppress(UnreadableError, FileNotFoundError):
-                header = read_header(path)
-                if header is not None:
-                    yield Found(path, header, count_rows(path), alive=owned is None)
+    """Yield every readable chunk file in a spool, oldest first, without locking its folder for long.
+
+    Raises `ConfigurationError` if another user owns the spool.
+    """
+    with readable(folder):
+        for run in sorted(path for path in folder.iterdir() if path.is_dir()) if exists(folder) else ():
+            owned = RunFolder.adopt(run)
+            if owned is not None:
+                owned.release()  # at once: a crawl that starts now must be able to adopt it
+            for path in chunk_files(run):
+                with suppress(UnreadableError, FileNotFoundError):
+                    header = read_header(path)
+                    if header is not None:
+                        yield Found(path, header, count_rows(path), alive=owned is None)
 
 
 def rejects_in(folder: Path) -> list[Found]:
-    """Return the content of the reject file, one entry per combination of code, problem and header."""
+    """Return the content of the reject file, one entry per combination of code, problem and header.
+
+    Raises `ConfigurationError` if another user owns the spool.
+    """
     path = folder / REJECTED
-    if not path.exists():
-        return []
     counts: Counter[tuple[str, str, Header]] = Counter()
-    with reject_lines(path) as lines:
+    with readable(folder):
+        if not exists(path):
+            return []
+    with readable(folder), reject_lines(path) as lines:
         for _, line in lines:
             if line is not None:
                 kind = line.code, line.problem(), msgspec.structs.replace(_header_of(line), columns=())
@@ -66,9 +75,9 @@ def rejects_in(folder: Path) -> list[Found]:
     ]
 
 
-def outdated(found: Iterable[Found], runs: list[RunNote]) -> Counter[str]:
-    """Count, per table, the rows that may be older than the stored ones (`later_runs.LaterRuns`)."""
-    later = LaterRuns(runs)
+def outdated(found: Iterable[Found], runs: list[RunNote], project: str) -> Counter[str]:
+    """Count, per table, the rows that may be older than those stored in `project` (`later_runs.LaterRuns`)."""
+    later = LaterRuns(runs, project)
     rows: Counter[str] = Counter()
     for one in found:
         if not one.problem and later.may_replace_newer(one.header):

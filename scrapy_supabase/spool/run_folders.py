@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from scrapy_supabase.spool.access import exists, readable
 from scrapy_supabase.spool.chunk_file import UnreadableError, cannot_read, cut, now, read_header
 from scrapy_supabase.spool.file_io import append, append_shared, same_file
 from scrapy_supabase.spool.reject_file import REJECTED
@@ -78,6 +79,18 @@ class RunFolder:
             append_shared(self.path.parent / REJECTED, taken.read_bytes(), fsync=True)
             taken.unlink()
 
+    def project(self) -> str | None:
+        """Return the project whose rows the folder holds; None without rows: any project may remove the folder."""
+        for path in chunk_files(self.path):
+            try:
+                header = read_header(path)
+            except (UnreadableError, OSError) as error:
+                logger.warning("%s", cannot_read(path, error))
+                continue
+            if header is not None:
+                return header.project
+        return None
+
     def release(self) -> None:
         """Unlock the folder."""
         os.close(self._lock)
@@ -95,11 +108,11 @@ class RunFolder:
             self.release()
 
 
-def dead_runs(folder: Path, project: str | None) -> Iterator[RunFolder]:
-    """Adopt the folders of dead runs of `project` (None: of any), oldest first; leave all others alone."""
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.iterdir()):
+def dead_runs(folder: Path) -> Iterator[RunFolder]:
+    """Adopt the folders of dead runs, oldest first. Raises `ConfigurationError` if another user owns the spool."""
+    with readable(folder):
+        paths = sorted(folder.iterdir()) if exists(folder) else []
+    for path in paths:
         if not path.is_dir() or (path.name.startswith(_MAKING) and not _is_old(path)):
             continue
         try:
@@ -107,26 +120,8 @@ def dead_runs(folder: Path, project: str | None) -> Iterator[RunFolder]:
         except OSError as error:
             logger.warning("%s", cannot_read(path, error))
             continue
-        if found is None:
-            continue
-        if _belongs_to(found, project):
-            found.tidy()
+        if found is not None:
             yield found
-        else:
-            found.leave()
-
-
-def _belongs_to(found: RunFolder, project: str | None) -> bool:
-    """Return whether a folder belongs to `project`; one without rows belongs to any project, which may remove it."""
-    for path in chunk_files(found.path):
-        try:
-            header = read_header(path)
-        except (UnreadableError, OSError) as error:
-            logger.warning("%s", cannot_read(path, error))
-            continue
-        if header is not None:
-            return project is None or header.project == project
-    return True
 
 
 def chunk_files(run: Path) -> list[Path]:
@@ -159,13 +154,14 @@ def note_run(folder: Path, run: str, project: str, tables: tuple[str, ...], time
 
 
 def runs_noted(folder: Path) -> list[RunNote]:
-    """Return the notes of a spool, oldest first; skip damaged lines."""
+    """Return the notes of a spool, oldest first; skip damaged lines. Raises `ConfigurationError`, like `dead_runs`."""
     path = folder / RUNS
     notes: list[RunNote] = []
-    if path.exists():
-        for line in path.read_bytes().splitlines():
-            with suppress(msgspec.MsgspecError, UnicodeDecodeError):
-                notes.append(msgspec.json.decode(line, type=RunNote))
+    with readable(folder):
+        lines = path.read_bytes().splitlines() if exists(path) else []
+    for line in lines:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            notes.append(msgspec.json.decode(line, type=RunNote))
     return notes
 
 

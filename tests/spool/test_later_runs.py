@@ -123,10 +123,10 @@ HEADER = Header(
 )
 
 
-def later(note: RunNote, **header: Any) -> bool:
+def later(note: RunNote, target: str = "p", **header: Any) -> bool:
     """Return whether a chunk may replace newer rows, given the note of a run."""
     fields = {name: getattr(HEADER, name) for name in HEADER.__struct_fields__}
-    return LaterRuns([note]).may_replace_newer(Header(**{**fields, **header}))
+    return LaterRuns([note], target).may_replace_newer(Header(**{**fields, **header}))
 
 
 def test_the_rule() -> None:
@@ -136,12 +136,13 @@ def test_the_rule() -> None:
     assert later(note, opened="6")
     assert not later(note, opened="7")
     assert not later(note, run="b")
-    assert not later(note, project="q")
+    assert not later(note, "q", project="q")
+    assert later(note, "p", project="q")  # rows of q are uploaded to p
     assert not later(note, table="t_y")
     assert not later(note, key=())
     assert not later(note, mode=Mode.INSERT)
     assert not later(note, mode=Mode.IGNORE)
-    assert LaterRuns([RunNote("a", "7", "p", ("t",)), note]).may_replace_newer(HEADER)
+    assert LaterRuns([RunNote("a", "7", "p", ("t",)), note], "p").may_replace_newer(HEADER)
 
 
 def spool(folder: Path, run: str) -> DiskSpool:
