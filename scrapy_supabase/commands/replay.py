@@ -7,6 +7,7 @@ of the selected rows is left; Ctrl-C leaves the rest in the spool.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -58,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(settings: Any, opts: argparse.Namespace) -> int:
     """Upload the selected rows and return the exit code."""
     if opts.dry_run:
-        config = Config.from_settings(settings, {"SUPABASE_URL": "local", "SUPABASE_KEY": "-"}, tables=False)
+        config = Config.from_settings(settings, _offline(), tables=False)
         folder, only = _folders(config, opts.path)
         found = _selected(folder, only, opts)
         return _list(found if opts.project is None else _of_project(found, opts.project, folder))
@@ -90,6 +91,12 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
             "only missing rows."
         )
     return _upload(config, folder, only, opts, sum(one.rows for one in mine if not one.problem))
+
+
+def _offline() -> dict[str, str]:
+    """Return an environment for a command that needs the spool and no server."""
+    spool = os.environ.get("SUPABASE_SPOOL_DIR", "")
+    return {"SUPABASE_URL": "local", "SUPABASE_KEY": "-", "SUPABASE_SPOOL_DIR": spool}
 
 
 def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Namespace, total: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import reason
 from scrapy_supabase.monitoring.last_run import FILE, read_last_run, write_whole
-from scrapy_supabase.settings.config import Config
+from scrapy_supabase.settings.spool import spool_folder
 from scrapy_supabase.spool.access import exists, readable
 
 
@@ -63,10 +63,10 @@ def _spool(settings: Any, named: str | None) -> Path:
         if not is_folder:
             raise ConfigurationError(f"{named} is not a folder. Name a spool with --spool (default: .scrapy/supabase).")
         return Path(named).absolute()
-    config = Config.from_settings(settings, {"SUPABASE_URL": "local", "SUPABASE_KEY": "-"}, tables=False)
-    if config.spool.folder is None:
+    folder = spool_folder(settings)
+    if folder is None:
         raise ConfigurationError(
             "There is no spool: SUPABASE_SPOOL_DIR is None. Name a folder: scrapy supabase report --spool "
             ".scrapy/supabase"
         )
-    return config.spool.folder
+    return folder

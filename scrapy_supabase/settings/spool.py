@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from scrapy.settings import BaseSettings
 
 from scrapy_supabase.settings.folders import project_data
 from scrapy_supabase.settings.reader import Reader
@@ -28,6 +32,14 @@ def read_spool(reader: Reader) -> SpoolConfig:
             "SUPABASE_SPOOL_MAX_BYTES", defaults.max_bytes, int, 1024, "a whole number of bytes, 1024 or more"
         ),
     )
+
+
+def spool_folder(settings: BaseSettings, environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return the folder of the setting or the environment; None: no spool. Raises `ConfigurationError`."""
+    reader = Reader(settings, os.environ if environ is None else environ)
+    folder = _folder(reader)
+    reader.check()
+    return folder
 
 
 def _folder(reader: Reader) -> Path | None:

@@ -93,3 +93,16 @@ def test_a_crawl_without_a_spool_needs_no_folder(run: Run, sql: Callable[..., ob
     done = run("crawl", "s", "-s", "SUPABASE_SPOOL_DIR=None")
     assert done.returncode == 0, done.stderr
     assert "1 row received: 1 uploaded" in done.stderr
+
+
+def test_a_spool_named_in_the_environment(
+    run: Run, sql: Callable[..., object], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container: crawl, replay and report use the folder of the environment variable."""
+    spool = tmp_path_factory.mktemp("spool")
+    spool.chmod(0o755)
+    monkeypatch.setenv("SUPABASE_SPOOL_DIR", str(spool))
+    sql("create table t (id bigint primary key check (id > 1)); grant all on t to service_role")
+    assert "1 row received: 0 uploaded" in run("crawl", "s").stderr
+    assert "(1 row)" in run("supabase", "replay", "--dry-run", "--rejected").stdout
+    assert run("supabase", "report", "-").stdout.startswith("<!doctype html>")
