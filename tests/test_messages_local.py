@@ -84,6 +84,15 @@ def test_programs(said: Said, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     said("No PostgreSQL at all", "LocalSupabaseError: " + done.stderr.splitlines()[-1].partition(": ")[2])
 
 
+def test_a_postgresql_without_the_extra(said: Said, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says what to install, before a data folder of the system's PostgreSQL is made."""
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    said("A PostgreSQL, and a package is missing", why(LocalSupabase(folder / "data").start))
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    said("A PostgreSQL, and the extra is missing", why(LocalSupabase(folder / "data").start))
+    assert not (folder / "data" / "postgres").exists()
+
+
 def test_data_folders(said: Said, folder: Path) -> None:
     """What is in the way, and that it is not touched."""
     (folder / "file").write_text("")

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def find_database(settings: Any, *, without: str, db_url: str | None = None, create: bool = False) -> Iterator[str]:
+def find_database(settings: Any, *, without: str, db_url: str | None = None, migrate: bool = False) -> Iterator[str]:
     """Find the connection string. A local Supabase runs until the end of the block.
 
-    `db_url` is that of the command line. `without` says, for an error, what was not done. `create` also starts a local
-    Supabase that has no data yet, if the settings name it. Raises `ConfigurationError` if there is no database.
+    `db_url` is that of the command line. `without` says, for an error, what was not done. A local Supabase that has no
+    data yet is started if the settings name it, with their migrations; `migrate` applies new ones to any other, too.
+    Raises `ConfigurationError` if there is no database.
     """
     url = db_url or database_url(settings)
     if url not in (None, LOCAL):
@@ -31,14 +32,15 @@ def find_database(settings: Any, *, without: str, db_url: str | None = None, cre
             f"There is no connection string for {host}: {without}. Run the SQL in the project's SQL editor, or set "
             "SUPABASE_DB_URL to the project's connection string."
         )
-    folder, named = local_folder(), create and (url == LOCAL or names_local(settings))
-    if not folder.is_dir() and not named:
+    folder = local_folder()
+    is_new = not folder.is_dir()
+    if is_new and url != LOCAL and not names_local(settings):
         raise ConfigurationError(
             f"There is no database: {without}. Set SUPABASE_DB_URL, or start a local one: scrapy supabase local"
         )
     from scrapy_supabase.local import LocalSupabase
 
-    migrations = local_migrations(settings) if create else None
+    migrations = local_migrations(settings) if is_new or migrate else None
     with LocalSupabase(folder, migrations=migrations or (), join=True) as stack:
         yield stack.db_url
 

@@ -70,7 +70,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     if not opts.apply:
         print(sql, end="")
         return 0
-    with find_database(settings, without=NOT_APPLIED, create=True) as url:
+    with find_database(settings, without=NOT_APPLIED, migrate=True) as url:
         apply_sql(url, sql)
     return 0
 

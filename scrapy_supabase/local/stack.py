@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Self
 
-from scrapy_supabase.local.binaries import find_postgrest, find_server
+from scrapy_supabase.local.binaries import find_postgrest, find_server, require_packages
 from scrapy_supabase.local.cluster import Cluster
 from scrapy_supabase.local.data_folder import holder_of, last_line, prepare_folder, take_lease
 from scrapy_supabase.local.errors import LocalSupabaseError
@@ -185,6 +185,7 @@ class LocalSupabase:
         return False
 
     def _launch(self, lock: int) -> None:
+        require_packages()
         server = find_server()
         cluster = Cluster(server, self._folder / "postgres")
         cluster.stop_orphan()

@@ -214,6 +214,20 @@ def test_ddl_is_applied_to_a_new_local_supabase(open_folder: Path) -> None:
     assert counted.stdout.splitlines()[2] == "0"
 
 
+def test_sql_starts_a_local_supabase_that_is_new(open_folder: Path) -> None:
+    """As the first command of a project: with the migrations. A later query does not apply new ones."""
+    folder = open_folder / "new"
+    migrations = folder / "migrations"
+    migrations.mkdir(parents=True)
+    (migrations / "001_a.sql").write_text("create table a (n int)")
+    settings = ["-s", "SUPABASE_URL=local", "-s", "SUPABASE_MIGRATIONS=migrations"]
+    first = run("sql", "create table b (n int); select count(*) from a", *settings, cwd=folder)
+    assert (first.returncode, first.stdout.splitlines()[-1]) == (0, "(1 row)"), first.stderr
+    (migrations / "002_b.sql").write_text("this is no SQL")
+    second = run("sql", "select count(*) from b", *settings, cwd=folder)
+    assert (second.returncode, second.stdout.splitlines()[-1]) == (0, "(1 row)"), second.stderr
+
+
 def test_statements() -> None:
     """A semicolon in a comment, a name, a text or a function's body ends no statement."""
     text = "-- a; b\ncreate table \"x;y\" (a text check (a in (';', E'\\';')));\n\nselect 1;\n-- end; of it"
