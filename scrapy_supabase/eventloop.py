@@ -90,6 +90,12 @@ def start(coroutine: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
     return deferred_from_coro(coroutine)
 
 
+def spider_names(crawler: Crawler) -> list[str]:
+    """Return the name of the crawler's spider in a list, which is empty if there is none."""
+    name = crawler.spider.name if crawler.spider else getattr(crawler.spidercls, "name", None)
+    return [name] if name else []
+
+
 def is_crawl(crawler: Crawler) -> bool:
     """Return whether this is a real crawl, and not `scrapy shell`, `fetch`, `view`, `parse` or `check`.
 

@@ -93,6 +93,12 @@ class TableSpec(msgspec.Struct, frozen=True):
     routed_by: str = ""  # the field that chooses the table; not sent if the table lacks its column
 
     @property
+    def explicit_columns(self) -> set[str]:
+        """The columns that options name."""
+        named = {*self.columns.values(), *self.stamps, *self.constants, *self.on_conflict}
+        return {*named, self.json_column} if self.json_column else named
+
+    @property
     def maps_items(self) -> bool:
         """Whether the values of a row may differ from the fields of its item."""
         stamped = self.columns or self.stamps or self.constants

@@ -18,7 +18,7 @@ from scrapy.utils.asyncio import create_looping_call
 
 from scrapy_supabase.assembly import Destination, OpenRun, new_spool, recover
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError, SupabaseError
-from scrapy_supabase.eventloop import EventLoop, close_crawl, fail_command, is_closing, is_crawl, start
+from scrapy_supabase.eventloop import EventLoop, close_crawl, fail_command, is_closing, is_crawl, spider_names, start
 from scrapy_supabase.middleware import url_stamp
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.crawl_log import CrawlLog
@@ -67,7 +67,7 @@ class SupabasePipeline:
         if not crawler.settings.getbool("SUPABASE_ENABLED", True):
             raise NotConfigured("SUPABASE_ENABLED is False")
         try:
-            return cls(crawler, Config.from_settings(crawler.settings))
+            return cls(crawler, Config.from_settings(crawler.settings, spiders=spider_names(crawler)))
         except ConfigurationError as error:
             if not is_crawl(crawler):
                 raise NotConfigured(str(error)) from error

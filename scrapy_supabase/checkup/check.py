@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,12 +28,17 @@ _LAST_SENTENCE = re.compile(r"(.+)\. ([A-Z].+)", re.DOTALL)
 _AFTER_COLON = re.compile(r"(.+?): ((?:it must|set|make|each)\b.+)", re.DOTALL)
 
 
-def check(settings: Any, *, in_project: bool, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
-    """Check everything that a crawl with these settings needs, storing nothing. `clock` returns this machine's time."""
+def check(
+    settings: Any, *, in_project: bool, spiders: Sequence[str] = (), clock: Callable[[], float] = time.time
+) -> Iterator[Finding]:
+    """Check everything that a crawl with these settings needs, storing nothing.
+
+    `spiders` are those whose names stand for `{spider}` in names of tables. `clock` returns this machine's time.
+    """
     if in_project:
         yield from check_enabled(settings)
     try:
-        config = Config.from_settings(settings)
+        config = Config.from_settings(settings, spiders=spiders)
     except ConfigurationError as failed:
         if not in_project:
             yield warning(

@@ -16,9 +16,11 @@ from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.table_writer import UPSERTS_REFUSED
 from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError
 from scrapy_supabase.messages import pluralize
-from scrapy_supabase.models import Mode, TableSpec
+from scrapy_supabase.models import EmptyText, Mode, TableSpec
+from scrapy_supabase.rows.stamps import hashed_fields
 from scrapy_supabase.schema.column_types import Fit, fit, kind_of, sql_name
 from scrapy_supabase.schema.item_fields import ItemField, columns_sent
+from scrapy_supabase.schema.paths import root_of
 from scrapy_supabase.schema.remedies import add_column_sql, identifier, qualified
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.settings.config import Config
@@ -97,6 +99,7 @@ class TableCheck:
         yield from self._policies(spec, subject, names)
         for kind in kinds:
             yield from self._items(spec, subject, kind)
+        yield from self._options(spec, subject, kinds)
         yield from self._collecting(spec, subject)
 
     def _size(self, table: str) -> str:
@@ -135,7 +138,10 @@ class TableCheck:
     def _columns_of(self, spec: TableSpec, kind: ItemKind) -> dict[str, ItemField]:
         """Return column → field for the columns that are known to be sent before an item exists."""
         declared = kind.fields if kind.fields is not None else [ItemField(name) for name in spec.columns]
-        return columns_sent(spec, declared)
+        sent = columns_sent(spec, declared)
+        can, cannot = self._schema.split(spec.name, sent)  # not: fields that are stored in the JSON column only
+        generated = self._schema.generated_columns(spec.name)
+        return {column: one for column, one in sent.items() if column in {*can, *cannot, *generated}}
 
     def _items(self, spec: TableSpec, subject: str, kind: ItemKind) -> Iterator[Finding]:
         sent = self._columns_of(spec, kind)
@@ -170,7 +176,7 @@ class TableCheck:
         for column in sorted(self._schema.generated_columns(spec.name).keys() & sent):
             yield self._generated(spec, subject, kind, column)
         for column in unknown:
-            policy = self._schema.unknown.policy
+            policy = self._schema.policy(spec.name)
             effect = {"drop": "the field is dropped", "reject": "rows with the field are rejected"}.get(policy)
             text = f"no column {column!r} for items of {kind.name}"
             if effect is None:
@@ -235,16 +241,33 @@ class TableCheck:
         return False
 
     def _collecting(self, spec: TableSpec, subject: str) -> Iterator[Finding]:
-        info, unknown = self._schema.info(spec.name), self._schema.unknown
-        if unknown.policy != "collect" or info is None:
+        info, collector = self._schema.info(spec.name), self._schema.collector(spec.name)
+        if not collector or info is None:
             return
-        has = info.columns[unknown.column]
-        if kind_of(has) != "json":
-            yield error(
-                subject,
-                f"column {unknown.column!r} is {sql_name(has)}: it cannot store fields that have no column",
-                "Set SUPABASE_UNKNOWN_COLUMNS to drop, reject or the name of a jsonb column.",
-            )
+        has = info.columns[collector]
+        if kind_of(has) == "json":
+            return
+        if spec.json_column:
+            text, remedy = "it cannot store whole items", "Set json_column to the name of a jsonb column."
+        else:
+            text = "it cannot store fields that have no column"
+            remedy = "Set SUPABASE_UNKNOWN_COLUMNS to drop, reject or the name of a jsonb column."
+        yield error(subject, f"column {collector!r} is {sql_name(has)}: {text}", remedy)
+
+    def _options(self, spec: TableSpec, subject: str, kinds: Sequence[ItemKind]) -> Iterator[Finding]:
+        """Report options that name fields which no item has, and one that this key cannot use."""
+        for kind in kinds:
+            names = None if kind.fields is None else {one.name for one in kind.fields}
+            if names is None:
+                continue
+            for column, stamp in spec.stamps.items():
+                for field in hashed_fields(stamp) or ():
+                    if field not in names and root_of(field) not in names:
+                        text = f"column {column!r} is {stamp}, but items of {kind.name} have no field {field!r}"
+                        yield error(subject, text, "Correct the name of the field in the stamp.")
+        if spec.empty_text is EmptyText.NULL and self._schema.info(spec.name) is None:
+            text = "empty_text is 'null', but this key may not read the types of the columns: blank texts are kept"
+            yield warning(subject, text, "Use the secret key, or set empty_text to null_everywhere.")
 
 
 def _cast(column: str, has: str, wanted: str) -> str:

@@ -21,6 +21,7 @@ from scrapy_supabase.checkup.check import check
 from scrapy_supabase.checkup.finding import Finding, Level
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import pluralize, sentence
+from scrapy_supabase.settings.components import spiders_for
 
 _MARKS = {Level.OK: "✓", Level.WARNING: "!", Level.ERROR: "✗"}
 _PLAIN_MARKS = {Level.OK: "ok", Level.WARNING: "!", Level.ERROR: "X"}  # for terminals without Unicode
@@ -37,7 +38,8 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     if opts.spider:
         settings = _settings_of(settings, opts.spider)
     findings: list[Finding] = []
-    for finding in check(settings, in_project=inside_project()):
+    spiders = [opts.spider] if opts.spider else spiders_for(settings)
+    for finding in check(settings, in_project=inside_project(), spiders=spiders):
         findings.append(finding)
         if not opts.json:
             _print(finding)

@@ -31,6 +31,7 @@ from scrapy_supabase.rows.files import FORMATS, BadLine, RowFile
 from scrapy_supabase.schema.ddl import create_sql, ledger_sql, newest_sql, snapshots_sql, table_of
 from scrapy_supabase.schema.inference import Inference
 from scrapy_supabase.schema.item_fields import ItemField, columns_sent, fields_of
+from scrapy_supabase.settings.components import spiders_for
 from scrapy_supabase.settings.explicit import config_for_new_table
 
 
@@ -122,7 +123,9 @@ def _sql(
         raise ConfigurationError(
             f"--key is {opts.key!r}: it must be column names separated by commas, such as --key url,day."
         )
-    config, spec = config_for_new_table(settings, item_class, name, {"table": opts.table, "on_conflict": key})
+    config, spec = config_for_new_table(
+        settings, item_class, name, {"table": opts.table, "on_conflict": key}, spiders_for(settings)
+    )
     collect = config.upload.unknown_columns.column if config.upload.unknown_columns.policy == "collect" else ""
     if key is not None:
         known = columns_sent(spec, fields)

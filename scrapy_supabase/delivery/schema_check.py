@@ -110,8 +110,9 @@ class SchemaCheck:
             if missing:
                 error = ServerError(lacks(table, missing[:1]), code="PGRST204")
                 raise self._bad_key(spec, missing[0], error)
-            if schema.unknown.policy == "collect" and schema.unknown.column not in known.columns:
-                error = ServerError(lacks(table, [schema.unknown.column]), code="PGRST204")
+            collector = schema.collector(table)
+            if collector and collector not in known.columns:
+                error = ServerError(lacks(table, [collector]), code="PGRST204")
                 raise fatal(error, "supabase_schema", no_collector(schema, table))
         fields = tuple(self._fields.get(table, ()))
         _, unknown = schema.split(table, fields)
@@ -154,7 +155,7 @@ class SchemaCheck:
     def _probe(self, spec: TableSpec) -> None:
         """Send requests without rows but with all known columns, until one succeeds. Raises `FatalError`."""
         table, schema = spec.name, self._schema
-        collector = {schema.unknown.column} if schema.unknown.policy == "collect" else set()
+        collector = {schema.collector(table)} - {""}
         waited = False
         while True:
             columns, _ = schema.split(table, {*schema.key(table), *self._fields.get(table, ()), *collector})
@@ -186,11 +187,11 @@ class SchemaCheck:
         table, column, schema = spec.name, error.column, self._schema
         if column not in sent or (column in schema.key(table) and not error.is_generated):
             raise self._bad_key(spec, column, error) from error
-        if schema.unknown.policy == "collect" and column == schema.unknown.column:
+        if column == schema.collector(table):
             raise fatal(error, "supabase_schema", no_collector(schema, table)) from error
         if error.is_generated:
             schema.learn_generated(table, error)  # `_check_generated` logs it
-        elif schema.drop(table, column):
+        elif schema.drop(table, column) and (column != spec.routed_by or column in spec.explicit_columns):
             self._warn_unknown_columns(table, (column,))
 
     def _check_generated(self, spec: TableSpec, fields: Collection[str]) -> None:

@@ -134,7 +134,7 @@ class TableWriter:
         columns: set[str] = set()
         for shape in {row.columns for row in rows}:
             can, cannot = self._schema.split(table, shape)
-            if not can or (cannot and self._schema.unknown.policy != "drop"):
+            if not can or (cannot and self._schema.policy(table) != "drop"):
                 return None
             columns.update(can)
         body = b"[%b]" % b",".join([row.data for row in rows])
@@ -234,11 +234,11 @@ class TableWriter:
     def _storable(self, table: str, rows: tuple[Row, ...]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
         """Return the columns to send, and the rows adapted to what was learned since they were built."""
         columns, cannot = self._schema.split(table, rows[0].columns)
-        unknown = self._schema.unknown
-        if cannot and unknown.policy == "reject":
+        policy = self._schema.policy(table)
+        if cannot and policy == "reject":
             raise RefusedRowsError(ServerError(lacks(table, cannot), code="unknown_column"))
-        if cannot and unknown.policy == "collect":
-            rows = tuple(collected(row, frozenset(cannot), unknown.column) for row in rows)
+        if cannot and policy == "collect":
+            rows = tuple(collected(row, frozenset(cannot), self._schema.collector(table)) for row in rows)
             columns = rows[0].columns
         if not columns:
             message = f"no field of the row is a column of table {table} (fields: {', '.join(cannot)})"
@@ -258,7 +258,7 @@ class TableWriter:
             if self._schema.first_mention(table, [column]):
                 logger.warning(GENERATED_COLUMN, table, column)
             return
-        if self._schema.unknown.policy == "collect" and column == self._schema.unknown.column:
+        if column == self._schema.collector(table):
             raise fatal(error, "supabase_schema", no_collector(self._schema, table)) from error
         self._schema.drop(table, column)
         if self._schema.first_mention(table, [column]):

@@ -13,6 +13,8 @@ from scrapy_supabase.models import NO_TABLE, Mode, Rejection, Row, TableSpec
 from scrapy_supabase.routes import Routes, Switch, route_of
 from scrapy_supabase.rows.chunks import OpenChunk
 from scrapy_supabase.rows.keys import NO_KEY, KeyForm, key_form
+from scrapy_supabase.rows.mapping import Mapper
+from scrapy_supabase.rows.routing import choose_table
 from scrapy_supabase.rows.stamps import Stamp
 from scrapy_supabase.rows.values import (
     BACKSLASH,
@@ -50,10 +52,14 @@ class _Shape(msgspec.Struct, frozen=True):
 
 
 class _Recipe(msgspec.Struct, frozen=True):
-    """How items of one class become rows. `fields` converts an item to a dict; None if items are dicts."""
+    """How items of one class become rows of one table.
+
+    `fields` converts an item to a dict; None if items are dicts. `mapper` is None if fields are sent as they are.
+    """
 
     spec: TableSpec
     fields: Callable[[Any], dict[str, Any]] | None
+    mapper: Mapper | None
     shapes: dict[tuple[str, ...], _Shape] = msgspec.field(default_factory=dict)
 
 
@@ -73,17 +79,18 @@ class RowBuilder:
         self._stamps = stamps
         self._on_cleaned = on_cleaned
         self._recipes: dict[type, _Recipe] = {}
+        self._routed: dict[tuple[type, int], _Recipe] = {}  # of items that choose among tables: class, id of the spec
         self._schema_version = schema.version
         self._warned: set[object] = set()
 
     def build(self, item: Any) -> Row:
         """Return the row of `item`, without changing the item. Raises `ItemError` if it cannot become a row."""
         kind = type(item)
-        recipe = self._recipes.get(kind) or self._recipe_for(kind)
+        recipe = self._recipes.get(kind) or self._recipe_for(item)
         spec = recipe.spec
         values = item if recipe.fields is None else recipe.fields(item)
-        if spec.columns or spec.stamps:
-            values = self._mapped(values, item, spec)
+        if recipe.mapper is not None:
+            values = recipe.mapper.columns_of(values, item)
         if self._schema_version != self._schema.version:
             self._forget_shapes()
         names = tuple(values)
@@ -94,6 +101,8 @@ class RowBuilder:
             raise ItemError(*shape.error, row=values)
         if shape.collect:
             values = self._collected(values, shape)
+        if spec.json_column:  # the other fields are in that column
+            values = {column: values[column] for column in shape.columns}
         if shape.json:
             self._warn_of_json_texts(spec.name, shape.json, values)
         try:
@@ -115,7 +124,7 @@ class RowBuilder:
         Without it, a crawl without downloads takes 7 % more CPU (docs/benchmarks/README.md).
         """
         recipe = self._recipes.get(type(item))
-        if recipe is None or recipe.fields is not None or recipe.spec.columns or recipe.spec.stamps:
+        if recipe is None or recipe.fields is not None or recipe.mapper is not None:
             return None
         names, schema, version = tuple(item), self._schema, self._schema_version
         shape = recipe.shapes.get(names)
@@ -161,18 +170,33 @@ class RowBuilder:
 
     def rejection(self, item: Any, error: ItemError) -> Rejection:
         """Return the `Rejection` of an item that cannot become a row, with its values by column, else by field."""
-        spec = self.table_of(type(item))
+        try:
+            spec = self._spec_of(item)
+        except ItemError:
+            spec = None
         data, printed = printable(item if error.row is None else error.row)
         return Rejection(spec.name if spec else NO_TABLE, data, error.code, str(error), printed=printed)
 
-    def table_of(self, kind: type) -> TableSpec | None:
-        """Return the table for items of class `kind`; see `route_of`."""
-        route = route_of(self._routes, kind)
-        return None if isinstance(route, Switch) else route
+    def _recipe_for(self, item: Any) -> _Recipe:
+        kind, spec = type(item), self._spec_of(item)
+        is_routed = isinstance(route_of(self._routes, kind), Switch)
+        recipe = self._routed.get((kind, id(spec))) if is_routed else None
+        if recipe is None:
+            mapper = Mapper(spec, self._schema, self._stamps, self._on_cleaned) if spec.maps_items else None
+            recipe = _Recipe(spec, None if kind is dict else _fields_of(), mapper)
+            if is_routed:
+                self._routed[kind, id(spec)] = recipe
+            else:
+                self._recipes[kind] = recipe
+        return recipe
 
-    def _recipe_for(self, kind: type) -> _Recipe:
-        spec = self.table_of(kind)
-        if spec is None:
+    def _spec_of(self, item: Any) -> TableSpec:
+        """Return the table for an item. Raises `ItemError` if there is none."""
+        kind = type(item)
+        route = route_of(self._routes, kind)
+        if isinstance(route, Switch):
+            return choose_table(route, item)
+        if route is None:
             path = f"{kind.__module__}.{kind.__qualname__}"
             message = f"Items of class {path} have no table"
             if kind not in self._warned:
@@ -183,20 +207,7 @@ class RowBuilder:
                     path,
                 )
             raise ItemError("no_table", message)
-        recipe = self._recipes[kind] = _Recipe(spec, None if kind is dict else _fields_of())
-        return recipe
-
-    def _mapped(self, values: Mapping[str, Any], item: Any, spec: TableSpec) -> dict[str, Any]:
-        names = spec.columns
-        mapped = {names.get(name, name): value for name, value in values.items()}
-        if len(mapped) != len(values):
-            columns = [names.get(name, name) for name in values]
-            twice = next(column for column in columns if columns.count(column) > 1)
-            raise ItemError("same_column", f"two fields of the item go to column {twice!r} of table {spec.name}", twice)
-        for column, stamp in spec.stamps.items():
-            if column not in mapped:  # a stamp never replaces a scraped value
-                mapped[column] = self._stamps[stamp](item, spec.name)
-        return mapped
+        return route
 
     def _shape_of(self, spec: TableSpec, values: Mapping[str, Any]) -> _Shape:
         names = tuple(values)
@@ -206,7 +217,8 @@ class RowBuilder:
         invalid = invalid or [column for column in columns if not is_storable(column)]
         if invalid:
             return _Shape((), error=("bad_field", f"field names must be text without NUL, and {invalid[0]!r} is not"))
-        collects = bool(unknown) and self._schema.unknown.policy == "collect"
+        policy = self._schema.policy(spec.name)
+        collects = bool(unknown) and policy == "collect"
         if not columns and not collects:
             have = ", ".join(names) or "none"
             message = f"no field of the item is a column of table {spec.name} (fields: {have})"
@@ -214,7 +226,7 @@ class RowBuilder:
         collect: frozenset[str] = frozenset()
         if unknown:
             self._warn_of_unknown(spec.name, {name: values[name] for name in unknown})
-            if self._schema.unknown.policy == "reject":
+            if policy == "reject":
                 return _Shape((), error=("unknown_column", lacks(spec.name, unknown)))
             if collects:
                 collect = frozenset(unknown)
@@ -275,7 +287,7 @@ class RowBuilder:
 
     def _forget_shapes(self) -> None:
         self._schema_version = self._schema.version
-        for recipe in self._recipes.values():
+        for recipe in (*self._recipes.values(), *self._routed.values()):
             recipe.shapes.clear()
 
 

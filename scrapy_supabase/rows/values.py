@@ -195,6 +195,19 @@ def is_json_text(text: str) -> bool:
     return True
 
 
+def is_null(value: Any) -> bool:
+    """Return whether a value is stored as NULL: None, NaN, and what other libraries have for a missing value."""
+    if value is None:
+        return True
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or isinstance(value, (dict, list)):
+        return False
+    try:
+        return _plain(value) is None
+    except Exception:  # noqa: BLE001 (`encode_row` reports it)
+        return False
+
+
 def is_storable(text: str) -> bool:
     """Return whether PostgreSQL and JSON can store all characters of a text."""
     return not _UNSTORABLE.search(text)

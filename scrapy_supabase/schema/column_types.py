@@ -91,6 +91,11 @@ def kind_of(sql_type: str) -> str:
     return _KINDS.get(" ".join([before.strip(), rest.partition(")")[2].strip()]).strip(), "")
 
 
+def is_text(column_type: str) -> bool:
+    """Return whether a type is a text type; `citext` may have the schema of its extension before it."""
+    return kind_of(column_type.rpartition(".")[2]) == "text"
+
+
 def sql_name(column_type: str) -> str:
     """Return the SQL name of a type; PostgREST's OpenAPI document has int32 and int64."""
     return {"int32": "integer", "int64": "bigint"}.get(column_type, column_type)

@@ -55,7 +55,9 @@ def table_of(
     the first note in the SQL.
     """
     typed = columns_sent(spec, fields)
-    if collect:
+    if spec.json_column:  # fields without a column of their own are in that column
+        typed = {name: one for name, one in typed.items() if name in spec.explicit_columns or one.primary_key}
+    elif collect:
         typed.setdefault(collect, ItemField(collect, "jsonb"))
     snapshots = SNAPSHOT_STAMPS if spec.snapshots else ()
     primary = tuple(name for name, one in typed.items() if one.primary_key)

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.routes import Routes, specs_by_class
+from scrapy_supabase.schema.paths import columns_by_field
 
 
 def known_columns(routes: Routes) -> tuple[Mapping[str, tuple[str, ...]], set[str]]:
@@ -16,9 +17,11 @@ def known_columns(routes: Routes) -> tuple[Mapping[str, tuple[str, ...]], set[st
     for item_class, spec in specs_by_class(routes):
         names = known.setdefault(spec.name, set())
         declared = _declared_fields(item_class) if item_class and item_class is not dict else None
-        names.update(spec.columns.get(name, name) for name in declared or spec.columns)
-        names.update(spec.stamps)
-        if not declared:
+        names.update(columns_by_field(spec, declared or spec.columns).values())
+        names.update({*spec.stamps, *spec.constants, spec.json_column} - {""})
+        if not declared and spec.routed_by and "." not in spec.routed_by:
+            names.add(spec.columns.get(spec.routed_by, spec.routed_by))
+        if not declared or spec.json_column:
             partly.add(spec.name)
     return {table: tuple(names) for table, names in known.items()}, partly
 

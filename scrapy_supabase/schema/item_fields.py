@@ -25,6 +25,7 @@ from scrapy_supabase.messages import sentence
 from scrapy_supabase.models import TableSpec
 from scrapy_supabase.schema.column_types import stamp_type
 from scrapy_supabase.schema.library_types import library_type
+from scrapy_supabase.schema.paths import columns_by_field
 
 METADATA = ("type", "sql_type", "required", "primary_key")
 
@@ -78,9 +79,14 @@ def fields_of(item_class: type) -> tuple[ItemField, ...] | None:
 
 
 def columns_sent(spec: TableSpec, fields: Iterable[ItemField]) -> dict[str, ItemField]:
-    """Return column → the field, else the stamp, whose values are sent to it, for items with these fields."""
-    mapped = ((spec.columns.get(one.name, one.name), one) for one in fields)
-    sent = {column: replace(one, name=column) for column, one in mapped}
+    """Return column → the field, else the constant or stamp, that is sent to it, for items with these fields."""
+    declared = {one.name: one for one in fields}
+    mapped = columns_by_field(spec, declared)
+    sent = {column: replace(declared.get(name, ItemField(name)), name=column) for name, column in mapped.items()}
+    if spec.json_column:
+        sent[spec.json_column] = ItemField(spec.json_column, "jsonb", required=True)
+    for column, value in spec.constants.items():
+        sent.setdefault(column, ItemField(column, type_for(value), required=value is not None))
     for column, stamp in spec.stamps.items():
         sent.setdefault(column, ItemField(column, stamp_type(stamp), required=stamp != "url"))
     return sent

@@ -111,8 +111,10 @@ def add_column_sql(schema: Schema, table: str, types: Mapping[str, str]) -> str:
 
 
 def no_collector(schema: Schema, table: str) -> str:
-    """Return the remedy for a missing column for unknown fields."""
-    sql = add_column_sql(schema, table, {schema.unknown.column: "jsonb"})
+    """Return the remedy for a missing column for unknown fields or for whole items."""
+    sql = add_column_sql(schema, table, {schema.collector(table): "jsonb"})
+    if schema.specs[table].json_column:
+        return f"json_column must name a jsonb column of table {table}. To create it, run: {sql}"
     return f"SUPABASE_UNKNOWN_COLUMNS must be drop, reject or a jsonb column. To create the column, run: {sql}"
 
 
@@ -145,7 +147,7 @@ def unknown_columns(schema: Schema, table: str, types: Mapping[str, str]) -> str
         "drop": f"{fields} left out",
         "reject": f"rows with {'the field' if one else 'one of the fields'} are rejected",
         "collect": f"{fields} stored in column {schema.unknown.column!r}",
-    }[schema.unknown.policy]
+    }[schema.policy(table)]
     them, sql = "it" if one else "them", add_column_sql(schema, table, types)
     return f"{lacks(table, names)}: {consequence} (SUPABASE_UNKNOWN_COLUMNS). To store {them}, run: {sql}"
 

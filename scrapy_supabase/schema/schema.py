@@ -175,6 +175,16 @@ class Schema:
         generated = self.generated_columns(table)
         return any(generated.get(column) == "generated" for column in self.key(table))
 
+    def policy(self, table: str) -> str:
+        """Return the policy for fields without a column: "drop" if the whole item is stored anyway."""
+        spec = self.specs.get(table)
+        return "drop" if spec is not None and spec.json_column else self.unknown.policy
+
+    def collector(self, table: str) -> str:
+        """Return the jsonb column for the whole item, or for fields without a column; empty if there is none."""
+        spec = self.specs.get(table)
+        return (spec and spec.json_column) or self.unknown.column
+
     def first_mention(self, table: str, columns: Iterable[str]) -> list[str]:
         """Return those of `columns` that no warning has mentioned yet, and mark them as mentioned."""
         with self._lock:
@@ -185,14 +195,21 @@ class Schema:
     def split(self, table: str, columns: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Split `columns` into those that can be stored and those that the table is known to lack.
 
-        Both are sorted. Columns that the database generates are in neither.
+        Both are sorted. Columns that the database generates are in neither, and of those that the table lacks: the
+        field that chose the table, and fields that are stored in the JSON column for the whole item.
         """
         info, dropped, generated = self._known.get(table), self._dropped.get(table, ()), self.generated_columns(table)
         can: list[str] = []
         cannot: list[str] = []
+        spec = self.specs.get(table)
+        explicit = spec.explicit_columns if spec is not None and (spec.json_column or spec.routed_by) else None
         for column in sorted(columns):
             if column in generated:
                 continue
             known = column not in dropped and (info is None or column in info.columns)
+            if explicit is not None and spec is not None and column not in explicit:
+                in_json = bool(spec.json_column) and (info is None or not known)
+                if in_json or (column == spec.routed_by and not known):
+                    continue
             (can if known else cannot).append(column)
         return tuple(can), tuple(cannot)

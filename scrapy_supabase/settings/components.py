@@ -1,11 +1,14 @@
-"""The components and settings that a project has enabled or set, for `scrapy supabase check`."""
+"""The components, settings and spiders of a project, for commands."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from scrapy.settings import BaseSettings
+from scrapy.spiderloader import get_spider_loader
 from scrapy.utils.misc import load_object
+
+from scrapy_supabase.settings.tables import uses_spider_name
 
 
 def components(settings: BaseSettings, name: str) -> Iterator[type]:
@@ -23,3 +26,8 @@ def components(settings: BaseSettings, name: str) -> Iterator[type]:
 def is_set(settings: BaseSettings, name: str) -> bool:
     """Return whether the project sets `name`, a setting of this package."""
     return settings.getpriority(name) is not None
+
+
+def spiders_for(settings: BaseSettings) -> list[str]:
+    """Return the names of all spiders of the project, if the names of its tables depend on them."""
+    return sorted(get_spider_loader(settings).list()) if uses_spider_name(settings) else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from scrapy_supabase.models import TableSpec
+from scrapy_supabase.models import EmptyText, TableSpec
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.server import ServerConfig
 
@@ -59,6 +59,16 @@ def _table(spec: TableSpec) -> str:
         parts.append("columns: " + ", ".join(f"{field} → {column}" for field, column in spec.columns.items()))
     if spec.stamps:
         parts.append("stamps: " + ", ".join(f"{column} = {stamp}" for column, stamp in spec.stamps.items()))
+    if spec.constants:
+        parts.append("constants: " + ", ".join(f"{column} = {value!r}" for column, value in spec.constants.items()))
+    if spec.empty_text is not EmptyText.KEEP:
+        parts.append(f"empty_text: {spec.empty_text}")
+    if spec.skip_none:
+        parts.append("none: skip")
+    if spec.json_column:
+        parts.append(f"json_column: {spec.json_column}")
+    if spec.routed_by:
+        parts.append(f"by: {spec.routed_by}")
     if spec.snapshots:
         parts.append("daily snapshots")
     return "; ".join(parts)

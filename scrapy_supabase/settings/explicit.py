@@ -22,6 +22,7 @@ from scrapy_supabase.settings.tables import TablesConfig, entries_of
 from scrapy_supabase.settings.upload import UploadConfig, read_attempts, read_chunk_size, read_delay
 
 _MAX_OUTAGE = 60.0  # seconds
+_LOAD = "load"  # stands for the spider's name, as in the stamp `spider`
 
 
 def config_for_table(settings: BaseSettings, table: str | None, overrides: Mapping[str, Any]) -> Config:
@@ -46,7 +47,7 @@ def config_for_table(settings: BaseSettings, table: str | None, overrides: Mappi
     changed.set("SUPABASE_TABLES", {"*": {**own, "table": table, **more}}, "cmdline")
     if overrides.get("BATCH_CHUNK_SIZE") is not None:
         changed.set("BATCH_CHUNK_SIZE", overrides["BATCH_CHUNK_SIZE"], "cmdline")
-    return Config.from_settings(changed)
+    return Config.from_settings(changed, spiders=[_LOAD])
 
 
 def _may_name(name: Any, table: str) -> bool:

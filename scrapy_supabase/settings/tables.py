@@ -171,7 +171,8 @@ def _check_same_table(reader: Reader, routes: Routes) -> None:
     first: dict[str, TableSpec] = {}
     for _, spec in specs_by_class(routes):
         other = first.setdefault(spec.name, spec)
-        if (spec.mode, spec.on_conflict) != (other.mode, other.on_conflict):
+        if (spec.mode, spec.on_conflict, spec.json_column) != (other.mode, other.on_conflict, other.json_column):
             reader.problems.append(
-                f"SUPABASE_TABLES names table {spec.name!r} twice, with different mode or on_conflict: use the same."
+                f"SUPABASE_TABLES names table {spec.name!r} twice, with different mode, on_conflict or json_column: "
+                "use the same."
             )

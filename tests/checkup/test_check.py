@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,14 @@ class Page:
     price: list[str]
 
 
+@dataclasses.dataclass
+class Author:
+    """A field that t has, and one that it lacks."""
+
+    id: int
+    name: str
+
+
 BOOKS = {"tests.checkup.test_check.Book": "t"}
 
 
@@ -57,7 +65,9 @@ BOOKS = {"tests.checkup.test_check.Book": "t"}
 def look(project: Project, tmp_path: Path) -> Look:
     """Check with these settings; the findings as (level, subject, text, remedy)."""
 
-    def run(clock: Callable[[], float] = time.time, **settings: Any) -> list[tuple[str, str, str, str]]:
+    def run(
+        clock: Callable[[], float] = time.time, spiders: Sequence[str] = (), **settings: Any
+    ) -> list[tuple[str, str, str, str]]:
         given = {
             "SUPABASE_URL": project.url,
             "SUPABASE_KEY": project.key,
@@ -66,7 +76,7 @@ def look(project: Project, tmp_path: Path) -> Look:
             "BATCH_RETRY_DELAY": 0.01,
             **settings,
         }
-        findings = list(check(Settings(given), in_project=False, clock=clock))
+        findings = list(check(Settings(given), in_project=False, spiders=spiders, clock=clock))
         assert project.key not in repr(findings)
         return [(f.level.value, f.subject, f.text, f.remedy) for f in findings]
 
@@ -252,6 +262,30 @@ def test_an_explicit_drop_of_fields_is_a_warning(sql: Sql, look: Look) -> None:
     assert "rows with the field are rejected" in errors(look(SUPABASE_UNKNOWN_COLUMNS="reject"))[0][1]
     assert errors(look(SUPABASE_UNKNOWN_COLUMNS="rest")) == []
     assert "cannot store fields" in errors(look(SUPABASE_UNKNOWN_COLUMNS="price"))[0][1]
+
+
+def test_whole_items(sql: Sql, look: Look) -> None:
+    """Fields without a column are in the JSON column: no finding. Mapped ones need theirs."""
+    sql(f"{TABLE}; alter table t add column item jsonb")
+    pages = {"table": "t", "json_column": "item"}
+    assert errors(look(SUPABASE_TABLES={"tests.checkup.test_check.Author": pages})) == []
+    mapped = {"tests.checkup.test_check.Author": {**pages, "columns": {"name": "who"}}}
+    assert [text for _, text, _ in errors(look(SUPABASE_TABLES=mapped))] == [
+        "no column 'who' for items of Author: the field is dropped (SUPABASE_UNKNOWN_COLUMNS)"
+    ]
+
+
+def test_all_tables_of_a_choice_are_checked(sql: Sql, look: Look) -> None:
+    """By value and by spider; the field that chooses needs no column."""
+    sql(f"{TABLE}; {TABLE.replace('table t', 'table t_b').replace('on t', 'on t_b')}")
+    tables = {"by": "type", "tables": {"a": "t", "b": "{spider}"}}
+    found = look(SUPABASE_TABLES={"*": tables}, spiders=["t_b", "t_c"])
+    assert [(subject, text) for subject, text, _ in errors(found)] == [
+        ("table t_c", "PGRST205: Could not find the table 'public.t_c' in the schema cache.")
+    ]
+    assert ("ok", "table t_b") in {(level, subject) for level, subject, *_ in found}
+    assert not [text for *_, text, _ in found if "'type'" in text]
+    assert "no spider is known" in errors(look(SUPABASE_TABLES={"*": tables}))[0][1]
 
 
 def test_values_that_may_not_fit_are_a_warning(sql: Sql, look: Look) -> None:

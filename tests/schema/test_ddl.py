@@ -97,6 +97,15 @@ class TPage(scrapy.Item):
     title = scrapy.Field()
 
 
+class TLinks(scrapy.Item):
+    """A Scrapy item with a nested field."""
+
+    url = scrapy.Field(type=str)
+    depth = scrapy.Field(type=int)
+    title = scrapy.Field()
+    links = scrapy.Field(type=list)
+
+
 @dataclasses.dataclass
 class TVisit:
     """An item class with types of other libraries."""
@@ -209,6 +218,37 @@ def test_types_of_other_libraries() -> None:
         "number": "bigint", "large": "numeric", "ratio": "double precision", "good": "boolean", "name": "text",
         "vector": "jsonb", "links": "text[]",
     }  # fmt: skip
+
+
+def test_what_options_add_to_the_table(capsys: pytest.CaptureFixture[str], sql: Sql) -> None:
+    """A hash as the key, constants, a path; beside a JSON column only the columns that options name."""
+    common: dict[str, Any] = {
+        "on_conflict": "key",
+        "stamps": {"key": "hash(url)"},
+        "constants": {"source": "{spider}", "active": True, "gone": None, "n": 1},
+        "columns": {"title": "heading", "links.0": "first_link"},
+    }
+    page = "tests.schema.test_ddl.TLinks"
+    sql(printed(capsys, page, SUPABASE_TABLES={page: {"table": "t_a", **common}}))
+    sql(printed(capsys, page, SUPABASE_TABLES={page: {"table": "t_b", "json_column": "item", **common}}))
+    columns = (
+        "select column_name, data_type || ' ' || is_nullable from information_schema.columns where table_name = '{}'"
+    )
+    whole: dict[str, str] = dict(sql(columns.format("t_b")))
+    assert whole == {
+        "heading": "text YES",
+        "first_link": "text YES",
+        "item": "jsonb NO",
+        "source": "text NO",
+        "active": "boolean NO",
+        "gone": "text YES",
+        "n": "numeric NO",
+        "key": "text NO",
+    }
+    all_columns: dict[str, str] = dict(sql(columns.format("t_a")))
+    assert {"url", "depth"} < all_columns.keys()
+    assert not {"links", "title"} & all_columns.keys()
+    assert {name: all_columns.get(name) for name in whole if name != "item"}.items() <= all_columns.items()
 
 
 def test_the_settings_of_the_table(capsys: pytest.CaptureFixture[str], sql: Sql) -> None:

@@ -1,0 +1,154 @@
+"""Fields of an item → columns of its table: names and paths, NULLs, the whole item, constants, stamps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from scrapy_supabase.errors import ItemError
+from scrapy_supabase.models import EmptyText, TableSpec
+from scrapy_supabase.rows.hashing import hash_of
+from scrapy_supabase.rows.stamps import Stamp, hashed_fields
+from scrapy_supabase.rows.values import encode_row, is_null
+from scrapy_supabase.schema.column_types import is_text
+from scrapy_supabase.schema.paths import MISSING, columns_by_field, root_of, value_at
+from scrapy_supabase.schema.schema import Schema
+
+logger = logging.getLogger(__name__)
+
+
+class Mapper:
+    """Converts the fields of items to the columns of one table, as the options of the table say.
+
+    `stamps` maps the name of a stamp to the function that returns its value. `on_cleaned(table)` is called if
+    characters that cannot be stored were removed from the whole item in `json_column`.
+    """
+
+    def __init__(
+        self, spec: TableSpec, schema: Schema, stamps: Mapping[str, Stamp], on_cleaned: Callable[[str], None]
+    ) -> None:
+        self._spec = spec
+        self._schema = schema
+        self._on_cleaned = on_cleaned
+        self._stamps = {column: stamps[stamp] for column, stamp in spec.stamps.items() if not hashed_fields(stamp)}
+        self._hashes = {column: hashed_fields(stamp) or () for column, stamp in spec.stamps.items()}
+        self._has_paths = any("." in name for name in spec.columns)
+        self._changes_nothing = spec.empty_text is EmptyText.KEEP and not spec.skip_none
+        self._version = -1
+        self._key: frozenset[str] = frozenset()
+        self._not_text: frozenset[str] = frozenset()
+        self._warned: set[str] = set()
+
+    def columns_of(self, fields: Mapping[str, Any], item: Any) -> dict[str, Any]:
+        """Return column → value. `fields` are those of `item`. Raises `ItemError`."""
+        spec = self._spec
+        mapped = self._at_paths(fields) if self._has_paths else self._renamed(fields)
+        if not self._changes_nothing:
+            mapped = self._with_nulls(mapped)
+        if spec.json_column:
+            data, cleaned = encode_row(fields)
+            mapped[spec.json_column] = msgspec.Raw(data)
+            if cleaned:
+                self._on_cleaned(spec.name)
+        for column, value in spec.constants.items():  # neither constant nor stamp ever replaces a scraped value
+            mapped.setdefault(column, value)
+        if spec.stamps:
+            self._stamp(mapped, fields, item)
+        return mapped
+
+    def _renamed(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        names = self._spec.columns
+        mapped = {names.get(name, name): value for name, value in fields.items()}
+        if len(mapped) != len(fields):
+            raise self._same_column([names.get(name, name) for name in fields])
+        return mapped
+
+    def _at_paths(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        columns = columns_by_field(self._spec, fields)
+        found = {name: value_at(fields, name) for name in columns}
+        for path, value in found.items():
+            if value is MISSING and isinstance(fields[root_of(path)], (str, int, float)):
+                self._warn_of_path(path, fields[root_of(path)])
+        mapped = {column: found[name] for name, column in columns.items() if found[name] is not MISSING}
+        sent = [column for name, column in columns.items() if found[name] is not MISSING]
+        if len(mapped) != len(sent):
+            raise self._same_column(sent)
+        return mapped
+
+    def _same_column(self, columns: list[str]) -> ItemError:
+        twice = next(column for column in columns if columns.count(column) > 1)
+        message = f"two fields of the item go to column {twice!r} of table {self._spec.name}"
+        return ItemError("same_column", message, twice)
+
+    def _with_nulls(self, mapped: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the columns with None for blank texts, or without columns that are None, as the options say.
+
+        Key columns stay as they are: a row without a key would be stored anew by every crawl.
+        """
+        if self._version != self._schema.version:
+            self._learn()
+        everywhere, skip = self._spec.empty_text is EmptyText.NULL_EVERYWHERE, self._spec.skip_none
+        kept: dict[str, Any] = {}
+        for column, value in mapped.items():
+            if column not in self._key:
+                if isinstance(value, str) and (everywhere or column in self._not_text) and not value.strip():
+                    value = None
+                if skip and is_null(value):
+                    continue
+            kept[column] = value
+        return kept
+
+    def _learn(self) -> None:
+        """Read the key and the types of the columns from the schema."""
+        schema, table = self._schema, self._spec.name
+        self._version = schema.version
+        self._key = frozenset(schema.key(table))
+        info = schema.info(table)
+        if info is not None and self._spec.empty_text is EmptyText.NULL:
+            bases = info.key_types  # the type that a domain is based on
+            types = {column: bases.get(column) or kind for column, kind in info.columns.items()}
+            self._not_text = frozenset(column for column, kind in types.items() if kind and not is_text(kind))
+
+    def _stamp(self, mapped: dict[str, Any], fields: Mapping[str, Any], item: Any) -> None:
+        """Add the stamps to `mapped`."""
+        wrong: ItemError | None = None
+        for column in self._spec.stamps:
+            if column in mapped:
+                continue
+            stamp = self._stamps.get(column)
+            if stamp is not None:
+                value = stamp(item, self._spec.name)
+                if value is not None or not self._spec.skip_none:
+                    mapped[column] = value
+            elif (digest := self._hash(self._hashes[column], fields)) is not None:
+                mapped[column] = digest
+            else:
+                names = ", ".join(self._hashes[column])
+                message = f"column {column!r} is the hash of fields that the item lacks: {names}"
+                wrong = ItemError("nothing_to_hash", message, column, row=mapped)
+        if wrong is not None:
+            raise wrong
+
+    def _hash(self, names: tuple[str, ...], fields: Mapping[str, Any]) -> str | None:
+        found = [value_at(fields, name) for name in names]
+        try:
+            return hash_of([None if value is MISSING else value for value in found])
+        except ItemError:
+            encode_row(fields)  # raises an `ItemError` that names the field
+            raise
+
+    def _warn_of_path(self, path: str, value: Any) -> None:
+        if path not in self._warned:
+            self._warned.add(path)
+            logger.warning(
+                "Table %s: column %r gets no value from the path %r, since the field %r is %s and not a dict or list. "
+                "The field itself is not sent. To send it, map it, too, in SUPABASE_TABLES (columns).",
+                self._spec.name,
+                self._spec.columns[path],
+                path,
+                root_of(path),
+                type(value).__name__,
+            )

@@ -1,0 +1,93 @@
+"""Messages about the options that decide what a row gets and where it goes, provoked one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from scrapy_supabase.errors import ItemError
+from scrapy_supabase.models import EmptyText, TableSpec
+from scrapy_supabase.routes import Routes, Switch
+from scrapy_supabase.rows.builder import RowBuilder
+from scrapy_supabase.schema.schema import Schema
+from tests.checkup.test_check import Look, look
+from tests.fix_crawl import Crawler
+from tests.fix_project import Project
+from tests.messages import Said, of_log, of_records
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+TABLE = "create table t (id bigint primary key, title text, price numeric); grant all on t to service_role, anon"
+
+__all__ = ["look"]
+
+
+@dataclasses.dataclass
+class Offer:
+    """An item class with declared fields."""
+
+    id: int
+    title: str
+
+
+def fails(_: Any) -> str:
+    """A function for `by` with a fault."""
+    raise KeyError("kind")
+
+
+def returns(_: Any) -> str:
+    """A function for `by` that returns what is not declared."""
+    return "pen"
+
+
+BOOKS = {"book": TableSpec("t"), "pen 2": TableSpec("t")}
+ITEMS: Mapping[str, tuple[Mapping[str, Any], TableSpec | Switch]] = {
+    "No field of a hash": ({"id": 1, "title": None}, TableSpec("t", stamps={"key": "hash(title, meta.id)"})),
+    "A path into a number": ({"id": 1, "price": 5}, TableSpec("t", columns={"price.amount": "price"})),
+    "A value without a table": ({"id": 1, "type": "pen"}, Switch("type", BOOKS, setting="SUPABASE_TABLES['*']")),
+    "No value for the table": ({"id": 1}, Switch("type", BOOKS, setting="SUPABASE_TABLES['*']")),
+    "A function that fails": ({"id": 1}, Switch("shop.routing.table_of", BOOKS, choose=fails)),
+    "A function whose value has no table": ({"id": 1}, Switch("shop.routing.table_of", BOOKS, choose=returns)),
+}
+
+
+@pytest.mark.parametrize("how", ITEMS)
+def test_an_item(how: str, said: Said, caplog: pytest.LogCaptureFixture) -> None:
+    """The message names field, value and table, and what is declared."""
+    item, route = ITEMS[how]
+    routes: Routes = {None: route}
+    rejected: list[str] = []
+    try:
+        RowBuilder(routes, Schema({"t": TableSpec("t")}), {}, lambda _: None).build(dict(item))
+    except ItemError as error:
+        rejected = [f"rejected {error.code}: {error}"]
+    said(how, of_records(caplog), rejected)
+
+
+def test_the_json_column(said: Said, sql: Sql, crawl: Crawler) -> None:
+    """Without its column, the crawl closes before its first page; the SQL in the message fixes it."""
+    sql(TABLE)
+    tables = {"*": {"table": "t", "json_column": "item"}}
+    done = crawl({"items": []}, SUPABASE_TABLE=None, SUPABASE_TABLES=tables)
+    said("A table without its JSON column", [one for one in of_log(done.log) if "json_column" in one])
+
+
+def shown(found: list[tuple[str, str, str, str]], *texts: str) -> list[str]:
+    """Findings with one of these texts, as in tests/test_messages_check.py."""
+    listed = [(level, f"{subject}: {text}\n{fix}".strip()) for level, subject, text, fix in found]
+    return [f"{level}: {text}" for level, text in listed if any(one in text for one in texts)]
+
+
+def test_check(said: Said, sql: Sql, look: Look, project: Project) -> None:
+    """Columns that are not there or of another type, fields that do not exist, types that are not known."""
+    sql(f"{TABLE}; notify pgrst, 'reload schema'")
+    of_offers = {"tests.test_messages_options.Offer": {"table": "t", "stamps": {"title": "hash(id, name)"}}}
+    said("A hash of a field that does not exist", shown(look(SUPABASE_TABLES=of_offers), "hash("))
+    constant = look(SUPABASE_TABLES=None, SUPABASE_TABLE="t", SUPABASE_CONSTANTS={"source": "x"})
+    said("A constant without a column", shown(constant, "'source'"))
+    whole = {"*": {"table": "t", "json_column": "title"}}
+    said("A text column for whole items", shown(look(SUPABASE_TABLES=whole), "whole"))
+    blank = look(SUPABASE_KEY=project.anon_key, SUPABASE_EMPTY_TEXT=EmptyText.NULL)
+    said("Blank texts, and a key that may not read the types", shown(blank, "empty_text"))

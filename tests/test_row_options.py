@@ -1,0 +1,165 @@
+"""Crawls with the options that decide what a row gets and where it goes, over REST and over a database connection."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests import fault_proxy as faults
+from tests.fault_proxy import FaultProxy
+from tests.fix_crawl import Crawler
+from tests.fix_project import Project
+from tests.polling import eventually
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+GRANT = "; grant all on t to service_role"
+OVER = pytest.mark.parametrize("over", ["rest", "database"])
+
+
+def server(project: Project, over: str) -> dict[str, Any]:
+    """Return the settings of the backend."""
+    return {"SUPABASE_DB_URL": project.db_url} if over == "database" else {}
+
+
+def sha256(*values: Any) -> str:
+    """Return the hash as documented."""
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@OVER
+def test_constants_hash_and_blank_texts(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
+    """The hash is the key, so that the second crawl updates. All settings as texts, as with `-s`."""
+    sql(f"create table t (key text primary key, title text, price numeric, source text, extra jsonb){GRANT}")
+    settings: dict[str, Any] = {
+        "SUPABASE_TABLES": '{"*": {"table": "t", "on_conflict": "key", "stamps": {"key": "hash(title, meta.shop)"}}}',
+        "SUPABASE_TABLE": None,
+        "SUPABASE_CONSTANTS": '{"source": "by {spider}", "extra": {"a": [1]}}',
+        "SUPABASE_EMPTY_TEXT": "null",
+        "SUPABASE_UNKNOWN_COLUMNS": "drop",
+        **server(project, over),
+    }
+    items: list[dict[str, Any]] = [
+        {"title": "é", "meta": {"shop": 1}, "price": ""},
+        {"title": "é", "price": " "},
+        {"price": "7"},
+    ]
+    done = crawl({"items": items}, **settings)
+    assert done.counts("received", "uploaded", "failed") == (3, 2, 1), done.log
+    (rejected,) = done.rejected
+    assert rejected["code"] == "nothing_to_hash"
+    assert "title, meta.shop" in rejected["message"]
+    crawl({"items": [{**items[0], "price": "2.50"}]}, **settings)
+    found = {row[0]: row[1:] for row in sql("select key, title, price::text, source, extra from t")}
+    assert found == {
+        sha256("é", 1): ("é", "2.50", "by test0", {"a": [1]}),
+        sha256("é", None): ("é", None, "by test0", {"a": [1]}),
+    }
+
+
+@OVER
+def test_none_is_skipped(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
+    """What is stored stays; a new row gets the default of the column."""
+    sql(f"create table t (id int primary key, title text default 'none', n int){GRANT}")
+    sql("insert into t values (1, 'a', 1)")
+    items = [{"id": 1, "title": None, "n": " "}, {"id": 2, "title": "", "n": 2}, {"id": 3, "title": "c", "n": None}]
+    options: dict[str, Any] = {"SUPABASE_NONE": "skip", "SUPABASE_EMPTY_TEXT": "null_everywhere"}
+    done = crawl({"items": items}, **options, **server(project, over))
+    assert done.counts("uploaded", "failed") == (3, 0)
+    assert sql("select * from t order by id") == [(1, "a", 1), (2, "none", 2), (3, "c", None)]
+
+
+@pytest.mark.parametrize(("over", "known"), [("rest", True), ("rest", False), ("database", True)])
+def test_the_whole_item(crawl: Crawler, sql: Sql, project: Project, over: str, known: bool) -> None:
+    """Paths and mapped fields beside it; unknown fields are not rejected. Also with a key that may not read columns."""
+    sql(f"create table t (id int primary key, price numeric, title text, item jsonb){GRANT}")
+    sql("grant all on t to anon")
+    item = {"id": 1, "offer": {"prices": [2.5, 3]}, "title": "x", "odd name": [None]}
+    done = crawl(
+        {"items": [item]},
+        SUPABASE_TABLE=None,
+        SUPABASE_TABLES={
+            "*": {"table": "t", "json_column": "item", "on_conflict": "id", "columns": {"offer.prices.0": "price"}}
+        },
+        SUPABASE_UNKNOWN_COLUMNS="reject",
+        **({} if known else {"SUPABASE_KEY": project.anon_key}),
+        **server(project, over),
+    )
+    assert done.counts("uploaded", "failed") == (1, 0), done.log
+    assert sql("select id, price::float, title, item from t") == [(1, 2.5, "x" if known else None, item)]
+    assert "has no column" not in done.log
+
+
+@OVER
+def test_a_table_without_the_json_column(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
+    """The crawl closes before its first page, with the SQL that adds it."""
+    sql(f"create table t (id int primary key){GRANT}")
+    tables = {"*": {"table": "t", "json_column": "item"}}
+    done = crawl({"items": [{"id": 1}]}, SUPABASE_TABLE=None, SUPABASE_TABLES=tables, **server(project, over))
+    assert done.stats["finish_reason"] == "supabase_schema"
+    assert "json_column must name a jsonb column of table t. To create it, run: ALTER TABLE public.t ADD" in done.log
+
+
+@OVER
+def test_tables_by_a_field_and_by_the_spider(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
+    """Declared values go to their tables; any other is rejected and names no table of its own making."""
+    sql(f"create table t (id int primary key, type text){GRANT}; create table t_test0 (id int primary key, n int)")
+    sql("grant all on t_test0 to service_role")
+    tables = {"*": {"by": "type", "tables": {"a": "t", "b": {"table": "t_{spider}", "constants": {"n": 3}}}}}
+    items = [{"id": n, "type": kind} for n, kind in enumerate(("a", "b", "t_test0", "a", "b"))]
+    done = crawl({"items": [*items, {"id": 9}]}, SUPABASE_TABLE=None, SUPABASE_TABLES=tables, **server(project, over))
+    assert done.counts("received", "uploaded", "failed") == (6, 4, 2), done.log
+    assert sql("select * from t order by id") == [(0, "a"), (3, "a")]
+    assert sql("select * from t_test0 order by id") == [(1, 3), (4, 3)]
+    assert [(line["code"], line["message"]) for line in done.rejected] == [
+        ("no_route", "field 'type' is 't_test0', and SUPABASE_TABLES['*'] has tables only for: a, b"),
+        ("no_route", "the item has no field 'type', and SUPABASE_TABLES['*'] has tables only for: a, b"),
+    ]
+    assert "has no column 'type'" not in done.log
+
+
+@OVER
+def test_a_table_that_may_occur_is_checked(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
+    """Also if no item goes there: the crawl closes before its first page."""
+    sql(f"create table t (id int primary key){GRANT}")
+    tables = {"*": {"by": "tests.crawl.made", "tables": {"a": "t", "b": "t_missing"}}}
+    done = crawl({"items": []}, SUPABASE_TABLE=None, SUPABASE_TABLES=tables, **server(project, over))
+    assert done.stats["finish_reason"] == "supabase_no_table"
+    assert "t_missing" in done.log
+
+
+def test_rows_in_the_spool_keep_what_they_got(crawl: Crawler, sql: Sql, proxy: FaultProxy) -> None:
+    """`kill -9` while the server is down, then a crawl with other settings: rows are stored as they were scraped."""
+    sql(f"create table t (id int primary key, key text unique, title text, n int, source text){GRANT}")
+    proxy.faults.extend([faults.passes] * 2)
+    proxy.always = faults.answers(503, "<h1>down</h1>")
+    items = [*[{"id": n, "title": " ", "n": ""} for n in range(30)], {"id": 30, "title": "x", "n": 5}]
+    killed = crawl.start(
+        {"items": items},
+        SUPABASE_URL=proxy.url,
+        SUPABASE_CONSTANTS={"source": "{spider} 1"},
+        SUPABASE_STAMPS={"key": "hash(id)"},
+        SUPABASE_EMPTY_TEXT="null",
+        SUPABASE_NONE="skip",
+        SUPABASE_CLOSE_TIMEOUT=100,
+    )
+    spool = crawl.folder / "spool"
+    eventually(lambda: sum(path.read_bytes().count(b'"source"') for path in spool.glob("*/*.jsonl")) >= len(items))
+    killed.send_signal(signal.SIGKILL)
+    crawl.finish(killed, balanced=False)
+    proxy.always = faults.passes
+    done = crawl(
+        {"items": [{"id": 99, "title": "", "n": 1}]},
+        SUPABASE_URL=proxy.url,
+        SUPABASE_CONSTANTS={"source": "other"},
+        SUPABASE_EMPTY_TEXT="null_everywhere",
+    )
+    assert done.counts("recovered", "uploaded", "failed", "spooled") == (31, 1, 0, 0), done.log
+    found = sql("select id, key, title, n, source from t order by id")
+    assert found[:30] == [(n, sha256(n), " ", None, "test0 1") for n in range(30)]
+    assert found[30:] == [(30, sha256(30), "x", 5, "test0 1"), (99, None, None, 1, "other")]
