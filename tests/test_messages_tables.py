@@ -89,6 +89,8 @@ CASES = (
     Case("Items that lack the key", KEYED, options={"fields": {"t": ["title"]}}),
     Case("A field without a column", KEYED, options={"fields": {"t": ["id", "isbn"]}}, fixes=True),
     Case("Two fields without a column", KEYED, options={"fields": {"t": ["id", "isbn", "Pages"]}}, fixes=True),
+    Case("Fields whose columns are spelled differently", f'{KEYED} alter table t add column "Page count" integer',
+         options={"fields": {"t": ["id", "isbn", "Title", "page_count"]}}, fixes=False),
     Case("A field without a column, with the policy reject", KEYED, [{"id": 1, "isbn": "x"}],
          {"unknown": UnknownColumns("reject")}, fixes=True),
     Case("Two fields without a column, with the policy reject", KEYED, [{"id": 1, "isbn": "x", "pages": 1}],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from scrapy_supabase.backends.base import View
@@ -148,8 +149,29 @@ def unknown_columns(schema: Schema, table: str, types: Mapping[str, str]) -> str
         "reject": f"rows with {'the field' if one else 'one of the fields'} are rejected",
         "collect": f"{fields} stored in column {schema.unknown.column!r}",
     }[schema.policy(table)]
-    them, sql = "it" if one else "them", add_column_sql(schema, table, types)
-    return f"{lacks(table, names)}: {consequence} (SUPABASE_UNKNOWN_COLUMNS). To store {them}, run: {sql}"
+    text = f"{lacks(table, names)}: {consequence} (SUPABASE_UNKNOWN_COLUMNS)."
+    if similar := _similar_columns(schema, table, names):
+        mapping = ", ".join(f'"{name}": "{column}"' for name, column in similar.items())
+        text += (
+            f" Did you mean {', '.join(map(repr, similar.values()))}? Then map the fields in SUPABASE_TABLES: "
+            f'"columns": {{{mapping}}}.'
+        )
+    if new := {name: kind for name, kind in types.items() if name not in similar}:
+        them = ", ".join(map(repr, new)) if similar else "it" if one else "them"
+        text += f" To store {them}, run: {add_column_sql(schema, table, new)}"
+    return text
+
+
+def _similar_columns(schema: Schema, table: str, names: Sequence[str]) -> dict[str, str]:
+    """Return name → the column that differs from it only by case, blanks or punctuation."""
+    info = schema.info(table)
+    stored = info.columns if info else ()  # may still have a column that was dropped during the crawl
+    by_letters = {_letters(column): column for column in stored if column not in names}
+    return {name: by_letters[_letters(name)] for name in names if _letters(name) in by_letters}
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold() or name
 
 
 def identifier(name: str) -> str:
