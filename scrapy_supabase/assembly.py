@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from scrapy_supabase.backends.base import Backend
@@ -29,7 +28,7 @@ from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.rows.chunks import Chunker
 from scrapy_supabase.rows.stamps import Stamp, stamps_of
-from scrapy_supabase.schema.declared import declared_types, known_columns
+from scrapy_supabase.schema.declared import DeclaredItems, known_columns
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.server import LOCAL
@@ -136,7 +135,7 @@ class Destination:
             delay=config.upload.delay,
             deadline=self.deadline,
             partly=partly,
-            types=partial(declared_types, config.tables.routes),
+            declared=DeclaredItems(config.tables.routes, is_local=self._local is not None),
         ).run()
         run.begin(self.backend, config, self.deadline)
 

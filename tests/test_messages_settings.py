@@ -41,6 +41,8 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
         "A connection string as the URL",
         {"SUPABASE_URL": "postgresql://postgres:s3cret@db.abc.supabase.co:5432/postgres"},
     ),
+    ("A page of the dashboard as the URL", {"SUPABASE_URL": "https://supabase.com/dashboard/project/abc/editor"}),
+    ("The dashboard as the URL", {"SUPABASE_URL": "https://app.supabase.com"}),
     ("Two URLs", {"SUPABASE_URL": "https://abc.supabase.co https://def.supabase.co"}),
     ("A URL with a password over http", {"SUPABASE_URL": "http://me:s3cret@db.example.com"}),
     ("A URL without https", {"SUPABASE_URL": "abc.supabase.co"}),

@@ -22,6 +22,7 @@ from scrapy_supabase.errors import FatalError, ItemError
 from scrapy_supabase.models import Chunk, Mode, Row, TableSpec
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.builder import RowBuilder
+from scrapy_supabase.schema.declared import DeclaredItems
 from scrapy_supabase.schema.schema import Schema, UnknownColumns
 from scrapy_supabase.settings.config import Config
 from tests import fault_proxy as faults
@@ -241,7 +242,8 @@ ANSWERS: Sequence[tuple[str, faults.Fault]] = (
     ("401 from the gateway", faults.answers(401, {"message": "Invalid API key"})),
     ("402: over the quota", faults.answers(402, {"message": "Service for this project is restricted"})),
     ("403 from the gateway", faults.answers(403, HTML)),
-    ("404 of something that is not the API", faults.answers(404, "<h1>Not found</h1>")),
+    ("404 of something that is not the API", faults.answers(404, {"message": "no Route matched with those values"})),
+    ("404 of a web server", faults.answers(404, "<h1>Not found</h1>")),
     ("A redirect", faults.answers(301, None, Location="https://www.example.com/home?x=1")),
     ("540: the project is paused", faults.answers(540, "<h1>Project paused</h1>")),
     ("414: the request line is too long", faults.answers(414, "<h1>Request-URI Too Large</h1>")),
@@ -409,6 +411,35 @@ def test_no_index_for_upserts(
     sql(tables)
     line(on_conflict=("id",))
     said(how, of_records(caplog))
+
+
+@dataclass
+class Book:
+    """An item class."""
+
+    url: str
+
+
+@pytest.mark.usefixtures("sql")
+def test_a_table_that_is_missing(said: Said, project: Project) -> None:
+    """The command that prints its SQL names the item class; a local Supabase gets its tables from migrations."""
+
+    def refused(item_class: type | None, table: str, *, is_local: bool) -> str:
+        spec = TableSpec(table)
+        backend = PostgrestBackend(project.url, project.key)
+        declared = DeclaredItems({item_class: spec}, is_local=is_local)
+        check = SchemaCheck(
+            backend, Schema({spec.name: spec}), {}, attempts=1, delay=0, deadline=Deadline(), declared=declared
+        )
+        with pytest.raises(FatalError) as raised:
+            check.run()
+        backend.close()
+        return f"{raised.value.reason}: {raised.value}"
+
+    said("A missing table of an item class", refused(Book, "t_none", is_local=False))
+    said("A missing table of an item class, in a local Supabase", refused(Book, "t_none", is_local=True))
+    said("A missing table of dicts, in a local Supabase", refused(None, "t_none", is_local=True))
+    said("A table's name with its schema in front", refused(None, "public.t", is_local=True))
 
 
 def test_a_database_that_may_not_be_connected_to(said: Said, project: Project) -> None:

@@ -51,7 +51,7 @@ _KEY = (
     "Check SUPABASE_URL and SUPABASE_KEY against the project's API settings; a key belongs to one project, "
     "and a disabled or expired key must be replaced."
 )
-_RELOAD_SQL = "NOTIFY pgrst, 'reload schema';"
+RELOAD_SQL = "NOTIFY pgrst, 'reload schema';"
 _REASONS: tuple[tuple[str, str, str], ...] = (
     # pattern of the code, finish reason, remedy
     (r"PGRST3..|http_401|http_403|28...|3D000", "supabase_unauthorized", _KEY),
@@ -68,7 +68,7 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
     (
         r"PGRST205|42P01",
         "supabase_no_table",
-        "Create it, or correct SUPABASE_TABLE, SUPABASE_TABLES or SUPABASE_SCHEMA. If it is new, run: " + _RELOAD_SQL,
+        "Create it, or correct SUPABASE_TABLE, SUPABASE_TABLES or SUPABASE_SCHEMA. If it is new, run: " + RELOAD_SQL,
     ),
     (
         r"http_404|PGRST125",

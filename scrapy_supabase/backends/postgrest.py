@@ -117,9 +117,8 @@ class PostgrestBackend:
         # captive portal or a parked domain.
         if "message" in parse_body(answer.body):
             raise self._error(answer, table)
-        if answer.body and answer.body.lstrip()[:1] not in (b"{", b"["):
-            page = ServerError("the server is no Supabase project: it sent a web page", code=f"http_{answer.status}")
-            raise fatal(page, "supabase_not_found", _WRONG_URL)
+        if _is_page(answer):
+            raise self._error(answer, table)
 
     def _error(self, answer: Answer, table: str = "") -> ServerError:
         """Return the error for an unsuccessful answer. The key is removed, in case the server or a proxy repeats it."""
@@ -129,6 +128,9 @@ class PostgrestBackend:
             moved = f"{to.scheme}://{host}{to.path}" if host else to.path or "another URL"
             redirect = ServerError(f"the server redirects to {moved}", code=f"http_{answer.status}")
             return fatal(redirect, "supabase_not_found", _WRONG_URL)
+        if _is_page(answer):
+            page = ServerError("the server is no Supabase project: it sent a web page", code=f"http_{answer.status}")
+            return fatal(page, "supabase_not_found", _WRONG_URL)
         body = answer.body.replace(self._headers["apikey"].encode(), b"(the key)")
         return classify(answer.status, body, answer.headers.get("Retry-After"), table=table)
 
@@ -189,7 +191,7 @@ class PostgrestBackend:
     def facts(self) -> ServerFacts:
         """Read version and clock from the answer for the OpenAPI document, even a refusal. Raises `ServerError`."""
         answer = self._openapi()
-        if answer.status == 401 or answer.status >= 500:
+        if answer.status == 401 or answer.status >= 500 or 300 <= answer.status < 400 or _is_page(answer):
             raise self._error(answer)
         version = openapi.version(answer.body)
         name = f"PostgREST {version}" if version else answer.headers.get("Server", "")
@@ -231,6 +233,12 @@ class PostgrestBackend:
     def close(self) -> None:
         """Close idle connections."""
         self._http.close()
+
+
+def _is_page(answer: Answer) -> bool:
+    """Return whether a web server sent a page: no REST API is there, or none that knows the method."""
+    served = answer.status < 300 or answer.status in (404, 405, 501)
+    return served and answer.body.lstrip()[:1] not in (b"", b"{", b"[")
 
 
 def _shape(write: Write) -> tuple[object, ...]:

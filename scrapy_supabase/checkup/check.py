@@ -20,6 +20,7 @@ from scrapy_supabase.errors import ConfigurationError, ServerError, SupabaseErro
 from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import TableSpec
 from scrapy_supabase.routes import specs_by_class
+from scrapy_supabase.schema.declared import DeclaredItems
 from scrapy_supabase.schema.item_fields import fields_of
 from scrapy_supabase.settings.components import is_set
 from scrapy_supabase.settings.config import Config
@@ -64,7 +65,7 @@ def check(
         yield from check_key(config, clock())
         backend = new_backend(config)
         try:
-            yield from _check_server_and_tables(config, backend, settings, clock)
+            yield from _check_server_and_tables(config, backend, settings, clock, is_local=stack is not None)
         except ServerError as failed:
             yield no_server(config, failed)
         finally:
@@ -83,7 +84,7 @@ def split_remedy(message: str) -> tuple[str, str]:
 
 
 def _check_server_and_tables(
-    config: Config, backend: Backend, settings: Any, clock: Callable[[], float]
+    config: Config, backend: Backend, settings: Any, clock: Callable[[], float], *, is_local: bool
 ) -> Iterator[Finding]:
     """Check server, tables and ledger. Raises `ServerError` for an answer that concerns no table."""
     try:
@@ -97,7 +98,8 @@ def _check_server_and_tables(
     schema = new_schema(config)
     SchemaCheck(backend, schema, {}, attempts=1, delay=config.upload.delay, deadline=Deadline()).learn()
     drop_is_explicit = is_set(settings, "SUPABASE_UNKNOWN_COLUMNS")
-    tables = TableCheck(config, backend, schema, facts, drop_is_explicit=drop_is_explicit)
+    declared = DeclaredItems(config.tables.routes, is_local=is_local)
+    tables = TableCheck(config, backend, schema, facts, declared, drop_is_explicit=drop_is_explicit)
     usable: TableSpec | None = None
     for spec in config.tables.specs.values():
         wrong = False

@@ -46,7 +46,7 @@ def check_policies(
             )
             return
     except TrialStoredError:
-        yield _stored(subject, f"row-level security for {role}")
+        yield trial_stored(subject, f"row-level security for {role}")
         return
     except UpsertRefusedError as failed:  # by a deferrable constraint, which is checked before the policies
         yield error(subject, upserts_refused(failed.answer), for_upserts(schema, spec.name, failed))
@@ -68,7 +68,7 @@ def check_upserts(backend: Backend, schema: Schema, spec: TableSpec, column: str
     try:
         backend.dry_run(Write(spec.name, (column,), b"[{},{}]", Mode.UPSERT, spec.on_conflict))
     except TrialStoredError:
-        yield _stored(subject, "upserts")
+        yield trial_stored(subject, "upserts")
     except UpsertRefusedError as failed:
         yield error(subject, upserts_refused(failed.answer), for_upserts(schema, spec.name, failed))
     except TransientError:
@@ -77,7 +77,8 @@ def check_upserts(backend: Backend, schema: Schema, spec: TableSpec, column: str
         pass  # another rule rejected the defaults first, or the rows were accepted and rolled back
 
 
-def _stored(subject: str, tested: str) -> Finding:
+def trial_stored(subject: str, tested: str) -> Finding:
+    """Return the finding about a test that stored a row, although both of its rows should have been rolled back."""
     return error(
         subject,
         f"the test of {tested} stored a row of defaults, because a trigger of the table dropped the other of its two "

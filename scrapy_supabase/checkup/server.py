@@ -79,8 +79,8 @@ def _check_token(claims: dict[str, Any], now: float, is_hosted: bool) -> Iterato
 
 def check_server(config: Config, facts: ServerFacts, now: float) -> Iterator[Finding]:
     """Report the server's name, and compare its clock with this machine's, which shows `now`."""
-    name = f": {facts.name.strip()}" if facts.name.strip() else ""
-    yield ok("server", f"{config.server.host} answers{name}")
+    described = f"{facts.name.strip()} ({config.server.address})".strip()
+    yield ok("server", f"{config.server.host} answers: {described}")
     if facts.clock is None:
         return
     skew = now - facts.clock.timestamp()
@@ -99,7 +99,8 @@ def no_server(config: Config, failed: ServerError) -> Finding:
     if isinstance(failed, TransientError):
         name = "SUPABASE_DB_URL" if config.server.db_url else "SUPABASE_URL"
         remedy = f"Check {name}, this machine's network, and in the dashboard that the project is not paused."
-        return error("server", f"no usable answer from {config.server.host}: {failed}", failed.remedy or remedy)
+        text = f"no usable answer from {config.server.host} ({config.server.address}): {failed}"
+        return error("server", text, failed.remedy or remedy)
     remedy, subject = "", "server"
     if isinstance(failed, FatalError):
         remedy, subject = failed.remedy, "key" if failed.reason == "supabase_unauthorized" else "server"

@@ -12,6 +12,7 @@ from scrapy_supabase.backends.catalog import KEEP_NEWEST
 from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.checkup.policies import check_policies, check_upserts, upserts_refused
+from scrapy_supabase.checkup.repeats import check_repeats
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.table_writer import UPSERTS_REFUSED
 from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError
@@ -19,6 +20,7 @@ from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import EmptyText, Mode, TableSpec
 from scrapy_supabase.rows.stamps import hashed_fields
 from scrapy_supabase.schema.column_types import Fit, fit, kind_of, sql_name
+from scrapy_supabase.schema.declared import DeclaredItems
 from scrapy_supabase.schema.item_fields import ItemField, columns_sent
 from scrapy_supabase.schema.paths import root_of
 from scrapy_supabase.schema.remedies import add_column_sql, identifier, qualified
@@ -59,13 +61,21 @@ class TableCheck:
     """Check of the tables of a `schema` that has been read from the server. Stores nothing."""
 
     def __init__(
-        self, config: Config, backend: Backend, schema: Schema, facts: ServerFacts, *, drop_is_explicit: bool
+        self,
+        config: Config,
+        backend: Backend,
+        schema: Schema,
+        facts: ServerFacts,
+        declared: DeclaredItems,
+        *,
+        drop_is_explicit: bool,
     ) -> None:
         self._config = config
         self._role = facts.role or config.server.role
         self._bypasses_policies = self._role in _BYPASS_POLICIES if facts.bypasses is None else facts.bypasses
         self._backend = backend
         self._schema = schema
+        self._declared = declared
         self._drop_is_explicit = drop_is_explicit
 
     def findings(self, spec: TableSpec, kinds: Sequence[ItemKind]) -> Iterator[Finding]:
@@ -82,6 +92,7 @@ class TableCheck:
             delay=self._config.upload.delay,
             deadline=Deadline(),
             partly=[spec.name] if any(kind.fields is None for kind in kinds) else (),
+            declared=self._declared,
             log=recorder.logger,
         )
         try:
@@ -95,6 +106,8 @@ class TableCheck:
             yield Finding(level, subject, text.removeprefix(f"Table {spec.name} "), remedy)
         if not fell_back:
             yield ok(subject, f"exists{self._size(spec.name)}; {self._role} has the grants to {self._writes(spec)}")
+            sent = [None if kind.fields is None else self._columns_of(spec, kind) for kind in kinds]
+            yield from check_repeats(self._backend, self._schema, spec, sent)
         yield from self._newest(spec, subject)
         yield from self._policies(spec, subject, names)
         for kind in kinds:

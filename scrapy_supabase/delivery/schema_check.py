@@ -7,7 +7,7 @@ works with any key. A problem that makes every upload fail is raised before the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from scrapy_supabase.backends.base import Backend, TableInfo, Write
@@ -24,6 +24,7 @@ from scrapy_supabase.errors import (
     fatal,
 )
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
+from scrapy_supabase.schema.declared import DeclaredItems
 from scrapy_supabase.schema.remedies import (
     GENERATED_COLUMN,
     deferrable_constraint,
@@ -53,12 +54,12 @@ def _locks_are_passing() -> Iterator[None]:
 class SchemaCheck:
     """Checks the tables of `schema` against a backend, and adds what it finds to `schema`.
 
-    `fields` maps a table to the known columns of its items; items for the tables in `partly` may have more. `types`
-    returns the declared SQL types of a table's columns. `attempts`, `delay` and `deadline` apply to each request, as in
+    `fields` maps a table to the known columns of its items; items for the tables in `partly` may have more. `declared`
+    is what messages need of the item classes. `attempts`, `delay` and `deadline` apply to each request, as in
     `Sender`. Warnings go to `log`.
     """
 
-    # Nine arguments: the last three are for the command `check`, which reports the same problems in other words.
+    # Nine arguments: the last three are for messages, and for the command `check`, which reports in other words.
     def __init__(
         self,
         backend: Backend,
@@ -69,14 +70,14 @@ class SchemaCheck:
         delay: float,
         deadline: Deadline,
         partly: Collection[str] = (),
-        types: Callable[[str], Mapping[str, str]] = lambda _: {},
+        declared: DeclaredItems | None = None,
         log: logging.Logger = logger,
     ) -> None:
         self._backend = backend
         self._schema = schema
         self._fields = fields
         self._partly = partly
-        self._types = types
+        self._declared = declared or DeclaredItems({})
         self._delay = delay
         self._deadline = deadline
         self._logger = log
@@ -177,6 +178,8 @@ class SchemaCheck:
                     if mode is Mode.INSERT or not self._may_insert(table, columns):
                         raise fatal(error, error.reason, remedy) from error
                     self._fall_back(spec, error, error.reason, remedy)
+                elif error.reason == "supabase_no_table":
+                    raise fatal(error, error.reason, self._declared.for_missing_table(schema, table)) from error
                 else:
                     raise
             else:
@@ -267,7 +270,7 @@ class SchemaCheck:
     def _warn_unknown_columns(self, table: str, unknown: tuple[str, ...]) -> None:
         new = self._schema.first_mention(table, unknown)
         if new:
-            declared = self._types(table)
+            declared = self._declared.types(table)
             types = {column: declared.get(column) or "text" for column in new}
             self._logger.warning("%s", unknown_columns(self._schema, table, types))
 

@@ -8,6 +8,8 @@ from contextlib import suppress
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.routes import Routes, specs_by_class
 from scrapy_supabase.schema.paths import columns_by_field
+from scrapy_supabase.schema.remedies import for_missing_table
+from scrapy_supabase.schema.schema import Schema
 
 
 def known_columns(routes: Routes) -> tuple[Mapping[str, tuple[str, ...]], set[str]]:
@@ -26,18 +28,39 @@ def known_columns(routes: Routes) -> tuple[Mapping[str, tuple[str, ...]], set[st
     return {table: tuple(names) for table, names in known.items()}, partly
 
 
-def declared_types(routes: Routes, table: str) -> dict[str, str]:
-    """Return column → type of its values, for columns whose type an item class or a stamp declares."""
-    from scrapy_supabase.schema.item_fields import ItemField, columns_sent, fields_of  # few crawls need it
+class DeclaredItems:
+    """What messages need of the item classes: the types of a table's columns, and the command that prints its SQL.
 
-    types: dict[str, str] = {}
-    for item_class, spec in specs_by_class(routes):
-        if spec.name == table:
-            fields: Iterable[ItemField] = ()
-            with suppress(ConfigurationError):  # annotations that cannot be read; `check` reports them
-                fields = (fields_of(item_class) if item_class else None) or ()
-            types |= {column: one.sql_type for column, one in columns_sent(spec, fields).items()}
-    return types
+    `is_local` is true if the tables are in a local Supabase.
+    """
+
+    def __init__(self, routes: Routes, *, is_local: bool = False) -> None:
+        self._routes = routes
+        self._is_local = is_local
+
+    def types(self, table: str) -> dict[str, str]:
+        """Return column → type of its values, for columns whose type an item class or a stamp declares."""
+        from scrapy_supabase.schema.item_fields import ItemField, columns_sent, fields_of  # few crawls need it
+
+        types: dict[str, str] = {}
+        for item_class, spec in specs_by_class(self._routes):
+            if spec.name == table:
+                fields: Iterable[ItemField] = ()
+                with suppress(ConfigurationError):  # annotations that cannot be read; `check` reports them
+                    fields = (fields_of(item_class) if item_class else None) or ()
+                types |= {column: one.sql_type for column, one in columns_sent(spec, fields).items()}
+        return types
+
+    def for_missing_table(self, schema: Schema, table: str) -> str:
+        """Return the remedy for a table that does not exist."""
+        return for_missing_table(schema, table, self._ddl(table), is_local=self._is_local)
+
+    def _ddl(self, table: str) -> str:
+        """Return the command: with the first item class that declares its fields, else with a file of rows."""
+        for item_class, spec in specs_by_class(self._routes):
+            if spec.name == table and item_class and item_class is not dict and _declared_fields(item_class):
+                return f"scrapy supabase ddl {item_class.__module__}.{item_class.__qualname__}"
+        return "scrapy supabase ddl --from FILE"
 
 
 def _declared_fields(item_class: type) -> Iterable[str] | None:

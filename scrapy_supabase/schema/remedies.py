@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from scrapy_supabase.backends.answers import RELOAD_SQL
 from scrapy_supabase.backends.base import View
 from scrapy_supabase.errors import ServerError, denied
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
@@ -12,6 +13,23 @@ from scrapy_supabase.schema.schema import Schema
 
 PUBLIC_ROLE = "anon"
 GENERATED_COLUMN = "Table %s generates column %r itself: the items' values for it are not sent."
+
+
+def for_missing_table(schema: Schema, table: str, ddl: str, *, is_local: bool) -> str:
+    """Return the remedy for a table that does not exist. `ddl` is the command that prints its SQL."""
+    prefix, dot, name = table.partition(".")
+    if dot and prefix and name:
+        return (
+            f"Did you mean {name!r}? The name of a table does not contain its schema. The schema is set by "
+            f"SUPABASE_SCHEMA, which is {schema.database_schema!r}."
+        )
+    correct = "correct SUPABASE_TABLE, SUPABASE_TABLES or SUPABASE_SCHEMA"
+    if is_local:
+        return (
+            f"If the name is wrong, {correct}. A local Supabase gets its tables from the SQL files in the folder "
+            f"SUPABASE_MIGRATIONS. To create the table without a file, run: {ddl} --apply"
+        )
+    return f"Create it ({ddl} prints the SQL), or {correct}. If it is new, run: {RELOAD_SQL}"
 
 
 def for_denied(schema: Schema, table: str, error: ServerError) -> str:

@@ -41,6 +41,15 @@ class ServerConfig:
         return project_host(self.url, self.db_url)
 
     @property
+    def address(self) -> str:
+        """The way to the server with host and port, such as `REST API, port 443` on the `host`."""
+        if self.db_url:
+            parts = database_parts(self.db_url)
+            return f"database connection to {parts.get('host', 'localhost')}, port {parts.get('port', 5432)}"
+        parts_of_url = urlsplit(self.url)
+        return f"REST API, port {parts_of_url.port or {'http': 80}.get(parts_of_url.scheme, 443)}"
+
+    @property
     def role(self) -> str:
         """The database role that uploads, derived from the connection string or the key."""
         return database_role(self.db_url) if self.db_url else role_of(self.key)
@@ -146,11 +155,23 @@ def read_url(reader: Reader, database: bool = False) -> str:
         usable = False
     if not usable or parts.query or parts.fragment or re.search(r"\s", value):
         return reader.wrong("SUPABASE_URL", value, allowed, LOCAL)
+    if parts.hostname in _DASHBOARD:
+        return reader.wrong("SUPABASE_URL", value, _url_instead_of(parts.path), LOCAL)
     value = value.partition("/rest/v1")[0]
     if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
         shown = f"http://{parts.netloc.rpartition('@')[2]}"
         reader.warnings.append(f"SUPABASE_URL is {shown}: http sends the key and the rows unencrypted. Use https.")
     return value
+
+
+_DASHBOARD = ("supabase.com", "www.supabase.com", "app.supabase.com", "app.supabase.io")
+
+
+def _url_instead_of(page: str) -> str:
+    """Return what the URL must be instead of a page of the dashboard, such as `/dashboard/project/abcdefgh/editor`."""
+    found = re.search(r"/project/([a-z0-9]+)", page)
+    url = f"https://{found[1]}.supabase.co" if found else "such as https://abcdefgh.supabase.co"
+    return f"the project's API URL, {url}, not a page of the Supabase dashboard"
 
 
 def _is_loopback(host: str) -> bool:

@@ -70,3 +70,29 @@ def test_a_dry_run_takes_any_406(sql: Sql, line: MakeLine, proxy: FaultProxy) ->
         backend.dry_run(TRIAL)
     assert proxy.always is passes
     assert sql("select count(*) from t") == [(0,)]
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_page_from_another_server_is_named_as_such(sql: Sql, line: MakeLine, proxy: FaultProxy, status: int) -> None:
+    """A web server that does not know POST answers 405 or 501. At open, and during a crawl, the URL is the problem."""
+    sql(TABLE)
+    made = line(url=proxy.url)
+    proxy.always = answers(status, "<html><h1>Not Allowed</h1></html>")
+    with pytest.raises(FatalError, match=f"http_{status}: the server is no Supabase project") as raised:
+        line(url=proxy.url)
+    assert raised.value.reason == "supabase_not_found"
+    outcome = made.upload({"id": 1, "name": "a"})
+    assert outcome.fatal is not None
+    assert outcome.fatal.reason == "supabase_not_found"
+    assert len(outcome.left) == 1
+
+
+def test_a_firewall_that_refuses_one_row_with_a_page(sql: Sql, line: MakeLine, proxy: FaultProxy) -> None:
+    """The crawl goes on, because the same request without rows passes; that row is tried again later."""
+    sql(TABLE)
+    page = answers(405, "<html><h1>Blocked</h1></html>")
+    proxy.always = lambda exchange: (page if b"<script>" in exchange.body else passes)(exchange)
+    made = line(url=proxy.url)
+    outcome = made.upload({"id": 1, "name": "a"}, {"id": 2, "name": "<script>"}, {"id": 3, "name": "c"})
+    assert (outcome.fatal, outcome.uploaded) == (None, 2)
+    assert [b"<script>" in row.data for row in outcome.left] == [True]
