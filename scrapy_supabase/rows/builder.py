@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from scrapy_supabase.errors import ItemError
-from scrapy_supabase.models import NO_TABLE, Mode, Rejection, Row, TableSpec
+from scrapy_supabase.models import NO_TABLE, Rejection, Row, TableSpec
 from scrapy_supabase.routes import Routes, Switch, route_of
 from scrapy_supabase.rows.chunks import OpenChunk
 from scrapy_supabase.rows.keys import NO_KEY, KeyForm, key_form
 from scrapy_supabase.rows.mapping import Mapper
 from scrapy_supabase.rows.routing import choose_table
+from scrapy_supabase.rows.row_warnings import RowWarnings
 from scrapy_supabase.rows.stamps import Stamp
 from scrapy_supabase.rows.values import (
     BACKSLASH,
@@ -24,15 +24,12 @@ from scrapy_supabase.rows.values import (
     NUL,
     encode_plain,
     encode_row,
-    is_json_text,
     is_storable,
     printable,
 )
 from scrapy_supabase.schema.column_types import kind_of
-from scrapy_supabase.schema.remedies import GENERATED_COLUMN, lacks, unknown_columns
+from scrapy_supabase.schema.remedies import lacks
 from scrapy_supabase.schema.schema import Schema
-
-logger = logging.getLogger(__name__)
 
 _NOT_LIKE_IT = (KeyError, *CANNOT_ENCODE)
 
@@ -81,7 +78,7 @@ class RowBuilder:
         self._recipes: dict[type, _Recipe] = {}
         self._routed: dict[tuple[type, int], _Recipe] = {}  # of items that choose among tables: class, id of the spec
         self._schema_version = schema.version
-        self._warned: set[object] = set()
+        self._warn = RowWarnings(schema)
 
     def build(self, item: Any) -> Row:
         """Return the row of `item`, without changing the item. Raises `ItemError` if it cannot become a row."""
@@ -104,7 +101,7 @@ class RowBuilder:
         if spec.json_column:  # the other fields are in that column
             values = {column: values[column] for column in shape.columns}
         if shape.json:
-            self._warn_of_json_texts(spec.name, shape.json, values)
+            self._warn.json_texts(spec.name, shape.json, values)
         try:
             data, cleaned = encode_row(values)
         except ItemError as error:
@@ -198,22 +195,15 @@ class RowBuilder:
             return choose_table(route, item)
         if route is None:
             path = f"{kind.__module__}.{kind.__qualname__}"
-            message = f"Items of class {path} have no table"
-            if kind not in self._warned:
-                self._warned.add(kind)
-                logger.warning(
-                    "%s: they are rejected. Add %r (or '*') to SUPABASE_TABLES, or set SUPABASE_TABLE.",
-                    message,
-                    path,
-                )
-            raise ItemError("no_table", message)
+            self._warn.no_table(kind, path)
+            raise ItemError("no_table", f"Items of class {path} have no table")
         return route
 
     def _shape_of(self, spec: TableSpec, values: Mapping[str, Any]) -> _Shape:
         names = tuple(values)
         invalid = [name for name in names if not isinstance(name, str)]
         columns, unknown = self._schema.split(spec.name, () if invalid else names)
-        self._warn_of_made(spec.name, names)
+        self._warn.generated(spec.name, names)
         invalid = invalid or [column for column in columns if not is_storable(column)]
         if invalid:
             return _Shape((), error=("bad_field", f"field names must be text without NUL, and {invalid[0]!r} is not"))
@@ -225,7 +215,7 @@ class RowBuilder:
             return _Shape((), error=("no_column", message))
         collect: frozenset[str] = frozenset()
         if unknown:
-            self._warn_of_unknown(spec.name, {name: values[name] for name in unknown})
+            self._warn.unknown(spec.name, {name: values[name] for name in unknown})
             if policy == "reject":
                 return _Shape((), error=("unknown_column", lacks(spec.name, unknown)))
             if collects:
@@ -233,7 +223,7 @@ class RowBuilder:
                 columns = tuple(sorted({*columns, self._schema.unknown.column}))
         key = self._schema.key(spec.name)
         if not set(key) <= set(columns):
-            self._warn_of_missing_key(spec, key)
+            self._warn.missing_key(spec, key)
             key = ()
         info = self._schema.info(spec.name)
         json = tuple(column for column in columns if info and kind_of(info.columns.get(column, "")) == "json")
@@ -247,43 +237,6 @@ class RowBuilder:
         before = kept.get(column)
         kept[column] = {**before, **more} if isinstance(before, dict) else more
         return kept
-
-    def _warn_of_unknown(self, table: str, unknown: Mapping[str, Any]) -> None:
-        new = self._schema.first_mention(table, unknown)
-        if new:
-            from scrapy_supabase.schema.item_fields import type_for  # few crawls need it
-
-            types = {name: type_for(unknown[name]) for name in new}
-            logger.warning("%s", unknown_columns(self._schema, table, types))
-
-    def _warn_of_made(self, table: str, names: Sequence[str]) -> None:
-        for column in self._schema.first_mention(table, self._schema.generated_columns(table).keys() & names):
-            logger.warning(GENERATED_COLUMN, table, column)
-
-    def _warn_of_json_texts(self, table: str, columns: tuple[str, ...], values: Mapping[str, Any]) -> None:
-        """Warn once per column. Rows of the fast path are not checked, but the first row of each chunk is."""
-        for column in columns:
-            value = values[column]
-            if type(value) is str and (table, column) not in self._warned and is_json_text(value):
-                self._warned.add((table, column))
-                logger.warning(
-                    "Table %s: JSON column %r gets a text that contains JSON. It is stored as a JSON string, not as an "
-                    "object or array. To store the object or array, put json.loads(text) into the item.",
-                    table,
-                    column,
-                )
-
-    def _warn_of_missing_key(self, spec: TableSpec, key: tuple[str, ...]) -> None:
-        if spec.mode is Mode.INSERT or (spec.name, key) in self._warned or self._schema.generates_key(spec.name):
-            return
-        self._warned.add((spec.name, key))
-        logger.warning(
-            "Items for table %s have no value for its key (%s): every row is inserted, and a row sent twice is stored "
-            "twice, or rejected if the key has no default. To prevent that, set SUPABASE_ON_CONFLICT to columns that "
-            'the items have, with a unique index on them. To accept it, set SUPABASE_MODE = "insert".',
-            spec.name,
-            ", ".join(key),
-        )
 
     def _forget_shapes(self) -> None:
         self._schema_version = self._schema.version
