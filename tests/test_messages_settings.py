@@ -68,6 +68,10 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
     ("An unknown stamp", {"SUPABASE_STAMPS": {"seen": "yesterday"}}),
     ("A table that is a number", {"SUPABASE_TABLE": 5}),
     ("SUPABASE_TABLES as a text", {"SUPABASE_TABLES": "books"}),
+    (
+        "SUPABASE_TABLES alone, as a text that is not JSON",
+        {"SUPABASE_TABLE": None, "SUPABASE_TABLES": "{'*': 'books'}"},
+    ),
     ("An entry of SUPABASE_TABLES with a misspelt key", {"SUPABASE_TABLES": {"*": {"tabel": "t"}}}),
     ("An item class that cannot be imported", {"SUPABASE_TABLES": {"nowhere.Item": "t"}}),
     ("An item class that is not a class", {"SUPABASE_TABLES": {"os.getcwd": "t"}}),

@@ -64,6 +64,8 @@ class Reader:
             return default
         hidden = name in _SECRET or _SECRET_VALUE.search(str(value))
         printed = "set (value hidden)" if hidden else _printed(value)
+        if isinstance(value, str) and value.strip()[:1] in ("{", "["):
+            allowed += ". The text is not valid JSON, which has double quotes"
         self.problems.append(f"{name} is {printed}: it must be {allowed}.")
         return default
 

@@ -97,7 +97,7 @@ def read_routes(reader: Reader, spiders: Sequence[str] = ()) -> Routes:
         route = _switch(reader, name, value, spec_of) if is_switch else spec_of(name, value)
         if route is not None:
             routes[_item_class(reader, name, target)] = route
-    if not routes and not tables:
+    if not routes and not reader.raw("SUPABASE_TABLES"):
         reader.problems.append(
             "SUPABASE_TABLE is missing. Set it to the name of the table for the items, or set SUPABASE_TABLES."
         )
