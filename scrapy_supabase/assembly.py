@@ -155,12 +155,15 @@ class Destination:
             self._local.stop()
 
 
-def new_spool(config: Config, schema: Schema, run: Run) -> DiskSpool | NoSpool:
-    """Create the run's folder in the spool. Raises `ConfigurationError` if it is not writable."""
+def new_spool(config: Config, schema: Schema, run: Run, *, appends: bool = False) -> DiskSpool | NoSpool:
+    """Create the run's folder in the spool; `appends` is an argument of `DiskSpool`.
+
+    Raises `ConfigurationError` if the folder is not writable.
+    """
     if config.spool.folder is None:
         return NoSpool()
     facts = {"run": run.id, "spider": run.spider, "project": config.server.host}
-    return DiskSpool(config.spool.folder, run.folder, schema, facts, fsync=config.spool.fsync)
+    return DiskSpool(config.spool.folder, run.folder, schema, facts, fsync=config.spool.fsync, appends=appends)
 
 
 def recover(spool: Spool, counters: Counters) -> Sequence[Stored]:

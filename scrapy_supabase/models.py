@@ -76,6 +76,11 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     key: Key | None
     data: bytes
 
+    @property
+    def location(self) -> str:
+        """Where the row comes from, if it is a row of a file."""
+        return ""
+
 
 class TableSpec(msgspec.Struct, frozen=True):
     """The settings of one table. An empty `on_conflict` means the primary key."""
@@ -209,7 +214,8 @@ class Rejection(msgspec.Struct, frozen=True):
     """A row that the server, or this package before sending, rejected, with the reason.
 
     `data` is the row as JSON, `columns` are the columns that were sent. For an item that could not become a row,
-    `columns` is None, and the fields in `printed`, which cannot be stored, are in `data` as text.
+    `columns` is None, and the fields in `printed`, which cannot be stored, are in `data` as text. `location` is that of
+    the row in its file ("books.csv, line 3"), if it comes from one.
     """
 
     table: str
@@ -220,6 +226,7 @@ class Rejection(msgspec.Struct, frozen=True):
     hint: str | None = None
     columns: tuple[str, ...] | None = None
     printed: tuple[str, ...] = ()
+    location: str = ""
 
 
 class Loaded(msgspec.Struct, frozen=True):

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from scrapy_supabase.assembly import Destination, OpenRun, new_schema
 from scrapy_supabase.delivery.waiting import OwnerWait
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError
@@ -24,6 +26,7 @@ from scrapy_supabase.models import Mode, Outcome, Rejection, Row, Stored
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.monitoring.upload_result import UploadResult
+from scrapy_supabase.rows.chunks import OpenChunk
 from scrapy_supabase.rows.selection import select_rows
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.settings.config import Config
@@ -147,6 +150,7 @@ class Upload:
         self.on_throttled = counters.on_throttled
         destination = Destination(config, schema)
         self._run = OpenRun(config, run, destination, spool, self, self._waiter.wake, recovered, blocks=True)
+        self.builder = self._run.row_builder({}, counters.cleaned)
 
     def __enter__(self) -> Upload:
         return self
@@ -170,15 +174,29 @@ class Upload:
         """Build a row from each item and upload it. Stops early after a fatal error."""
         if total is not None and not self._config.upload.grows:
             self._chunks_expected = -(-total // self._config.upload.chunk_rows)
-        builder = self._run.row_builder({}, self._counters.cleaned)
+        take: Callable[[Any], bool] | None = None
         for item in items:
-            try:
-                row = builder.build(item)
-            except ItemError as error:
-                self.reject(builder.rejection(item, error))
+            if take is not None and take(item):
+                continue
+            row = self.build(item)
+            if row is None:
                 continue
             if not self.add(row):
                 return
+            chunk = self.open_chunk()
+            take = self.builder.fast_path(item, chunk) if chunk is not None else None
+
+    def build(self, item: Any, location: str = "") -> Row | None:
+        """Return the row of an item; reject the item and return None if it cannot become a row."""
+        try:
+            return self.builder.build(item)
+        except ItemError as error:
+            self.reject(msgspec.structs.replace(self.builder.rejection(item, error), location=location))
+            return None
+
+    def open_chunk(self) -> OpenChunk | None:
+        """Return the chunk to which rows may be added without a call of `add`, if there is one."""
+        return self._run.delivery.open_chunk()
 
     def reject(self, rejection: Rejection) -> None:
         """Count and keep an item that cannot become a row."""

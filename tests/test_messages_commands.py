@@ -177,7 +177,10 @@ def test_load(said: Said, command: Command, sql: Sql, proxy: FaultProxy) -> None
     """The output has the counts of rows, and the command that uploads rejected or spooled ones."""
     sql(TABLE)
     said("One row is loaded", command("load", "-", text=b'{"id": 1, "title": "a\\u0000b"}\n'))
-    bad = b'{"id": 2}\n[1]\ntrue\n5\n{"id": \n{"id": "x"}\n{"zz": 1}\n'
+    bad = b'{"id": 2}\n[1]\ntrue\n5\n{"id": \n{"id": "x"}\n{"zz": 1}\n{"id": 4, "title": %b1%b}\n' % (
+        b"[" * 10_000,
+        b"]" * 10_000,
+    )
     said("Bad rows are loaded", command("load", "-", text=bad))
     said("A cell too few in CSV", command("load", "-", "--format", "csv", text=b"id,n\n5\n"))
     rejected = (command.folder / "spool" / "rejected.jsonl").read_text().splitlines()

@@ -18,10 +18,13 @@ from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Mode, Rejection
 from scrapy_supabase.monitoring.run import Run
-from scrapy_supabase.rows.files import FORMATS, BadLine, RowFile
+from scrapy_supabase.rows.files import FORMATS, BadLine, FileRow, Lines, RowFile
+from scrapy_supabase.rows.json_lines import LinesPath, lines_path
+from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.script import Upload
 from scrapy_supabase.settings.explicit import config_for_table, config_of_command
 
+_SHOWN_BYTES = 256 * 1024
 WHEN_REFUSED = "No row was uploaded."
 WHEN_INTERRUPTED = (
     "Rows that were read but not uploaded are in the spool; the other rows were not read. Run the command again, or "
@@ -68,17 +71,18 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     run, schema = Run("load"), new_schema(config)
     server, stack = find_server(config)
     try:
-        spool = new_spool(config, schema, run)
+        spool = new_spool(config, schema, run, appends=all(file.format != "csv" for file in files))
         config = config_of_command(server)
         sizes = [file.size for file in files]
         total = sum(size for size in sizes if size is not None) if None not in sizes else None
         with progress_bar("load", total, "B") as bar, Upload(config, run, schema, spool) as upload:
             upload.begin()
             unreadable = None
+            rows = FileUpload(upload, schema, spec.name, bar)
             for file in files:
                 with closing(file):
                     try:
-                        upload.build_and_add(_reported(file, upload, spec.name, bar))
+                        rows.add(file)
                     except ConfigurationError as error:
                         unreadable = error  # rows read before are uploaded
                 if unreadable or upload.error:
@@ -95,16 +99,64 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     return 0 if result else 1
 
 
-def _reported(file: RowFile, upload: Upload, table: str, bar: Any) -> Any:
-    """Yield the rows of a file, reject its bad lines, and advance the progress bar."""
-    reported = 0
-    for number, row in enumerate(file):
+class FileUpload:
+    """Uploads the rows of files into a table, and rejects their bad lines. `bar` shows the progress."""
+
+    def __init__(self, upload: Upload, schema: Schema, table: str, bar: Any) -> None:
+        self._upload = upload
+        self._schema = schema
+        self._table = table
+        self._bar = bar
+        self._take: LinesPath | None = None
+
+    def add(self, file: RowFile) -> None:
+        """Add the rows of a file. Stops early after a fatal error."""
+        shown = 0
+        for part in file.parts():
+            if isinstance(part, Lines):
+                self._add_lines(part)
+            elif isinstance(part, BadLine):
+                self._reject(part)
+            else:
+                self._add_row(part.values, part.source, part.number)
+            if self._upload.error is not None:
+                return
+            if file.position - shown >= _SHOWN_BYTES:
+                self._show(file.position - shown)
+                shown = file.position
+        self._show(file.position - shown)
+
+    def _add_lines(self, part: Lines) -> None:
+        """Add lines as they are if possible. The others, and the first line of each chunk, are decoded."""
+        at, end = 0, len(part.lines)
+        while at < end and self._upload.error is None:
+            taken = self._take(part.lines, at, part.source, part.number + at) if self._take is not None else 0
+            at += taken
+            if not taken:
+                self._add_line(part, at)
+                at += 1
+
+    def _add_line(self, part: Lines, at: int) -> None:
+        self._take = None
+        row = part.row(at)
         if isinstance(row, BadLine):
-            upload.reject(Rejection(table, row.data, "bad_line", f"{row.location}: {row.problem}"))
-        else:
-            yield row
-        if number % 1000 == 0:
-            bar.set_postfix_str(pluralize(upload.result.uploaded, "row"), refresh=False)
-            bar.update(file.position - reported)
-            reported = file.position
-    bar.update(file.position - reported)
+            self._reject(row)
+        elif row is not None and self._add_row(row, part.source, part.number + at):
+            chunk = self._upload.open_chunk()
+            if chunk is not None:
+                self._take = lines_path(self._upload.builder, self._schema, row, chunk)
+
+    def _add_row(self, values: dict[str, Any], source: str, number: int) -> bool:
+        """Add a row; return False if it was rejected."""
+        row = self._upload.build(values, f"{source} {number}")
+        if row is not None:
+            self._upload.add(FileRow(row.table, row.columns, row.key, row.data, source, number))
+        return row is not None
+
+    def _reject(self, row: BadLine) -> None:
+        table, message = self._table, f"{row.location}: {row.problem}"
+        self._upload.reject(Rejection(table, row.data, "bad_line", message, location=row.location))
+
+    def _show(self, read: int) -> None:
+        self._bar.set_postfix_str(pluralize(self._upload.result.uploaded, "row"), refresh=False)
+        self._bar.update(read)

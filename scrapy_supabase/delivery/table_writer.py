@@ -137,7 +137,7 @@ class TableWriter:
             if not can or (cannot and self._schema.policy(table) != "drop"):
                 return None
             columns.update(can)
-        body = b"[%b]" % b",".join([row.data for row in rows])
+        body = _body(rows)
         # jsonb would turn 1e5 into 100000 and -0.0 into 0.0. And the list of columns, which this request needs, must
         # fit into its URL.
         if sum(len(column) + 9 for column in columns) > _LONGEST_COLUMNS or _REWRITTEN.search(body):
@@ -228,7 +228,7 @@ class TableWriter:
     def write_of(self, table: str, rows: tuple[Row, ...]) -> tuple[Write, tuple[Row, ...]]:
         """Return the request that stores `rows`, and the rows in the form it sends. Raises `RefusedRowsError`."""
         columns, rows = self._storable(table, rows)
-        body = b"[%b]" % b",".join([row.data for row in rows])
+        body = _body(rows)
         return Write(table, columns, body, self._schema.mode(table), self._schema.specs[table].on_conflict), rows
 
     def _storable(self, table: str, rows: tuple[Row, ...]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
@@ -276,6 +276,14 @@ class TableWriter:
 
 def _retyped(kind: type[E], error: ServerError) -> E:
     return kind(error.message, code=error.code, status=error.status, details=error.details, hint=error.hint)
+
+
+def _body(rows: Sequence[Row]) -> bytes:
+    """Return the rows as a JSON array, with one copy of them."""
+    parts = [row.data for row in rows]
+    parts[0] = b"[" + parts[0]
+    parts[-1] += b"]"
+    return b",".join(parts)
 
 
 def _value(row: Row, column: str) -> Any:

@@ -103,7 +103,7 @@ class UploadState(msgspec.Struct, Generic[Sent]):
         named = f"In column {joined(columns)}." if columns else ""
         details = " ".join(filter(None, (error.details and sentence(error.details), named))) if named else error.details
         why = (error.code, error.message, details, error.hint)
-        self.rejections.append(Rejection(row.table, row.data, *why, columns=row.columns))
+        self.rejections.append(Rejection(row.table, row.data, *why, columns=row.columns, location=row.location))
 
     def defer(self, rows: tuple[Row, ...]) -> None:
         """Defer `rows` until the rows that they refer to may be stored, together with newer versions of `rows`."""
@@ -143,4 +143,4 @@ def collected(row: Row, names: frozenset[str], column: str) -> Row:
     before = msgspec.json.decode(values[column]) if column in values else None
     values[column] = msgspec.Raw(msgspec.json.encode({**before, **more} if isinstance(before, dict) else more))
     columns = tuple(sorted({*row.columns, column} - names))
-    return Row(row.table, columns, row.key, msgspec.json.encode(values))
+    return msgspec.structs.replace(row, columns=columns, data=msgspec.json.encode(values))

@@ -12,7 +12,7 @@ from scrapy_supabase.models import NO_TABLE, Rejection, Row, TableSpec
 from scrapy_supabase.routes import Routes, Switch, route_of
 from scrapy_supabase.rows.chunks import OpenChunk
 from scrapy_supabase.rows.keys import NO_KEY, KeyForm, key_form
-from scrapy_supabase.rows.mapping import Mapper
+from scrapy_supabase.rows.mapping import Mapper, item_to_dict
 from scrapy_supabase.rows.routing import choose_table
 from scrapy_supabase.rows.row_warnings import RowWarnings
 from scrapy_supabase.rows.stamps import Stamp
@@ -120,14 +120,11 @@ class RowBuilder:
         crawl is mostly that of loading code into the processor's cache again, so this function makes few calls.
         Without it, a crawl without downloads takes 7 % more CPU (docs/benchmarks/README.md).
         """
-        recipe = self._recipes.get(type(item))
-        if recipe is None or recipe.fields is not None or recipe.mapper is not None:
+        shape = self.shape_for(item, chunk)
+        if shape is None:
             return None
         names, schema, version = tuple(item), self._schema, self._schema_version
-        shape = recipe.shapes.get(names)
-        if shape is None or shape.collect or shape.columns is not chunk.columns or recipe.spec.name != chunk.table:
-            return None
-        table, columns, key_of = recipe.spec.name, shape.columns, shape.key.of
+        table, columns, key_of = chunk.table, shape.columns, shape.key.of
         int_key = shape.key.columns[0] if shape.key.plain_ints else None
         write, most_written = chunk.file.direct
         most_bytes = min(chunk.most_bytes, chunk.size + most_written)
@@ -165,6 +162,16 @@ class RowBuilder:
 
         return take
 
+    def shape_for(self, item: Any, chunk: OpenChunk) -> _Shape | None:
+        """Return the shape of `item` if its fields are sent as they are and rows of its shape go to `chunk`."""
+        recipe = self._recipes.get(type(item))
+        if recipe is None or recipe.fields is not None or recipe.mapper is not None:
+            return None
+        shape = recipe.shapes.get(tuple(item))
+        if shape is None or shape.collect or shape.columns is not chunk.columns or recipe.spec.name != chunk.table:
+            return None
+        return shape
+
     def rejection(self, item: Any, error: ItemError) -> Rejection:
         """Return the `Rejection` of an item that cannot become a row, with its values by column, else by field."""
         try:
@@ -180,7 +187,7 @@ class RowBuilder:
         recipe = self._routed.get((kind, id(spec))) if is_routed else None
         if recipe is None:
             mapper = Mapper(spec, self._schema, self._stamps, self._on_cleaned) if spec.maps_items else None
-            recipe = _Recipe(spec, None if kind is dict else _fields_of(), mapper)
+            recipe = _Recipe(spec, None if kind is dict else item_to_dict(), mapper)
             if is_routed:
                 self._routed[kind, id(spec)] = recipe
             else:
@@ -242,9 +249,3 @@ class RowBuilder:
         self._schema_version = self._schema.version
         for recipe in (*self._recipes.values(), *self._routed.values()):
             recipe.shapes.clear()
-
-
-def _fields_of() -> Callable[[Any], dict[str, Any]]:
-    from itemadapter import ItemAdapter  # imports pydantic, which takes 0.1 s; a crawl of dicts does not need it
-
-    return lambda item: dict(ItemAdapter(item))

@@ -18,12 +18,26 @@ import msgspec
 
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import pluralize, reason, sentence
+from scrapy_supabase.models import Row
 
 FORMATS = ("jsonl", "json", "csv")
 _BY_NAME = {".jsonl": "jsonl", ".jl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv"}
 _GZIP = b"\x1f\x8b"
 _JSON_NAMES = {list: "an array", str: "a text", bool: "true or false", type(None): "null"}
+_BLOCK = 64 * 1024
 _LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 128 KiB
+
+
+class FileRow(Row, frozen=True, gc=False):
+    """A row of a file: `source` names the file and what is counted in it ("books.csv, line"), `number` counts."""
+
+    source: str
+    number: int
+
+    @property
+    def location(self) -> str:
+        """Where the row is in its file."""
+        return f"{self.source} {self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +49,31 @@ class BadLine:
     problem: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Lines that should be JSON objects, or blank, without their ends. `number` is that of the first; see `FileRow`."""
+
+    lines: list[bytes]
+    source: str
+    number: int
+
+    def row(self, at: int) -> dict[str, Any] | BadLine | None:
+        """Decode the line at a position; return None if it is blank."""
+        line = self.lines[at]
+        return _row(line, f"{self.source} {self.number + at}") if line.strip() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The row of a CSV line."""
+
+    values: dict[str, Any]
+    source: str
+    number: int
+
+
 class RowFile:
-    """The rows of one file, in order: a dict or a `BadLine` each. Can be iterated once.
+    """The rows of one file, in order. Can be iterated once: a dict or a `BadLine` each.
 
     Memory use is constant, except for a JSON array. Numbers are kept as written. `form` is one of `FORMATS`; None: by
     the file's name. `keep_empty`: keep empty CSV cells as empty texts, not NULL. `uploads`: messages say what was
@@ -79,6 +116,15 @@ class RowFile:
         return self._read
 
     def __iter__(self) -> Iterator[dict[str, Any] | BadLine]:
+        for part in self.parts():
+            if isinstance(part, Lines):
+                rows = map(part.row, range(len(part.lines)))
+                yield from (row for row in rows if row is not None)
+            else:
+                yield part.values if isinstance(part, Cells) else part
+
+    def parts(self) -> Iterator[Lines | Cells | BadLine]:
+        """Yield the rows as they are in the file, instead of iterating over it."""
         stream = io.BufferedReader(self._raw) if isinstance(self._raw, io.RawIOBase) else self._raw
         try:
             start = stream.peek(2)[:2]  # type: ignore[attr-defined]
@@ -95,12 +141,20 @@ class RowFile:
         if self._raw is not sys.stdin.buffer:
             self._raw.close()
 
-    def _json_lines(self, stream: IO[bytes]) -> Iterator[dict[str, Any] | BadLine]:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                yield _row(line, f"{self._name}, line {number}")
+    def _json_lines(self, stream: IO[bytes]) -> Iterator[Lines]:
+        number, rest = 1, [b""]
+        while block := stream.read1(_BLOCK):  # type: ignore[attr-defined]
+            first, newline, more = block.partition(b"\n")
+            rest.append(first)
+            if not newline:
+                continue
+            lines = [b"".join(rest), *more.split(b"\n")]
+            rest = [lines.pop()]
+            yield Lines(lines, f"{self._name}, line", number)
+            number += len(lines)
+        yield Lines([b"".join(rest)], f"{self._name}, line", number)
 
-    def _json(self, stream: IO[bytes]) -> Iterator[dict[str, Any] | BadLine]:
+    def _json(self, stream: IO[bytes]) -> Iterator[Lines]:
         try:
             rows = msgspec.json.decode(stream.read(), type=list[msgspec.Raw])
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -108,10 +162,10 @@ class RowFile:
                 f"{self._name} is not a JSON array of objects: {sentence(error)}{self._nothing} If each line "
                 "is an object, add --format jsonl."
             ) from error
-        for number, row in enumerate(rows, 1):
-            yield _row(bytes(row), f"{self._name}, element {number}")
+        texts = [msgspec.json.format(row, indent=-1) if b"\n" in row else row for row in map(bytes, rows)]
+        yield Lines(texts, f"{self._name}, element", 1)
 
-    def _csv(self, stream: IO[bytes]) -> Iterator[dict[str, Any] | BadLine]:
+    def _csv(self, stream: IO[bytes]) -> Iterator[Cells | BadLine]:
         csv.field_size_limit(_LONGEST_CELL)
         try:
             text = io.TextIOWrapper(stream, self._encoding, newline="")
@@ -136,7 +190,7 @@ class RowFile:
                     yield BadLine(msgspec.json.encode(cells), f"{self._name}, line {reader.line_num}", problem)
                 else:
                     filled = cells if self._keep_empty else [cell or None for cell in cells]
-                    yield dict(zip(names, filled, strict=True))
+                    yield Cells(dict(zip(names, filled, strict=True)), f"{self._name}, line", reader.line_num)
         except UnicodeDecodeError as error:
             after = f", after line {reader.line_num}" if reader.line_num else ""
             raise ConfigurationError(
@@ -159,6 +213,8 @@ def _row(text: bytes, location: str) -> dict[str, Any] | BadLine:
         return _decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         problem = str(error)
+    except RecursionError:
+        problem = "it is nested too deeply"
     with suppress(ValueError, RecursionError):  # Python's json module also writes NaN, Infinity and lone surrogates
         value = json.loads(text)
         if isinstance(value, dict):

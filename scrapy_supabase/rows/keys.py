@@ -24,13 +24,14 @@ class KeyForm:
 
     `types` maps columns to PostgreSQL types; without it, keys are compared as texts.
     `plain_ints`: the key has one column, and the key of an int is its text.
+    `is_text`: the database compares all columns as texts.
     """
 
     def __init__(self, columns: Sequence[str], types: Mapping[str, str] | None = None) -> None:
         self.columns = tuple(columns)
         self._types = [TEXT if types is None else key_type(types.get(column, "")) for column in columns]
         self._only = self.columns[0] if len(self.columns) == 1 else None
-        self._is_text = all(one is TEXT for one in self._types)
+        self.is_text = all(one is TEXT for one in self._types)
         self.plain_ints = self._only is not None and self._types[0].plain_ints
 
     def of(self, values: Mapping[str, Any]) -> Key | None:
@@ -40,7 +41,7 @@ class KeyForm:
             if type(value) is int and self.plain_ints:
                 return str(value)
             text = text_of(value)
-            if text is None or self._is_text:
+            if text is None or self.is_text:
                 return text
             kind = self._types[0]
             canonical = kind.canonical(text) if kind.is_exact else None
@@ -53,7 +54,13 @@ class KeyForm:
             if text is None:
                 return None
             texts.append(text)
-        return _joined(texts) if self._is_text else self._compared(texts)
+        return _joined(texts) if self.is_text else self._compared(texts)
+
+    def line_types(self, values: Mapping[str, Any]) -> tuple[type, ...] | None:
+        """Return the types to decode key values of JSON with, if those of similar rows are like `values`, else None."""
+        kinds = tuple([type(values[column]) for column in self.columns])
+        ok = all(kind is str or (kind is int and one.plain_ints) for kind, one in zip(kinds, self._types, strict=True))
+        return kinds if ok else None
 
     def of_texts(self, texts: Sequence[str | None]) -> Key | None:
         """Return the key of a row whose key values have these texts; None if one is NULL."""

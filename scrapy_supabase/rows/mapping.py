@@ -152,3 +152,10 @@ class Mapper:
                 root_of(path),
                 type(value).__name__,
             )
+
+
+def item_to_dict() -> Callable[[Any], dict[str, Any]]:
+    """Return a function that converts an item of another class than dict to a dict."""
+    from itemadapter import ItemAdapter  # imports pydantic, which takes 0.1 s; a crawl of dicts does not need it
+
+    return lambda item: dict(ItemAdapter(item))

@@ -51,11 +51,19 @@ class DiskSpool:
     """The spool of one run, in its own folder `run` below `folder`.
 
     `facts` (run, spider, project) go into every header. With `fsync`, each row is on the disk itself before `append`
-    returns. Raises `ConfigurationError` if the folder is not writable.
+    returns. With `appends`, files are never mapped: a write of many rows at once costs less than a mapped page. Raises
+    `ConfigurationError` if the folder is not writable.
     """
 
     def __init__(
-        self, folder: Path, run: str, schema: Schema, facts: Mapping[str, str], *, fsync: bool = False
+        self,
+        folder: Path,
+        run: str,
+        schema: Schema,
+        facts: Mapping[str, str],
+        *,
+        fsync: bool = False,
+        appends: bool = False,
     ) -> None:
         self.folder = folder
         self._schema = schema
@@ -70,7 +78,7 @@ class DiskSpool:
         try:
             self._own = RunFolder.make(folder, run)
             self._notes = StoredNotes(folder, facts.get("run", run), self.project)
-            self._files = RunFiles(folder, run, self._headers, fsync=fsync)
+            self._files = RunFiles(folder, run, self._headers, fsync=fsync, appends=appends)
         except OSError as error:
             remedy = owner_remedy(folder, error) or (
                 "Set SUPABASE_SPOOL_DIR to a writable folder, or to None: rows that are not uploaded are then lost "

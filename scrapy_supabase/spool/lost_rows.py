@@ -14,7 +14,9 @@ logger = logging.getLogger(__name__)
 def not_kept(rows: Iterable[Row], why: str) -> tuple[Rejection, ...]:
     """Return a rejection for each row that was neither uploaded nor kept; `why` is the clause after "and"."""
     text = f"the row was not uploaded, and {why}"
-    return tuple(Rejection(row.table, row.data, NOT_KEPT, text, columns=row.columns) for row in rows)
+    return tuple(
+        Rejection(row.table, row.data, NOT_KEPT, text, columns=row.columns, location=row.location) for row in rows
+    )
 
 
 def log_rows(rejections: tuple[Rejection, ...]) -> None:

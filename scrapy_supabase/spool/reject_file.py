@@ -34,6 +34,7 @@ class RejectedLine(msgspec.Struct, frozen=True, kw_only=True):
     table: str
     code: str
     message: str
+    location: str = ""
     details: str | None = None
     hint: str | None = None
     spider: str = ""
@@ -123,6 +124,7 @@ def reject_line(rejection: Rejection, facts: Mapping[str, str], header: Mapping[
         "table": rejection.table,
         "code": rejection.code,
         "message": rejection.message,
+        **({"location": rejection.location} if rejection.location else {}),
         "details": rejection.details,
         "hint": rejection.hint,
         **facts,

@@ -300,6 +300,7 @@ def test_load_rejects_what_is_no_row_and_goes_on(command: Command, table: Sql, t
     assert "Rejected: 4 rows: 3 x bad_line (t), 1 x 22P02 (t)." in done.stderr
     lines = [json.loads(line) for line in (tmp_path / "spool" / "rejected.jsonl").read_text().splitlines()]
     assert lines[0]["message"].startswith("standard input, line 2: ")
+    assert {line["location"] for line in lines} == {f"standard input, line {number}" for number in (2, 3, 4, 5)}
     assert [line["row"] for line in lines if line["code"] == "bad_line"] == ['{"id": ', "null", "[1]"]
     ragged = command("load", "-", "--table", "t", "--format", "csv", text="id,n\n5\n6,1\n")
     assert "it has 1 cell, the header has 2" in (tmp_path / "spool" / "rejected.jsonl").read_text()
