@@ -36,6 +36,10 @@ def test_two_crawls_make_two_snapshots(open_folder: Path) -> None:
         assert "Traceback" not in log, log
         assert int(re.findall(r"'supabase/uploaded_count': (\d+)", log)[0]) > 50, log
         assert not re.search(r"'supabase/(failed|spooled)_count': [1-9]", log), log
+        assert "Enabled " not in log, "Scrapy's lists of its components are no part of the demo"
+        modules = re.findall(r"'supabase/uploaded_count/modules': (\d+)", log)[0]
+        summary = scrapy(folder, "supabase", "sql", "--csv", "select snapshots, modules from daily_summary")
+        assert summary.splitlines()[-1].split(",")[1] == modules, summary
     table = scrapy(
         folder, "supabase", "sql",
         "select snapshot_version as v, 'rows=' || count(*) || '/' || count(distinct (module, name)) from symbols"

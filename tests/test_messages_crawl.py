@@ -82,6 +82,24 @@ def test_rejected_rows(crawl: Crawler, said: Said, table: Sql) -> None:
     assert table("select count(*) from t") == [(4,)]
 
 
+def test_rows_before_those_that_they_refer_to(crawl: Crawler, said: Said, sql: Sql) -> None:
+    """The summary says why there are answers with 23503, though all rows are stored."""
+    sql(
+        "create table t_author (id bigint primary key, name text); create table t (id bigint primary key, title text, "
+        "author bigint references t_author); grant all on t, t_author to service_role; notify pgrst, 'reload schema'"
+    )
+    books = [{"_class": "Book", "id": n, "title": "x", "author": 1} for n in range(4)]
+    done = crawl(
+        {"items": [*books, {"_class": "Author", "id": 1, "name": "a"}]},
+        SUPABASE_TABLE=None,
+        SUPABASE_TABLES={"tests.crawl.Book": "t", "tests.crawl.Author": "t_author"},
+        BATCH_CHUNK_SIZE=4,
+    )
+    assert done.counts("uploaded", "failed") == (5, 0), done.log
+    assert done.stats["supabase/error_count/23503"] == 1
+    said("A crawl that meets rows before those that they refer to", of_log(done.log)[-1:])
+
+
 def test_rows_that_make_a_crawl_fail(crawl: Crawler, said: Said, table: Sql) -> None:
     """Which, how many, and the setting that makes them count."""
     done = crawl({"items": [*items(2), {"id": "x"}]}, SUPABASE_FAIL_ON=["rejected"])
@@ -170,7 +188,7 @@ def test_the_server_is_still_gone(crawl: Crawler, said: Said, table: Sql, proxy:
     plan = {"pages": 15, "site": site([[{"id": page}] for page in range(15)]), "progress_every": 0.1}
     settings = {"SUPABASE_CLOSE_TIMEOUT": 0.2, "BATCH_CHUNK_SIZE": 1, "BATCH_RETRY_ATTEMPTS": 1, **ONE}
     done = crawl(plan, SUPABASE_URL=proxy.url, DOWNLOAD_DELAY=0.1, RANDOMIZE_DOWNLOAD_DELAY=False, **settings)
-    lines = [re.sub(r"\d+ on disk", "<n> on disk", line) for line in of_log(done.log)]
+    lines = [re.sub(r"\d+ chunks? on disk", "<n> chunks on disk", line) for line in of_log(done.log)]
     said("The server is unreachable from the first chunk on", lines)
 
 

@@ -1,5 +1,6 @@
 """Settings. `SUPABASE_URL` and `SUPABASE_KEY` come from the environment; without them, a local Supabase is used."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -27,3 +28,7 @@ SUPABASE_RUNS_TABLE = "scrapy_runs"  # one row per crawl, see migrations/009
 LOG_LEVEL = "INFO"
 ROBOTSTXT_OBEY = False
 TELNETCONSOLE_ENABLED = False
+
+# The log has the lines of pipeline and spider, and the stats. Scrapy's lists of its components are left out.
+for name in ("addons", "core.engine", "crawler", "extensions.remote_control", "middleware", "utils.log"):
+    logging.getLogger(f"scrapy.{name}").addFilter(lambda record: record.levelno > logging.INFO)

@@ -42,6 +42,7 @@ class Counters:
         self.chunks = 0  # sealed
         self.outcomes = 0  # uploads of chunks that have ended, retried chunks included
         self.failed_chunks: set[int] = set()  # numbers of chunks with rejected or spooled rows
+        self.deferred_chunks = 0  # chunks with rows that waited for the rows that they refer to
         self.effort = Effort()  # sum over all uploads
         self.longest_upload = 0.0  # seconds
         self.torn_lines = 0
@@ -71,6 +72,8 @@ class Counters:
         if outcome.rejections:
             self._reject(outcome.rejections, recovered=recovered)
             self.failed_chunks.add(chunk.number)
+        if outcome.deferred:
+            self.deferred_chunks += 1
         self._add_effort(outcome.effort)
 
     def on_rows_kept(self, kept: Chunk | Stored, rows: int) -> None:

@@ -51,13 +51,13 @@ class CrawlLog:
         rows = self._counters.totals
         uploaded = rows["uploaded"]
         self._log.info(
-            "%s uploaded (%d rows/min), %d rejected; %s in flight, %d on disk%s",
+            "%s uploaded (%d rows/min), %d rejected; %s",
             pluralize(uploaded, "row"),
             60 * (uploaded - self._last_uploaded) / seconds,
             rows["failed"],
-            pluralize(in_flight, "chunk"),
-            backlog,
-            "; the server is unreachable" if is_offline else "",
+            f"the server is unreachable, {pluralize(backlog, 'chunk')} on disk"
+            if is_offline
+            else f"{pluralize(in_flight, 'chunk')} in flight, {backlog} on disk",
         )
         self._last_time, self._last_uploaded = now, uploaded
 
@@ -104,11 +104,14 @@ class CrawlLog:
         )
         if counters.chunks and counters.outcomes:
             self._log.info(
-                "%s (%d not fully uploaded, %.3f s on average), %s sent again",
+                "%s (%d not fully uploaded, %.3f s on average), %s sent again%s",
                 pluralize(counters.chunks, "chunk"),
                 len(counters.failed_chunks),
                 effort.seconds / counters.outcomes,
                 pluralize(effort.retries, "request"),
+                f"; {pluralize(counters.deferred_chunks, 'chunk')} waited for rows that theirs refer to (23503)"
+                if counters.deferred_chunks
+                else "",
             )
         if any(rows[f"recovered{part}"] for part in ("", "_superseded", "_failed", "_spooled")):
             self._log.info(
