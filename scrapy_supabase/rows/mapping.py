@@ -33,9 +33,12 @@ class Mapper:
         self._spec = spec
         self._schema = schema
         self._on_cleaned = on_cleaned
-        self._stamps = {column: stamps[stamp] for column, stamp in spec.stamps.items() if not hashed_fields(stamp)}
-        self._hashes = {column: hashed_fields(stamp) or () for column, stamp in spec.stamps.items()}
-        self._has_paths = any("." in name for name in spec.columns)
+        hashes = {column: hashed_fields(stamp) for column, stamp in spec.stamps.items()}
+        self._hashes = {column: names for column, names in hashes.items() if names is not None}
+        self._stamps = [(column, stamps[name]) for column, name in spec.stamps.items() if column not in self._hashes]
+        self._named: Callable[[Mapping[str, Any]], dict[str, Any]] = self._renamed if spec.columns else dict
+        if any("." in name for name in spec.columns):
+            self._named = self._at_paths
         self._changes_nothing = spec.empty_text is EmptyText.KEEP and not spec.skip_none
         self._version = -1
         self._key: frozenset[str] = frozenset()
@@ -45,7 +48,7 @@ class Mapper:
     def columns_of(self, fields: Mapping[str, Any], item: Any) -> dict[str, Any]:
         """Return column → value. `fields` are those of `item`. Raises `ItemError`."""
         spec = self._spec
-        mapped = self._at_paths(fields) if self._has_paths else self._renamed(fields)
+        mapped = self._named(fields)
         if not self._changes_nothing:
             mapped = self._with_nulls(mapped)
         if spec.json_column:
@@ -55,8 +58,13 @@ class Mapper:
                 self._on_cleaned(spec.name)
         for column, value in spec.constants.items():  # neither constant nor stamp ever replaces a scraped value
             mapped.setdefault(column, value)
-        if spec.stamps:
-            self._stamp(mapped, fields, item)
+        for column, stamp in self._stamps:
+            if column not in mapped:
+                found = stamp(item, spec.name)
+                if found is not None or not spec.skip_none:
+                    mapped[column] = found
+        if self._hashes:
+            self._add_hashes(mapped, fields)
         return mapped
 
     def _renamed(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,25 +120,14 @@ class Mapper:
             types = {column: bases.get(column) or kind for column, kind in info.columns.items()}
             self._not_text = frozenset(column for column, kind in types.items() if kind and not is_text(kind))
 
-    def _stamp(self, mapped: dict[str, Any], fields: Mapping[str, Any], item: Any) -> None:
-        """Add the stamps to `mapped`."""
-        wrong: ItemError | None = None
-        for column in self._spec.stamps:
-            if column in mapped:
-                continue
-            stamp = self._stamps.get(column)
-            if stamp is not None:
-                value = stamp(item, self._spec.name)
-                if value is not None or not self._spec.skip_none:
-                    mapped[column] = value
-            elif (digest := self._hash(self._hashes[column], fields)) is not None:
+    def _add_hashes(self, mapped: dict[str, Any], fields: Mapping[str, Any]) -> None:
+        for column, names in self._hashes.items():
+            if column not in mapped:
+                digest = self._hash(names, fields)
+                if digest is None:
+                    message = f"column {column!r} is the hash of fields that the item lacks: {', '.join(names)}"
+                    raise ItemError("nothing_to_hash", message, column, row=mapped)
                 mapped[column] = digest
-            else:
-                names = ", ".join(self._hashes[column])
-                message = f"column {column!r} is the hash of fields that the item lacks: {names}"
-                wrong = ItemError("nothing_to_hash", message, column, row=mapped)
-        if wrong is not None:
-            raise wrong
 
     def _hash(self, names: tuple[str, ...], fields: Mapping[str, Any]) -> str | None:
         found = [value_at(fields, name) for name in names]
