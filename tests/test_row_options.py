@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
-from tests.fix_crawl import Crawler
+from tests.fix_crawl import OLDEST, Crawler
 from tests.fix_project import Project
 from tests.polling import eventually
+from tests.spool.test_replay import Command, command
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 GRANT = "; grant all on t to service_role"
+__all__ = ["command"]
 OVER = pytest.mark.parametrize("over", ["rest", "database"])
 
 
@@ -32,8 +36,10 @@ def sha256(*values: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@OVER
-def test_constants_hash_and_blank_texts(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
+@pytest.mark.parametrize(
+    ("over", "python"), [("rest", sys.executable), ("database", sys.executable), ("database", str(OLDEST))]
+)
+def test_constants_hash_and_blank_texts(crawl: Crawler, sql: Sql, project: Project, over: str, python: str) -> None:
     """The hash is the key, so that the second crawl updates. All settings as texts, as with `-s`."""
     sql(f"create table t (key text primary key, title text, price numeric, source text, extra jsonb){GRANT}")
     settings: dict[str, Any] = {
@@ -41,7 +47,7 @@ def test_constants_hash_and_blank_texts(crawl: Crawler, sql: Sql, project: Proje
         "SUPABASE_TABLE": None,
         "SUPABASE_CONSTANTS": '{"source": "by {spider}", "extra": {"a": [1]}}',
         "SUPABASE_EMPTY_TEXT": "null",
-        "SUPABASE_UNKNOWN_COLUMNS": "drop",
+        "python": python,
         **server(project, over),
     }
     items: list[dict[str, Any]] = [
@@ -163,3 +169,67 @@ def test_rows_in_the_spool_keep_what_they_got(crawl: Crawler, sql: Sql, proxy: F
     found = sql("select id, key, title, n, source from t order by id")
     assert found[:30] == [(n, sha256(n), " ", None, "test0 1") for n in range(30)]
     assert found[30:] == [(30, sha256(30), "x", 5, "test0 1"), (99, None, None, 1, "other")]
+
+
+@OVER
+def test_load(command: Command, sql: Sql, project: Project, tmp_path: Path, over: str) -> None:
+    """The options of the table apply to the rows of files; `{spider}` is "load", as in the stamp `spider`."""
+    sql(f"create table t (key text primary key, n numeric, source text, title text default 'old'){GRANT}")
+    tables = {
+        "*": {
+            "by": "type",
+            "tables": {
+                "a": "other",
+                "b": {
+                    "table": "t",
+                    "on_conflict": "key",
+                    "stamps": {"key": "hash(meta.id)"},
+                    "columns": {"meta.n": "n"},
+                    "constants": {"source": "{spider}"},
+                    "empty_text": "null",
+                    "none": "skip",
+                },
+            },
+        }
+    }
+    lines = ['{"meta": {"id": 1, "n": 1.50}, "title": null}', '{"meta": {"id": 2, "n": ""}, "title": ""}', "{}"]
+    done = command(
+        *("load", "-", "--table", "t"),
+        text="\n".join(lines),
+        SUPABASE_TABLES=json.dumps(tables),
+        **server(project, over),
+    )
+    assert done.returncode == 1, done
+    assert sql("select key, n::text, source, title from t order by n") == [
+        (sha256(1), "1.50", "load", "old"),
+        (sha256(2), None, "load", ""),
+    ]
+    (rejected,) = [json.loads(line) for line in (tmp_path / "spool" / "rejected.jsonl").read_text().splitlines()]
+    assert rejected["code"] == "nothing_to_hash"
+
+
+def test_check_and_ddl_take_the_names_of_the_spiders(command: Command, sql: Sql, tmp_path: Path) -> None:
+    """All of the project, or the one that is named; outside of a project, the message says so."""
+    sql("create table t_a (id int primary key); grant all on t_a to service_role; notify pgrst, 'reload schema'")
+    given = {"SUPABASE_TABLE": "t_{spider}"}
+    outside = command("check", **given)
+    assert "SUPABASE_TABLE is 't_{spider}', and no spider is known whose name belongs there" in outside.stdout
+    (tmp_path / "scrapy.cfg").write_text("[settings]\ndefault = project_settings\n")
+    (tmp_path / "project_settings.py").write_text(
+        "SPIDER_MODULES = ['t_spiders']\nADDONS = {'scrapy_supabase.Addon': 1}\n"
+    )
+    spider = "class {0}(scrapy.Spider):\n    name = '{0}'\n"
+    items = "class Item(scrapy.Item):\n    id = scrapy.Field(type=int)\n"
+    (tmp_path / "t_spiders.py").write_text("import scrapy\n" + spider.format("a") + spider.format("b") + items)
+    every = command("check", **given)
+    assert "✓ table t_a: exists" in every.stdout
+    assert "✗ table t_b: PGRST205" in every.stdout
+    assert "t_b" not in command("check", "a", **given).stdout
+    assert "Name one of them with --table: t_a, t_b." in command("ddl", "t_spiders.Item", **given).stderr
+    assert (
+        "create table if not exists public.t_b (" in command("ddl", "t_spiders.Item", "--table", "t_b", **given).stdout
+    )
+    (tmp_path / "rows.jsonl").write_text('{"id": 1}\n')
+    assert command("load", "rows.jsonl", "--table", "t_a", **given).returncode == 0
+    assert sql("select * from t_a") == [(1,)]
+    assert "No table is named. Add --table" in command("load", "rows.jsonl", **given).stderr
