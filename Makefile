@@ -1,6 +1,7 @@
 # `make help` lists the targets. Everything is installed into .venv; nothing outside of it changes.
+# `make test PYTHON=python3.13` tests another Python in an environment of its own, .venv313.
 PYTHON ?= python3
-VENV ?= .venv
+VENV ?= .venv$(if $(filter-out file,$(origin PYTHON)),$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
@@ -22,8 +23,9 @@ $(VENV)/.installed: $(VENV)/.package
 	@touch $@
 
 # The lowest versions that pyproject.toml allows: some crawls of the test suite run on them.
+# psycopg 3.2.1 has wheels for Python 3.11 and 3.12 only.
 .venv-oldest/.installed: pyproject.toml tests/oldest.txt
-	$(PYTHON) -m venv .venv-oldest
+	$$(for each in python3.11 python3.12 python3; do $$each -c '' 2> /dev/null && echo $$each && break; done) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
 	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[postgres,spidermon]' \
 	  --constraint tests/oldest.txt

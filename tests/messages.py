@@ -32,6 +32,7 @@ _VOLATILE = (
     (re.compile(r"(?<=process )\d+|(?<=kill -9 )\d+"), "<pid>"),
     (re.compile(r"\(_ssl\.c:\d+\)"), "(_ssl.c:<n>)"),
     (re.compile(r"0x[0-9a-f]{6,}"), "<address>"),
+    (re.compile(r"(?<=the crawl's process: ).*?(?= Define classes)"), "<reason>."),  # of pickle
 )
 
 

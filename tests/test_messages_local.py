@@ -41,6 +41,12 @@ def why(call: Callable[[], object]) -> str:
     return f"LocalSupabaseError: {raised.value}"
 
 
+def test_windows(said: Said, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The systems that have what it needs."""
+    monkeypatch.setattr("scrapy_supabase.local.stack.fcntl", None)
+    said("A local Supabase on Windows", why(lambda: LocalSupabase(folder)))
+
+
 def test_starting_and_stopping(said: Said, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Where it is; what was applied; that another one is refused."""
     caplog.set_level("INFO", "scrapy_supabase.local")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -15,11 +16,13 @@ from typing import Any
 import pytest
 
 from scrapy_supabase.delivery.limits import Limits
+from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import rejected_rows
 from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, TableSpec
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.reject_file import REJECTED
+from scrapy_supabase.spool.replay import chunks_in
 from tests.delivery.test_delivery import Engine, row, stored
 from tests.delivery.test_outage import Server, is_offline, tick
 from tests.messages import Said, of_log, of_records
@@ -126,6 +129,21 @@ def test_files_that_cannot_be_read(said: Said, caplog: pytest.LogCaptureFixture,
     disk.close()
     lines = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
     said("A damaged line of the spool", [f"rejected {one['code']}: {one['message']}" for one in lines])
+
+
+def test_a_file_system_without_locks(said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can be written, and is not locked: what to set instead."""
+    spool(tmp_path, "20260101T000000.000Z-0123abcd").close()
+    (tmp_path / "20260101T000000.000Z-0123abcd").mkdir()
+
+    def flock(*_: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    for use in (spool, lambda folder: list(chunks_in(folder))):
+        with pytest.raises(ConfigurationError) as raised:
+            use(tmp_path)
+        said("A file system without locks", f"ConfigurationError: {raised.value}")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a folder of another user")

@@ -16,6 +16,8 @@ from scrapy_supabase.backends.idle import IdleConnections, silence
 from scrapy_supabase.errors import TransientError
 
 STORED = (200, 201)  # PostgREST's statuses for a write that it stored
+# Windows has no os.writev, and its os.read takes no sockets.
+_READS_DESCRIPTORS = hasattr(os, "writev")
 _WOULD_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -108,7 +110,7 @@ class SentRequest:
 def send_now(sock: socket.socket, start: bytes, body: bytes) -> int:
     """Send as many bytes as possible without waiting; return their number. Raises `OSError`."""
     with suppress(*_WOULD_WAIT):
-        if isinstance(sock, ssl.SSLSocket):
+        if isinstance(sock, ssl.SSLSocket) or not _READS_DESCRIPTORS:
             with _never_waiting(sock):
                 return sock.send(start + body)
         # Python polls a socket with a timeout before it writes, one more system call; its descriptor is non-blocking.
@@ -118,7 +120,7 @@ def send_now(sock: socket.socket, start: bytes, body: bytes) -> int:
 
 def _read_now(sock: socket.socket) -> bytes:
     """Return the bytes that can be read without waiting. Raises `OSError`, also if there are none."""
-    if isinstance(sock, ssl.SSLSocket):
+    if isinstance(sock, ssl.SSLSocket) or not _READS_DESCRIPTORS:
         with _never_waiting(sock):
             return sock.recv(65536)
     return os.read(sock.fileno(), 65536)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 import sys
@@ -11,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
+
+from scrapy_supabase.backends.readiness import wait_until_ready
 
 _SURELY_ALIVE = 1.0  # seconds after its last use in which no server closes an idle connection
 
@@ -62,9 +63,7 @@ class IdleConnections(Generic[C]):
     def _dropped(self, connection: C) -> bool:
         """Return whether the server has closed an idle connection: it is readable then."""
         try:
-            poll = select.poll()
-            poll.register(self._socket_of(connection), select.POLLIN)
-            return bool(poll.poll(0))
+            return wait_until_ready((self._socket_of(connection),), 0)
         except (OSError, ValueError):
             return True
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from scrapy_supabase.backends.answers import classify_sql
 from scrapy_supabase.backends.base import WriteState
 from scrapy_supabase.backends.idle import IdleConnections, silence
 from scrapy_supabase.backends.pg_link import Link
+from scrapy_supabase.backends.readiness import wait_until_ready
 from scrapy_supabase.errors import ServerError, TransientError
 
 _CANCEL_TIMEOUT = 2.0  # seconds
@@ -101,7 +101,6 @@ class SentStatement:
 
     def _wait(self) -> None:
         until = time.monotonic() + self._timeout
-        poll = select.poll()
         while True:
             if self._unsent:
                 try:
@@ -110,9 +109,9 @@ class SentStatement:
                     self._unsent, self._lost = False, error
             if self._is_over():
                 return
-            poll.register(self._pgconn.socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            sock = (self._pgconn.socket,)
             rest = until - time.monotonic()
-            if rest <= 0 or not poll.poll(rest * 1000):
+            if rest <= 0 or not wait_until_ready(sock, rest, sock if self._unsent else ()):
                 self._cancel()
                 silent = TransientError(f"no answer for {self._timeout:g} s (SUPABASE_TIMEOUT)", code="TimeoutError")
                 silent.ambiguous = True

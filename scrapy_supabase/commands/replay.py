@@ -29,7 +29,7 @@ from scrapy_supabase.spool.chunk_file import Header
 from scrapy_supabase.spool.disk import DiskSpool, numbered
 from scrapy_supabase.spool.reject_file import REJECTED
 from scrapy_supabase.spool.replay import Found, chunks_in, outdated, rejects_in, requeue_rejects
-from scrapy_supabase.spool.run_folders import runs_noted
+from scrapy_supabase.spool.run_folders import is_run, runs_noted
 
 WHEN_REFUSED = "No row was uploaded; the spool is unchanged."
 WHEN_INTERRUPTED = "Rows that are not uploaded stay in the spool. Run the command again to upload them."
@@ -155,7 +155,7 @@ def _folders(config: Config, path: str | None) -> tuple[Path, str | None]:
                 f"{path} is not a folder. Name a spool (default: .scrapy/supabase) or a run's folder in it."
             )
         folder = folder.resolve()
-        return (folder.parent, folder.name) if exists(folder / "lock") else (folder, None)
+        return (folder.parent, folder.name) if is_run(folder) else (folder, None)
 
 
 def _selected(folder: Path, only: str | None, opts: argparse.Namespace) -> list[Found]:

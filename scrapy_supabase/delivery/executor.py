@@ -10,7 +10,6 @@ would take 13 % more CPU over REST, 3 % more over a database connection (docs/be
 from __future__ import annotations
 
 import logging
-import select
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Protocol, TypeVar
 
+from scrapy_supabase.backends.readiness import wait_until_ready
 from scrapy_supabase.delivery.limits import Limits
 from scrapy_supabase.delivery.workers import WorkerPool
 from scrapy_supabase.messages import OWN_BUG
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Milliseconds. A descriptor may be closed meanwhile, and be reused for another file.
-_LONGEST_WATCH = 500
+# Seconds. A descriptor may be closed meanwhile, and be reused for another file.
+_LONGEST_WATCH = 0.5
 
 
 class Progress(Enum):
@@ -231,9 +231,7 @@ class Executor:
 
     def _wait_for(self, number: int) -> None:
         with suppress(OSError, ValueError):  # closed meanwhile, which the owner notices itself
-            poll = select.poll()
-            poll.register(number, select.POLLIN)
-            poll.poll(_LONGEST_WATCH)
+            wait_until_ready((number,), _LONGEST_WATCH)
         self._done.append(partial(self._watched.discard, number))
         self._wake()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
 
+from scrapy_supabase.backends.readiness import wait_until_ready
 from scrapy_supabase.delivery.engine import Delivery
 
 
@@ -30,11 +30,7 @@ class OwnerWait:
         """Block until `delivery` completes `future`."""
         ticked = time.monotonic()
         while not future.done():
-            poll = select.poll()
-            poll.register(self._woken, select.POLLIN)
-            for pending in delivery.pending:
-                poll.register(pending.fileno(), select.POLLIN)
-            poll.poll(1000)
+            wait_until_ready((self._woken.fileno(), *(pending.fileno() for pending in delivery.pending)), 1.0)
             with suppress(BlockingIOError):
                 self._woken.recv(4096)
             if time.monotonic() - ticked < 1.0:

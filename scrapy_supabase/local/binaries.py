@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pwd
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from scrapy_supabase.local.errors import LocalSupabaseError
 from scrapy_supabase.local.place import SERVER_USER, own_folder, reachable
+from scrapy_supabase.local.posix import is_root, pwd
 from scrapy_supabase.messages import sentence
 
 VARIABLE = "SCRAPY_SUPABASE_POSTGRES"
@@ -111,10 +111,10 @@ def _major(folder: Path) -> str:
 
 def _server_user() -> str | None:
     """Return `nobody` for root (containers, CI), because PostgreSQL refuses to run as root; else None."""
-    if os.geteuid() != 0:
+    if not is_root():
         return None
     try:
-        return pwd.getpwnam(SERVER_USER).pw_name
+        return str(pwd.getpwnam(SERVER_USER).pw_name)
     except KeyError:
         raise LocalSupabaseError(
             "PostgreSQL does not run as root, and there is no user nobody. Run as another user."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 from scrapy_supabase.local.binaries import Server
 from scrapy_supabase.local.errors import LocalSupabaseError
+from scrapy_supabase.local.posix import pwd
 from scrapy_supabase.messages import sentence
 
 # For development: data survives `kill -9` (the kernel has the pages) but not a power cut; twice as fast.

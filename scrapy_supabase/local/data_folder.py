@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import uuid
 from pathlib import Path
 
 from scrapy_supabase.local.errors import LocalSupabaseError
+from scrapy_supabase.local.posix import fcntl, is_root
 from scrapy_supabase.messages import reason, sentence
 
 
@@ -20,7 +20,7 @@ def prepare_folder(folder: Path) -> None:
         (folder / "leases").mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid == os.geteuid():
             # For root, the server's user must pass through to its own folder; other users cannot list it.
-            folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+            folder.chmod(0o711 if is_root() else 0o700)
     except OSError as error:
         raise LocalSupabaseError(
             f"The data folder {folder} cannot be used: {sentence(reason(error))} Use another folder."

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from scrapy_supabase.local.cluster import Cluster, environment
+from scrapy_supabase.local.posix import pwd
 
 
 def start_supervisor(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pwd
 import stat
 from pathlib import Path
 
 from scrapy_supabase.local.errors import LocalSupabaseError
+from scrapy_supabase.local.posix import is_root, pwd
 
 SERVER_USER = "nobody"
 
@@ -45,7 +45,7 @@ def own_folder(path: Path) -> Path:
 def default_folder(wanted: Path) -> Path:
     """Return `wanted`, or a folder in /var/tmp in its place for root if the server's user cannot enter `wanted`."""
     wanted = wanted.absolute()
-    if os.geteuid() != 0:
+    if not is_root():
         return wanted
     existing = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
     if reachable(existing, SERVER_USER):

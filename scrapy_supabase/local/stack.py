@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from scrapy_supabase.local.errors import LocalSupabaseError
 from scrapy_supabase.local.keys import Keys, load_keys, write_private
 from scrapy_supabase.local.launch import start_supervisor
 from scrapy_supabase.local.migrations import apply_migrations, read_migrations
+from scrapy_supabase.local.posix import fcntl
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,10 @@ class LocalSupabase:
         schemas: Iterable[str] = ("public",),
         join: bool = False,
     ) -> None:
+        if fcntl is None:
+            raise LocalSupabaseError(
+                "A local Supabase needs Linux or macOS. On Windows, use WSL, or set SUPABASE_URL to a hosted project."
+            )
         self._folder = Path(data_dir).absolute()
         self._migrations = migrations
         self._port = port

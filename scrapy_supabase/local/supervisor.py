@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import select
@@ -113,6 +112,8 @@ def _has_owner_ended(gateway: subprocess.Popen[bytes]) -> bool:
 
 def _in_use(folder: Path) -> bool:
     """Return whether another process holds a lease. If none does, keep the lock, so that none can take one."""
+    import fcntl  # POSIX only
+
     guard = os.open(folder / "leases.lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(guard, fcntl.LOCK_EX)
     for lease in (folder / "leases").iterdir():

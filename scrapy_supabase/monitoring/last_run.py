@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -156,7 +157,7 @@ def write_whole(path: Path, data: bytes, name: str, *, private: bool) -> None:
 
     `name` must differ between concurrent writers of the file. `private` files are readable by their owner only.
     """
-    path = path.resolve()  # replace the target of a link, not the link
+    path = _target(path)
     if path.is_fifo() or path.is_socket():
         raise OSError(errno.ENXIO, "it is a pipe, and would wait for a reader")
     if path.exists() and not path.is_file():
@@ -174,6 +175,15 @@ def write_whole(path: Path, data: bytes, name: str, *, private: bool) -> None:
         with suppress(OSError):
             new.unlink(missing_ok=True)
         raise
+
+
+def _target(path: Path) -> Path:
+    """Return the file that a link leads to: the link itself must not be replaced. Raises `OSError`."""
+    with suppress(RuntimeError):  # circular links, before Python 3.13
+        target = path.resolve()
+        if not target.is_symlink():  # circular links, from Python 3.13 on
+            return target
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
 class LastRunFile:
@@ -226,7 +236,7 @@ class LastRunFile:
     def _write(self, path: Path, data: bytes, *, private: bool) -> bool:
         try:
             write_whole(path, data, self._name, private=private)
-        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: circular links; ValueError: invalid names
+        except (OSError, ValueError) as error:  # ValueError: invalid names
             if path not in self._warned:
                 logger.warning(
                     "Cannot write the record of this run to %s: %s. No row is affected. Free space there, or set %s "

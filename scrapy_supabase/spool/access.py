@@ -10,13 +10,16 @@ from pathlib import Path
 
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import reason, sentence
+from scrapy_supabase.spool.locks import NotLockableError, not_lockable
 
 
 @contextmanager
 def readable(folder: Path) -> Iterator[None]:
-    """Turn a `PermissionError` of the spool `folder` into a `ConfigurationError` with path, owner and remedy."""
+    """Turn an error of permissions or locks in the spool `folder` into a `ConfigurationError` with the remedy."""
     try:
         yield
+    except NotLockableError as error:
+        raise not_lockable(folder, error) from error
     except PermissionError as error:
         remedy = owner_remedy(folder, error) or f"Make it readable: chmod -R u+rwX {shlex.quote(str(folder))}"
         raise ConfigurationError(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from scrapy_supabase.spool.file_io import append_flags, sync_folder
+from scrapy_supabase.spool.file_io import HAS_SYNCED_WRITES, append_flags, sync_folder
 
 
 class AppendFile:
@@ -18,7 +18,7 @@ class AppendFile:
     `seal(name)`, which returns the file's final name.
     """
 
-    __slots__ = ("_fd", "_on_error", "_seal", "name")
+    __slots__ = ("_fd", "_on_error", "_seal", "_syncs", "name")
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class AppendFile:
         self._seal = seal
         self._on_error = on_error
         self._fd = -1
+        self._syncs = fsync and not HAS_SYNCED_WRITES
         path = f"{folder}/{name}"
         try:
             self._fd = os.open(path, append_flags(fsync=fsync) | (os.O_EXCL if is_new else 0), 0o600)
@@ -46,11 +47,12 @@ class AppendFile:
     @property
     def direct(self) -> tuple[Callable[[bytes], object], int]:
         """Implement `chunks.ChunkFile.direct`: there is no limit."""
-        return self._write, sys.maxsize
+        return self._write_synced if self._syncs else self._write, sys.maxsize
 
     def append(self, data: bytes) -> None:
         """Write one row as a line."""
-        self._write(data + b"\n")
+        write, _ = self.direct
+        write(data + b"\n")
 
     def _write(self, line: bytes) -> None:
         if self._fd < 0:
@@ -60,6 +62,15 @@ class AppendFile:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self._end()  # lines after a torn one could not be read back
+            self._on_error(self.name, error)
+
+    def _write_synced(self, line: bytes) -> None:
+        self._write(line)
+        try:
+            if self._fd >= 0:
+                os.fsync(self._fd)
+        except OSError as error:
+            self._end()
             self._on_error(self.name, error)
 
     def close(self) -> None:

@@ -39,6 +39,7 @@ from scrapy_supabase.spool.chunk_file import (
 )
 from scrapy_supabase.spool.headers import Headers
 from scrapy_supabase.spool.later_runs import LaterRuns, StoredNotes
+from scrapy_supabase.spool.locks import NotLockableError, not_lockable
 from scrapy_supabase.spool.lost_rows import log_rows, not_kept
 from scrapy_supabase.spool.reject_file import RejectFile
 from scrapy_supabase.spool.run_files import RunFiles
@@ -79,6 +80,8 @@ class DiskSpool:
             self._own = RunFolder.make(folder, run)
             self._notes = StoredNotes(folder, facts.get("run", run), self.project)
             self._files = RunFiles(folder, run, self._headers, fsync=fsync, appends=appends)
+        except NotLockableError as error:
+            raise not_lockable(folder, error) from error
         except OSError as error:
             remedy = owner_remedy(folder, error) or (
                 "Set SUPABASE_SPOOL_DIR to a writable folder, or to None: rows that are not uploaded are then lost "

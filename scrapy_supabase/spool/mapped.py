@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from scrapy_supabase.spool.append_file import AppendFile
+from scrapy_supabase.spool.file_io import OPEN_FLAGS
 
 # With appends instead of maps, a crawl without downloads takes 6 % more CPU; with maps that are not reused 11 %, or 4 %
 # if they are of 64 KiB (docs/benchmarks/README.md).
@@ -111,7 +112,7 @@ class MappedFiles:
                     return file
             self._remove(file)
         path = f"{self._folder}/{name}"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, 0o600)
         try:
             os.posix_fallocate(fd, 0, _SIZE)
             mapped = mmap.mmap(fd, _SIZE, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)  # cheaper than page by page
@@ -168,6 +169,8 @@ class MappedFiles:
 
 def can_map(folder: Path) -> bool:
     """Return whether `folder` is on a file system on which mapped files are safe."""
+    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+        return False
     device = folder.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     try:

@@ -14,7 +14,7 @@ from scrapy_supabase.models import Row
 from scrapy_supabase.rows.chunks import ChunkFile
 from scrapy_supabase.spool.append_file import AppendFile
 from scrapy_supabase.spool.chunk_file import first_line
-from scrapy_supabase.spool.file_io import append, sync_folder
+from scrapy_supabase.spool.file_io import OPEN_FLAGS, append, sync_folder
 from scrapy_supabase.spool.headers import Headers
 from scrapy_supabase.spool.mapped import MappedFiles, can_map
 
@@ -67,9 +67,9 @@ class RunFiles:
         if self._reuses and name.startswith(f"{self._run}/"):
             # ext4 searches for the inode of a new file among those deleted in the last five seconds: with a new file
             # per chunk, that takes a quarter of the time of `load`.
-            fd = os.open(f"{self._base}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            fd = os.open(f"{self._base}/{name}", os.O_WRONLY | OPEN_FLAGS)
             try:
-                os.pwrite(fd, b"\0", 0)
+                os.write(fd, b"\0")
                 os.ftruncate(fd, 1)
             finally:
                 os.close(fd)

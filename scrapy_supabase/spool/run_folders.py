@@ -1,7 +1,7 @@
 """Ownership of the runs' folders in a spool, and the notes on what each run stored.
 
     <folder>/runs.jsonl                     run, tables, and the time until which their rows are stored
-    <folder>/<time>-<id>/lock               locked (flock) while the run is alive
+    <folder>/<time>-<id>/lock               locked while the run is alive; on Windows <folder>/<time>-<id>.lock
 
 A folder whose lock is free belongs to a dead run; the process that gets the lock owns the folder's content. A run
 creates its folder under another name and renames it once it holds the lock, so that the folder of a live run is never
@@ -10,7 +10,6 @@ visible with a free lock.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
@@ -22,7 +21,8 @@ import msgspec
 
 from scrapy_supabase.spool.access import exists, readable
 from scrapy_supabase.spool.chunk_file import UnreadableError, cannot_read, cut, now, read_header
-from scrapy_supabase.spool.file_io import append, append_shared, same_file
+from scrapy_supabase.spool.file_io import OPEN_FLAGS, append, append_shared, same_file
+from scrapy_supabase.spool.locks import IS_BESIDE, lock
 from scrapy_supabase.spool.reject_file import REJECTED
 
 logger = logging.getLogger(__name__)
@@ -45,26 +45,34 @@ class RunFolder:
     def make(cls, folder: Path, name: str) -> RunFolder:
         """Create and lock the folder of a new run. Raises `OSError`."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if IS_BESIDE:  # the folder cannot be renamed while a file in it is open, and need not be
+            held = _open_lock(folder / name)
+            lock(held, wait=False)
+            (folder / name).mkdir(mode=0o700)
+            return cls(folder / name, held)
         making = folder / f"{_MAKING}{name}"
         making.mkdir(mode=0o700)
-        lock = _open_lock(making)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return cls(making.rename(folder / name), lock)
+        held = _open_lock(making)
+        lock(held, wait=False)
+        return cls(making.rename(folder / name), held)
 
     @classmethod
     def adopt(cls, path: Path) -> RunFolder | None:
         """Lock the folder of a dead run; return None if another process holds the lock. Raises `OSError`."""
-        lock = None
+        held = None
         try:
-            lock = _open_lock(path)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = _open_lock(path)
+            lock(held, wait=False)
         except (BlockingIOError, FileNotFoundError, NotADirectoryError):
-            if lock is not None:
-                os.close(lock)
+            if held is not None:
+                os.close(held)
             return None
-        if same_file(lock, path / _LOCK):
-            return cls(path, lock)
-        os.close(lock)  # the previous owner has just removed the folder
+        if path.is_dir() and same_file(held, _lock_of(path)):
+            return cls(path, held)
+        os.close(held)  # the previous owner has just removed the folder
+        if IS_BESIDE:
+            with suppress(OSError):
+                _lock_of(path).unlink()
         return None
 
     def tidy(self) -> None:
@@ -99,13 +107,16 @@ class RunFolder:
         """Unlock the folder, and remove it if it holds nothing else."""
         try:
             if all(entry.name == _LOCK for entry in self.path.iterdir()):
-                (self.path / _LOCK).unlink()
+                (self.path / _LOCK).unlink(missing_ok=IS_BESIDE)
                 with suppress(OSError):  # another process is looking at it, and will remove it
                     self.path.rmdir()
         except FileNotFoundError:
             pass
         finally:
             self.release()
+        if IS_BESIDE and not self.path.exists():
+            with suppress(OSError):  # another process is looking at it, and will remove it
+                _lock_of(self.path).unlink()
 
 
 def dead_runs(folder: Path) -> Iterator[RunFolder]:
@@ -127,6 +138,11 @@ def dead_runs(folder: Path) -> Iterator[RunFolder]:
 def chunk_files(run: Path) -> list[Path]:
     """Return the chunk files in a run's folder, oldest first."""
     return sorted(path for path in run.glob("*.jsonl") if path.name != REJECTED)
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is that of a run. Raises `PermissionError`."""
+    return exists(_lock_of(folder))
 
 
 class RunNote(msgspec.Struct, frozen=True):
@@ -173,4 +189,8 @@ def _is_old(path: Path) -> bool:
 
 
 def _open_lock(folder: Path) -> int:
-    return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.open(_lock_of(folder), os.O_RDWR | os.O_CREAT | OPEN_FLAGS, 0o600)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.{_LOCK}") if IS_BESIDE else folder / _LOCK

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from scrapy import Spider
 
 _EXCERPT = 30  # lines of the log in an error
+_HEAD = 10  # of these, the lines from the beginning of a longer record, whose end names the exception
 _MOST_REJECTED = 5  # rejected rows in an error
 _RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[")  # the beginning of a record in Scrapy's log
 
@@ -116,7 +117,10 @@ def _excerpt(log: str, first: str) -> str:
     lines = log.splitlines()
     start = next((number for number, line in enumerate(lines) if re.search(first, line)), -_EXCERPT)
     record = takewhile(lambda line: not _RECORD.match(line), lines[start:][1:])
-    return "\n".join([*lines[start:][:1], *record][:_EXCERPT])
+    whole = [*lines[start:][:1], *record]
+    if len(whole) > _EXCERPT:
+        whole[_HEAD : -(_EXCERPT - _HEAD - 1)] = ["  …"]
+    return "\n".join(whole)
 
 
 def _rejections(failed: int, result: CrawlResult) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from importlib import import_module
@@ -12,6 +11,7 @@ from typing import Any
 from scrapy_supabase.local import LocalSupabase, LocalSupabaseError
 from scrapy_supabase.local.migrations import apply_migrations, read_migrations
 from scrapy_supabase.local.place import SERVER_USER, own_folder, reachable
+from scrapy_supabase.local.posix import is_root
 from scrapy_supabase.messages import sentence
 
 _OWN = "n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'extensions', 'scrapy_supabase_local')"
@@ -144,6 +144,6 @@ class SessionStack:
 
 def _place() -> Path | None:
     """Return the parent of the folder: None for the system's, or one in /var/tmp that the server's user can enter."""
-    if os.geteuid() != 0 or reachable(Path(tempfile.gettempdir()), SERVER_USER):
+    if not is_root() or reachable(Path(tempfile.gettempdir()), SERVER_USER):
         return None
     return own_folder(Path("/var/tmp/scrapy-supabase-root"))  # noqa: S108 (its owner is checked)

@@ -182,7 +182,7 @@ LIBRARIES: list[Kind] = [
 ]
 MISSING: list[Any] = [
     math.nan, decimal.Decimal("NaN"), Money("sNaN"), np.float64("nan"), np.float32("nan"), np.datetime64("NaT"),
-    np.timedelta64("NaT"), np.ma.masked, pd.NA, pd.NaT,
+    np.timedelta64("NaT", "s"), np.ma.masked, pd.NA, pd.NaT,
 ]  # fmt: skip
 
 

@@ -50,6 +50,25 @@ class BooksSpider(scrapy.Spider):
             """Fail."""
             raise LookupError("no price on " + response.url)
 
+    class Deep(Fails):
+        """Its fault is far down: the log's record is longer than what an error shows."""
+
+        name = "deep"
+
+        def parse(self, response: Any) -> None:
+            """Fail in the 40th call."""
+            self.even(response, 40)
+
+        def even(self, response: Any, depth: int) -> None:
+            """Go down; a call of the same function would be shown once."""
+            self.odd(response, depth - 1)
+
+        def odd(self, response: Any, depth: int) -> None:
+            """Go down, or fail."""
+            if depth < 0:
+                super().parse(response)
+            self.even(response, depth - 1)
+
 
 class HangsSpider(scrapy.Spider):
     """Does not end."""
@@ -130,6 +149,11 @@ def test_rows_that_are_left_fail_the_test(local_supabase: LocalSupabaseFixture) 
             BooksSpider.Fails,
             {"SUPABASE_TABLE": "books"},
             r"The spider raised LookupError\.\n(.*\n)+LookupError: no price",
+        ),
+        (
+            BooksSpider.Deep,
+            {"SUPABASE_TABLE": "books"},
+            r"The spider raised LookupError\.\n.* ERROR: Spider error (.*\n)+  …\n(.*\n)+LookupError: no price",
         ),
         (
             HangsSpider,
