@@ -239,7 +239,7 @@ class LastRunFile:
         except (OSError, ValueError) as error:  # ValueError: invalid names
             if path not in self._warned:
                 logger.warning(
-                    "Cannot write the record of this run to %s: %s. No row is affected. Free space there, or set %s "
+                    "Cannot write the record of this run to %s: %s. No row is affected. Make it writable, or set %s "
                     "to another path.",
                     path,
                     reason(error),
