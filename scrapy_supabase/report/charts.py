@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from scrapy_supabase.monitoring.histogram import Histogram, begin_of
 from scrapy_supabase.monitoring.last_run import LastRun
 from scrapy_supabase.report.markup import Markup, join, tag
-from scrapy_supabase.report.words import duration, number, pluralize
+from scrapy_supabase.report.words import duration, in_unit, number, pluralize, unit_of
 
 WIDE, NARROW = 860, 330  # pixels; text does not scale, so phones get their own chart
 _SHORTEST = 10.0  # seconds on the time axis, so that the bars of short runs are not as wide as the plot
@@ -145,12 +145,15 @@ def _outages(run: LastRun, frame: Frame, bottom: int) -> Iterator[Markup]:
             free_from = middle + 45
 
 
-def _levels(frame: Frame) -> Iterator[Markup]:
-    for part in (0, 0.5, 1):
-        value = frame.most_y * part
+def _levels(frame: Frame, *, whole: bool = False) -> Iterator[Markup]:
+    """Draw the lines of the y axis at round values. `whole`: values are counts, so that 0.5 is none."""
+    step = _round_step(frame.most_y)
+    step = max(step, 1.0) if whole else step
+    for at in range(round(frame.most_y / step) + 1):
+        value = at * step
         y = frame.y(value)
-        yield tag("line", x1=frame.left, x2=frame.end, y1=y, y2=y, class_="grid" if part else "axis")
-        text = number(value) if frame.most_y >= 2 or value == int(value) else f"{value:g}"
+        yield tag("line", x1=frame.left, x2=frame.end, y1=y, y2=y, class_="grid" if at else "axis")
+        text = number(value) if step >= 1 else f"{value:.6g}"
         yield tag("text", text, x=frame.left - 8, y=y + 4, text_anchor="end", class_="label")
 
 
@@ -158,12 +161,12 @@ def _time_axis(frame: Frame, y: int, most: int) -> Iterator[Markup]:
     step = next(
         (step for step in _STEPS if frame.most_x / step <= most), math.ceil(frame.most_x / most / 86400) * 86400
     )
-    at = 0.0
+    at, unit = 0.0, unit_of(frame.most_x)
     while at <= frame.most_x * 1.0001:
         x = frame.x(at)
         yield tag("line", x1=x, x2=x, y1=y, y2=y + 5, class_="axis")
         anchor = "start" if not at else "end" if x > frame.end - 18 else "middle"
-        yield tag("text", duration(at) if at else "start", x=x, y=y + 19, text_anchor=anchor, class_="label")
+        yield tag("text", in_unit(at, unit) if at else "start", x=x, y=y + 19, text_anchor=anchor, class_="label")
         at += step
 
 
@@ -181,7 +184,7 @@ def _latency(histogram: Histogram, width: int) -> Markup:
     first, last = first - each, last + each
     bars = [(at, sum(histogram.bins.get(one, 0) for one in range(at, at + each))) for at in range(first, last, each)]
     frame = Frame(width, 150, last - first + each, _round_up(max(count for _, count in bars)), top=64)
-    parts = list(_levels(frame))
+    parts, unit = list(_levels(frame, whole=True)), unit_of(min(histogram.longest, 120.0))  # ms or s
     for at, count in bars:
         if count:
             span = f"{duration(begin_of(at))} to {duration(begin_of(at + each))}: {pluralize(count, 'chunk')}"
@@ -192,16 +195,16 @@ def _latency(histogram: Histogram, width: int) -> Markup:
         value = histogram.quantile(part)
         x, y = frame.x(_place(value) - first), 22 + 14 * row
         at_x, anchor = (x - 5, "end") if x > _LABEL else (x + 5, "start")
-        text = f"p{100 * part:.0f} {duration(value)}"
+        text = f"p{100 * part:.0f} {in_unit(value, unit)}"
         parts.append(tag("line", x1=x, x2=x, y1=y - 9, y2=frame.floor, class_="mark"))
         parts.append(tag("text", text, x=at_x, y=y, text_anchor=anchor, class_="label strong"))
-    parts.extend(_log_axis(frame, first))
+    parts.extend(_log_axis(frame, first, unit))
     words = ", ".join(f"p{100 * part:.0f} {duration(histogram.quantile(part))}" for part in _QUANTILES)
     described = f"How long {pluralize(histogram.number, 'chunk')} took: {words}, longest {duration(histogram.longest)}."
     return _picture(width, frame.floor + 24, described, parts)
 
 
-def _log_axis(frame: Frame, first: int) -> Iterator[Markup]:
+def _log_axis(frame: Frame, first: int, unit: tuple[float, str]) -> Iterator[Markup]:
     free_from = 0.0
     for power in range(-5, 5):
         for digit in (1, 2, 5):
@@ -211,9 +214,11 @@ def _log_axis(frame: Frame, first: int) -> Iterator[Markup]:
                 continue
             x = frame.x(place)
             yield tag("line", x1=x, x2=x, y1=frame.floor, y2=frame.floor + 5, class_="axis")
-            if x - 24 >= free_from and x <= frame.end - 20:
-                yield tag("text", duration(seconds), x=x, y=frame.floor + 19, text_anchor="middle", class_="label")
-                free_from = x + 24
+            text = in_unit(seconds, unit)
+            half = 4 * len(text)  # pixels, with a distance to the next
+            if x - half >= free_from and x <= frame.end - 20:
+                yield tag("text", text, x=x, y=frame.floor + 19, text_anchor="middle", class_="label")
+                free_from = x + half
 
 
 def _place(seconds: float) -> float:
@@ -241,8 +246,14 @@ def _span(at: int, seconds: float) -> str:
 
 
 def _round_up(value: float) -> float:
-    """Return the next greater axis limit: a power of ten times a digit, such that its half is a round label."""
+    """Return the next greater axis limit, a multiple of its `_round_step`."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next(digit * power for digit in (1, 2, 3, 4, 5, 6, 8, 10) if digit * power >= value * 0.9999)
+    return next(digit * power for digit in (1, 2, 3, 4, 6, 8, 10) if digit * power >= value * 0.9999)
+
+
+def _round_step(limit: float) -> float:
+    """Return the distance of the levels for a limit of `_round_up`: a round part of it, such that there are 2 to 4."""
+    power = 10.0 ** math.floor(math.log10(limit * 1.0001))
+    return {1: 0.5, 2: 1.0, 3: 1.0}.get(round(limit / power), 2.0) * power

@@ -35,6 +35,22 @@ def duration(seconds: float) -> str:
     return _of(whole, "s")
 
 
+def unit_of(seconds: float) -> tuple[float, str]:
+    """Return the unit for the axis of a chart that goes up to `seconds`: its length in seconds, and its name."""
+    for length, name, least in ((86400.0, "d", 172800), (3600.0, "h", 7200), (60.0, "min", 120), (1.0, "s", 1)):
+        if seconds > least:
+            return length, name
+    return 0.001, "ms"
+
+
+def in_unit(seconds: float, unit: tuple[float, str]) -> str:
+    """Format a duration in a unit, such as `0.5 min` or `0.074 s`."""
+    length, name = unit
+    value = seconds / length
+    digits = 3 if value >= 0.1 else 2
+    return _of(number(value) if value >= 1000 else f"{float(f'{value:.{digits}g}'):g}", name)
+
+
 def size(number_of_bytes: float) -> str:
     """Format a size, such as `512 B`, `1.5 KiB` or `20 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):

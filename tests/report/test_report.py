@@ -18,7 +18,7 @@ import pytest
 from scrapy_supabase.monitoring.histogram import Histogram
 from scrapy_supabase.monitoring.last_run import FILE, Fatal, LastRun, Outage, Rejects, Rows, Sample, read_last_run
 from scrapy_supabase.monitoring.timeline import Timeline
-from scrapy_supabase.report import page_of
+from scrapy_supabase.report import charts, page_of
 from scrapy_supabase.report.markup import tag
 from scrapy_supabase.report.verdict import Command, findings
 from scrapy_supabase.report.words import duration, rate, size
@@ -426,6 +426,68 @@ def test_numbers_are_human_readable() -> None:
     assert [size(n).replace("\u00a0", " ") for n in (5, 2048, 5e7)] == ["5 B", "2.0 KiB", "48 MiB"]
 
 
+def texts(chart: str, pattern: str) -> list[tuple[float, float, str]]:
+    """Return (x, y, text) of the labels of the wide chart that match."""
+    found = re.findall(
+        r'<text x="([\d.-]+)" y="([\d.-]+)"[^>]*class="label[^>]*>([^<]*)</text>', chart.partition("</svg>")[0]
+    )
+    return [(float(x), float(y), text) for x, y, text in found if re.fullmatch(pattern, text)]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 7, 9, 12, 25, 30, 55, 70, 99, 100, 450, 2_950, 31_000])
+@pytest.mark.parametrize("every", [1, 10])
+def test_the_levels_of_a_chart_are_where_they_belong(rows: int, every: int) -> None:
+    """Each label is a value, and its height is in proportion to it: 0, 2 and 3 were equally far apart once."""
+    line = Timeline(every)
+    line.add(0, uploaded=rows)
+    chart = charts.over_time(made(timeline=line, seconds=60.0))
+    levels = [(y - 4, float(text.replace(",", ""))) for _, y, text in texts(chart, r"[\d,.e-]+")]
+    (zero, none), *others = levels
+    assert none == 0
+    assert 2 <= len(others) <= 4
+    each = {round((zero - y) / value * others[-1][1], 1) for y, value in others}
+    assert len(each) == 1, levels  # pixels of the highest level
+    assert others[-1][1] >= rows / every * 0.999
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5, 40])
+def test_chunks_are_counted_in_whole_numbers(number: int) -> None:
+    """There is no half chunk."""
+    latency = Histogram()
+    for _ in range(number):
+        latency.add(0.3)
+    levels = [text for *_, text in texts(charts.latency(latency), r"[\d,.e-]+")]
+    assert len(levels) >= 2
+    assert all(text.replace(",", "").isdigit() for text in levels), levels
+
+
+@pytest.mark.parametrize(
+    ("seconds", "unit"),
+    [(5, "s"), (90, "s"), (121, "min"), (400, "min"), (7_000, "min"), (7_300, "h"), (90_000, "h"), (400_000, "d")],
+)
+def test_an_axis_has_one_unit(seconds: float, unit: str) -> None:
+    """Times are in the unit that suits the length of the run, and in their place."""
+    line = Timeline(max(1.0, seconds / 500))
+    line.add(0, uploaded=5)
+    chart = charts.over_time(made(timeline=line, seconds=float(seconds)))
+    labels = texts(chart, r".*\u00a0.*")
+    assert len(labels) >= 2
+    assert {text.partition("\u00a0")[2] for *_, text in labels} == {unit}
+    values = [(x - 52, float(text.partition("\u00a0")[0])) for x, _, text in labels]
+    assert len({round(x / value, 0) for x, value in values}) == 1, values
+
+
+@pytest.mark.parametrize(("seconds", "unit"), [((0.002, 0.03, 0.9), "ms"), ((0.002, 0.5, 40.0), "s"), ((200.0,), "s")])
+def test_the_latency_axis_has_one_unit(seconds: tuple[float, ...], unit: str) -> None:
+    """The quantiles are in the same one."""
+    latency = Histogram()
+    for one in seconds:
+        latency.add(one)
+    labels = texts(charts.latency(latency), r".*\u00a0.*")
+    assert {text.rpartition("\u00a0")[2] for *_, text in labels} == {unit}
+    assert len([text for *_, text in labels if text.startswith("p")]) == 3
+
+
 def test_every_text_is_escaped() -> None:
     """Text is escaped in elements and attributes; characters that HTML forbids are replaced."""
     assert tag("p", HOSTILE, title=HOSTILE, class_=None) == (
@@ -510,10 +572,10 @@ def test_a_page_in_a_browser(looked_at: Any, name: str, look: str) -> None:
 
 def check_charts(seen: Seen, number: int) -> None:
     """Check that visible charts have a size, an alternative text, and no text outside of the picture."""
-    charts = seen.page.locator("svg[role=img]:visible")
+    pictures = seen.page.locator("svg[role=img]:visible")
     in_charts = seen.page.locator(".chart svg:visible")
     assert in_charts.count() == number
-    for chart in charts.all():
+    for chart in pictures.all():
         assert chart.get_attribute("aria-label")
     for chart in in_charts.all():
         box = chart.bounding_box()
