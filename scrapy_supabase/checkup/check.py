@@ -115,7 +115,9 @@ def _check_server_and_tables(
 def _kinds(config: Config, spec: TableSpec) -> list[ItemKind]:
     """Return the kinds of items that go to a table."""
     return [
-        ItemKind(item_class.__qualname__, fields_of(item_class)) if item_class else ItemKind("other classes", None)
+        ItemKind(item_class.__qualname__, fields_of(item_class), other)
+        if item_class
+        else ItemKind("other classes", None, other)
         for item_class, other in specs_by_class(config.tables.routes)
         if other.name == spec.name
     ]

@@ -32,10 +32,11 @@ _BYPASS_POLICIES = ("service_role", "postgres")
 
 @dataclass(frozen=True, slots=True)
 class ItemKind:
-    """Kind of items that go to a table: name of the class, and its fields if it declares them."""
+    """Kind of items that go to a table: name of the class, its fields if it declares them, and the options for it."""
 
     name: str
     fields: tuple[ItemField, ...] | None
+    spec: TableSpec
 
 
 class _Recorder(logging.Handler):
@@ -150,8 +151,8 @@ class TableCheck:
 
     def _columns_of(self, spec: TableSpec, kind: ItemKind) -> dict[str, ItemField]:
         """Return column → field for the columns that are known to be sent before an item exists."""
-        declared = kind.fields if kind.fields is not None else [ItemField(name) for name in spec.columns]
-        sent = columns_sent(spec, declared)
+        declared = kind.fields if kind.fields is not None else [ItemField(name) for name in kind.spec.columns]
+        sent = columns_sent(kind.spec, declared)
         can, cannot = self._schema.split(spec.name, sent)  # not: fields that are stored in the JSON column only
         generated = self._schema.generated_columns(spec.name)
         return {column: one for column, one in sent.items() if column in {*can, *cannot, *generated}}
@@ -273,7 +274,7 @@ class TableCheck:
             names = None if kind.fields is None else {one.name for one in kind.fields}
             if names is None:
                 continue
-            for column, stamp in spec.stamps.items():
+            for column, stamp in kind.spec.stamps.items():
                 for field in hashed_fields(stamp) or ():
                     if field not in names and root_of(field) not in names:
                         text = f"column {column!r} is {stamp}, but items of {kind.name} have no field {field!r}"

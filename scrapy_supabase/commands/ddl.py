@@ -4,7 +4,7 @@ CREATE TABLE, unique index, grants and row-level security, for a migration
 file or the SQL editor. Types come from annotations (dataclass, attrs,
 pydantic), field metadata (scrapy.Field(type=int, primary_key=True)) or,
 with --from, from the values of JSON Lines, JSON or CSV. The SQL includes what
-the settings define for the table (key, columns, stamps, snapshots, mode).
+the settings define for the table (key, columns, constants, stamps, mode …).
 --snapshots and --runs print the SQL that these settings need. --newest prints
 a trigger for each TABLE, which keeps older rows from replacing newer ones.
 With --apply, the SQL is also run, on SUPABASE_DB_URL or the local Supabase.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -78,7 +80,7 @@ class Mapper:
         columns = columns_by_field(self._spec, fields)
         found = {name: value_at(fields, name) for name in columns}
         for path, value in found.items():
-            if value is MISSING and isinstance(fields[root_of(path)], (str, int, float)):
+            if value is MISSING and not _may_hold(fields[root_of(path)], path):
                 self._warn_of_path(path, fields[root_of(path)])
         mapped = {column: found[name] for name, column in columns.items() if found[name] is not MISSING}
         sent = [column for name, column in columns.items() if found[name] is not MISSING]
@@ -141,8 +143,8 @@ class Mapper:
         if path not in self._warned:
             self._warned.add(path)
             logger.warning(
-                "Table %s: column %r gets no value from the path %r, since the field %r is %s and not a dict or list. "
-                "The field itself is not sent. To send it, map it, too, in SUPABASE_TABLES (columns).",
+                "Table %s: column %r gets no value from the path %r, since the value of field %r is of type %s. The "
+                "field itself is not sent. To send it, map it, too, in SUPABASE_TABLES (columns).",
                 self._spec.name,
                 self._spec.columns[path],
                 path,
@@ -156,3 +158,10 @@ def item_to_dict() -> Callable[[Any], dict[str, Any]]:
     from itemadapter import ItemAdapter  # imports pydantic, which takes 0.1 s; a crawl of dicts does not need it
 
     return lambda item: dict(ItemAdapter(item))
+
+
+def _may_hold(value: Any, path: str) -> bool:
+    """Return whether the value of a path's field is missing, or of a kind into which the path leads."""
+    if isinstance(value, (list, tuple)):
+        return path.split(".")[1].isdecimal()
+    return not isinstance(value, (str, bytes, int, float, Decimal, date, set, frozenset))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import decimal
 import hashlib
 import json
@@ -81,12 +82,16 @@ def test_a_path_and_a_field_for_one_column() -> None:
         built({"id": 1, "title": "a", "meta": {"title": "b"}}, columns={"meta.title": "title"})
 
 
-def test_a_path_into_a_number(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("value", [5, "5", [{"amount": 5}], dt.date(2026, 1, 1)])
+def test_a_path_into_another_kind_of_value(caplog: pytest.LogCaptureFixture, value: Any) -> None:
     """The value would be lost silently: a warning, once."""
     spec = TableSpec("t", columns={"price.amount": "price"})
     rows = RowBuilder({None: spec}, schema_of(TYPES, spec), {}, lambda _: None)
-    assert [rows.build({"id": n, "price": 5}).columns for n in range(2)] == [("id",)] * 2
-    assert caplog.text.count("gets no value from the path 'price.amount', since the field 'price' is int") == 1
+    assert [rows.build({"id": n, "price": value}).columns for n in range(2)] == [("id",)] * 2
+    assert (
+        caplog.text.count("gets no value from the path 'price.amount', since the value of field 'price' is of type")
+        == 1
+    )
 
 
 BLANK = {"id": "", "price": " \t", "title": "", "data": "", "other": ""}
