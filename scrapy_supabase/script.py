@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -41,16 +42,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_NOT_SUPPORTED = "supabase {} is installed, which init_supabase does not support. Run: pip install 'supabase>=2.28,<3'"
+
 
 def init_supabase(url: str | None = None, key: str | None = None) -> Client:
     """Return a supabase-py client for a project; by default for `SUPABASE_URL` and `SUPABASE_KEY`.
 
     `url="local"` starts or joins the local Supabase in `.scrapy/supabase-local` until the script ends. Raises
-    `ConfigurationError` for missing or wrong values.
+    `ConfigurationError` for missing or wrong values, and if supabase 3 is installed.
     """
     url, key = project_of(url, key)
-    from supabase import create_client  # 0.6 s
-
+    try:
+        from supabase import create_client  # 0.6 s
+    except ImportError:  # supabase 3.0.0a1 has it no longer
+        raise ConfigurationError(_NOT_SUPPORTED.format(version("supabase"))) from None
     if url == LOCAL:
         from scrapy_supabase.local import LocalSupabase
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -133,6 +134,15 @@ def test_a_database_without_psycopg(said: Said, monkeypatch: pytest.MonkeyPatch)
     """The message says what to install."""
     monkeypatch.setitem(sys.modules, "psycopg.conninfo", None)
     said("A database, and psycopg is not installed", read({"SUPABASE_DB_URL": "postgresql://me@host/db"}))
+
+
+def test_a_supabase_that_is_too_new(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 3 has no `create_client` (tests/test_supabase_3.py installs a pre-release)."""
+    monkeypatch.setitem(sys.modules, "supabase", ModuleType("supabase"))
+    monkeypatch.setattr("scrapy_supabase.script.version", lambda _: "3.0.0a1")
+    with pytest.raises(ConfigurationError) as raised:
+        init_supabase("https://abc.supabase.co", "sb_secret_x")
+    said("supabase 3 is installed", f"ConfigurationError: {raised.value}")
 
 
 def test_load_without_a_table(said: Said) -> None:
