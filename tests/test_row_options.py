@@ -139,31 +139,50 @@ def test_a_table_that_may_occur_is_checked(crawl: Crawler, sql: Sql, project: Pr
     assert "t_missing" in done.log
 
 
-def test_rows_in_the_spool_keep_what_they_got(crawl: Crawler, sql: Sql, proxy: FaultProxy) -> None:
-    """`kill -9` while the server is down, then a crawl with other settings: rows are stored as they were scraped."""
+SLOW = """create or replace function t_slow() returns trigger language plpgsql as
+$$ begin perform pg_sleep(60); return new; end $$;
+create trigger slow before insert on t for each row execute function t_slow()"""
+END_INSERTS = """select pg_terminate_backend(pid) from pg_stat_activity
+where query like '%json_to_recordset%' and pid <> pg_backend_pid()"""
+
+
+@OVER
+def test_rows_in_the_spool_keep_what_they_got(
+    crawl: Crawler, sql: Sql, proxy: FaultProxy, project: Project, over: str
+) -> None:
+    """`kill -9` while the server is down or slow, then a crawl with other settings: rows are stored as scraped."""
     sql(f"create table t (id int primary key, key text unique, title text, n int, source text){GRANT}")
-    proxy.faults.extend([faults.passes] * 2)
-    proxy.always = faults.answers(503, "<h1>down</h1>")
+    settings = {"SUPABASE_URL": proxy.url, **server(project, over)}
+    if over == "rest":
+        proxy.faults.extend([faults.passes] * 2)
+        proxy.always = faults.answers(503, "<h1>down</h1>")
+    else:
+        sql(SLOW)
     items = [*[{"id": n, "title": " ", "n": ""} for n in range(30)], {"id": 30, "title": "x", "n": 5}]
     killed = crawl.start(
         {"items": items},
-        SUPABASE_URL=proxy.url,
         SUPABASE_CONSTANTS={"source": "{spider} 1"},
         SUPABASE_STAMPS={"key": "hash(id)"},
         SUPABASE_EMPTY_TEXT="null",
         SUPABASE_NONE="skip",
         SUPABASE_CLOSE_TIMEOUT=100,
+        **settings,
     )
     spool = crawl.folder / "spool"
-    eventually(lambda: sum(path.read_bytes().count(b'"source"') for path in spool.glob("*/*.jsonl")) >= len(items))
+    assert eventually(
+        lambda: sum(path.read_bytes().count(b'"source"') for path in spool.glob("*/*.jsonl")) >= len(items)
+    )
     killed.send_signal(signal.SIGKILL)
     crawl.finish(killed, balanced=False)
     proxy.always = faults.passes
+    if over == "database":
+        sql(END_INSERTS)
+        sql("drop trigger slow on t")
     done = crawl(
         {"items": [{"id": 99, "title": "", "n": 1}]},
-        SUPABASE_URL=proxy.url,
         SUPABASE_CONSTANTS={"source": "other"},
         SUPABASE_EMPTY_TEXT="null_everywhere",
+        **settings,
     )
     assert done.counts("recovered", "uploaded", "failed", "spooled") == (31, 1, 0, 0), done.log
     found = sql("select id, key, title, n, source from t order by id")
