@@ -181,7 +181,7 @@ LIBRARIES: list[Kind] = [
     ("timestamp[]", np.array(["2026-01-01T12:00", "NaT"], "datetime64[ns]"), [dt.datetime(2026, 1, 1, 12), None]),
 ]
 MISSING: list[Any] = [
-    math.nan, decimal.Decimal("NaN"), Money("sNaN"), np.float64("nan"), np.float32("nan"), np.datetime64("NaT"),
+    math.nan, decimal.Decimal("NaN"), Money("sNaN"), np.float64("nan"), np.float32("nan"), np.datetime64("NaT", "s"),
     np.timedelta64("NaT", "s"), np.ma.masked, pd.NA, pd.NaT,
 ]  # fmt: skip
 
