@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -163,6 +164,11 @@ def test_a_spool_of_another_user(said: Said, run: Run, sql: Sql, tmp_path: Path)
     os.chown(folder, 0, 0)
     folder.chmod(0)
     said("A spool that is closed to its owner", said_by(run("supabase", "replay")))
+    shutil.rmtree(folder)
+    os.chown(tmp_path, 65534, 65534)
+    tmp_path.chmod(0o755)
+    said("A new spool in a folder of another user", said_by(run("runspider", "spider.py"), "ConfigurationError:")[-1:])
+    said("A new spool in a folder of another user, and check", said_by(run("supabase", "check"), "spool"))
 
 
 def said_by(done: subprocess.CompletedProcess[str], part: str = "") -> list[str]:

@@ -43,6 +43,11 @@ def other_owner(folder: Path, path: Path) -> str:
     if not hasattr(os, "geteuid") or nearest.stat().st_uid == os.geteuid():
         return ""
     name, own = _user(nearest.stat().st_uid), _user(os.geteuid())
+    if nearest in folder.absolute().parents and os.access(nearest, os.X_OK):  # the spool does not exist yet
+        return (
+            f"{nearest} belongs to user {name}, and this process runs as {own}: set SUPABASE_SPOOL_DIR to a folder of "
+            f"{own}, or create this one (sudo install -d -o {own} -m 700 {shlex.quote(str(folder))})."
+        )
     return (
         f"{nearest} belongs to user {name}, and this process runs as {own}: run it as {name}, give the folder to {own} "
         f"(sudo chown -R {own} {shlex.quote(str(folder))}), or set SUPABASE_SPOOL_DIR to another folder."

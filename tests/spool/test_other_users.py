@@ -118,3 +118,19 @@ def test_a_crawl_leaves_one_run_of_another_user(run: Run, sql: Sql, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     said = f"{of_other} cannot be read: Permission denied. It is left unchanged. {of_other} belongs to user nobody"
     assert said in done.stderr
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs a folder of another user")
+@pytest.mark.parametrize("command", [["supabase", "check"], ["runspider", "spider.py"]], ids=["check", "crawl"])
+def test_a_spool_that_does_not_exist_in_a_folder_of_another_user(run: Run, tmp_path: Path, command: list[str]) -> None:
+    """As in a container: the remedy is a folder of this user, not to run as the owner of the project."""
+    spool = tmp_path / "spool"
+    shutil.rmtree(spool)
+    os.chown(tmp_path, NOBODY, NOBODY)
+    tmp_path.chmod(0o755)
+    done = run(*command)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert f"{tmp_path} belongs to user nobody, and this process runs as root: set SUPABASE_SPOOL_DIR to a fol" in said
+    assert f"sudo install -d -o root -m 700 {shlex.quote(str(spool))}" in said
+    assert "run it as nobody" not in said
