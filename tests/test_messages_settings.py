@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 import pytest
 from scrapy.settings import Settings
 from supabase import create_client
@@ -165,6 +166,9 @@ ARGUMENTS: Sequence[tuple[str, Callable[[Any], object]]] = (
     ("A script's table without a name", lambda client: upload_to_supabase(client, [], "")),
     ("A script's invalid conflict columns", lambda client: upload_to_supabase(client, [], "t", on_conflict=[5])),  # type: ignore[list-item]
     ("A script's invalid chunk size", lambda client: upload_to_supabase(client, [], "t", chunk_size="many")),
+    ("A script's DataFrame", lambda client: upload_to_supabase(client, pd.DataFrame({"id": [1]}), "t")),
+    ("A script's row without a list", lambda client: upload_to_supabase(client, {"id": 1}, "t")),
+    ("A script's rows that are none", lambda client: upload_to_supabase(client, "rows.jsonl", "t")),
     ("A script without a project", lambda _: init_supabase("", "")),
 )
 

@@ -7,9 +7,13 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from supabase import Client, create_client
 
@@ -93,6 +97,56 @@ def test_top_n_and_order(client: Client, sql: Sql) -> None:
     assert stored(order_by="stars") == [0, 1, 2, 3, 4]
 
 
+def test_records_of_pandas(client: Client, sql: Sql) -> None:
+    """`to_dict("records")` has numpy's scalars, timestamps and missing values: each is stored as what it means."""
+    sql(
+        "create table t (id bigint primary key, name text, price double precision, seen timestamptz, ok boolean, "
+        "day date); grant all on t to service_role"
+    )
+    frame = pd.DataFrame(
+        {
+            "id": np.array([1, 2], "int64"),
+            "name": ["a", None],
+            "price": [1.5, float("nan")],
+            "seen": pd.to_datetime(["2026-01-02T03:04:05Z", None]),
+            "ok": pd.array([True, None], "boolean"),
+            "day": [pd.Timestamp("2026-01-02"), pd.NaT],
+        }
+    )
+    assert upload_to_supabase(client, frame.to_dict("records"), "t")
+    scalars = {"id": np.int64(3), "name": np.str_("b"), "price": np.float32(0.5), "ok": np.bool_(False)}
+    assert upload_to_supabase(client, [scalars], "t")
+    seen = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert sql("select id, name, price, seen, ok, day from t order by id") == [
+        (1, "a", 1.5, seen, True, date(2026, 1, 2)),
+        (2, None, None, None, None, None),
+        (3, "b", 0.5, None, False, None),
+    ]
+
+
+@dataclass
+class Shop:
+    """One row."""
+
+    id: int
+
+
+@pytest.mark.parametrize(
+    ("rows", "remedy"),
+    [
+        (pd.DataFrame({"id": [1]}), r'rows is a DataFrame. Upload its rows as dicts: rows.to_dict\("records"\).'),
+        ({"id": 1}, r"rows is one row, of type dict. Put it into a list: \[rows\]."),
+        (Shop(1), r"rows is one row, of type Shop. Put it into a list"),
+        ("rows.jsonl", "rows is of type str. It must be an iterable of dicts"),
+        (5, "rows is of type int. It must be an iterable of dicts"),
+    ],
+)
+def test_rows_that_are_no_rows(client: Client, rows: Any, remedy: str) -> None:
+    """One sentence has the remedy, before the server is asked."""
+    with pytest.raises(ConfigurationError, match=remedy):
+        upload_to_supabase(client, rows, "t_nowhere")
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -100,7 +154,7 @@ def test_top_n_and_order(client: Client, sql: Sql) -> None:
         ({"top_n": True}, "top_n is True"),
         ({"order_by": "stars.down"}, "order_by is 'stars.down'"),
         ({"order_by": "name"}, "cannot be compared"),
-        ({"chunk_size": 0}, "BATCH_CHUNK_SIZE is 0"),
+        ({"chunk_size": 0}, "chunk_size is 0"),
         ({"on_conflict": 5}, "on_conflict is 5"),
     ],
 )

@@ -27,7 +27,8 @@ from scrapy_supabase.commands.apply import NOT_APPLIED, apply_sql
 from scrapy_supabase.commands.database import find_database
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import pluralize, sentence
-from scrapy_supabase.rows.files import FORMATS, BadLine, RowFile
+from scrapy_supabase.rows.file_parts import BadLine
+from scrapy_supabase.rows.files import FORMATS, RowFile
 from scrapy_supabase.schema.ddl import create_sql, ledger_sql, newest_sql, snapshots_sql, table_of
 from scrapy_supabase.schema.inference import Inference
 from scrapy_supabase.schema.item_fields import ItemField, columns_sent, fields_of
@@ -45,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--from", dest="file", metavar="FILE", help="file of sample rows; - is standard input")
     parser.add_argument("--format", choices=FORMATS, help="format of FILE (default: by its name; jsonl for -)")
-    parser.add_argument("--encoding", default="utf-8-sig", help="encoding of a CSV file (default: UTF-8)")
+    parser.add_argument("--encoding", help="encoding of a CSV file (default: UTF-8, or UTF-16 if it is)")
     parser.add_argument(
         "--table", metavar="NAME", help="name of the table (default: from the settings, else from class or file)"
     )
@@ -169,8 +170,8 @@ def _class_source(path: str) -> Source:
     return found, "_".join(words).lower() or found.__name__, f"For items of {path}.", fields
 
 
-def _file_source(path: str, form: str | None, encoding: str) -> Source:
-    file = RowFile(path, form, encoding=encoding, uploads=False)
+def _file_source(path: str, form: str | None, encoding: str | None) -> Source:
+    file = RowFile(path, form, encoding=encoding)
     label = "standard input" if path == "-" else path
     rows = Inference(texts=file.format == "csv")
     with closing(file):

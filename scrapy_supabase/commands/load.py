@@ -1,6 +1,6 @@
 """scrapy supabase load: upload the rows of files, such as feed exports, into a table.
 
-Formats are JSON Lines, JSON (an array of objects) and CSV, also compressed
+Formats are JSON Lines, JSON (an array of objects), CSV and TSV, also compressed
 (.gz); - is standard input. Each row is handled like a scraped item: bad rows
 are rejected with their reason, the others are stored. The exit code is 0 only
 if every row is in the table.
@@ -18,7 +18,8 @@ from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Mode, Rejection
 from scrapy_supabase.monitoring.run import Run
-from scrapy_supabase.rows.files import FORMATS, BadLine, FileRow, Lines, RowFile
+from scrapy_supabase.rows.file_parts import BadLine, FileError, FileRow, Lines
+from scrapy_supabase.rows.files import FORMATS, RowFile
 from scrapy_supabase.rows.json_lines import LinesPath, lines_path
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.script import Upload
@@ -51,7 +52,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="columns that make a row unique, separated by commas (default: primary key)",
     )
     parser.add_argument("--chunk-size", metavar="ROWS", help="rows per request, 1 to 1000 (default: BATCH_CHUNK_SIZE)")
-    parser.add_argument("--encoding", default="utf-8-sig", help="encoding of CSV files (default: UTF-8)")
+    parser.add_argument(
+        "--encoding", help="encoding of CSV files (default: UTF-8, or UTF-16 if a file starts like that)"
+    )
+    parser.add_argument(
+        "--delimiter", metavar="CHARACTER", help="delimiter of CSV files, or tab (default: recognised by the header)"
+    )
     parser.add_argument(
         "--keep-empty", action="store_true", help="store an empty CSV cell as empty text; by default it is NULL"
     )
@@ -66,7 +72,8 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
         raise ConfigurationError(
             "load needs a spool for rows that cannot be uploaded, but SUPABASE_SPOOL_DIR is None. Set it to a folder."
         )
-    files = [RowFile(path, opts.format, keep_empty=opts.keep_empty, encoding=opts.encoding) for path in opts.file]
+    how = {"keep_empty": opts.keep_empty, "encoding": opts.encoding, "delimiter": opts.delimiter}
+    files = [RowFile(path, opts.format, **how) for path in opts.file]
     (spec,) = config.tables.specs.values()
     run, schema = Run("load"), new_schema(config)
     server, stack = find_server(config)
@@ -83,7 +90,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
                 with closing(file):
                     try:
                         rows.add(file)
-                    except ConfigurationError as error:
+                    except FileError as error:
                         unreadable = error  # rows read before are uploaded
                 if unreadable or upload.error:
                     break
@@ -95,8 +102,13 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     result = upload.result
     print_summary(result, folder)
     if unreadable:
-        raise unreadable
+        raise ConfigurationError(f"{unreadable.problem} {_stored(result.uploaded)} {unreadable.remedy}".rstrip())
     return 0 if result else 1
+
+
+def _stored(rows: int) -> str:
+    """Return the sentence about what was uploaded before a file could not be read on."""
+    return f"Uploaded before that: {pluralize(rows, 'row')}." if rows else WHEN_REFUSED
 
 
 class FileUpload:

@@ -19,7 +19,7 @@ import msgspec
 
 from scrapy_supabase.models import Key
 from scrapy_supabase.rows.chunks import OpenChunk
-from scrapy_supabase.rows.files import FileRow
+from scrapy_supabase.rows.file_parts import FileRow
 from scrapy_supabase.rows.keys import KeyForm
 from scrapy_supabase.rows.values import BACKSLASH, CANNOT_ENCODE
 

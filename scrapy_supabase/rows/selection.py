@@ -13,8 +13,10 @@ from scrapy_supabase.errors import ConfigurationError
 def select_rows(rows: Iterable[Any], top_n: int | None, order_by: str | None) -> Iterable[Any]:
     """Return the first `top_n` rows (None: all), ordered by `order_by`: a field, "field.asc" or "field.desc".
 
-    The default direction is descending; rows without a value come last. Raises `ConfigurationError`.
+    The default direction is descending; rows without a value come last. Raises `ConfigurationError`, also if `rows` is
+    one row or a table of another library.
     """
+    _check(rows)
     if order_by is None:
         if top_n is None:
             return rows
@@ -32,6 +34,26 @@ def select_rows(rows: Iterable[Any], top_n: int | None, order_by: str | None) ->
         raise ConfigurationError(
             f"order_by: the values of {name!r} cannot be compared ({error}). Use a field whose values have one type."
         ) from error
+
+
+# Attribute of a table → the method that returns its rows as dicts. The first one found counts.
+_TABLES = {"to_dicts": "to_dicts()", "to_pylist": "to_pylist()", "columns": 'to_dict("records")'}
+
+
+def _check(rows: Any) -> None:
+    kind = type(rows)
+    if isinstance(rows, (list, tuple, Iterator)) and not hasattr(rows, "_fields"):  # a namedtuple is one row
+        return
+    if kind.__module__.partition(".")[0] in ("pandas", "polars", "pyarrow", "modin", "dask"):
+        method = next((call for name, call in _TABLES.items() if hasattr(rows, name)), None)
+        if method is not None:
+            raise ConfigurationError(f"rows is a {kind.__name__}. Upload its rows as dicts: rows.{method}.")
+    from itemadapter import is_item
+
+    if is_item(rows):
+        raise ConfigurationError(f"rows is one row, of type {kind.__name__}. Put it into a list: [rows].")
+    if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
+        raise ConfigurationError(f"rows is of type {kind.__name__}. It must be an iterable of dicts or other items.")
 
 
 def _best(rows: Iterable[Any], number: int, key: Callable[[Any], Any], *, smallest: bool) -> list[Any]:

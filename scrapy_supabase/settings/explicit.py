@@ -17,7 +17,7 @@ from scrapy_supabase.routes import Switch, route_of
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.server import ServerConfig, proxy_of, read_key, read_url
-from scrapy_supabase.settings.table_options import SPIDER, TABLE_KEYS, table_spec
+from scrapy_supabase.settings.table_options import COMMON, SPIDER, table_spec
 from scrapy_supabase.settings.tables import TablesConfig, entries_of
 from scrapy_supabase.settings.upload import UploadConfig, read_attempts, read_chunk_size, read_delay
 
@@ -28,8 +28,8 @@ _LOAD = "load"  # stands for the spider's name, as in the stamp `spider`
 def config_for_table(settings: BaseSettings, table: str | None, overrides: Mapping[str, Any]) -> Config:
     """Return the configuration of an upload of file rows to one table, by default `SUPABASE_TABLE`.
 
-    `overrides` has keys of a `SUPABASE_TABLES` entry, and `BATCH_CHUNK_SIZE`; a value of None overrides nothing.
-    Raises `ConfigurationError`.
+    `overrides` has `mode`, `on_conflict` and `BATCH_CHUNK_SIZE`; a value of None overrides nothing. Raises
+    `ConfigurationError`.
     """
     reader = Reader(settings, os.environ)
     routed = reader.raw("SUPABASE_TABLES")
@@ -38,15 +38,16 @@ def config_for_table(settings: BaseSettings, table: str | None, overrides: Mappi
         raise ConfigurationError("No table is named. Add --table, or set SUPABASE_TABLE.")
     options = [one for one in entries_of(routed) if isinstance(one, Mapping)]
     own = next((one for one in options if _may_name(one.get("table"), table)), {})
-    more = {name: value for name, value in overrides.items() if name in TABLE_KEYS and value is not None}
+    # Set where the settings of the whole project are, so that messages name these.
+    common = {COMMON.get(name, name): value for name, value in overrides.items() if value is not None}
+    more = {name: own[name] for name in own if COMMON.get(name, name) not in common}
     stamps = own.get("stamps", reader.raw("SUPABASE_STAMPS", {}))
     if isinstance(stamps, Mapping):  # rows of a file have no page URL
         more["stamps"] = {column: stamp for column, stamp in stamps.items() if stamp != "url"}
     changed = settings.copy()
     changed.set("SUPABASE_TABLE", None, "cmdline")
-    changed.set("SUPABASE_TABLES", {"*": {**own, "table": table, **more}}, "cmdline")
-    if overrides.get("BATCH_CHUNK_SIZE") is not None:
-        changed.set("BATCH_CHUNK_SIZE", overrides["BATCH_CHUNK_SIZE"], "cmdline")
+    changed.set("SUPABASE_TABLES", {"*": {**more, "table": table}}, "cmdline")
+    changed.update(common, "cmdline")
     return Config.from_settings(changed, spiders=[_LOAD])
 
 
@@ -122,9 +123,8 @@ def script_config(
     concurrency: int,
 ) -> Config:
     """Return the `Config` of an upload to one table without Scrapy's settings. Raises `ConfigurationError`."""
-    settings = {} if chunk_size is None else {"BATCH_CHUNK_SIZE": chunk_size}
-    reader = Reader(BaseSettings(settings), os.environ)
-    chunk_rows, most_chunk_rows = read_chunk_size(reader)
+    reader = Reader(BaseSettings({} if chunk_size is None else {"chunk_size": chunk_size}), os.environ)
+    chunk_rows, most_chunk_rows = read_chunk_size(reader, "BATCH_CHUNK_SIZE" if chunk_size is None else "chunk_size")
     upload = UploadConfig(
         chunk_rows=chunk_rows,
         most_chunk_rows=most_chunk_rows,

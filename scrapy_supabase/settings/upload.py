@@ -59,16 +59,14 @@ def read_upload(reader: Reader) -> UploadConfig:
     )
 
 
-def read_chunk_size(reader: Reader) -> tuple[int, int]:
-    """Return the rows per chunk, at the start and at most."""
-    if reader.raw("BATCH_CHUNK_SIZE") == "auto":
+def read_chunk_size(reader: Reader, name: str = "BATCH_CHUNK_SIZE") -> tuple[int, int]:
+    """Return the rows per chunk, at the start and at most. `name` is that of the setting or argument."""
+    if reader.raw(name) == "auto":
         return 100, MOST_ROWS
     allowed = f'a whole number of rows, 1 to {MOST_ROWS}, or "auto"'
-    number = reader.number("BATCH_CHUNK_SIZE", 100, int, 1, allowed)
+    number = reader.number(name, 100, int, 1, allowed)
     if number > MOST_ROWS:
-        reader.warnings.append(
-            f"BATCH_CHUNK_SIZE is {number}, above the maximum of {MOST_ROWS} rows: {MOST_ROWS} is used."
-        )
+        reader.warnings.append(f"{name} is {number}, above the maximum of {MOST_ROWS} rows: {MOST_ROWS} is used.")
     number = min(number, MOST_ROWS)
     return number, number
 

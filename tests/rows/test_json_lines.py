@@ -18,7 +18,8 @@ from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import Chunk, EmptyText, Mode, TableSpec
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.rows.chunks import Chunker
-from scrapy_supabase.rows.files import BadLine, Lines, RowFile
+from scrapy_supabase.rows.file_parts import BadLine, Lines
+from scrapy_supabase.rows.files import RowFile
 from scrapy_supabase.rows.json_lines import LinesPath, lines_path
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.disk import DiskSpool

@@ -252,6 +252,12 @@ FILES: dict[str, bytes] = {
     "rows.jl.gz": gzip.compress(LINES.encode()),
     "rows.json": json.dumps(ROWS, indent=1).encode(),
     "rows.csv": b'\xef\xbb\xbfid,title,n\r\n1,"\xc3\x84, ""b""\nc",5\r\n2,,\r\n3,x,7\r\n',
+    "semicolons.csv": 'id;title;n\r\n1;"Ä, ""b""\nc";5\r\n2;;\r\n3;x;7\r\n'.encode(),
+    "rows.tsv": 'id\ttitle\tn\n1\t"Ä, ""b""\nc"\t5\n2\t\t\n3\tx\t7\n'.encode("utf-16"),
+    "pandas.csv": ',id,title,n\n0,1,"Ä, ""b""\nc",5\n1,2,,\n2,3,x,7\n'.encode("utf-16-le"),
+    "wide.jsonl": LINES.encode("utf-16"),
+    "wide.json.gz": gzip.compress(json.dumps(ROWS, indent=1, ensure_ascii=False).encode("utf-16-be")),
+    "bom.jsonl": b"\xef\xbb\xbf" + LINES.encode(),
     "rows.csv.gz": gzip.compress('id,title,n\n1,"Ä, ""b""\nc",5\n2,,\n3,x,7\n'.encode()),
 }
 
