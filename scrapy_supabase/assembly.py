@@ -254,6 +254,7 @@ def assemble(
         references=schema.references,
         open_file=spool.open,
         mixes=schema.may_mix,
+        writing=schema.writing,
         last=len(recovered),
     )
 

@@ -19,6 +19,47 @@ class Mode(StrEnum):
     UPSERT = "upsert"  # update the columns that are sent
     INSERT = "insert"  # let the database reject the new row
     IGNORE = "ignore"  # keep the stored row
+    UPDATE = "update"  # update the columns that are sent; a row whose key is not in the table is not stored
+
+
+class WriteOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The options of a table for the write of its rows. The spool keeps them with the rows.
+
+    `insert_only`: columns that only a new row gets. `merge`: columns whose stored object or array is merged with the
+    new one. `if_changed`: an equal row is not written; columns in `ignored` do not count as a change. `fills`: a column
+    that a row lacks is set to NULL.
+    """
+
+    insert_only: tuple[str, ...] = ()
+    merge: tuple[str, ...] = ()
+    if_changed: bool = False
+    ignored: tuple[str, ...] = ()
+    fills: bool = False
+
+    @property
+    def keeps_versions(self) -> bool:
+        """Whether each version of a row must be written, in order: a later one does not replace an earlier one."""
+        return bool(self.insert_only or self.merge)
+
+
+class RowCounts(msgspec.Struct):
+    """The number of rows by what the server did with them. A plain upsert does not count them.
+
+    `unchanged` rows were equal to the stored ones, or a trigger kept these. `not_found` rows were not stored because
+    their key is not in the table (`Mode.UPDATE`).
+    """
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    not_found: int = 0
+
+    def add(self, other: RowCounts) -> None:
+        """Add the counts of another request."""
+        self.inserted += other.inserted
+        self.updated += other.updated
+        self.unchanged += other.unchanged
+        self.not_found += other.not_found
 
 
 class EmptyText(StrEnum):
@@ -96,6 +137,7 @@ class TableSpec(msgspec.Struct, frozen=True):
     skip_none: bool = False  # do not send fields that are None
     json_column: str = ""  # the column for the whole item; empty: none
     routed_by: str = ""  # the field that chooses the table; not sent if the table lacks its column
+    writing: WriteOptions = WriteOptions()
 
     @property
     def explicit_columns(self) -> set[str]:
@@ -111,7 +153,7 @@ class TableSpec(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """The earlier run that scraped the rows of a recovered chunk, with that run's mode and key.
+    """The earlier run that scraped the rows of a recovered chunk, with that run's mode, key and options.
 
     `sent`: the rows may already be stored. Rows that were rejected are not.
     """
@@ -122,6 +164,7 @@ class Origin(msgspec.Struct, frozen=True):
     on_conflict: tuple[str, ...]
     key: tuple[str, ...] = ()
     sent: bool = True
+    writing: WriteOptions = WriteOptions()
 
 
 MIXED: tuple[str, ...] = ()
@@ -273,7 +316,7 @@ class Effort(msgspec.Struct):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """The result of a chunk's upload: `uploaded + len(rejections) + len(deferred) + len(left) == len(chunk.rows)`.
+    """The result of a chunk's upload: each row is uploaded, rejected, deferred, left, or not found (`counts`).
 
     `deferred` rows are tried once more, after the row that one of them refers to. `left` rows were neither stored nor
     rejected and stay in the spool; `transient` is the error if they can be stored later. `fatal` is the error if no
@@ -288,6 +331,7 @@ class Outcome(msgspec.Struct, frozen=True):
     fatal: FatalError | None = None
     effort: Effort = msgspec.field(default_factory=Effort)
     transient: TransientError | None = None
+    counts: RowCounts = msgspec.field(default_factory=RowCounts)
 
     @property
     def superseded(self) -> int:

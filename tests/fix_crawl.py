@@ -160,12 +160,12 @@ def _copy(reader: int, to: int) -> None:
 
 
 def check_balance(stats: dict[str, Any], log: str = "") -> None:
-    """`received = uploaded + superseded + failed + spooled`, in all and for each table."""
+    """`received = uploaded + superseded + failed + not_found + spooled`, in all and for each table."""
     tables = {key.removeprefix("supabase/received_count") for key in stats if key.startswith("supabase/received_count")}
     for table in tables:
         received, *parts = (
             stats.get(f"supabase/{name}_count{table}", 0)
-            for name in ("received", "uploaded", "superseded", "failed", "spooled")
+            for name in ("received", "uploaded", "superseded", "failed", "not_found", "spooled")
         )
         assert received == sum(parts), (table, stats, log)
 

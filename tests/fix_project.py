@@ -18,7 +18,7 @@ from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.uploader import Uploader
-from scrapy_supabase.models import Chunk, Mode, Outcome, Row, TableSpec
+from scrapy_supabase.models import Chunk, Mode, Outcome, Row, TableSpec, WriteOptions
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.schema.schema import Schema, UnknownColumns
 from scrapy_supabase.settings.server import role_of
@@ -137,6 +137,7 @@ def line(project: Project, request: pytest.FixtureRequest) -> Iterator[MakeLine]
         on_conflict: tuple[str, ...] = (),
         unknown: UnknownColumns | None = None,
         fallback: bool = True,
+        writing: WriteOptions | None = None,
         attempts: int = 3,
         delay: float = 0.01,
         timeout: float = 5.0,
@@ -144,7 +145,8 @@ def line(project: Project, request: pytest.FixtureRequest) -> Iterator[MakeLine]
         fields: Mapping[str, Sequence[str]] | None = None,
     ) -> Line:
         key = key or project.key
-        specs = {name: TableSpec(name, mode, on_conflict) for name in tables or ("t",)}
+        writing = writing or WriteOptions()
+        specs = {name: TableSpec(name, mode, on_conflict, writing=writing) for name in tables or ("t",)}
         schema = Schema(specs, unknown=unknown, insert_fallback=fallback, role=role_of(key))
         backend: Backend
         if over == "rest":

@@ -16,7 +16,7 @@ import pytest
 from scrapy_supabase import errors, pytest_plugin
 from scrapy_supabase.backends.answers import classify
 from scrapy_supabase.commands import NAMES, module_of
-from scrapy_supabase.models import Chunk, Effort, Loaded, Mode, Origin, Outcome, Rejection, Row
+from scrapy_supabase.models import Chunk, Effort, Loaded, Mode, Origin, Outcome, Rejection, Row, RowCounts
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.stats import PREFIX, Stats
 from scrapy_supabase.schema.ddl import ledger_sql, snapshots_sql
@@ -88,7 +88,7 @@ def test_stats() -> None:
     old = msgspec.structs.replace(chunk, origin=Origin("run", "spider", Mode.UPSERT, ()))
     for each in (chunk, old):
         counters.on_chunk_done(Outcome(each, 1, (Rejection("t", b"", "c", "m"),), (), (row,), None, effort))
-        counters.on_chunk_done(Outcome(each, 1))
+        counters.on_chunk_done(Outcome(each, 1, counts=RowCounts(1, 1, 1, 1)))
         counters.on_rows_kept(each, 1)
     counters.outdated(Counter({"t": 1}))
     counters.on_chunk_loaded(Loaded(None, torn=1))

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from scrapy.settings import Settings
 
+from scrapy_supabase.backends.merge_sql import function_sql
 from scrapy_supabase.checkup.check import check
 from scrapy_supabase.checkup.server import check_key
 from scrapy_supabase.local import LocalSupabase
@@ -72,8 +73,17 @@ def test_all_is_well(said: Said, sql: Sql, look: Look, project: Project) -> None
     sql(newest_sql("t", "id"))
     guarded = look(**ANY_SIZE, SUPABASE_DB_URL=project.db_url)
     said("A table that keeps the newest row, over a database connection", shown(guarded, "table t"))
+    sql("drop function if exists scrapy_upsert; notify pgrst, 'reload schema'")
+    said("A table with columns only for new rows", shown(look(**only(insert_only="title")), "table t"))
+    sql(function_sql("public", "service_role"))
+    said("A table of updates", shown(look(**only(mode="update")), "table t"))
     said("A table of inserts", shown(look(SUPABASE_MODE="insert"), "table t"))
     said("A table of new rows", shown(look(SUPABASE_MODE="ignore"), "table t"))
+
+
+def only(**options: Any) -> dict[str, Any]:
+    """Settings for the table `t` with these options."""
+    return {"SUPABASE_TABLES": {"*": {"table": "t", **options}}}
 
 
 def test_settings(said: Said, sql: Sql, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:

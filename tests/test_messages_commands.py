@@ -25,6 +25,7 @@ import pytest
 from scrapy.cmdline import execute
 from scrapy.settings import Settings
 
+from scrapy_supabase.backends.merge_sql import function_sql
 from scrapy_supabase.models import Mode, TableSpec
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.schema.schema import Schema
@@ -184,6 +185,8 @@ def test_load(said: Said, command: Command, sql: Sql, proxy: FaultProxy) -> None
     """The output has the counts of rows, and the command that uploads rejected or spooled ones."""
     sql(TABLE)
     said("One row is loaded", command("load", "-", text=b'{"id": 1, "title": "a\\u0000b"}\n'))
+    sql(function_sql("public", "service_role"))
+    said("Rows whose key is not in the table", command("load", "-", text=b'{"id": 7}\n', SUPABASE_MODE="update"))
     bad = b'{"id": 2}\n[1]\ntrue\n5\n{"id": \n{"id": "x"}\n{"zz": 1}\n{"id": 4, "title": %b1%b}\n' % (
         b"[" * 10_000,
         b"]" * 10_000,

@@ -15,8 +15,10 @@ import pytest
 from supabase import create_client
 
 from scrapy_supabase import upload_to_supabase
+from scrapy_supabase.backends.merge_sql import function_sql
 from scrapy_supabase.spool.run_folders import note_run
 from tests import fault_proxy as faults
+from tests.delivery.test_write_options import MIXED, mixed_items
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import Crawler
 from tests.fix_project import Project
@@ -55,6 +57,25 @@ def test_all_is_well(crawl: Crawler, said: Said, table: Sql, project: Project) -
     said("A crawl without an item", of_log(done.log))
     done = crawl({"items": items(1)}, SUPABASE_ENABLED=False)
     said("The pipeline is switched off", re.findall(r"WARNING: Disabled .*SUPABASE_ENABLED.*", done.log))
+
+
+def test_rows_are_counted(crawl: Crawler, said: Said, table: Sql) -> None:
+    """What was new, changed, equal, and not found."""
+    table(function_sql("public", "service_role"))
+    options = {"table": "t", "mode": "update", "if_changed": True}
+    crawl({"items": items(2)})
+    done = crawl({"items": items(3)}, SUPABASE_TABLE=None, SUPABASE_TABLES={"*": options})
+    said("A crawl that updates two of three rows, which are equal", of_log(done.log))
+
+
+def test_many_column_sets(crawl: Crawler, said: Said, sql: Sql) -> None:
+    """Small requests get a warning that names the setting, and the function that helps, too."""
+    sql("drop function if exists scrapy_upsert; notify pgrst, 'reload schema'")
+    sql(MIXED)
+    crawl({"items": mixed_items(800, 1)})
+    done = crawl({"items": mixed_items(800, 2)})
+    warned = [re.sub(r"[\d.]+(?= rows on average)", "<n>", line) for line in of_log(done.log, least="WARNING")]
+    said("Items with many sets of fields", warned)
 
 
 def test_progress(crawl: Crawler, said: Said, table: Sql, site: Site) -> None:

@@ -88,6 +88,22 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
     ("A constant that cannot be stored", {"SUPABASE_CONSTANTS": {"source": object}}),
     ("A constant for a stamped column", {"SUPABASE_CONSTANTS": {"c": 1}, "SUPABASE_STAMPS": {"c": "now"}}),
     ("An unknown treatment of empty texts", {"SUPABASE_EMPTY_TEXT": "NULL"}),
+    ("A misspelt treatment of missing fields", {"SUPABASE_MISSING": "nul"}),
+    ("Missing fields as NULL, and None left out", {"SUPABASE_MISSING": "null", "SUPABASE_NONE": "skip"}),
+    ("A comparison that is no bool", {"SUPABASE_TABLES": {"*": {"table": "t", "if_changed": "yes"}}}),
+    (
+        "Columns only for new rows in mode update",
+        {"SUPABASE_MODE": "update", "SUPABASE_TABLES": {"*": {"table": "t", "insert_only": "seen"}}},
+    ),
+    ("A merge in mode insert", {"SUPABASE_TABLES": {"*": {"table": "t", "mode": "insert", "merge": ["data"]}}}),
+    (
+        "A key to merge, and a column twice",
+        {"SUPABASE_TABLES": {"*": {"table": "t", "on_conflict": "a", "merge": ["a", "b"], "insert_only": "b"}}},
+    ),
+    (
+        "One table with two sets of options",
+        {"SUPABASE_TABLES": {"*": {"table": "t", "merge": "a"}, "scrapy.Item": {"table": "t"}}},
+    ),
     ("An unknown treatment of None", {"SUPABASE_NONE": True}),
     ("A JSON column that is a list", {"SUPABASE_TABLES": {"*": {"table": "t", "json_column": ["data"]}}}),
     (

@@ -14,12 +14,13 @@ import pytest
 from parsel import Selector
 from scrapy.http import Response
 
+from scrapy_supabase.backends.merge_sql import function_sql
 from scrapy_supabase.backends.postgres import PostgresBackend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.errors import FatalError, ItemError
-from scrapy_supabase.models import Chunk, Mode, Row, TableSpec
+from scrapy_supabase.models import Chunk, Mode, Row, TableSpec, WriteOptions
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.schema.declared import DeclaredItems
@@ -47,6 +48,9 @@ VIEW = f"""create table t_under (id bigint primary key, title text); create view
 grant all on t_under to service_role; create or replace function t_take() returns trigger language plpgsql as
 $$ begin insert into t_under values (new.id, new.title); return new; end $$;
 create trigger take instead of insert on t for each row execute function t_take()"""
+FUNCTION = function_sql("public", "service_role")
+SKIPS = f"""{KEYED} create or replace function t_skip() returns trigger language plpgsql as
+$$ begin return null; end $$; create trigger skip before insert on t for each row execute function t_skip();"""
 HTML = "<html><head><style>body { color: red }</style></head><body><h1>Bad gateway</h1>" + "<p>Sorry. </p>" * 500
 OPEN = {"check": False}
 
@@ -105,6 +109,16 @@ CASES = (
          options={"unknown": collect("more")}, anon=True, fixes=True),
     Case("JSON as text for a jsonb column", f"{KEYED} alter table t add column data jsonb",
          [{"id": 1, "data": '{"a": 1}'}]),
+    Case("An option that needs the function", f"drop function if exists scrapy_upsert; {KEYED}",
+         options={"mode": Mode.UPDATE, "writing": WriteOptions(if_changed=True)}),
+    Case("A column only for new rows that the table lacks", KEYED, options={"writing": WriteOptions(("seen",))}),
+    Case("A text column to merge", KEYED, options={"writing": WriteOptions(merge=("title",))}),
+    Case("A generated key, and an option that compares keys", f"{FUNCTION} create table t (a int, id int generated "
+         f"always as (a) stored primary key); {ALL}",
+         options={"on_conflict": ("id",), "writing": WriteOptions(if_changed=True)}),
+    Case("Mode update without a key", f"{FUNCTION} create table t (a int); {ALL}", options={"mode": Mode.UPDATE}),
+    Case("Mode update, and an item without the key", FUNCTION + KEYED, [{"title": "x"}], {"mode": Mode.UPDATE}),
+    Case("A trigger that skips a row", FUNCTION + SKIPS, [{"id": 1}], {"writing": WriteOptions(if_changed=True)}),
     Case("Items with no field that is a column", KEYED, [{"zz": 1}]),
     Case("Items with no field at all", KEYED, [{}]),
     Case("Items whose key is missing", KEYED, [{"title": "x"}]),

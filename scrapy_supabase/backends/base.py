@@ -9,14 +9,22 @@ from typing import Any, Protocol
 
 import msgspec
 
-from scrapy_supabase.models import Mode
+from scrapy_supabase.models import Mode, RowCounts, WriteOptions
+
+
+class Merge(msgspec.Struct, frozen=True):
+    """What a write needs beyond a plain upsert (`merge_sql.py`); `optional`: the columns that not every row has."""
+
+    options: WriteOptions
+    optional: tuple[str, ...] = ()
 
 
 class Write(msgspec.Struct, frozen=True):
     """One request: `body` is a JSON array of objects, of which only `columns` are stored.
 
     An empty `on_conflict` means the primary key. A probe has the body `[]`: the server checks it like any other and
-    writes nothing.
+    writes nothing. With `fills`, a column that a row lacks is NULL, also where an insert would use its default. With
+    `merge`, the counting statement is sent instead of a plain upsert; `on_conflict` then names the key.
     """
 
     table: str
@@ -24,6 +32,23 @@ class Write(msgspec.Struct, frozen=True):
     body: bytes
     mode: Mode
     on_conflict: tuple[str, ...] = ()
+    fills: bool = False
+    merge: Merge | None = None
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What the statement or the URL depends on: all but the rows."""
+        return self.table, self.columns, self.mode, self.on_conflict, self.fills, self.merge
+
+
+class Merged(msgspec.Struct):
+    """The result of a write with `merge`. `missed` rows were not stored and must be sent again, in their order.
+
+    They share their key with another row of the request, or another transaction has inserted their key meanwhile.
+    """
+
+    counts: RowCounts
+    missed: int
 
 
 class View(msgspec.Struct, frozen=True):
@@ -105,10 +130,22 @@ class Backend(Protocol):
     """A server that takes rows. All methods may be called from several threads at once; all but `send` block."""
 
     def send(self, write: Write) -> PendingWrite | None:
-        """Send a write without waiting; return None if that is not possible. Server errors come from the result."""
+        """Send a plain write without waiting; return None if that is not possible.
 
-    def write(self, write: Write) -> None:
-        """Store the rows, all or none. Raises `ServerError`, classified by `answers.classify`."""
+        Server errors come from the result.
+        """
+
+    def write(self, write: Write) -> Merged | None:
+        """Store the rows, all or none; a write with `merge` returns their counts.
+
+        Raises `ServerError`, classified by `answers.classify`.
+        """
+
+    def merges(self) -> bool:
+        """Return whether writes with `merge` are possible: over REST, if `scrapy_upsert` is there in this version.
+
+        Raises `ServerError`.
+        """
 
     def insert_new(self, write: Write, returning: Sequence[str]) -> bytes:
         """Insert the rows whose key is not stored yet; in insert mode, all rows. Rows may differ in their fields.

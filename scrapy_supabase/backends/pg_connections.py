@@ -65,13 +65,15 @@ class PgConnections:
         sent.finish()
         return sent.value
 
-    def run_prepared(self, sql: bytes, body: bytes, table: str) -> None:
-        """Send a statement that will be sent again, prepared if the connection allows it. Raises `ServerError`."""
+    def run_prepared(self, sql: bytes, body: bytes, table: str) -> bytes | None:
+        """Do as `run` for a statement that will be sent again: prepare it if the connection allows that."""
         link = self._idle.take() or self._connect()
         if link.direct and sql not in link.prepared:
             self._prepare(link, sql, table)
             link = self._idle.take() or self._connect()
-        self._send(link, sql, [body], table=table).finish()
+        sent = self._send(link, sql, [body], table=table)
+        sent.finish()
+        return sent.value
 
     def close(self) -> None:
         """Close idle connections."""

@@ -15,10 +15,11 @@ import psycopg
 from psycopg import conninfo, pq
 
 from scrapy_supabase.backends.answers import classify_connection, classify_sql
-from scrapy_supabase.backends.base import PendingWrite, ServerFacts, TableInfo, View, Write
+from scrapy_supabase.backends.base import Merged, PendingWrite, ServerFacts, TableInfo, View, Write
 from scrapy_supabase.backends.bounded_cache import BoundedCache
 from scrapy_supabase.backends.bulk_sql import BulkInsert, array_literal, quote, returning_json
 from scrapy_supabase.backends.catalog import CATALOG_SQL, CatalogTable
+from scrapy_supabase.backends.merge_sql import STATEMENT_SQL, merged, options_of
 from scrapy_supabase.backends.pg_connections import PgConnections
 from scrapy_supabase.backends.pg_statement import error_of
 from scrapy_supabase.errors import ServerError
@@ -55,16 +56,20 @@ class PostgresBackend:
 
     def send(self, write: Write) -> PendingWrite | None:
         """Send a write without waiting; return None if no connection is ready for it."""
-        sql = self._statements.get(_shape(write))
+        sql = None if write.merge else self._statements.get(write.shape)
         return self._connections.send(sql, write.body, write.table) if sql else None
 
-    def write(self, write: Write) -> None:
-        """Store the rows, all or none. Raises `ServerError`."""
-        shape = _shape(write)
-        sql = self._statements.get(shape)
+    def write(self, write: Write) -> Merged | None:
+        """Store the rows, all or none; see `base.Backend`. Raises `ServerError`."""
+        sql = self._statements.get(write.shape)
         if sql is None:
-            sql = self._statements[shape] = self._statement(write)
-        self._connections.run_prepared(sql, write.body, write.table)
+            sql = self._statements[write.shape] = self._merge(write) if write.merge else self._statement(write)
+        found = self._connections.run_prepared(sql, write.body, write.table)
+        return merged(found or b"") if write.merge else None
+
+    def merges(self) -> bool:
+        """Return True: the statement needs no function here."""
+        return True
 
     def insert_new(self, write: Write, returning: Sequence[str]) -> bytes:
         """Insert the rows whose key is not stored yet; see `base.Backend`."""
@@ -148,6 +153,13 @@ class PostgresBackend:
     def _statement(self, write: Write) -> bytes:
         return self._insert(write, self._table(write)).encode()
 
+    def _merge(self, write: Write) -> bytes:
+        """Return the statement that `merge_sql` builds for a write."""
+        table = self._table(write)
+        write = msgspec.structs.replace(write, on_conflict=write.on_conflict or tuple(table.primary_key))
+        parameters = [self._schema.encode(), write.table.encode(), options_of(write)]
+        return self._connections.run(STATEMENT_SQL, parameters, table=write.table) or b""
+
     def _insert(
         self, write: Write, table: CatalogTable, *, merge: bool = True, defaults: Mapping[str, str] | None = None
     ) -> str:
@@ -156,7 +168,7 @@ class PostgresBackend:
             write.table,
             {column: table.types[column] for column in write.columns},
             on_conflict=() if write.mode is Mode.INSERT else write.on_conflict or table.primary_key,
-            merge=merge and write.mode is Mode.UPSERT,
+            merge=merge and write.mode in (Mode.UPSERT, Mode.UPDATE),
             defaults=defaults,
         )
         return insert.sql()
@@ -181,7 +193,3 @@ class PostgresBackend:
             self._tables = None
             self._statements.clear()
         return error
-
-
-def _shape(write: Write) -> tuple[object, ...]:
-    return write.table, write.columns, write.mode, write.on_conflict

@@ -21,20 +21,25 @@ from msgspec.structs import replace
 
 from scrapy_supabase.backends import openapi
 from scrapy_supabase.backends.answers import classify
-from scrapy_supabase.backends.base import PendingWrite, ServerFacts, TableInfo, View, Write, WriteState
+from scrapy_supabase.backends.base import Merged, PendingWrite, ServerFacts, TableInfo, View, Write, WriteState
 from scrapy_supabase.backends.bounded_cache import BoundedCache
 from scrapy_supabase.backends.error_body import parse_body
 from scrapy_supabase.backends.http import HttpPool
 from scrapy_supabase.backends.http_answer import Answer
 from scrapy_supabase.backends.http_request import STORED, SentRequest
+from scrapy_supabase.backends.merge_sql import FUNCTION, VERSION, merged, options_of
 from scrapy_supabase.backends.wide import LONGEST_TARGET, keep_columns, split_columns
 from scrapy_supabase.errors import FatalError, ServerError, TransientError, TrialStoredError, UnknownError, fatal
 from scrapy_supabase.models import Mode
 
-_RESOLUTION = {
-    Mode.UPSERT: "return=minimal,resolution=merge-duplicates",
-    Mode.IGNORE: "return=minimal,resolution=ignore-duplicates",
-    Mode.INSERT: "return=minimal,missing=default",
+_RESOLUTION = {  # by mode and `fills`
+    (Mode.UPSERT, False): "return=minimal,resolution=merge-duplicates",
+    (Mode.UPSERT, True): "return=minimal,resolution=merge-duplicates",
+    (Mode.UPDATE, False): "return=minimal,resolution=merge-duplicates",  # only requests without rows
+    (Mode.IGNORE, False): "return=minimal,resolution=ignore-duplicates",
+    (Mode.IGNORE, True): "return=minimal,resolution=ignore-duplicates",
+    (Mode.INSERT, False): "return=minimal,missing=default",
+    (Mode.INSERT, True): "return=minimal",
 }
 _NO_OPERATOR = re.compile(r"([^:]+?) @> unknown")  # "operator does not exist: text @> unknown"
 _WRONG_URL = "Set SUPABASE_URL to the project's URL itself, such as https://abcdefgh.supabase.co."
@@ -68,13 +73,13 @@ class PostgrestBackend:
             "Accept-Profile": schema,
         }
         self._write_headers = {
-            mode: {
+            key: {
                 **self._headers,
                 "Content-Type": "application/json",
                 "Content-Profile": schema,
                 "Prefer": prefer,
             }
-            for mode, prefer in _RESOLUTION.items()
+            for key, prefer in _RESOLUTION.items()
         }
         self._heads = BoundedCache[tuple[object, ...], bytes]()
         self._wide: set[tuple[object, ...]] = set()
@@ -84,27 +89,43 @@ class PostgrestBackend:
         return f"<PostgrestBackend {self._host}>"
 
     def send(self, write: Write) -> PendingWrite | None:
-        """Send a write without waiting; return None if no connection is idle."""
+        """Send a plain write without waiting; return None if no connection is idle."""
+        if write.merge:
+            return None
         head = self._head(write)
         sent = self._http.send(head, self._body(write))
         return _PendingRequest(sent, partial(self._judge, write.table)) if sent else None
 
-    def write(self, write: Write) -> None:
-        """Store the rows, all or none. Raises `ServerError`."""
+    def write(self, write: Write) -> Merged | None:
+        """Store the rows, all or none; see `base.Backend`. Raises `ServerError`."""
+        if write.merge:
+            start = b'{"target":%b,"options":%b,"rows":' % (msgspec.json.encode(write.table), options_of(write))
+            return merged(self._call(FUNCTION, start + write.body + b"}", write.table))
         head = self._head(write)
-        if write.body == b"[]" and _shape(write) in self._wide:  # a probe checks every column's name
+        if write.body == b"[]" and write.shape in self._wide:  # a probe checks every column's name
             for columns in split_columns(write.columns, lambda some: self._fits(replace(write, columns=some))):
                 part = replace(write, columns=columns)
                 self._judge(write.table, self._http.request(self._head(part), part.body))
-            return
+            return None
         self._judge(write.table, self._http.request(head, self._body(write)))
+        return None
+
+    def merges(self) -> bool:
+        """Ask the function for its version. Raises `ServerError`."""
+        try:
+            found = self._call(FUNCTION, b'{"target":"","options":{},"rows":[]}')
+        except FatalError as error:
+            if error.code in ("PGRST202", "42501"):  # it does not exist, or must not be called
+                return False
+            raise
+        return bool(msgspec.json.decode(found) == {"version": VERSION})
 
     def insert_new(self, write: Write, returning: Sequence[str]) -> bytes:
         """Insert the rows whose key is not stored yet; see `base.Backend`. The server reads them as jsonb."""
         prefer = f"return={'representation' if returning else 'minimal'},missing=default"
         if write.mode is not Mode.INSERT:
             prefer += ",resolution=ignore-duplicates"
-        headers = {**self._write_headers[write.mode], "Prefer": prefer}
+        headers = {**self._write_headers[write.mode, False], "Prefer": prefer}
         target = self._target(write) + (f"&select={_quoted(tuple(returning))}" if returning else "")
         answer = self._http.request(self._http.head("POST", target, headers), write.body)
         self._judge(write.table, answer)
@@ -135,10 +156,10 @@ class PostgrestBackend:
         return classify(answer.status, body, answer.headers.get("Retry-After"), table=table)
 
     def _head(self, write: Write) -> bytes:
-        shape = _shape(write)
+        shape = write.shape
         head = self._heads.get(shape)
         if head is None:
-            headers = self._write_headers[write.mode]
+            headers = self._write_headers[write.mode, write.fills]
             if not self._fits(write):
                 self._wide.add(shape)
                 write = replace(write, columns=())  # PostgREST then takes the keys of the first object: all rows' keys
@@ -150,7 +171,7 @@ class PostgrestBackend:
 
     def _body(self, write: Write) -> bytes:
         """Return the body to send. Call `_head` first: it finds out which writes are wide."""
-        return keep_columns(write.columns, write.body) if self._wide and _shape(write) in self._wide else write.body
+        return keep_columns(write.columns, write.body) if self._wide and write.shape in self._wide else write.body
 
     def _target(self, write: Write) -> str:
         query = "columns=" + _quoted(write.columns) if write.columns else ""
@@ -207,7 +228,7 @@ class PostgrestBackend:
         (PostgREST docs, references/api/resource_representation, "Singular or Plural": PGRST116.) The request also asks
         for a rollback, for servers that allow it (`db-tx-end`). See `base.Backend`.
         """
-        headers = {**self._write_headers[write.mode], "Accept": "application/vnd.pgrst.object+json"}
+        headers = {**self._write_headers[write.mode, False], "Accept": "application/vnd.pgrst.object+json"}
         headers["Prefer"] += ",tx=rollback"
         answer = self._http.request(self._http.head("POST", self._target(write), headers), write.body)
         if answer.status in STORED and "tx=rollback" not in answer.headers.get("Preference-Applied", ""):
@@ -223,12 +244,17 @@ class PostgrestBackend:
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
         """Call a function with named arguments. Raises `ServerError`."""
+        found = self._call(function, msgspec.json.encode(arguments))
+        return msgspec.json.decode(found) if found else None
+
+    def _call(self, function: str, arguments: bytes, table: str = "") -> bytes:
+        """Call a function with a JSON object of arguments and return the body of the answer. Raises `ServerError`."""
         target = f"{self._prefix}rpc/{quote(function, safe='')}"
         headers = {**self._headers, "Content-Type": "application/json", "Content-Profile": self._schema}
-        answer = self._http.request(self._http.head("POST", target, headers), msgspec.json.encode(arguments))
+        answer = self._http.request(self._http.head("POST", target, headers), arguments)
         if answer.status not in (200, 204):
-            raise self._error(answer)
-        return msgspec.json.decode(answer.body) if answer.body else None
+            raise self._error(answer, table)
+        return answer.body
 
     def close(self) -> None:
         """Close idle connections."""
@@ -239,10 +265,6 @@ def _is_page(answer: Answer) -> bool:
     """Return whether a web server sent a page: no REST API is there, or none that knows the method."""
     served = answer.status < 300 or answer.status in (404, 405, 501)
     return served and answer.body.lstrip()[:1] not in (b"", b"{", b"[")
-
-
-def _shape(write: Write) -> tuple[object, ...]:
-    return write.table, write.columns, write.mode, write.on_conflict
 
 
 def _quoted(names: tuple[str, ...]) -> str:

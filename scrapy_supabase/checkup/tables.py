@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from scrapy_supabase.backends.base import Backend, ServerFacts, TableInfo, Write
 from scrapy_supabase.backends.catalog import KEEP_NEWEST
+from scrapy_supabase.backends.merge_sql import FUNCTION, VERSION
 from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.checkup.policies import check_policies, check_upserts, upserts_refused
@@ -109,6 +110,10 @@ class TableCheck:
             yield ok(subject, f"exists{self._size(spec.name)}; {self._role} has the grants to {self._writes(spec)}")
             sent = [None if kind.fields is None else self._columns_of(spec, kind) for kind in kinds]
             yield from check_repeats(self._backend, self._schema, spec, sent)
+        if not self._schema.is_plain(spec.name) and not self._config.server.db_url:
+            there = f"the function {FUNCTION} (version {VERSION}) does what its options need"
+            without = f"without the function {FUNCTION}, insert_only takes two requests per chunk"
+            yield ok(subject, there if self._backend.merges() else without)
         yield from self._newest(spec, subject)
         yield from self._policies(spec, subject, names)
         for kind in kinds:
@@ -124,13 +129,13 @@ class TableCheck:
         if spec.mode is Mode.INSERT:
             return "insert"
         key = ", ".join(self._schema.key(spec.name))
-        writes = "upsert" if spec.mode is Mode.UPSERT else "insert new rows (ignore)"
+        writes = {Mode.UPSERT: "upsert", Mode.UPDATE: "update"}.get(spec.mode, "insert new rows (ignore)")
         return f"{writes} on ({key})" if key else writes
 
     def _newest(self, spec: TableSpec, subject: str) -> Iterator[Finding]:
         """Report whether a trigger keeps the newest row, if the backend knows triggers and rows are upserted."""
         info = self._schema.info(spec.name)
-        if info is None or info.newest is None or self._schema.mode(spec.name) is not Mode.UPSERT:
+        if info is None or info.newest is None or self._schema.mode(spec.name) not in (Mode.UPSERT, Mode.UPDATE):
             return
         if info.newest:
             yield ok(subject, f"the trigger {KEEP_NEWEST} keeps stored rows whose {info.newest!r} is newer")

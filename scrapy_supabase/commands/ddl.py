@@ -5,7 +5,7 @@ file or the SQL editor. Types come from annotations (dataclass, attrs,
 pydantic), field metadata (scrapy.Field(type=int, primary_key=True)) or,
 with --from, from the values of JSON Lines, JSON or CSV. The SQL includes what
 the settings define for the table (key, columns, constants, stamps, mode …).
---snapshots and --runs print the SQL that these settings need. --newest prints
+--snapshots, --runs and --function print the SQL that settings need. --newest prints
 a trigger for each TABLE, which keeps older rows from replacing newer ones.
 With --apply, the SQL is also run, on SUPABASE_DB_URL or the local Supabase.
 """
@@ -23,6 +23,7 @@ from typing import Any
 
 from scrapy.utils.misc import load_object
 
+from scrapy_supabase.backends.merge_sql import function_sql
 from scrapy_supabase.commands.apply import NOT_APPLIED, apply_sql
 from scrapy_supabase.commands.database import find_database
 from scrapy_supabase.errors import ConfigurationError
@@ -59,6 +60,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--newest",
         metavar="COLUMN",
         help="print a trigger for each TABLE: an update with an older COLUMN changes nothing",
+    )
+    parser.add_argument(
+        "--function",
+        action="store_true",
+        help="print the function that update, merge, if_changed and full requests of optional fields use over REST",
     )
     parser.add_argument("--public", action="store_true", help="let everyone with the public key read")
     parser.add_argument(
@@ -101,7 +107,9 @@ def _sql_for(settings: Any, opts: argparse.Namespace) -> list[str]:
 
 
 def _sql_for_runs(opts: argparse.Namespace, schema: str) -> Iterator[str]:
-    """Yield the SQL of `--snapshots` and `--runs`."""
+    """Yield the SQL of `--function`, `--snapshots` and `--runs`."""
+    if opts.function:
+        yield function_sql(schema, "service_role")
     if opts.snapshots:
         yield snapshots_sql(schema)
     if opts.runs:

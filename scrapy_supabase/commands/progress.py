@@ -42,6 +42,7 @@ def print_summary(result: UploadResult, folder: Path) -> None:
     """Print the counts of rows, and where rows that were not uploaded are."""
     uploaded = pluralize(result.uploaded, "row")
     older = f", {result.superseded} superseded by a newer row of the same key" if result.superseded else ""
+    older += f", {result.not_found} not stored (their key is not in the table)" if result.not_found else ""
     print(f"{uploaded} uploaded{older}, {result.failed} rejected, {result.left} left, in {result.seconds:.1f} s.")
     if result.cleaned:
         cleaned = pluralize(result.cleaned, "row")

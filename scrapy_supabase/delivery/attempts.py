@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from scrapy_supabase.backends.base import Backend, Write
+from scrapy_supabase.backends.base import Backend, Merged, Write
 from scrapy_supabase.backends.retry import Deadline, Retrying
 from scrapy_supabase.delivery.upload_state import UploadState
 from scrapy_supabase.errors import ServerError, TransientError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _SCHEMA_WAIT_AGAIN = 60.0  # seconds until the same refusal is waited for once more
 
@@ -57,33 +59,43 @@ class Sender:
         write: Write,
         wait_for_answer: Callable[[], object] | None = None,
         *,
-        returning: tuple[str, ...] | None = None,
         once: bool = False,
-    ) -> bytes:
-        """Send `write`, which carries `rows`, and return the body of the answer. Raises `ServerError`.
+    ) -> Merged | None:
+        """Send `write`, which carries `rows`; return the result of a write with `merge`. Raises `ServerError`.
 
-        If the request has been sent already, `wait_for_answer` ends that first try. `once` forbids a second try. With
-        `returning`, only rows whose key is not in the table are inserted, and these columns of them are returned (see
-        `Backend.insert_new`).
+        If the request has been sent already, `wait_for_answer` ends that first try. `once` forbids a second try.
         """
 
-        def attempt() -> bytes:
+        def request() -> Merged | None:
             nonlocal wait_for_answer
             finish, wait_for_answer = wait_for_answer, None
+            if finish is None:
+                return self.backend.write(write)
+            finish()
+            return None
+
+        return self._send(state, rows, write, request, once=once)
+
+    def insert_new(
+        self, state: UploadState[Any], rows: tuple[Row, ...], write: Write, returning: tuple[str, ...], *, once: bool
+    ) -> bytes:
+        """Insert those of `rows` whose key is not in the table, as `Backend.insert_new` does. Raises `ServerError`."""
+        return self._send(state, rows, write, lambda: self.backend.insert_new(write, returning), once=once)
+
+    def _send(
+        self, state: UploadState[Any], rows: tuple[Row, ...], write: Write, request: Callable[[], T], *, once: bool
+    ) -> T:
+        """Make a request with retries, and count them."""
+
+        def attempt() -> T:
             state.effort.count_request(write.body)
             try:
-                if returning is not None:
-                    return self.backend.insert_new(write, returning)
-                if finish is None:
-                    self.backend.write(write)
-                else:
-                    finish()
+                return request()
             except ServerError as error:
                 state.effort.count(error, len(rows))
                 if isinstance(error, TransientError) and error.splittable and len(rows) > 1:
                     error.tries = 1  # the same again would take as long again
                 raise
-            return b""
 
         def before_sleep(call: RetryCallState) -> None:
             error = call.outcome.exception() if call.outcome else None

@@ -1,7 +1,7 @@
 """The check of the tables when a run opens: does each accept the rows to come? It writes nothing and runs once.
 
 If the key may read it, the OpenAPI document lists all columns in one request. A probe without rows (an upload of `[]`)
-works with any key. A problem that makes every upload fail is raised before the first page is fetched.
+works with any key. A problem that makes every upload fail is raised before the first page.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 
 from scrapy_supabase.backends.base import Backend, TableInfo, Write
 from scrapy_supabase.backends.retry import Deadline, Retrying, log_retry
+from scrapy_supabase.delivery.options_check import check_key, check_options, probe_of
+from scrapy_supabase.delivery.snapshot_check import check_snapshots, no_snapshots
 from scrapy_supabase.delivery.table_writer import UPSERTS_REFUSED
 from scrapy_supabase.errors import (
     BadRowsError,
@@ -32,7 +34,6 @@ from scrapy_supabase.schema.remedies import (
     for_upserts,
     lacks,
     no_collector,
-    snapshot_sql,
     unknown_columns,
 )
 from scrapy_supabase.schema.schema import Schema
@@ -120,38 +121,22 @@ class SchemaCheck:
         if unknown and known:
             self._reread_columns(table, unknown)
             known = schema.info(table)
+        check_options(spec, schema, self._backend, self._policy)
+        if spec.writing.fills:
+            schema.learn_fields(table, fields)
         self._probe(spec)
+        check_key(spec, schema)
         self._check_generated(spec, fields)
         self._check_deferrable(spec)
         if not known and schema.mode(table) is not Mode.INSERT:
             ask = self._backend.type_of
             schema.learn_key_types(table, {column: self._policy(ask, table, column) for column in schema.key(table)})
         if spec.snapshots:
-            self._check_snapshots(spec)
+            check_snapshots(spec, schema)
         _, unknown = schema.split(table, fields)
         if unknown and known:
             self._warn_unknown_columns(table, tuple(column for column in unknown if column not in known.columns))
         self._warn_missing_key(spec, fields)
-
-    def _check_snapshots(self, spec: TableSpec) -> None:
-        """Check that the table can keep the rows of two runs apart. Raises `FatalError`."""
-        table, schema = spec.name, self._schema
-        _, missing = schema.split(table, SNAPSHOT_STAMPS)
-        key = schema.key(table)
-        if missing:
-            problem = lacks(table, missing)
-        elif spec.mode is not Mode.INSERT and key and not set(SNAPSHOT_STAMPS) <= set(key):
-            problem = f"the key of table {table} ({', '.join(key)}) lacks {' and '.join(SNAPSHOT_STAMPS)}"
-        else:
-            return
-        raise self._no_snapshots(table, ServerError(problem, code="PGRST204"))
-
-    def _no_snapshots(self, table: str, error: ServerError) -> FatalError:
-        remedy = (
-            "SUPABASE_DAILY_SNAPSHOTS needs these columns in the table and in its key. Run: "
-            f"{snapshot_sql(self._schema, table)}"
-        )
-        return fatal(error, "supabase_schema", remedy)
 
     def _probe(self, spec: TableSpec) -> None:
         """Send requests without rows but with all known columns, until one succeeds. Raises `FatalError`."""
@@ -162,7 +147,7 @@ class SchemaCheck:
             columns, _ = schema.split(table, {*schema.key(table), *self._fields.get(table, ()), *collector})
             mode = schema.mode(table)
             try:
-                self._policy(self._send, Write(table, columns, b"[]", mode, spec.on_conflict))
+                self._policy(self._send, probe_of(spec, schema, columns))
             except UpsertRefusedError as error:
                 if (view := self._policy(self._backend.view, table)) is not None:
                     schema.learn_view(table, view)
@@ -246,7 +231,7 @@ class SchemaCheck:
             return self._backend.describe()
 
     def _fall_back(self, spec: TableSpec, error: ServerError, reason: str, remedy: str) -> None:
-        if not self._schema.insert_fallback or self._schema.mode(spec.name) is Mode.INSERT:
+        if not self._schema.may_fall_back(spec.name) or self._schema.mode(spec.name) is Mode.INSERT:
             raise fatal(error, reason, remedy) from error
         self._schema.fall_back(spec.name)
         self._logger.warning(UPSERTS_REFUSED, spec.name, error.answer, remedy)
@@ -262,7 +247,7 @@ class SchemaCheck:
 
     def _bad_key(self, spec: TableSpec, column: str, error: ServerError) -> FatalError:
         if spec.snapshots and column in SNAPSHOT_STAMPS:
-            return self._no_snapshots(spec.name, error)
+            return no_snapshots(self._schema, spec.name, error)
         known = self._schema.info(spec.name)
         have = f" It has: {', '.join(known.columns)}." if known else ""
         return fatal(error, "supabase_schema", f"SUPABASE_ON_CONFLICT must name columns of {spec.name}.{have}")

@@ -6,16 +6,15 @@ Facts learned about a table are kept in the `Schema`, so that they cost a reques
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
 
-from scrapy_supabase.backends.base import Write
+from scrapy_supabase.backends.base import Merge, Write
 from scrapy_supabase.delivery.attempts import Sender
-from scrapy_supabase.delivery.upload_state import UploadState, collected
+from scrapy_supabase.delivery.upload_state import UploadState, body_of, collected
 from scrapy_supabase.errors import (
     BadRowsError,
     FatalError,
@@ -27,8 +26,7 @@ from scrapy_supabase.errors import (
     fatal,
     is_policy_violation,
 )
-from scrapy_supabase.models import Mode, Row
-from scrapy_supabase.rows.keys import key_form
+from scrapy_supabase.models import Chunk, Mode, Row, RowCounts
 from scrapy_supabase.schema.remedies import (
     GENERATED_COLUMN,
     for_denied,
@@ -39,7 +37,6 @@ from scrapy_supabase.schema.remedies import (
     unknown_columns,
 )
 from scrapy_supabase.schema.schema import Schema
-from scrapy_supabase.spool.chunk_file import key_of_json
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +47,7 @@ UPSERTS_REFUSED = (
     "twice if no unique index forbids it. %s"
 )
 
-
-_LONGEST_COLUMNS = 5000  # characters of the list of columns
-_REWRITTEN = re.compile(rb"[:,\[](?:-?\d+(?:\.\d+)?[eE]|-0(?:\.0*)?[,}\]])")
+_MISSED = "neither inserted nor updated: a trigger or a row-level security policy of the table skips the row."
 # Codes about the table, never about rows: an unknown column, and a deferrable constraint, which only a request with
 # rows reveals.
 _OF_THE_TABLE = ("PGRST204", "55000")
@@ -66,11 +61,23 @@ class RefusedRowsError(Exception):
 
 
 class TableWriter:
-    """Writes rows of one table and one column set. Thread-safe; shared by all upload threads."""
+    """Writes rows of one table in one request. Thread-safe; shared by all upload threads."""
 
     def __init__(self, sender: Sender, schema: Schema) -> None:
         self._sender = sender
         self._schema = schema
+        self._merges: bool | None = None
+
+    def merges(self) -> bool:
+        """Return whether the backend can do more than a plain upsert. Asks it once; blocks then."""
+        if self._merges is None:
+            try:
+                self._merges = self._sender.backend.merges()
+            except TransientError:
+                return False  # this time; the request that follows fails, too, or is a plain one
+            except ServerError:
+                self._merges = False
+        return self._merges
 
     def store(
         self,
@@ -79,81 +86,40 @@ class TableWriter:
         sent: tuple[Write, Callable[[], object]] | None = None,
         *,
         once: bool = False,
-    ) -> None:
+        mode: Mode | None = None,
+    ) -> RowCounts | None:
         """Store the rows in one request, and adapt the request to the table until it accepts it.
 
         If a request has been sent already, `sent` is that write and a function that waits for its answer. With `once`,
-        a failed request is not retried. Raises `RefusedRowsError`, or the `ServerError` to handle.
+        a failed request is not retried. `mode` replaces that of the settings. Returns the counts of a write with
+        `merge`. Raises `RefusedRowsError`, or the `ServerError` to handle.
         """
-        table = state.chunk.table
+        again = len(rows) == 1  # a single row that was missed is sent once more
         while True:
             wait_for_answer: Callable[[], object] | None = None
             if sent is not None:
                 (write, wait_for_answer), sent = sent, None
             else:
-                write, rows = self.write_of(table, rows)
+                write, rows = self.write_of(state.chunk, rows)
+                write = msgspec.structs.replace(write, mode=mode) if mode else write
             try:
-                self._sender.send(state, rows, write, wait_for_answer, once=once)
+                found = self._sender.send(state, rows, write, wait_for_answer, once=once)
             except BadRowsError as error:
                 if not self._is_stored_by_insert(state, rows, write, error):
                     raise
-                return
-            except (SchemaDriftError, UpsertRefusedError, FatalError) as error:
-                self._learn(state, rows, write, error)
-            else:
-                return
-
-    def store_new(self, state: UploadState[Any], rows: tuple[Row, ...], *, once: bool = False) -> tuple[Row, ...]:
-        """Store those of `rows` that are not in the table yet, in one request, and return the others.
-
-        The rows may have different columns: a column that a new row lacks gets its default, as if the row was sent
-        alone. All rows are returned if the new ones cannot be identified, or if the request would change values. Raises
-        the `ServerError` to handle.
-        """
-        table = state.chunk.table
-        while True:
-            write = self._write_of_all(table, rows)
-            if write is None:
-                return rows
-            updates = write.mode is Mode.UPSERT
-            try:
-                found = self._sender.send(
-                    state, rows, write, returning=self._schema.key(table) if updates else (), once=once
-                )
-            except ServerError as error:
-                if error.code == "42501":  # to return the new rows, the database needs the SELECT privilege
-                    return rows
-                if not isinstance(error, SchemaDriftError | UpsertRefusedError | FatalError):
-                    raise
-                self._learn(state, rows, write, error)
-            else:
-                return self._not_among(rows, found) if updates else ()
-
-    def _write_of_all(self, table: str, rows: tuple[Row, ...]) -> Write | None:
-        """Return a request for rows of several column sets, or None if each set needs its own request."""
-        columns: set[str] = set()
-        for shape in {row.columns for row in rows}:
-            can, cannot = self._schema.split(table, shape)
-            if not can or (cannot and self._schema.policy(table) != "drop"):
                 return None
-            columns.update(can)
-        body = _body(rows)
-        # jsonb would turn 1e5 into 100000 and -0.0 into 0.0. And the list of columns, which this request needs, must
-        # fit into its URL.
-        if sum(len(column) + 9 for column in columns) > _LONGEST_COLUMNS or _REWRITTEN.search(body):
-            return None
-        spec = self._schema.specs[table]
-        return Write(table, tuple(sorted(columns)), body, self._schema.mode(table), spec.on_conflict)
+            except (SchemaDriftError, UpsertRefusedError, FatalError) as error:
+                self.learn(state, rows, write, error)
+                continue
+            if found is None or not found.missed:
+                return found.counts if found else None
+            if not again:
+                if len(rows) > 1:
+                    raise BadRowsError(_MISSED, code="21000")  # so that each half is sent, in order
+                raise BadRowsError(_MISSED, code="not_stored")
+            again = False
 
-    def _not_among(self, rows: tuple[Row, ...], found: bytes) -> tuple[Row, ...]:
-        """Return those of `rows` whose keys are not in the answer `found`; all rows if it has unknown keys."""
-        table = rows[0].table
-        form = key_form(self._schema, table, self._schema.key(table), Mode.UPSERT)
-        keys = {key_of_json(one, form) for one in msgspec.json.decode(found, type=list[dict[str, msgspec.Raw]])}
-        rest = tuple(row for row in rows if row.key not in keys)
-        return rest if len(rows) - len(rest) == len(keys) else rows
-
-    def _learn(self, state: UploadState[Any], rows: tuple[Row, ...], write: Write, error: ServerError) -> None:
+    def learn(self, state: UploadState[Any], rows: tuple[Row, ...], write: Write, error: ServerError) -> None:
         """Adapt the schema to a refusal, so that the next request differs.
 
         Raises `BadRowsError` if the rows are at fault, and `FatalError` if no request can succeed. A refusal because of
@@ -174,12 +140,12 @@ class TableWriter:
             if (view := self._sender.backend.view(table)) is not None:
                 self._schema.learn_view(table, view)
             remedy = for_upserts(self._schema, table, error)
-            if write.mode is Mode.INSERT or not self._schema.insert_fallback:
+            if write.mode is Mode.INSERT or not self._schema.may_fall_back(state.chunk.table):
                 raise fatal(error, "supabase_no_unique_index", remedy) from error
             self._fall_back(state, error, remedy)
         elif isinstance(error, FatalError) and error.reason == "supabase_permission_denied":
             remedy = for_denied(self._schema, table, error)
-            may_insert = write.mode is not Mode.INSERT and self._schema.insert_fallback
+            may_insert = write.mode is not Mode.INSERT and self._schema.may_fall_back(table)
             if not may_insert or self._sender.refusal_without_rows(
                 state, Write(table, write.columns, b"", Mode.INSERT)
             ):
@@ -207,7 +173,7 @@ class TableWriter:
         """Insert rows whose upsert a policy refused, and return whether that stored them. There is no other test."""
         if write.mode is Mode.INSERT or not is_policy_violation(error.code, error.message):
             return False
-        if not self._schema.insert_fallback:
+        if not self._schema.may_fall_back(state.chunk.table):
             return False
         try:
             self._sender.send(state, rows, msgspec.structs.replace(write, mode=Mode.INSERT))
@@ -220,26 +186,54 @@ class TableWriter:
     def refusal_without_rows(self, state: UploadState[Any], rows: tuple[Row, ...]) -> ServerError | None:
         """Return the refusal of the request for `rows` sent without them; None if it passes."""
         try:
-            write, _ = self.write_of(state.chunk.table, rows)
+            write, _ = self.write_of(state.chunk, rows)
         except RefusedRowsError as refused:
             return refused.error
         return self._sender.refusal_without_rows(state, write)
 
-    def write_of(self, table: str, rows: tuple[Row, ...]) -> tuple[Write, tuple[Row, ...]]:
-        """Return the request that stores `rows`, and the rows in the form it sends. Raises `RefusedRowsError`."""
-        columns, rows = self._storable(table, rows)
-        body = _body(rows)
-        return Write(table, columns, body, self._schema.mode(table), self._schema.specs[table].on_conflict), rows
+    def write_of(self, chunk: Chunk, rows: tuple[Row, ...]) -> tuple[Write, tuple[Row, ...]]:
+        """Return the request that stores `rows` of a chunk, and the rows in the form it sends.
 
-    def _storable(self, table: str, rows: tuple[Row, ...]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
+        Raises `RefusedRowsError`.
+        """
+        table, schema = chunk.table, self._schema
+        fills = schema.writing(table).fills
+        wanted: Collection[str] = rows[0].columns
+        if chunk.mixed:
+            wanted = {*(schema.fields(table) if fills else ()), *(column for row in rows for column in row.columns)}
+        columns, rows = self._storable(table, wanted, rows)
+        body = body_of(rows)
+        write = Write(table, columns, body, schema.mode(table), schema.specs[table].on_conflict, fills)
+        if chunk.mixed or not schema.is_plain(table):
+            write = self._merging(write, rows)
+        return write, rows
+
+    def _merging(self, write: Write, rows: tuple[Row, ...]) -> Write:
+        """Return the write with `merge` if a plain request cannot store the rows as the settings ask for."""
+        table, options = write.table, self._schema.writing(write.table)
+        optional: tuple[str, ...] = ()
+        if not write.fills:
+            optional = tuple(column for column in write.columns if any(column not in row.columns for row in rows))
+        plain = not optional and write.mode is Mode.UPSERT and not options.merge and not options.if_changed
+        if plain and not set(options.insert_only) & set(write.columns):
+            return write
+        key = self._schema.key(table)
+        updates = write.mode in (Mode.UPSERT, Mode.UPDATE)
+        if not updates or not key or not set(key) <= set(write.columns) or not self.merges():
+            return write
+        return msgspec.structs.replace(write, on_conflict=key, merge=Merge(options, optional))
+
+    def _storable(
+        self, table: str, wanted: Collection[str], rows: tuple[Row, ...]
+    ) -> tuple[tuple[str, ...], tuple[Row, ...]]:
         """Return the columns to send, and the rows adapted to what was learned since they were built."""
-        columns, cannot = self._schema.split(table, rows[0].columns)
+        columns, cannot = self._schema.split(table, wanted)
         policy = self._schema.policy(table)
         if cannot and policy == "reject":
             raise RefusedRowsError(ServerError(lacks(table, cannot), code="unknown_column"))
         if cannot and policy == "collect":
             rows = tuple(collected(row, frozenset(cannot), self._schema.collector(table)) for row in rows)
-            columns = rows[0].columns
+            columns, _ = self._schema.split(table, {column for row in rows for column in row.columns})
         if not columns:
             message = f"no field of the row is a column of table {table} (fields: {', '.join(cannot)})"
             raise RefusedRowsError(ServerError(message, code="no_column"))
@@ -276,14 +270,6 @@ class TableWriter:
 
 def _retyped(kind: type[E], error: ServerError) -> E:
     return kind(error.message, code=error.code, status=error.status, details=error.details, hint=error.hint)
-
-
-def _body(rows: Sequence[Row]) -> bytes:
-    """Return the rows as a JSON array, with one copy of them."""
-    parts = [row.data for row in rows]
-    parts[0] = b"[" + parts[0]
-    parts[-1] += b"]"
-    return b",".join(parts)
 
 
 def _value(row: Row, column: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Generic, TypeVar
 
@@ -10,7 +11,7 @@ import msgspec
 from scrapy_supabase.delivery.isolate import joined
 from scrapy_supabase.errors import FatalError, ServerError, TransientError
 from scrapy_supabase.messages import sentence
-from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, Row
+from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, Row, RowCounts
 
 Sent = TypeVar("Sent")
 
@@ -50,6 +51,7 @@ class UploadState(msgspec.Struct, Generic[Sent]):
     slices: list[Slice]  # a stack: the last one is sent next
     sent: Sent | None = None
     uploaded: int = 0
+    counts: RowCounts = msgspec.field(default_factory=RowCounts)
     rejections: list[Rejection] = msgspec.field(default_factory=list)
     deferred: list[Row] = msgspec.field(default_factory=list)
     left: list[Row] = msgspec.field(default_factory=list)
@@ -133,14 +135,24 @@ class UploadState(msgspec.Struct, Generic[Sent]):
             self.left.extend(self.deferred)
             self.deferred.clear()
         rest = (tuple(self.rejections), tuple(self.deferred), tuple(self.left))
-        return Outcome(self.chunk, self.uploaded, *rest, self.fatal, self.effort, self.transient)
+        return Outcome(self.chunk, self.uploaded, *rest, self.fatal, self.effort, self.transient, self.counts)
 
 
 def collected(row: Row, names: frozenset[str], column: str) -> Row:
     """Return an encoded row with the fields `names` moved into its jsonb `column`."""
+    if names.isdisjoint(row.columns):
+        return row
     values = msgspec.json.decode(row.data, type=dict[str, msgspec.Raw])
     more = {name: values.pop(name) for name in names if name in values}
     before = msgspec.json.decode(values[column]) if column in values else None
     values[column] = msgspec.Raw(msgspec.json.encode({**before, **more} if isinstance(before, dict) else more))
     columns = tuple(sorted({*row.columns, column} - names))
     return msgspec.structs.replace(row, columns=columns, data=msgspec.json.encode(values))
+
+
+def body_of(rows: Sequence[Row]) -> bytes:
+    """Return the rows as a JSON array, with one copy of them."""
+    parts = [row.data for row in rows]
+    parts[0] = b"[" + parts[0]
+    parts[-1] += b"]"
+    return b",".join(parts)

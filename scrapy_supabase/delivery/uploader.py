@@ -21,6 +21,7 @@ from scrapy_supabase.delivery.attempts import Sender
 from scrapy_supabase.delivery.executor import Progress
 from scrapy_supabase.delivery.limits import RequestLimits
 from scrapy_supabase.delivery.reactions import Reactions
+from scrapy_supabase.delivery.steps import StepWriter
 from scrapy_supabase.delivery.table_writer import RefusedRowsError, TableWriter
 from scrapy_supabase.delivery.upload_state import Slice, UploadState
 from scrapy_supabase.errors import (
@@ -30,7 +31,7 @@ from scrapy_supabase.errors import (
     fatal,
     is_policy_violation,
 )
-from scrapy_supabase.models import Chunk, Effort, Outcome, Row
+from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, Row, RowCounts
 from scrapy_supabase.schema.remedies import policy_sql
 from scrapy_supabase.schema.schema import Schema
 
@@ -106,6 +107,7 @@ class Uploader:
         self._schema = schema
         self._sender = Sender(backend, schema, attempts=attempts, delay=delay, deadline=deadline)
         self._writer = TableWriter(self._sender, schema)
+        self._steps = StepWriter(self._sender, self._writer, schema)
         self._clock = clock
         self._limits = RequestLimits()
         self._reactions = Reactions(self._sender, self._writer, schema, self._limits)
@@ -113,11 +115,12 @@ class Uploader:
 
     def send(self, chunk: Chunk) -> SentChunk | None:
         """Send the request for `chunk` without blocking. Return None if that is impossible or one is not enough."""
-        if chunk.mixed or self._limits.count_fitting(chunk.rows) < len(chunk.rows):
+        is_plain = self._schema.is_plain(chunk.table) and (not chunk.mixed or self._schema.writing(chunk.table).fills)
+        if not is_plain or self._limits.count_fitting(chunk.rows) < len(chunk.rows):
             return None
         started = self._clock()
         try:
-            write, rows = self._writer.write_of(chunk.table, chunk.rows)
+            write, rows = self._writer.write_of(chunk, chunk.rows)
         except RefusedRowsError:
             return None
         request = self._sender.backend.send(write)
@@ -136,7 +139,8 @@ class Uploader:
         silence = sent.request.silence() if sent.request else 0.0
         seconds = max(self._clock() - sent.started - silence, 0.0)
         effort = Effort(requests=1, request_bytes=len(sent.write.body), seconds=seconds)
-        return Outcome(sent.chunk, len(sent.rows), effort=effort)
+        counts = RowCounts(inserted=len(sent.rows)) if sent.write.mode is Mode.INSERT else RowCounts()
+        return Outcome(sent.chunk, len(sent.rows), effort=effort, counts=counts)
 
     def refused(self, sent: SentChunk) -> Outcome | Progress:
         """Handle a refused request. If rows are at fault, find them and send the others.
@@ -170,7 +174,7 @@ class Uploader:
         state.slices.append(part)
         sent.request = None
         with suppress(RefusedRowsError):
-            sent.write, sent.rows = self._writer.write_of(sent.chunk.table, part.rows)
+            sent.write, sent.rows = self._writer.write_of(sent.chunk, part.rows)
             sent.request = self._sender.backend.send(sent.write)
         return Progress.NEEDS_WAITING if sent.request is None else Progress.SENT_NEXT
 
@@ -222,33 +226,42 @@ class Uploader:
     def _try(self, state: UploadState[SentChunk], part: Slice) -> None:
         """Send a slice and handle the answer. Blocks."""
         rows = part.rows
-        if state.chunk.mixed and any(row.columns != rows[0].columns for row in rows):
-            self._try_mixed(state, part)
+        if self._steps.is_needed(state.chunk, rows):
+            self._try_steps(state, part)
             return
         try:
             sent, state.sent = state.sent, None
             under_way = (sent.write, sent.answer) if sent else None
             once = part.isolating and len(rows) > 1
-            self._writer.store(state, sent.rows if sent else rows, under_way, once=once)
+            counts = self._writer.store(state, sent.rows if sent else rows, under_way, once=once)
         except RefusedRowsError as refused:
             for row in rows:
                 state.refuse(row, refused.error)
         except ServerError as error:
             self._reactions.react(state, part, error)
         else:
-            self._count_stored(state, part)
+            self._count_stored(state, part, counts)
 
-    def _count_stored(self, state: UploadState[SentChunk], part: Slice) -> None:
+    def _count_stored(self, state: UploadState[SentChunk], part: Slice, counts: RowCounts | None = None) -> None:
         state.uploaded += len(part.rows)
+        if counts is not None:
+            state.counts.add(counts)
+            state.uploaded -= counts.not_found
+        elif self._schema.mode(state.chunk.table) is Mode.INSERT:
+            state.counts.inserted += len(part.rows)
         self._limits.stored(part.rows)
         state.false_suspects += part.blamed is not None
         self._stored.add(state.chunk.table)
 
-    def _try_mixed(self, state: UploadState[SentChunk], part: Slice) -> None:
-        """Store the new rows in one request; send the others afterwards, one slice per column set."""
+    def _try_steps(self, state: UploadState[SentChunk], part: Slice) -> None:
+        """Store the new rows in one request; send the others by column, or afterwards, one slice per column set."""
         rows = part.rows
         try:
-            rest = self._writer.store_new(state, rows, once=part.isolating)
+            rest = self._steps.store_new(state, rows, once=part.isolating)
+        except RefusedRowsError as refused:
+            for row in rows:
+                state.refuse(row, refused.error)
+            return
         except ServerError as error:
             self._reactions.react(state, part, error)
             return
@@ -256,6 +269,9 @@ class Uploader:
             state.uploaded += len(rows) - len(rest)
             self._limits.stored(rows)
             self._stored.add(state.chunk.table)
+        if rest and not part.isolating and self._steps.store_by_column(state, rest):
+            self._count_stored(state, Slice(rest), RowCounts(updated=len(rest)))
+            return
         if not state.chunk.is_ordered:
             rest = tuple(sorted(rest, key=_columns_of))
         shapes = [tuple(shape) for _, shape in groupby(rest, _columns_of)]

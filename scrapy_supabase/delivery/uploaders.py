@@ -39,7 +39,7 @@ class Uploaders:
         self._schema = schema
         self._new_uploader = new_uploader
         self._own = new_uploader(schema)
-        self._others: dict[tuple[str, Mode, tuple[str, ...]], Uploader] = {}
+        self._others: dict[tuple[object, ...], Uploader] = {}
         self._lock = threading.Lock()
         self._logged: set[str] = set()
 
@@ -59,7 +59,9 @@ class Uploaders:
                 "SUPABASE_ROW_ID_COLUMN.",
                 table,
             )
-        outcome = self._uploader_for(table, chunk.origin.mode, chunk.origin.on_conflict).upload(chunk)
+        origin = chunk.origin
+        spec = TableSpec(table, origin.mode, origin.on_conflict, writing=origin.writing)
+        outcome = self._uploader_for(spec).upload(chunk)
         if outcome.fatal is None or outcome.fatal.reason in _PROJECT_WIDE:
             return outcome
         if self._is_first(f"fatal {table}"):
@@ -72,17 +74,16 @@ class Uploaders:
 
     def probe(self, table: str) -> None:
         """Check that the server answers a request for `table`. Raises `TransientError` if not."""
-        (self._own if table in self._schema.specs else self._uploader_for(table, Mode.IGNORE, ())).probe(table)
+        (self._own if table in self._schema.specs else self._uploader_for(TableSpec(table, Mode.IGNORE))).probe(table)
 
-    def _uploader_for(self, table: str, mode: Mode, on_conflict: tuple[str, ...]) -> Uploader:
-        spec = self._schema.specs.get(table)
-        if spec is not None and (spec.mode, spec.on_conflict) == (mode, on_conflict):
+    def _uploader_for(self, wanted: TableSpec) -> Uploader:
+        spec = self._schema.specs.get(wanted.name)
+        if spec is not None and _rules(spec) == _rules(wanted):
             return self._own
         with self._lock:
-            uploader = self._others.get((table, mode, on_conflict))
+            uploader = self._others.get(_rules(wanted))
             if uploader is None:
-                uploader = self._new_uploader(self._schema.with_table(TableSpec(table, mode, on_conflict)))
-                self._others[table, mode, on_conflict] = uploader
+                uploader = self._others[_rules(wanted)] = self._new_uploader(self._schema.with_table(wanted))
             return uploader
 
     def _is_first(self, topic: str) -> bool:
@@ -90,3 +91,7 @@ class Uploaders:
             first = topic not in self._logged
             self._logged.add(topic)
             return first
+
+
+def _rules(spec: TableSpec) -> tuple[object, ...]:
+    return spec.name, spec.mode, spec.on_conflict, spec.writing

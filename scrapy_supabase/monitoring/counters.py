@@ -2,7 +2,7 @@
 
 A received row is waiting until its upload has an outcome:
 
-    received ──▶ waiting ──▶ uploaded, superseded, failed or spooled
+    received ──▶ waiting ──▶ uploaded, superseded, failed, not_found or spooled
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from scrapy_supabase.models import Chunk, Effort, Loaded, Outcome, Rejection, Stored
+from scrapy_supabase.models import Chunk, Effort, Loaded, Outcome, Rejection, RowCounts, Stored
 
-ACCOUNTS = ("waiting", "uploaded", "superseded", "failed", "spooled")
+ACCOUNTS = ("waiting", "uploaded", "superseded", "failed", "not_found", "spooled")
 """The accounts of this run's rows. Each row is in exactly one."""
 
 _OF_EARLIER_RUNS = {
     "uploaded": "recovered",
     "superseded": "recovered_superseded",
     "failed": "recovered_failed",
+    "not_found": "recovered_not_found",
     "spooled": "recovered_spooled",
 }
 
@@ -28,7 +29,8 @@ class Counters:
     """Counts rows by table and account, and the cost of their uploads. Not thread-safe: for the owner's thread.
 
     `received` is always the sum of `ACCOUNTS`, in total and per table: only `_receive` and `_move` change them. Rows of
-    earlier runs are never received in this run, and have separate accounts (`recovered…`).
+    earlier runs are never received in this run, and have separate accounts (`recovered…`). The parts `inserted`,
+    `updated` and `unchanged` of uploaded rows are counted where the way of writing tells them.
 
     The `on_…` methods implement those of `delivery.observer.RunObserver`.
     """
@@ -68,6 +70,9 @@ class Counters:
             self._move(chunk.table, "uploaded", outcome.uploaded, recovered=recovered)
             if recovered:
                 self._add(chunk.table, "recovered_ambiguous", min(outcome.uploaded, chunk.possibly_duplicated))
+            else:
+                self._add_parts(chunk.table, outcome.counts)
+        self._move(chunk.table, "not_found", outcome.counts.not_found, recovered=recovered)
         self._move(chunk.table, "superseded", outcome.superseded, recovered=recovered)
         if outcome.rejections:
             self._reject(outcome.rejections, recovered=recovered)
@@ -127,6 +132,11 @@ class Counters:
         else:
             self._add(table, "waiting", -rows)
             self._add(table, account, rows)
+
+    def _add_parts(self, table: str, counts: RowCounts) -> None:
+        for name, rows in (("inserted", counts.inserted), ("updated", counts.updated), ("unchanged", counts.unchanged)):
+            if rows:
+                self._add(table, name, rows)
 
     def _reject(self, rejections: Iterable[Rejection], *, recovered: bool) -> None:
         for rejection in rejections:

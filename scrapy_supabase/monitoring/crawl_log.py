@@ -102,6 +102,12 @@ class CrawlLog:
             rows["failed"],
             rows["spooled"],
         )
+        if rows["not_found"]:
+            self._log.info(
+                "%s not stored, since their key is not in the table (mode update)", pluralize(rows["not_found"], "row")
+            )
+        if counts := [f"{rows[name]} {name}" for name in ("inserted", "updated", "unchanged") if rows[name]]:
+            self._log.info("Of the uploaded rows: %s", ", ".join(counts))
         if counters.chunks and counters.outcomes:
             self._log.info(
                 "%s (%d not fully uploaded, %.3f s on average), %s sent again%s",

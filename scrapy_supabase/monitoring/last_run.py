@@ -29,14 +29,19 @@ FILE = "last-run.json"
 
 
 class Rows(msgspec.Struct):
-    """The counts of a table's rows. At the end of a run, `received = uploaded + superseded + rejected + left`.
+    """The counts of a table's rows. At the end, `received = uploaded + superseded + not_found + rejected + left`.
 
-    Rows of earlier runs are counted separately (`recovered…`).
+    `inserted`, `updated` and `unchanged` rows are parts of `uploaded`, where the way of writing tells them. Rows of
+    earlier runs are counted separately (`recovered…`).
     """
 
     received: int = 0
     uploaded: int = 0
     superseded: int = 0
+    not_found: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
     rejected: int = 0
     left: int = 0
     recovered: int = 0
@@ -48,7 +53,7 @@ class Rows(msgspec.Struct):
     @property
     def not_confirmed(self) -> int:
         """The number of received rows that had no outcome yet when the record was written."""
-        return max(0, self.received - self.uploaded - self.superseded - self.rejected - self.left)
+        return max(0, self.received - self.uploaded - self.superseded - self.not_found - self.rejected - self.left)
 
 
 class Sample(msgspec.Struct):

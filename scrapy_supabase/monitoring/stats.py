@@ -20,9 +20,10 @@ PREFIX = "supabase/"
 _ROWS = (  # accounts of `Counters`, published as `<name>_count` and `<name>_count/<table>`
     *("received", "uploaded", "superseded", "failed", "spooled"),
     *("recovered", "recovered_ambiguous", "recovered_superseded", "recovered_failed", "recovered_spooled"),
-    *("recovered_outdated", "cleaned"),
+    *("recovered_outdated", "recovered_not_found", "cleaned"),
+    *("not_found", "inserted", "updated", "unchanged"),
 )
-_SETTLED = ("uploaded", "superseded", "failed")  # accounts of rows that need no upload any more
+_SETTLED = ("uploaded", "superseded", "failed", "not_found")  # accounts of rows that need no upload any more
 _OF_SCRAPY = {
     "pages fetched": "response_received_count",
     "items scraped": "item_scraped_count",

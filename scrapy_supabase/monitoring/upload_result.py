@@ -13,13 +13,14 @@ from scrapy_supabase.monitoring.counters import Counters
 
 @dataclass
 class UploadResult:
-    """The result of an upload. It is true if every row is in the table.
+    """The result of an upload. It is true if no row failed or is left.
 
     * `uploaded`: the number of rows stored.
     * `failed`: the number of rows not stored. `rejected` has each of them, as JSON, with the reason, and `reasons`
       their numbers by table and code.
     * `left`: the number of rows left in the spool, where there is one.
     * `superseded`: the number of rows not sent, since a later row of the same chunk has the same key.
+    * `not_found`: the number of rows not stored because their key is not in the table (mode `update`).
     * `cleaned`: the number of rows that lost characters that PostgreSQL cannot store.
     * `error`: the error that ended the upload early, or None. Rows after it were not read.
     * `seconds`: wall time. `chunk_seconds` is the sum over all chunks.
@@ -29,6 +30,7 @@ class UploadResult:
     failed: int = 0
     left: int = 0
     superseded: int = 0
+    not_found: int = 0
     cleaned: int = 0
     rejected: list[Rejection] = field(default_factory=list)
     error: FatalError | None = None
@@ -49,6 +51,7 @@ class UploadResult:
             failed=rows["failed"] + rows["recovered_failed"],
             left=rows["spooled"] + rows["recovered_spooled"],
             superseded=rows["superseded"] + rows["recovered_superseded"],
+            not_found=rows["not_found"] + rows["recovered_not_found"],
             cleaned=rows["cleaned"],
             error=error,
             seconds=seconds,

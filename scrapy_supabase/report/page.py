@@ -13,9 +13,12 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 _MOST_KINDS_SHOWN = 12  # the others are collapsed
 _LONGEST_SUMMARY = 200  # characters
 _COLUMNS = (
-    ("received", "received"),
-    ("uploaded", "uploaded"),
+    *((name, name) for name in ("received", "uploaded")),
+    ("inserted", "of these new"),
+    ("updated", "updated"),
+    ("unchanged", "unchanged"),
     ("superseded", "superseded"),
+    ("not_found", "not found"),
     ("rejected", "rejected"),
     ("left", "left in the spool"),
     ("recovered", "earlier runs: uploaded"),
@@ -94,13 +97,14 @@ def _figures(run: LastRun) -> Markup:
         ("Received", total.received),
         ("Uploaded", total.uploaded),
         ("Superseded", total.superseded),
+        ("Not found", total.not_found),
         ("Rejected", total.rejected),
         ("Left", total.left),
         ("Not confirmed", total.not_confirmed),
         ("From earlier runs", total.recovered),
     ]
-    optional = ("Superseded", "Not confirmed", "From earlier runs")
-    shown = [(name, words.number(rows)) for name, rows in sums if rows or name not in optional]
+    always = ("Received", "Uploaded", "Rejected", "Left")
+    shown = [(name, words.number(rows)) for name, rows in sums if rows or name in always]
     shown.append(("Duration", words.duration(run.seconds)))
     shown.append(("Rows per second", words.rate(total.uploaded + total.recovered, run.seconds)))
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in shown), class_="figures")

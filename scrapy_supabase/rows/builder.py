@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from scrapy_supabase.errors import ItemError
-from scrapy_supabase.models import NO_TABLE, Rejection, Row, TableSpec
+from scrapy_supabase.models import NO_TABLE, Mode, Rejection, Row, TableSpec
 from scrapy_supabase.routes import Routes, Switch, route_of
 from scrapy_supabase.rows.chunks import OpenChunk
 from scrapy_supabase.rows.keys import NO_KEY, KeyForm, key_form
@@ -229,7 +229,12 @@ class RowBuilder:
                 collect = frozenset(unknown)
                 columns = tuple(sorted({*columns, self._schema.unknown.column}))
         key = self._schema.key(spec.name)
+        if spec.writing.fills:
+            self._schema.learn_fields(spec.name, columns)
         if not set(key) <= set(columns):
+            if spec.mode is Mode.UPDATE:
+                message = f"mode update of table {spec.name} needs a value for its key ({', '.join(key)})"
+                return _Shape((), error=("no_key", message))
             self._warn.missing_key(spec, key)
             key = ()
         info = self._schema.info(spec.name)

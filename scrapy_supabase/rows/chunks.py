@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
 from typing import Any, Protocol
 
-from scrapy_supabase.models import ANY, MIXED, Chunk, Key, Mode, Row, UncertainKey, group_of, may_overlap
+from scrapy_supabase.models import (
+    ANY,
+    MIXED,
+    Chunk,
+    Key,
+    Mode,
+    Row,
+    UncertainKey,
+    WriteOptions,
+    group_of,
+    may_overlap,
+)
+from scrapy_supabase.rows.versions import deduplicate, in_key_order
 
 # Items with optional fields have many column sets, and each open chunk keeps a file open.
 _MOST_OPEN = 64
 # The number of column sets per table with chunks of their own. Rows with other column sets share one chunk.
 _MOST_SHAPES = 8
 
-
 _Place = tuple[str, tuple[str, ...]]  # table and columns
+_PLAIN = WriteOptions()
 
 
 class ChunkFile(Protocol):
@@ -44,13 +55,19 @@ class OpenChunk:
     """
 
     def __init__(
-        self, table: str, columns: tuple[str, ...], file: ChunkFile, opened: float, mode: Mode, most_bytes: int
+        self,
+        place: _Place,
+        file: ChunkFile,
+        opened: float,
+        mode: Mode,
+        writing: WriteOptions,
+        most_bytes: int,
     ) -> None:
-        self.table = table
-        self.columns = columns
+        self.table, self.columns = place
         self.file = file
         self.opened = opened
         self.mode = mode
+        self.writing = writing
         self.most_bytes = most_bytes
         self.room = 0
         self.waiting: list[Row] = []
@@ -67,7 +84,7 @@ class OpenChunk:
 
     def deduplicate(self) -> None:
         """Move the waiting rows to `rows`, keeping one row per key."""
-        dropped = _deduplicate(self.rows, self.waiting, self.mode)
+        dropped = deduplicate(self.rows, self.waiting, self.mode)
         if self.mode is not Mode.INSERT:
             self.groups.update(key.group for row in self.waiting if type(key := row.key) is UncertainKey)
         self.superseded += len(dropped)
@@ -92,10 +109,12 @@ class Chunker:
     sealed, starting after `last`: of two chunks with a common key, the lower number has the older rows.
 
     After eight column sets of a table, rows with other columns share one chunk if `mixes(table)`: otherwise items with
-    a dozen optional fields would need nearly one request each.
+    a dozen optional fields would need nearly one request each. `writing(table)` returns the table's options: if they
+    set missing columns to NULL, rows of all column sets share one chunk; if each version of a row must be written, a
+    chunk is sealed before a second version.
     """
 
-    # Nine arguments: three limits, four functions of schema and spool, and two for tests.
+    # Ten arguments: three limits, five functions of schema and spool, and two for tests.
     def __init__(
         self,
         *,
@@ -106,6 +125,7 @@ class Chunker:
         references: Callable[[str], frozenset[str]],
         open_file: Callable[[Row], ChunkFile],
         mixes: Callable[[str], bool] = lambda _: False,
+        writing: Callable[[str], WriteOptions] = lambda _: _PLAIN,
         last: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -117,6 +137,7 @@ class Chunker:
         self._open_file = open_file
         self._clock = clock
         self._mixes = mixes
+        self._writing = writing
         self._shapes: dict[str, set[tuple[str, ...]]] = {}
         self._open: dict[_Place, OpenChunk] = {}
         self._last_number = last
@@ -136,7 +157,7 @@ class Chunker:
         """Return the open chunk with its `room` set; None unless exactly one is open."""
         chunk = self._only
         if chunk is not None:
-            chunk.room = self.max_rows - len(chunk.rows)
+            chunk.room = 0 if chunk.writing.keeps_versions else self.max_rows - len(chunk.rows)
         return chunk
 
     def close_room(self) -> None:
@@ -166,10 +187,16 @@ class Chunker:
             if len(self._open) >= _MOST_OPEN:
                 sealed.extend(self._seal(next(iter(self._open))))
             first = row if place[1] is not MIXED else Row(row.table, MIXED, None, b"")
-            file, mode = self._open_file(first), self._mode(row.table)
-            chunk = self._open[place] = OpenChunk(*place, file, self._clock(), mode, self._max_bytes)
+            chunk = self._open[place] = OpenChunk(
+                place,
+                self._open_file(first),
+                self._clock(),
+                self._mode(row.table),
+                self._writing(row.table),
+                self._max_bytes,
+            )
         chunk.add(row)
-        if len(self._open) > 1 or chunk.columns is MIXED:
+        if len(self._open) > 1 or chunk.columns is MIXED or chunk.writing.keeps_versions:
             chunk.deduplicate()
         sealed.extend(self._seal_if_full(chunk))
         return sealed
@@ -187,6 +214,8 @@ class Chunker:
         return self._seal_those(self._open)
 
     def _place_of(self, row: Row) -> _Place:
+        if self._writing(row.table).fills:
+            return (row.table, MIXED)
         shapes = self._shapes.setdefault(row.table, set())
         if row.columns not in shapes:
             if len(shapes) < _MOST_SHAPES:
@@ -238,53 +267,13 @@ class Chunker:
 
 
 def _may_share(chunk: OpenChunk, row: Row) -> bool:
-    """Return whether a row may be added to a chunk: not if an older row of its key has other columns."""
-    if chunk.columns is not MIXED or chunk.mode is Mode.INSERT:
+    """Return whether a row may be added to a chunk.
+
+    It may not if the chunk has an older row of its key that has other columns, or of which each version is written.
+    """
+    if chunk.writing.keeps_versions:
+        return not chunk.may_hold(row.key)
+    if chunk.columns is not MIXED or chunk.mode is Mode.INSERT or chunk.writing.fills:
         return True
     older = chunk.rows.get(row.key)
     return older is None or older.columns == row.columns
-
-
-def in_key_order(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """Return rows sorted by key, so that two writers lock rows in the same order and cannot deadlock.
-
-    Rows whose keys may be equal keep their order of arrival; there, a deadlock costs one of the writers a retry.
-    """
-    rows = list(rows)
-    groups = [group_of(row.key) if row.key is not None else "" for row in rows]
-    if ANY in groups:
-        return tuple(rows)
-    return tuple([row for _, row in sorted(zip(groups, rows, strict=True), key=itemgetter(0))])
-
-
-def one_row_per_key(rows: Sequence[Row], mode: Mode) -> tuple[Row, ...]:
-    """Return one row per key, in key order, of the rows of a chunk's file, as `Chunker` does."""
-    kept: dict[Any, Row] = {}
-    _deduplicate(kept, rows, mode)
-    return in_key_order(kept.values())
-
-
-def _deduplicate(kept: dict[Any, Row], rows: Sequence[Row], mode: Mode) -> list[Row]:
-    """Add rows to `kept`, by key or, for a row without a key, by number; return the rows that were dropped.
-
-    The last row of a key is kept; with `Mode.IGNORE`, the first.
-    """
-    if mode is not Mode.INSERT and len(rows) > 1:
-        by_key = {row.key: row for row in rows}
-        if len(by_key) == len(rows) and None not in by_key and kept.keys().isdisjoint(by_key):
-            kept.update(by_key)  # the usual case
-            return []
-    dropped: list[Row] = []
-    for row in rows:
-        key = row.key
-        if key is None or mode is Mode.INSERT:
-            kept[len(kept)] = row
-        elif (old := kept.get(key)) is None:
-            kept[key] = row
-        elif mode is Mode.IGNORE:
-            dropped.append(row)
-        else:
-            dropped.append(old)
-            del kept[key]  # move the key to the end
-            kept[key] = row
-    return dropped

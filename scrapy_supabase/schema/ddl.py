@@ -94,7 +94,11 @@ def create_sql(table: Table) -> str:
     lines += ["", f"grant {rights(table.mode)} on {name} to {identifier(table.role)};"]
     lines += [f"alter table {name} enable row level security;"]
     if table.role != "service_role":  # service_role bypasses row-level security
-        commands = {Mode.UPSERT: ("insert", "select", "update"), Mode.IGNORE: ("insert", "select")}
+        commands = {
+            Mode.UPSERT: ("insert", "select", "update"),
+            Mode.IGNORE: ("insert", "select"),
+            Mode.UPDATE: ("select", "update"),
+        }
         for command in commands.get(table.mode, ("insert",)):
             lines += _policy(name, f"scrapy may {command}", command, table.role)
     if table.readable:

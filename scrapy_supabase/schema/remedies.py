@@ -60,7 +60,12 @@ def grant_sql(schema: Schema, table: str, error: ServerError, role: str) -> str:
 
 def rights(mode: Mode) -> str:
     """Return the privileges that a mode needs, as a list for GRANT."""
-    return {Mode.UPSERT: "select, insert, update", Mode.IGNORE: "select, insert", Mode.INSERT: "insert"}[mode]
+    return {
+        Mode.UPSERT: "select, insert, update",
+        Mode.IGNORE: "select, insert",
+        Mode.INSERT: "insert",
+        Mode.UPDATE: "select, update",
+    }[mode]
 
 
 def unique_index_sql(schema: Schema, table: str, error: ServerError | None = None) -> str:

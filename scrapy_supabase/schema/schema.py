@@ -9,7 +9,7 @@ import msgspec
 
 from scrapy_supabase.backends.base import TableInfo, View
 from scrapy_supabase.errors import SchemaDriftError
-from scrapy_supabase.models import Mode, TableSpec
+from scrapy_supabase.models import Mode, TableSpec, WriteOptions
 from scrapy_supabase.schema.column_types import kind_of
 
 
@@ -52,6 +52,7 @@ class Schema:
         self._generated: dict[str, dict[str, str]] = {}
         self._modes: dict[str, Mode] = {}
         self._references: dict[str, frozenset[str]] = {}
+        self._fields: dict[str, frozenset[str]] = {}
         self._mentioned: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
@@ -102,6 +103,31 @@ class Schema:
     def mode(self, table: str) -> Mode:
         """Return the mode in force: that of the settings, or `Mode.INSERT` after a refused upsert."""
         return self._modes.get(table, self.specs[table].mode)
+
+    def writing(self, table: str) -> WriteOptions:
+        """Return the options of the settings for the write of a table's rows."""
+        return self.specs[table].writing
+
+    def is_plain(self, table: str) -> bool:
+        """Return whether plain requests do all that the settings ask for a table."""
+        spec = self.specs[table]
+        writing = spec.writing
+        return not (spec.mode is Mode.UPDATE or writing.keeps_versions or writing.if_changed)
+
+    def may_fall_back(self, table: str) -> bool:
+        """Return whether rows may be inserted if the table refuses upserts."""
+        return self.insert_fallback and self.is_plain(table)
+
+    def learn_fields(self, table: str, columns: Iterable[str]) -> None:
+        """Record columns that the items of a table have: with `missing: null`, an item without one gets NULL."""
+        known = self._fields.get(table, frozenset())
+        if not known.issuperset(columns):
+            with self._lock:
+                self._fields[table] = self._fields.get(table, frozenset()).union(columns)
+
+    def fields(self, table: str) -> frozenset[str]:
+        """Return the columns that items of a table have had in this run."""
+        return self._fields.get(table, frozenset())
 
     def fall_back(self, table: str) -> bool:
         """Use plain inserts for `table` from now on. Return True the first time."""

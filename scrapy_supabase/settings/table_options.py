@@ -11,6 +11,7 @@ from scrapy_supabase.models import SNAPSHOT_STAMPS, EmptyText, Mode, TableSpec
 from scrapy_supabase.rows.stamps import hashed_fields
 from scrapy_supabase.rows.values import encode_row
 from scrapy_supabase.settings.reader import Reader
+from scrapy_supabase.settings.write_options import WRITE_KEYS, WRITE_SETTINGS, read_writing
 
 T = TypeVar("T")
 
@@ -26,12 +27,14 @@ COMMON = {
     "constants": "SUPABASE_CONSTANTS",
     "empty_text": "SUPABASE_EMPTY_TEXT",
     "none": "SUPABASE_NONE",
+    **WRITE_SETTINGS,
 }
 """Option of a table → the project-wide setting with its default."""
 
 TABLE_KEYS = (
     *("table", "on_conflict", "columns", "mode", "stamps", "snapshots", "row_id_column"),
     *("constants", "empty_text", "none", "json_column"),
+    *WRITE_KEYS,
 )
 
 
@@ -39,6 +42,7 @@ def common_options(reader: Reader) -> dict[str, Any]:
     """Return the options that the project-wide settings define."""
     found = {key: reader.raw(setting) for key, setting in COMMON.items()}
     found["snapshots"] = reader.flag("SUPABASE_DAILY_SNAPSHOTS", False)
+    found["if_changed"] = reader.flag("SUPABASE_IF_CHANGED", False)
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -89,6 +93,7 @@ class Options:
             empty_text=self._choice("empty_text", EmptyText, EmptyText.KEEP),
             skip_none=self._skips_none(),
             json_column=self._json_column(),
+            writing=read_writing(self, mode, on_conflict, stamps),
         )
         self._check_columns(spec)
         return spec

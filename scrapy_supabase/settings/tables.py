@@ -18,6 +18,7 @@ from scrapy_supabase.rows.values import text_of
 from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.table_options import SPIDER, TABLE_KEYS, Options, common_options
 from scrapy_supabase.settings.table_switch import find_chooser
+from scrapy_supabase.settings.write_options import WRITE_KEYS
 
 SNAPSHOT_VERSION = "snapshot_version"
 _SWITCH_KEYS = ("by", "tables")
@@ -171,8 +172,14 @@ def _check_same_table(reader: Reader, routes: Routes) -> None:
     first: dict[str, TableSpec] = {}
     for _, spec in specs_by_class(routes):
         other = first.setdefault(spec.name, spec)
-        if (spec.mode, spec.on_conflict, spec.json_column) != (other.mode, other.on_conflict, other.json_column):
+        if _rules(spec) != _rules(other):
+            names = ("mode", "on_conflict", "json_column", *WRITE_KEYS)
+            different = f"{', '.join(names[:-1])} or {names[-1]}"
             reader.problems.append(
-                f"SUPABASE_TABLES names table {spec.name!r} twice, with different mode, on_conflict or json_column: "
-                "use the same."
+                f"SUPABASE_TABLES names table {spec.name!r} twice, with different {different}: use the same."
             )
+
+
+def _rules(spec: TableSpec) -> tuple[object, ...]:
+    """Return what all rows of a table must have in common: they share chunks."""
+    return spec.mode, spec.on_conflict, spec.json_column, msgspec.structs.replace(spec.writing, ignored=())

@@ -16,13 +16,14 @@ import msgspec
 
 from scrapy_supabase.errors import SupabaseError
 from scrapy_supabase.messages import reason, sentence
-from scrapy_supabase.models import Key, Mode, Row
+from scrapy_supabase.models import Key, Mode, Row, WriteOptions
 from scrapy_supabase.rows.keys import KeyForm
 from scrapy_supabase.rows.values import text_of_json
 from scrapy_supabase.spool.access import owner_remedy
 
 FORMAT = 1
 FORMAT_MIXED = 2  # rows differ in their columns: each row's keys are its columns
+FORMAT_OPTIONS = 3  # the header has `writing`, or the mode `update`; without columns, the rows differ in theirs
 
 
 class UnreadableError(SupabaseError):
@@ -42,6 +43,17 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     spider: str = ""
     project: str = ""
     run: str = ""
+    writing: WriteOptions | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def options(self) -> WriteOptions:
+        """The options of the table for the write of its rows."""
+        return self.writing or WriteOptions()
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the rows differ in their columns."""
+        return not self.columns
 
 
 def read_header(path: Path) -> Header | None:
@@ -117,7 +129,7 @@ def row_of(header: Header, data: bytes, form: KeyForm) -> Row:
         key = key_of_json(values, form)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from error
-    columns = header.columns if header.format == FORMAT else tuple(sorted(values))
+    columns = tuple(sorted(values)) if header.mixed else header.columns
     return Row(header.table, columns, key, data)
 
 
@@ -143,9 +155,9 @@ def _header(path: Path, line: bytes) -> Header | None:
         header = msgspec.json.decode(line, type=Header)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnreadableError(f"{path} is not a spool file, or is damaged: {sentence(error)}") from error
-    if header.format not in (FORMAT, FORMAT_MIXED):
+    if header.format not in (FORMAT, FORMAT_MIXED, FORMAT_OPTIONS):
         raise UnreadableError(
             f"{path} has format {header.format}, which another version of scrapy-supabase wrote; this version reads "
-            f"formats {FORMAT} and {FORMAT_MIXED}."
+            f"formats {FORMAT} to {FORMAT_OPTIONS}."
         )
     return header

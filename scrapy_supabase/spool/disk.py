@@ -22,12 +22,12 @@ import msgspec
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import reason, sentence
 from scrapy_supabase.models import Chunk, Loaded, Mode, Origin, Outcome, Rejection, Row, Stored
-from scrapy_supabase.rows.chunks import ChunkFile, one_row_per_key
+from scrapy_supabase.rows.chunks import ChunkFile
 from scrapy_supabase.rows.keys import key_form
+from scrapy_supabase.rows.versions import one_row_per_key
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.access import owner_remedy
 from scrapy_supabase.spool.chunk_file import (
-    FORMAT_MIXED,
     Header,
     UnreadableError,
     cannot_read,
@@ -237,7 +237,9 @@ class DiskSpool:
                 damaged.append(Rejection(header.table, text, "damaged", f"a line of {stored.file}: {error}"))
         mode = self._mode or header.mode
         sent = not stored.file.startswith(f"{self._run}/")  # else the rows come from the reject file
-        origin: Origin | None = Origin(header.run, header.spider, mode, header.on_conflict, header.key, sent)
+        origin: Origin | None = Origin(
+            header.run, header.spider, mode, header.on_conflict, header.key, sent, header.options
+        )
         self.reject(tuple(damaged), origin)
         if not rows:
             path.unlink(missing_ok=True)
@@ -247,7 +249,7 @@ class DiskSpool:
                 self._files.rewrite(stored.file, tuple(rows))
         kept = one_row_per_key(rows, header.mode)
         origin = origin if stored.recovered else None
-        mixed, superseded = header.format == FORMAT_MIXED, len(rows) - len(kept)
+        mixed, superseded = header.mixed, len(rows) - len(kept)
         chunk = Chunk(stored.number, kept, stored.file, superseded, tries=stored.tries, origin=origin, mixed=mixed)
         return Loaded(chunk, torn, tuple(damaged), stored.recovered)
 

@@ -17,8 +17,8 @@ _NOTED_EVERY = 600.0  # seconds
 class LaterRuns:
     """The rule for spooled rows that may be older than the stored ones: a later run stored rows in the same table.
 
-    Only an upsert by a key can replace a newer row. `project` is the one that the rows are uploaded to; theirs may be
-    another (`replay --project`).
+    Only an upsert or update by a key can replace a newer row. `project` is the one that the rows are uploaded to;
+    theirs may be another (`replay --project`).
     """
 
     def __init__(self, notes: Iterable[RunNote], project: str) -> None:
@@ -30,7 +30,7 @@ class LaterRuns:
 
     def may_replace_newer(self, header: Header) -> bool:
         """Return whether uploading a chunk with this header may replace newer rows."""
-        if header.mode is not Mode.UPSERT or not header.key:
+        if header.mode not in (Mode.UPSERT, Mode.UPDATE) or not header.key:
             return False
         return any(self._is_later(header, project) for project in {header.project, self._project})
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from scrapy_supabase.messages import reason
-from scrapy_supabase.models import NO_TABLE, Mode, Origin, Rejection
+from scrapy_supabase.models import NO_TABLE, Mode, Origin, Rejection, WriteOptions
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.chunk_file import now
 from scrapy_supabase.spool.file_io import append_shared
@@ -44,6 +44,7 @@ class RejectedLine(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode | None = None
     on_conflict: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
+    writing: WriteOptions = WriteOptions()
     printed: dict[str, Any] | None = None
     row: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -99,6 +100,8 @@ class RejectFile:
         if rules is not None:
             key = origin.key if origin else self._schema.key(rejection.table)
             described |= {"mode": rules.mode, "on_conflict": rules.on_conflict, "key": key}
+            if rules.writing != WriteOptions():
+                described["writing"] = rules.writing
         return described
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scrapy_supabase.errors import FatalError
-from scrapy_supabase.models import Chunk, Effort, Loaded, Mode, Origin, Outcome, Rejection, Row, Stored
+from scrapy_supabase.models import Chunk, Effort, Loaded, Mode, Origin, Outcome, Rejection, Row, RowCounts, Stored
 from scrapy_supabase.monitoring.counters import ACCOUNTS, Counters
 from scrapy_supabase.monitoring.crawl_observer import CrawlObserver
 from scrapy_supabase.monitoring.last_run import LastRun
@@ -84,14 +84,16 @@ def rejections(table: str, number: int) -> tuple[Rejection, ...]:
 
 @st.composite
 def outcomes(draw: Callable[..., Any]) -> Outcome:
-    """Some rows of a chunk are uploaded, some rejected, some left, the others deferred."""
+    """Some rows of a chunk are uploaded, some rejected, left or not found, the others deferred."""
     chunk = draw(chunks())
-    ends = sorted(draw(st.lists(st.integers(0, len(chunk.rows)), min_size=3, max_size=3)))
+    ends = sorted(draw(st.lists(st.integers(0, len(chunk.rows)), min_size=4, max_size=4)))
     uploaded, refused, left = ends[0], ends[1] - ends[0], ends[2] - ends[1]
+    counts = RowCounts(inserted=uploaded, not_found=ends[3] - ends[2])
     effort = Effort(requests=draw(FEW), retries=draw(FEW), seconds=0.5)
     effort.errors["23514"] += refused
-    deferred = chunk.rows[ends[2] :]
-    return Outcome(chunk, uploaded, rejections(chunk.table, refused), deferred, chunk.rows[:left], effort=effort)
+    deferred = chunk.rows[ends[3] :]
+    ended = rejections(chunk.table, refused)
+    return Outcome(chunk, uploaded, ended, deferred, chunk.rows[:left], effort=effort, counts=counts)
 
 
 EVENTS = st.one_of(
@@ -127,9 +129,8 @@ def test_received_is_the_sum_of_the_accounts(events: list[tuple[Any, ...]]) -> N
         for account in ("received", *ACCOUNTS[1:], "recovered", "recovered_failed", "recovered_spooled"):
             assert published.get(f"{account}_count{table}", 0) == rows[account]
     total = recorded.total
-    assert (total.received, total.uploaded, total.superseded, total.rejected, total.left) == tuple(
-        counters.totals[account] for account in ("received", *ACCOUNTS[1:])
-    )
+    ended = (total.uploaded, total.superseded, total.rejected, total.not_found, total.left)
+    assert (total.received, *ended) == tuple(counters.totals[account] for account in ("received", *ACCOUNTS[1:]))
     assert published.get("request_count", 0) == recorded.figures["requests"] == counters.effort.requests
 
 
@@ -150,10 +151,10 @@ def test_nothing_waits_once_every_row_has_come_to_an_end(ends: list[Outcome]) ->
             rest = chunk.subset(outcome.left)
             observer.on_rows_kept(rest, len(rest.rows) + rest.superseded)
     assert rows["waiting"] == 0
-    assert rows["received"] == rows["uploaded"] + rows["superseded"] + rows["failed"] + rows["spooled"]
+    assert rows["received"] == sum(rows[account] for account in ACCOUNTS)
     result = UploadResult.of(monitors.counters, None, 0.0)
     taken = sum(len(outcome.chunk.rows) + outcome.chunk.superseded for outcome in ends)
-    assert result.uploaded + result.superseded + result.failed + result.left == taken
+    assert result.uploaded + result.superseded + result.failed + result.not_found + result.left == taken
     assert result.reasons.total() == result.failed
     assert (bool(result), result.failed_chunks <= result.chunks) == (not result.failed and not result.left, True)
 
