@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -46,7 +48,10 @@ def chunks(job: Job) -> list[list[dict[str, Any]]]:
 
 
 def bodies(job: Job) -> list[bytes]:
-    """Return each chunk as JSON; called before the clock starts."""
+    """Return each chunk as JSON, of the rows in `file` if the job names one; called before the clock starts."""
+    if path := job.get("file"):
+        lines, size = Path(path).read_bytes().splitlines(), job["chunk"]
+        return [b"[%b]" % b",".join(lines[start : start + size]) for start in range(0, len(lines), size)]
     return [msgspec.json.encode(chunk) for chunk in chunks(job)]
 
 
@@ -159,21 +164,40 @@ def ours_database_encoded(job: Job) -> float:
     return _engine(job, job["url"], job["db_url"], encoded=True)
 
 
-def _engine(job: Job, url: str, db_url: str | None, *, encoded: bool = False) -> float:
-    from pathlib import Path
+def load_file(job: Job) -> float:
+    """What `load` does with a file of JSON Lines, without the start of its process and the check of the table."""
+    from tqdm import tqdm
 
     from scrapy_supabase.assembly import new_schema, new_spool
-    from scrapy_supabase.models import TableSpec
+    from scrapy_supabase.commands.load import FileUpload
     from scrapy_supabase.monitoring.run import Run
-    from scrapy_supabase.rows.builder import RowBuilder
+    from scrapy_supabase.rows.files import RowFile
     from scrapy_supabase.script import Upload
+
+    config = _config(job, job["url"], None)
+    run, schema = Run("bench"), new_schema(config)
+    spool = new_spool(config, schema, run, appends=True)
+    with Upload(config, run, schema, spool) as upload, tqdm(disable=True) as bar:
+        upload.begin()
+        started = time.perf_counter()
+        with closing(RowFile(job["file"])) as file:
+            FileUpload(upload, schema, "bench", bar).add(file)
+        upload.finish()
+        seconds = time.perf_counter() - started
+    if not upload.result:
+        raise RuntimeError(str(upload.result))
+    return seconds
+
+
+def _config(job: Job, url: str, db_url: str | None) -> Any:
+    from scrapy_supabase.models import TableSpec
     from scrapy_supabase.settings.config import Config
     from scrapy_supabase.settings.server import ServerConfig
     from scrapy_supabase.settings.spool import SpoolConfig
     from scrapy_supabase.settings.tables import TablesConfig
     from scrapy_supabase.settings.upload import UploadConfig
 
-    config = Config(
+    return Config(
         server=ServerConfig(url, job["key"], db_url),
         tables=TablesConfig({None: TableSpec("bench")}),
         upload=UploadConfig(
@@ -184,6 +208,15 @@ def _engine(job: Job, url: str, db_url: str | None, *, encoded: bool = False) ->
         ),
         spool=SpoolConfig(Path(job["spool"]) if job.get("spool") else None),
     )
+
+
+def _engine(job: Job, url: str, db_url: str | None, *, encoded: bool = False) -> float:
+    from scrapy_supabase.assembly import new_schema, new_spool
+    from scrapy_supabase.monitoring.run import Run
+    from scrapy_supabase.rows.builder import RowBuilder
+    from scrapy_supabase.script import Upload
+
+    config = _config(job, url, db_url)
     run, schema = Run("bench"), new_schema(config)
     spool = new_spool(config, schema, run)
     with Upload(config, run, schema, spool) as upload:
@@ -302,7 +335,7 @@ CONTESTANTS: dict[str, Callable[[Job], float]] = {
     for function in (
         *(row_by_row, before, after, supabase_py),
         *(ours_rest, ours_rest_encoded, ours_database, ours_database_encoded),
-        *(wire_limit, bare_statement, copy, copy_of_json, copy_then_upsert),
+        *(load_file, wire_limit, bare_statement, copy, copy_of_json, copy_then_upsert),
     )
 }
 

