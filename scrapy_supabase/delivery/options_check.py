@@ -6,15 +6,14 @@ import logging
 from collections.abc import Callable
 
 from scrapy_supabase.backends.base import Backend, Merge, TableInfo, Write
-from scrapy_supabase.backends.merge_sql import FUNCTION, VERSION, function_sql
+from scrapy_supabase.backends.merge_sql import function_sql
+from scrapy_supabase.delivery.table_writer import no_function
 from scrapy_supabase.errors import FatalError, ServerError, fatal
 from scrapy_supabase.models import Mode, TableSpec
 from scrapy_supabase.schema.remedies import lacks
 from scrapy_supabase.schema.schema import Schema
 
 logger = logging.getLogger(__name__)
-
-NEEDS_FUNCTION = "To create it, run the SQL that this command prints: scrapy supabase ddl --function"
 
 
 def check_options(spec: TableSpec, schema: Schema, backend: Backend, policy: Callable[..., bool]) -> None:
@@ -42,8 +41,7 @@ def check_options(spec: TableSpec, schema: Schema, backend: Backend, policy: Cal
     required = info.required if info else frozenset()
     if (needs_function or required & set(writing.insert_only)) and not policy(backend.merges):
         logger.info("%s", function_sql(schema.database_schema, schema.role))
-        problem = f"{_options(spec)} for table {table} needs the function {FUNCTION} in version {VERSION}."
-        raise fatal(ServerError(problem, code="PGRST202"), "supabase_no_function", NEEDS_FUNCTION)
+        raise no_function(table)
 
 
 def check_key(spec: TableSpec, schema: Schema) -> None:

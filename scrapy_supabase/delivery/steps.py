@@ -38,7 +38,10 @@ class StepWriter:
         self._sizes: dict[str, tuple[int, int]] = {}  # table → rows and requests
 
     def is_needed(self, chunk: Chunk, rows: tuple[Row, ...]) -> bool:
-        """Return whether one request cannot store these rows of a chunk. May ask the server; blocks then."""
+        """Return whether one request cannot store these rows of a chunk. May ask the server, and blocks then.
+
+        Raises `TransientError`.
+        """
         table, schema = chunk.table, self._schema
         writing, mode = schema.writing(table), schema.mode(table)
         differ = chunk.mixed and not writing.fills and any(row.columns != rows[0].columns for row in rows)
@@ -75,11 +78,14 @@ class StepWriter:
                 return tuple(map(self._without_first_only, rest))
 
     def _store_by_ignoring(self, state: UploadState[Any], rows: tuple[Row, ...], *, once: bool) -> tuple[Row, ...]:
-        """Do as `store_new`, and return all rows. Rows of one column set are stored without asking which are new."""
+        """Do as `store_new`, without knowing which rows are new: return all that have a key.
+
+        Rows of several column sets are returned unchanged, and not stored.
+        """
         if any(row.columns != rows[0].columns for row in rows):
             return rows
         self._writer.store(state, rows, once=once, mode=Mode.IGNORE)
-        return tuple(map(self._without_first_only, rows))
+        return tuple(self._without_first_only(row) for row in rows if row.key is not None)
 
     def store_by_column(self, state: UploadState[Any], rows: tuple[Row, ...]) -> bool:
         """Update stored rows column by column, if that takes fewer requests than one per column set.

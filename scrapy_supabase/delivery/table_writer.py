@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from scrapy_supabase.backends.base import Merge, Write
+from scrapy_supabase.backends.merge_sql import FUNCTION, VERSION
 from scrapy_supabase.delivery.attempts import Sender
 from scrapy_supabase.delivery.upload_state import UploadState, body_of, collected
 from scrapy_supabase.errors import (
@@ -47,6 +48,7 @@ UPSERTS_REFUSED = (
     "twice if no unique index forbids it. %s"
 )
 
+NEEDS_FUNCTION = "To create it, run the SQL that this command prints: scrapy supabase ddl --function"
 _MISSED = "neither inserted nor updated: a trigger or a row-level security policy of the table skips the row."
 # Codes about the table, never about rows: an unknown column, and a deferrable constraint, which only a request with
 # rows reveals.
@@ -60,6 +62,12 @@ class RefusedRowsError(Exception):
         self.error = error
 
 
+def no_function(table: str) -> FatalError:
+    """Return the error for a table whose options need the function."""
+    problem = f"the options of table {table} need the function {FUNCTION} in version {VERSION}."
+    return fatal(ServerError(problem, code="PGRST202"), "supabase_no_function", NEEDS_FUNCTION)
+
+
 class TableWriter:
     """Writes rows of one table in one request. Thread-safe; shared by all upload threads."""
 
@@ -69,12 +77,15 @@ class TableWriter:
         self._merges: bool | None = None
 
     def merges(self) -> bool:
-        """Return whether the backend can do more than a plain upsert. Asks it once; blocks then."""
+        """Return whether the backend can do more than a plain upsert. Asks it once, and blocks then.
+
+        Raises `TransientError`.
+        """
         if self._merges is None:
             try:
                 self._merges = self._sender.backend.merges()
             except TransientError:
-                return False  # this time; the request that follows fails, too, or is a plain one
+                raise
             except ServerError:
                 self._merges = False
         return self._merges
@@ -189,12 +200,14 @@ class TableWriter:
             write, _ = self.write_of(state.chunk, rows)
         except RefusedRowsError as refused:
             return refused.error
+        except ServerError as error:
+            return error
         return self._sender.refusal_without_rows(state, write)
 
     def write_of(self, chunk: Chunk, rows: tuple[Row, ...]) -> tuple[Write, tuple[Row, ...]]:
         """Return the request that stores `rows` of a chunk, and the rows in the form it sends.
 
-        Raises `RefusedRowsError`.
+        Raises `RefusedRowsError`, and `ServerError` if a chunk that is not plain cannot be written as it should be.
         """
         table, schema = chunk.table, self._schema
         fills = schema.writing(table).fills
@@ -219,7 +232,11 @@ class TableWriter:
             return write
         key = self._schema.key(table)
         updates = write.mode in (Mode.UPSERT, Mode.UPDATE)
-        if not updates or not key or not set(key) <= set(write.columns) or not self.merges():
+        if not updates or not key or not set(key) <= set(write.columns):
+            return write
+        if not self.merges():
+            if write.mode is Mode.UPDATE or options.merge or options.if_changed:
+                raise no_function(table)
             return write
         return msgspec.structs.replace(write, on_conflict=key, merge=Merge(options, optional))
 

@@ -226,10 +226,10 @@ class Uploader:
     def _try(self, state: UploadState[SentChunk], part: Slice) -> None:
         """Send a slice and handle the answer. Blocks."""
         rows = part.rows
-        if self._steps.is_needed(state.chunk, rows):
-            self._try_steps(state, part)
-            return
         try:
+            if self._steps.is_needed(state.chunk, rows):
+                self._try_steps(state, part)
+                return
             sent, state.sent = state.sent, None
             under_way = (sent.write, sent.answer) if sent else None
             once = part.isolating and len(rows) > 1

@@ -263,6 +263,39 @@ def test_a_row_that_a_trigger_skips_is_rejected(full_way: Way, sql: Sql) -> None
     assert [line["code"] for line in done.rejected] == ["not_stored"]
 
 
+def test_rows_in_the_spool_wait_for_the_function(crawl: Crawler, project: Project, sql: Sql) -> None:
+    """A plain upsert would replace what they should be merged with."""
+    sql(function_sql("public", "service_role"))
+    sql(BOOKS)
+    sql("""insert into t (id, title, data) values (1, 'Old', '{"a": 1}')""")
+    way = Way("function", crawl, project)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        site = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        items = [{"id": 1, "title": "New", "data": {"b": 2}}]
+        process = way.start({"items": items, "pages": 1, "site": site}, merge=["data"])
+        spool = crawl.folder / "spool"
+        assert eventually(lambda: sum(path.read_bytes().count(b"\n") for path in spool.glob("*/*.jsonl")) >= 2)
+        process.send_signal(signal.SIGKILL)
+        crawl.finish(process, balanced=False)
+    sql("drop function scrapy_upsert; notify pgrst, 'reload schema'")
+    done = way([])
+    assert done.counts("recovered_spooled") == (1,), done.log
+    assert "the options of table t need the function scrapy_upsert" in done.log
+    assert sql("select data from t") == [({"a": 1},)]
+    sql(function_sql("public", "service_role"))
+    done = way([])
+    assert done.counts("recovered") == (1,), done.log
+    assert sql("select data from t where id = 1") == [({"a": 1, "b": 2},)]
+
+
+def test_rows_without_a_key_are_inserted_once(way: Way, sql: Sql) -> None:
+    """Also with columns that only a new row gets."""
+    sql("create table t (id serial primary key, title text, first text)")
+    sql("grant all on t to service_role; grant usage on sequence t_id_seq to service_role")
+    done = way([{"title": "a", "first": "x"}, {"title": "b", "first": "y"}], insert_only=["first"])
+    assert sql("select title, first from t order by title") == [("a", "x"), ("b", "y")], done.log
+
+
 def test_rows_in_the_spool_keep_their_options(full_way: Way, sql: Sql) -> None:
     """A crawl is killed; the next one, with other options, uploads the rows as they were meant."""
     sql(BOOKS)
