@@ -190,7 +190,7 @@ def load_file(job: Job) -> float:
 
 
 def _config(job: Job, url: str, db_url: str | None) -> Any:
-    from scrapy_supabase.models import TableSpec
+    from scrapy_supabase.schema.table_spec import TableSpec
     from scrapy_supabase.settings.config import Config
     from scrapy_supabase.settings.server import ServerConfig
     from scrapy_supabase.settings.spool import SpoolConfig

@@ -32,8 +32,9 @@ from benchmarks.common import (
     write,
 )
 from benchmarks.crawl import ITEMS, crawl, pipeline, site
-from scrapy_supabase.models import Row, TableSpec
+from scrapy_supabase.models import Row
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.spool.disk import DiskSpool
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy

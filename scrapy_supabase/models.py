@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -43,16 +43,12 @@ class WriteOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RowCounts(msgspec.Struct):
-    """The number of rows by what the server did with them. A plain upsert does not count them.
-
-    `unchanged` rows were equal to the stored ones, or a trigger kept these. `not_found` rows were not stored because
-    their key is not in the table (`Mode.UPDATE`).
-    """
+    """The number of rows by what the server did with them. A plain upsert does not count them."""
 
     inserted: int = 0
     updated: int = 0
-    unchanged: int = 0
-    not_found: int = 0
+    unchanged: int = 0  # equal to the stored ones, or a trigger kept these
+    not_found: int = 0  # not stored: their key is not in the table (`Mode.UPDATE`)
 
     def add(self, other: RowCounts) -> None:
         """Add the counts of another request."""
@@ -60,14 +56,6 @@ class RowCounts(msgspec.Struct):
         self.updated += other.updated
         self.unchanged += other.unchanged
         self.not_found += other.not_found
-
-
-class EmptyText(StrEnum):
-    """The treatment of blank texts: '' and texts of whitespace."""
-
-    KEEP = "keep"
-    NULL = "null"  # store NULL in columns whose type is known and no text type
-    NULL_EVERYWHERE = "null_everywhere"
 
 
 NO_TABLE = "(none)"
@@ -121,35 +109,6 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     def location(self) -> str:
         """Where the row comes from, if it is a row of a file."""
         return ""
-
-
-class TableSpec(msgspec.Struct, frozen=True):
-    """The settings of one table. An empty `on_conflict` means the primary key."""
-
-    name: str
-    mode: Mode = Mode.UPSERT
-    on_conflict: tuple[str, ...] = ()
-    columns: Mapping[str, str] = msgspec.field(default_factory=dict)  # field of the item, or path → column
-    stamps: Mapping[str, str] = msgspec.field(default_factory=dict)  # column → name of a stamp, or "hash(field, …)"
-    snapshots: bool = False  # keep the rows of each run (daily snapshots)
-    constants: Mapping[str, Any] = msgspec.field(default_factory=dict)  # column → value
-    empty_text: EmptyText = EmptyText.KEEP
-    skip_none: bool = False  # do not send fields that are None
-    json_column: str = ""  # the column for the whole item; empty: none
-    routed_by: str = ""  # the field that chooses the table; not sent if the table lacks its column
-    writing: WriteOptions = WriteOptions()
-
-    @property
-    def explicit_columns(self) -> set[str]:
-        """The columns that options name."""
-        named = {*self.columns.values(), *self.stamps, *self.constants, *self.on_conflict}
-        return {*named, self.json_column} if self.json_column else named
-
-    @property
-    def maps_items(self) -> bool:
-        """Whether the values of a row may differ from the fields of its item."""
-        stamped = self.columns or self.stamps or self.constants
-        return bool(stamped or self.skip_none or self.json_column or self.empty_text is not EmptyText.KEEP)
 
 
 class Origin(msgspec.Struct, frozen=True):

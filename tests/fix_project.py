@@ -18,9 +18,10 @@ from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.uploader import Uploader
-from scrapy_supabase.models import Chunk, Mode, Outcome, Row, TableSpec, WriteOptions
+from scrapy_supabase.models import Chunk, Mode, Outcome, Row, WriteOptions
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.schema.schema import Schema, UnknownColumns
+from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.settings.server import role_of
 from tests.fault_proxy import FaultProxy
 from tests.fix_local import Connection

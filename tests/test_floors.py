@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "scrapy_supabase"
 # From the lowest to the highest.
 FLOORS = (
-    *("messages", "errors", "models", "routes", "eventloop"),
+    *("messages", "errors", "models", "eventloop"),
     *("backends", "schema", "rows", "local", "spool", "settings", "monitoring", "delivery"),
     *("assembly", "report", "middleware", "pipeline", "addon", "script", "__init__"),
     *("checkup", "testing", "pytest_plugin", "commands", "contrib"),

@@ -26,9 +26,10 @@ from scrapy.cmdline import execute
 from scrapy.settings import Settings
 
 from scrapy_supabase.backends.merge_sql import function_sql
-from scrapy_supabase.models import Mode, TableSpec
+from scrapy_supabase.models import Mode
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.run_folders import note_run
 from tests import fault_proxy as faults

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from scrapy_supabase.errors import ItemError
-from scrapy_supabase.models import EmptyText, TableSpec
-from scrapy_supabase.routes import Routes, Switch
 from scrapy_supabase.rows.builder import RowBuilder
+from scrapy_supabase.schema.routes import Routes, Switch
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
 from tests.checkup.test_check import Look, look
 from tests.fix_crawl import Crawler
 from tests.fix_project import Project

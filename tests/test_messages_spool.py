@@ -19,8 +19,9 @@ import pytest
 from scrapy_supabase.delivery.limits import Limits
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import rejected_rows
-from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, TableSpec
+from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.reject_file import REJECTED
 from scrapy_supabase.spool.replay import chunks_in

@@ -20,11 +20,12 @@ from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.errors import FatalError, ItemError
-from scrapy_supabase.models import Chunk, Mode, Row, TableSpec, WriteOptions
+from scrapy_supabase.models import Chunk, Mode, Row, WriteOptions
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.schema.declared import DeclaredItems
 from scrapy_supabase.schema.schema import Schema, UnknownColumns
+from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.settings.config import Config
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy

@@ -18,10 +18,10 @@ from scrapy_supabase.checkup.tables import ItemKind, TableCheck
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.errors import ConfigurationError, ServerError, SupabaseError
 from scrapy_supabase.messages import pluralize
-from scrapy_supabase.models import TableSpec
-from scrapy_supabase.routes import specs_by_class
 from scrapy_supabase.schema.declared import DeclaredItems
 from scrapy_supabase.schema.item_fields import fields_of
+from scrapy_supabase.schema.routes import specs_by_class
+from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.settings.components import is_set
 from scrapy_supabase.settings.config import Config
 

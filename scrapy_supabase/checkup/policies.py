@@ -14,9 +14,10 @@ from scrapy_supabase.errors import (
     is_past_policies,
     is_policy_violation,
 )
-from scrapy_supabase.models import Mode, TableSpec
+from scrapy_supabase.models import Mode
 from scrapy_supabase.schema.remedies import for_upserts, policy_sql
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 
 
 def check_policies(

@@ -9,8 +9,9 @@ from scrapy_supabase.backends.base import Backend, TableInfo, Write
 from scrapy_supabase.checkup.finding import Finding, ok, warning
 from scrapy_supabase.checkup.policies import trial_stored
 from scrapy_supabase.errors import ServerError, TransientError, TrialStoredError
-from scrapy_supabase.models import Mode, TableSpec
+from scrapy_supabase.models import Mode
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 
 _AFTER_DEFAULTS = ("23505", "23514", "23503")  # unique, check, foreign key: tested after NOT NULL
 

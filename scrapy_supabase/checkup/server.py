@@ -12,7 +12,7 @@ from scrapy_supabase.backends.base import Backend, ServerFacts, Write
 from scrapy_supabase.checkup.finding import Finding, error, ok, warning
 from scrapy_supabase.errors import FatalError, ServerError, TransientError
 from scrapy_supabase.messages import pluralize
-from scrapy_supabase.models import TableSpec
+from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.server import claims_of
 from scrapy_supabase.settings.upload import MOST_ROWS, UploadConfig

@@ -18,7 +18,7 @@ from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.table_writer import UPSERTS_REFUSED
 from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError
 from scrapy_supabase.messages import pluralize
-from scrapy_supabase.models import EmptyText, Mode, TableSpec
+from scrapy_supabase.models import Mode
 from scrapy_supabase.rows.stamps import hashed_fields
 from scrapy_supabase.schema.column_types import Fit, fit, kind_of, sql_name
 from scrapy_supabase.schema.declared import DeclaredItems
@@ -26,6 +26,7 @@ from scrapy_supabase.schema.item_fields import ItemField, columns_sent
 from scrapy_supabase.schema.paths import root_of
 from scrapy_supabase.schema.remedies import add_column_sql, identifier, qualified
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
 from scrapy_supabase.settings.config import Config
 
 _BYPASS_POLICIES = ("service_role", "postgres")

@@ -9,9 +9,10 @@ from scrapy_supabase.backends.base import Backend, Merge, TableInfo, Write
 from scrapy_supabase.backends.merge_sql import function_sql
 from scrapy_supabase.delivery.table_writer import no_function
 from scrapy_supabase.errors import FatalError, ServerError, fatal
-from scrapy_supabase.models import Mode, TableSpec
+from scrapy_supabase.models import Mode
 from scrapy_supabase.schema.remedies import lacks
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 
 logger = logging.getLogger(__name__)
 

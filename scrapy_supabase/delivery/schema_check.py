@@ -25,7 +25,7 @@ from scrapy_supabase.errors import (
     UpsertRefusedError,
     fatal,
 )
-from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
+from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.schema.declared import DeclaredItems
 from scrapy_supabase.schema.remedies import (
     GENERATED_COLUMN,
@@ -37,6 +37,7 @@ from scrapy_supabase.schema.remedies import (
     unknown_columns,
 )
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 
 logger = logging.getLogger(__name__)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from scrapy_supabase.errors import FatalError, ServerError, fatal
-from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
+from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.schema.remedies import lacks, snapshot_sql
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 
 
 def check_snapshots(spec: TableSpec, schema: Schema) -> None:

@@ -10,8 +10,9 @@ import msgspec
 
 from scrapy_supabase.delivery.executor import PendingUpload
 from scrapy_supabase.delivery.uploader import Uploader
-from scrapy_supabase.models import Chunk, Mode, Outcome, TableSpec
+from scrapy_supabase.models import Chunk, Mode, Outcome
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 
 from scrapy_supabase.errors import ItemError
-from scrapy_supabase.models import NO_TABLE, Mode, Rejection, Row, TableSpec
-from scrapy_supabase.routes import Routes, Switch, route_of
+from scrapy_supabase.models import NO_TABLE, Mode, Rejection, Row
 from scrapy_supabase.rows.chunks import OpenChunk
 from scrapy_supabase.rows.keys import NO_KEY, KeyForm, key_form
 from scrapy_supabase.rows.mapping import Mapper, item_to_dict
@@ -29,7 +28,9 @@ from scrapy_supabase.rows.values import (
 )
 from scrapy_supabase.schema.column_types import kind_of
 from scrapy_supabase.schema.remedies import lacks
+from scrapy_supabase.schema.routes import Routes, Switch, route_of
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 
 _NOT_LIKE_IT = (KeyError, *CANNOT_ENCODE)
 

@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 
 from scrapy_supabase.errors import ItemError
-from scrapy_supabase.models import EmptyText, TableSpec
 from scrapy_supabase.rows.hashing import hash_of
 from scrapy_supabase.rows.stamps import Stamp, hashed_fields
 from scrapy_supabase.rows.values import encode_row, is_null
 from scrapy_supabase.schema.column_types import is_text
 from scrapy_supabase.schema.paths import MISSING, columns_by_field, root_of, value_at
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
 
 logger = logging.getLogger(__name__)
 

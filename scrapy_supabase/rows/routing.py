@@ -7,10 +7,10 @@ from typing import Any
 
 from scrapy_supabase.errors import ItemError
 from scrapy_supabase.messages import sentence
-from scrapy_supabase.models import TableSpec
-from scrapy_supabase.routes import Switch
 from scrapy_supabase.rows.values import CANNOT_ENCODE, text_of
 from scrapy_supabase.schema.paths import MISSING, value_at
+from scrapy_supabase.schema.routes import Switch
+from scrapy_supabase.schema.table_spec import TableSpec
 
 _LONGEST = 80  # characters of a value in a message
 

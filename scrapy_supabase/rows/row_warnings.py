@@ -6,10 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scrapy_supabase.models import Mode, TableSpec
+from scrapy_supabase.models import Mode
 from scrapy_supabase.rows.values import is_json_text
 from scrapy_supabase.schema.remedies import GENERATED_COLUMN, unknown_columns
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from scrapy_supabase.backends.bulk_sql import literal
 from scrapy_supabase.backends.catalog import KEEP_NEWEST
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
+from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.schema.item_fields import ItemField, columns_sent
 from scrapy_supabase.schema.remedies import columns, identifier, rights
+from scrapy_supabase.schema.table_spec import TableSpec
 
 _ROW_ID = "id"  # the key column of tables whose items have no key
 _LONGEST_NAME = 63  # bytes

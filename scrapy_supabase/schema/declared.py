@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.routes import Routes, specs_by_class
 from scrapy_supabase.schema.paths import columns_by_field
 from scrapy_supabase.schema.remedies import for_missing_table
+from scrapy_supabase.schema.routes import Routes, specs_by_class
 from scrapy_supabase.schema.schema import Schema
 
 

@@ -22,10 +22,10 @@ import msgspec
 
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import sentence
-from scrapy_supabase.models import TableSpec
 from scrapy_supabase.schema.column_types import stamp_type
 from scrapy_supabase.schema.library_types import library_type
 from scrapy_supabase.schema.paths import columns_by_field
+from scrapy_supabase.schema.table_spec import TableSpec
 
 METADATA = ("type", "sql_type", "required", "primary_key")
 

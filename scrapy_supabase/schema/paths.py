@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from scrapy_supabase.models import TableSpec
+from scrapy_supabase.schema.table_spec import TableSpec
 
 
 class Missing:

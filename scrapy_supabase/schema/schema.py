@@ -9,8 +9,9 @@ import msgspec
 
 from scrapy_supabase.backends.base import TableInfo, View
 from scrapy_supabase.errors import SchemaDriftError
-from scrapy_supabase.models import Mode, TableSpec, WriteOptions
+from scrapy_supabase.models import Mode, WriteOptions
 from scrapy_supabase.schema.column_types import kind_of
+from scrapy_supabase.schema.table_spec import TableSpec
 
 
 class UnknownColumns(msgspec.Struct, frozen=True):

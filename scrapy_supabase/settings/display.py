@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from scrapy_supabase.models import EmptyText, TableSpec
+from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.server import ServerConfig
 

@@ -12,8 +12,9 @@ import msgspec
 from scrapy.settings import BaseSettings
 
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode, TableSpec
-from scrapy_supabase.routes import Switch, route_of
+from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
+from scrapy_supabase.schema.routes import Switch, route_of
+from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.server import ServerConfig, proxy_of, read_key, read_url

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from scrapy_supabase.errors import ItemError
-from scrapy_supabase.models import SNAPSHOT_STAMPS, EmptyText, Mode, TableSpec
+from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.rows.stamps import hashed_fields
 from scrapy_supabase.rows.values import encode_row
+from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
 from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.write_options import WRITE_KEYS, WRITE_SETTINGS, read_writing
 

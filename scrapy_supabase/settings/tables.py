@@ -12,9 +12,9 @@ from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
 from scrapy_supabase.messages import sentence
-from scrapy_supabase.models import TableSpec
-from scrapy_supabase.routes import Routes, Switch, specs_by_class
 from scrapy_supabase.rows.values import text_of
+from scrapy_supabase.schema.routes import Routes, Switch, specs_by_class
+from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.table_options import SPIDER, TABLE_KEYS, Options, common_options
 from scrapy_supabase.settings.table_switch import find_chooser

@@ -22,8 +22,9 @@ import pytest
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.errors import FatalError, ItemError
-from scrapy_supabase.models import Mode, TableSpec
+from scrapy_supabase.models import Mode
 from scrapy_supabase.schema.schema import UnknownColumns
+from scrapy_supabase.schema.table_spec import TableSpec
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 from tests.fix_project import MakeLine, Project

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from scrapy_supabase.errors import FatalError, TransientError
-from scrapy_supabase.models import Chunk, Effort, Key, Mode, Outcome, Rejection, Row, TableSpec
+from scrapy_supabase.models import Chunk, Effort, Key, Mode, Outcome, Rejection, Row
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.spool.disk import DiskSpool
 from tests.delivery.test_delivery import Engine
 

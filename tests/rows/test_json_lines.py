@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from scrapy_supabase.backends.base import TableInfo
 from scrapy_supabase.errors import ItemError
-from scrapy_supabase.models import Chunk, EmptyText, Mode, TableSpec
+from scrapy_supabase.models import Chunk, Mode
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.rows.chunks import Chunker
 from scrapy_supabase.rows.file_parts import BadLine, Lines
 from scrapy_supabase.rows.files import RowFile
 from scrapy_supabase.rows.json_lines import LinesPath, lines_path
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
 from scrapy_supabase.spool.disk import DiskSpool
 
 KEYS = [b"0", b"1", b"2", b'"1"', b'"a"', b"null", b"1.5", b"true", b"-0", b"1180591620717411303424", b'"\\u0031"']

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from scrapy_supabase.backends.base import TableInfo
 from scrapy_supabase.errors import ItemError
-from scrapy_supabase.models import EmptyText, Row, TableSpec
+from scrapy_supabase.models import Row
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.rows.hashing import hash_of
 from scrapy_supabase.schema.schema import Schema, UnknownColumns
+from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
 from tests.crawl import Author
 
 TYPES = {"id": "integer", "price": "numeric", "title": "text", "data": "jsonb"}

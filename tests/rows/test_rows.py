@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from scrapy_supabase.backends.base import TableInfo
 from scrapy_supabase.errors import ItemError
-from scrapy_supabase.models import Row, TableSpec
+from scrapy_supabase.models import Row
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.rows.values import encode_row, printable, text_of
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 from tests.fix_project import MakeLine
 
 Sql = Callable[..., list[tuple[Any, ...]]]

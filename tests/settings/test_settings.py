@@ -11,7 +11,8 @@ from scrapy.settings import Settings
 
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.models import Mode, TableSpec
+from scrapy_supabase.models import Mode
+from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.settings.config import IN_ORDER, KNOWN, TABLE_SETTINGS, Config
 from scrapy_supabase.settings.server import role_of
 

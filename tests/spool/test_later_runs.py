@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from scrapy_supabase.models import Chunk, Mode, Outcome, Row, TableSpec
+from scrapy_supabase.models import Chunk, Mode, Outcome, Row
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.spool.chunk_file import Header
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.later_runs import LaterRuns

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from scrapy_supabase.models import TableSpec
+from scrapy_supabase.schema.table_spec import TableSpec
 
 
 class Switch(msgspec.Struct, frozen=True):

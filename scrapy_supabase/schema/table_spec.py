@@ -1,0 +1,48 @@
+"""The settings of one table, as the stages of the data flow need them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from scrapy_supabase.models import Mode, WriteOptions
+
+
+class EmptyText(StrEnum):
+    """The treatment of blank texts: '' and texts of whitespace."""
+
+    KEEP = "keep"
+    NULL = "null"  # store NULL in columns whose type is known and no text type
+    NULL_EVERYWHERE = "null_everywhere"
+
+
+class TableSpec(msgspec.Struct, frozen=True):
+    """The settings of one table. An empty `on_conflict` means the primary key."""
+
+    name: str
+    mode: Mode = Mode.UPSERT
+    on_conflict: tuple[str, ...] = ()
+    columns: Mapping[str, str] = msgspec.field(default_factory=dict)  # field of the item, or path → column
+    stamps: Mapping[str, str] = msgspec.field(default_factory=dict)  # column → name of a stamp, or "hash(field, …)"
+    snapshots: bool = False  # keep the rows of each run (daily snapshots)
+    constants: Mapping[str, Any] = msgspec.field(default_factory=dict)  # column → value
+    empty_text: EmptyText = EmptyText.KEEP
+    skip_none: bool = False  # do not send fields that are None
+    json_column: str = ""  # the column for the whole item; empty: none
+    routed_by: str = ""  # the field that chooses the table; not sent if the table lacks its column
+    writing: WriteOptions = WriteOptions()
+
+    @property
+    def explicit_columns(self) -> set[str]:
+        """The columns that options name."""
+        named = {*self.columns.values(), *self.stamps, *self.constants, *self.on_conflict}
+        return {*named, self.json_column} if self.json_column else named
+
+    @property
+    def maps_items(self) -> bool:
+        """Whether the values of a row may differ from the fields of its item."""
+        stamped = self.columns or self.stamps or self.constants
+        return bool(stamped or self.skip_none or self.json_column or self.empty_text is not EmptyText.KEEP)
