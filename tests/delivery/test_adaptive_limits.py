@@ -100,13 +100,13 @@ def test_slow_answers_do_not_count_while_concurrency_is_lowered() -> None:
 
 
 def test_chunks_that_wait_for_a_retry_do_not_count() -> None:
-    """Up to four of them for each concurrent upload."""
+    """Up to eight of them for each concurrent upload."""
     world = World(concurrency=2)
     assert world.start_all() == 2
     world.waiting = 2
     assert world.start_all(10) == 2
     world.waiting = 1000
-    assert world.start_all(20) == 6
+    assert world.start_all(20) == 14
     world.waiting = 0
     world.now += 10
     assert world.start_all(30) == 0

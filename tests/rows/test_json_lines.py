@@ -100,7 +100,8 @@ class Loading:
                     if part.number + at > learns >= 0:
                         self.schema.drop("t", "b")
                         learns = -1
-                    taken = self.take(part.lines, at, part.source, part.number + at) if self.take else 0
+                    lines = part.lines if learns < 0 else part.lines[: learns + 1 - part.number]
+                    taken = self.take(lines, at, part.source, part.number + at) if self.take else 0
                     if not taken:
                         self.decode(part.row(at))
                     self.taken += taken
