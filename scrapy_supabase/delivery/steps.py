@@ -36,6 +36,7 @@ class StepWriter:
         self._writer = writer
         self._schema = schema
         self._sizes: dict[str, tuple[int, int]] = {}  # table → rows and requests
+        self._warned: set[str] = set()
 
     def is_needed(self, chunk: Chunk, rows: tuple[Row, ...]) -> bool:
         """Return whether one request cannot store these rows of a chunk. May ask the server, and blocks then.
@@ -74,7 +75,8 @@ class StepWriter:
                 self._writer.learn(state, rows, write, error)
             else:
                 rest = self._not_among(rows, found) if updates else ()
-                state.counts.inserted += len(rows) - len(rest)
+                if write.mode is not Mode.IGNORE:
+                    state.counts.inserted += len(rows) - len(rest)
                 return tuple(map(self._without_first_only, rest))
 
     def _store_by_ignoring(self, state: UploadState[Any], rows: tuple[Row, ...], *, once: bool) -> tuple[Row, ...]:
@@ -156,7 +158,8 @@ class StepWriter:
         """Warn once per table if its rows need many small requests."""
         before = self._sizes.get(table, (0, 0))
         rows, requests = self._sizes[table] = before[0] + rows, before[1] + requests
-        if requests >= _MANY_REQUESTS and rows < _FEW_ROWS * requests and self._schema.first_mention(table, [""]):
+        if requests >= _MANY_REQUESTS and rows < _FEW_ROWS * requests and table not in self._warned:
+            self._warned.add(table)
             logger.warning(
                 "Table %s: its items differ in their fields, so that a request carries %.1f rows on average. To send "
                 'full requests, set SUPABASE_MISSING = "null" (a missing field is then stored as NULL), or create the '

@@ -36,6 +36,7 @@ from scrapy_supabase.schema.remedies import (
     no_collector,
     policy_sql,
     unknown_columns,
+    update_needs_key,
 )
 from scrapy_supabase.schema.schema import Schema
 
@@ -233,6 +234,8 @@ class TableWriter:
         key = self._schema.key(table)
         updates = write.mode in (Mode.UPSERT, Mode.UPDATE)
         if not updates or not key or not set(key) <= set(write.columns):
+            if write.mode is Mode.UPDATE:
+                raise RefusedRowsError(ServerError(update_needs_key(table, key), code="no_key"))
             return write
         if not self.merges():
             if write.mode is Mode.UPDATE or options.merge or options.if_changed:

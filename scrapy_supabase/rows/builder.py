@@ -27,7 +27,7 @@ from scrapy_supabase.rows.values import (
     printable,
 )
 from scrapy_supabase.schema.column_types import kind_of
-from scrapy_supabase.schema.remedies import lacks
+from scrapy_supabase.schema.remedies import lacks, update_needs_key
 from scrapy_supabase.schema.routes import Routes, Switch, route_of
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import TableSpec
@@ -234,8 +234,7 @@ class RowBuilder:
             self._schema.learn_fields(spec.name, columns)
         if not set(key) <= set(columns):
             if spec.mode is Mode.UPDATE:
-                message = f"mode update of table {spec.name} needs a value for its key ({', '.join(key)})"
-                return _Shape((), error=("no_key", message))
+                return _Shape((), error=("no_key", update_needs_key(spec.name, key)))
             self._warn.missing_key(spec, key)
             key = ()
         info = self._schema.info(spec.name)

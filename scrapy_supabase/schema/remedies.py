@@ -162,6 +162,11 @@ def lacks(table: str, names: Sequence[str]) -> str:
     return f"Table {table} has no {noun} {', '.join(map(repr, names))}"
 
 
+def update_needs_key(table: str, key: Sequence[str]) -> str:
+    """Return the reason why a row without a key is rejected in mode update."""
+    return f"mode update of table {table} needs a value for its key ({', '.join(key)})"
+
+
 def unknown_columns(schema: Schema, table: str, types: Mapping[str, str]) -> str:
     """Return the warning about fields without a column. `types` maps them to the types of the columns to add."""
     names = list(types)

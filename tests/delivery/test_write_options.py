@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from scrapy_supabase.backends.merge_sql import function_sql
+from scrapy_supabase.models import Chunk, Mode, Row
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import Crawl, Crawler
-from tests.fix_project import Project
+from tests.fix_project import MakeLine, Project
 from tests.polling import eventually
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -114,6 +115,17 @@ def test_update_needs_no_right_to_insert(crawl: Crawler, project: Project, sql: 
     done = Way("function", crawl, project)([{"id": 1, "n": 2}, {"n": 3}], mode="update")
     assert sql("select * from t") == [(1, 2)], done.log
     assert [line["code"] for line in done.rejected] == ["no_key"]
+
+
+@pytest.mark.parametrize("line", ["rest", "database"], indirect=True)
+def test_an_update_without_a_key_is_never_an_insert(line: MakeLine, sql: Sql) -> None:
+    """A rejected item may come back by `replay --rejected`, without the builder."""
+    sql(function_sql("public", "service_role"))
+    sql("create table t (id serial primary key, n int); grant all on t to service_role")
+    made = line(mode=Mode.UPDATE)
+    outcome = made.uploader.upload(Chunk(1, (Row("t", ("n",), None, b'{"n": 1}'),), "1.jsonl"))
+    assert [rejection.code for rejection in outcome.rejections] == ["no_key"]
+    assert sql("select count(*) from t") == [(0,)]
 
 
 def test_plain_rows_do_not_use_the_function(crawl: Crawler, proxy: FaultProxy, sql: Sql) -> None:
