@@ -353,7 +353,7 @@ def test_all_wrong_settings_are_logged_together_before_the_first_request(crawl: 
     done = crawl.finish(process, balanced=False)
     assert "3 wrong settings for scrapy-supabase:" in done.log
     assert "SUPABASE_KEY is missing" in done.log
-    assert "SUPABASE_MODE is 'upset' (str): it must be one of upsert, insert, ignore." in done.log
+    assert "SUPABASE_MODE is 'upset' (str): it must be one of upsert, insert, ignore, update." in done.log
     assert "BATCH_CHUNK_SIZE is 'many' (str): it must be a whole number of rows, 1 to 1000, or \"auto\"." in done.log
     assert "Crawled (200)" not in done.log
 

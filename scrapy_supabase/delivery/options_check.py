@@ -28,6 +28,7 @@ def check_options(spec: TableSpec, schema: Schema, backend: Backend, policy: Cal
     key = schema.key(table)
     if not key:
         raise _wrong("42P10", f"the key of table {table} is not known.", "Set SUPABASE_ON_CONFLICT to its columns.")
+    check_key(spec, schema)
     named = (*writing.insert_only, *writing.merge)
     if info is not None:
         if missing := [column for column in named if column not in info.columns]:
@@ -46,7 +47,7 @@ def check_options(spec: TableSpec, schema: Schema, backend: Backend, policy: Cal
 
 
 def check_key(spec: TableSpec, schema: Schema) -> None:
-    """Check that the key is not generated, after a probe: over REST only the refusal of a probe shows that."""
+    """Check that the key is not generated. Do so after a probe, too: over REST only its refusal shows that."""
     if schema.is_plain(spec.name):
         return
     generated = schema.generated_columns(spec.name)

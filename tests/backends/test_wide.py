@@ -40,7 +40,7 @@ def items(*numbers: int, **more: Any) -> list[dict[str, Any]]:
     return [{"id": number, **dict.fromkeys(NAMES, "v"), **more} for number in numbers]
 
 
-@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("mode", [Mode.UPSERT, Mode.INSERT, Mode.IGNORE])
 def test_rows_are_stored(wide: Sql, line: MakeLine, proxy: FaultProxy, mode: Mode) -> None:
     """In every mode; what is not sent has its default."""
     made = line(url=proxy.url, mode=mode)
