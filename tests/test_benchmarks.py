@@ -42,6 +42,7 @@ def test_command_lines_are_parsed_in_one_place() -> None:
 @pytest.mark.parametrize(
     ("script", "options", "printed"),
     [
+        ("ways", ["--rows", "300", "--chunk", "100"], "| statement, database | 100 rows | stored rows |"),
         ("rate", ["--rows", "300", "--chunk", "100"], "| scrapy-supabase, database, rows encoded before | 100 rows |"),
         ("bad_rows", ["--rows", "400"], "396 of 396 good ones"),
         ("latency", ["--rows", "200", "--uploads", "2", "--latency", "0.005"], "| scrapy-supabase, REST | 2 |"),
