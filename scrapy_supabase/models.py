@@ -21,13 +21,17 @@ class Mode(StrEnum):
     IGNORE = "ignore"  # keep the stored row
     UPDATE = "update"  # update the columns that are sent; a row whose key is not in the table is not stored
 
+    @property
+    def updates(self) -> bool:
+        """Whether stored rows are changed."""
+        return self in (Mode.UPSERT, Mode.UPDATE)
+
 
 class WriteOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """The options of a table for the write of its rows. The spool keeps them with the rows.
 
-    `insert_only`: columns that only a new row gets. `merge`: columns whose stored object or array is merged with the
-    new one. `if_changed`: an equal row is not written; columns in `ignored` do not count as a change. `fills`: a column
-    that a row lacks is set to NULL.
+    `insert_only`: only a new row gets these columns. `merge`: the stored object or array is merged with the new one.
+    `if_changed`: an equal row is not written; `ignored` columns are not compared. `fills`: a missing column is NULL.
     """
 
     insert_only: tuple[str, ...] = ()
@@ -52,10 +56,8 @@ class RowCounts(msgspec.Struct):
 
     def add(self, other: RowCounts) -> None:
         """Add the counts of another request."""
-        self.inserted += other.inserted
-        self.updated += other.updated
-        self.unchanged += other.unchanged
-        self.not_found += other.not_found
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 NO_TABLE = "(none)"

@@ -168,7 +168,7 @@ class PostgresBackend:
             write.table,
             {column: table.types[column] for column in write.columns},
             on_conflict=() if write.mode is Mode.INSERT else write.on_conflict or table.primary_key,
-            merge=merge and write.mode in (Mode.UPSERT, Mode.UPDATE),
+            merge=merge and write.mode.updates,
             defaults=defaults,
         )
         return insert.sql()

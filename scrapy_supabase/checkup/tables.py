@@ -136,7 +136,7 @@ class TableCheck:
     def _newest(self, spec: TableSpec, subject: str) -> Iterator[Finding]:
         """Report whether a trigger keeps the newest row, if the backend knows triggers and rows are upserted."""
         info = self._schema.info(spec.name)
-        if info is None or info.newest is None or self._schema.mode(spec.name) not in (Mode.UPSERT, Mode.UPDATE):
+        if info is None or info.newest is None or not self._schema.mode(spec.name).updates:
             return
         if info.newest:
             yield ok(subject, f"the trigger {KEEP_NEWEST} keeps stored rows whose {info.newest!r} is newer")

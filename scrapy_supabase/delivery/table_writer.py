@@ -232,8 +232,7 @@ class TableWriter:
         if plain and not set(options.insert_only) & set(write.columns):
             return write
         key = self._schema.key(table)
-        updates = write.mode in (Mode.UPSERT, Mode.UPDATE)
-        if not updates or not key or not set(key) <= set(write.columns):
+        if not write.mode.updates or not key or not set(key) <= set(write.columns):
             if write.mode is Mode.UPDATE:
                 raise RefusedRowsError(ServerError(update_needs_key(table, key), code="no_key"))
             return write

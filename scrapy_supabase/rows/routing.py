@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from scrapy_supabase.errors import ItemError
 from scrapy_supabase.messages import sentence
+from scrapy_supabase.rows.mapping import item_to_dict
 from scrapy_supabase.rows.values import CANNOT_ENCODE, text_of
 from scrapy_supabase.schema.paths import MISSING, value_at
 from scrapy_supabase.schema.routes import Switch
@@ -39,18 +39,10 @@ def _chosen(switch: Switch, item: Any) -> tuple[Any, str]:
             problem = sentence(f"{type(error).__name__}: {error}")
             raise ItemError("no_route", f"{switch.by} failed for this item: {problem}") from error
         return found, f"{switch.by} returned {_printed(found)}"
-    found = value_at(_fields_of(item), switch.by)
+    found = value_at(item if type(item) is dict else item_to_dict()(item), switch.by)
     if found is MISSING:
         return found, f"the item has no field {switch.by!r}"
     return found, f"field {switch.by!r} is {_printed(found)}"
-
-
-def _fields_of(item: Any) -> Mapping[str, Any]:
-    if type(item) is dict:
-        return item
-    from itemadapter import ItemAdapter  # imports pydantic, which takes 0.1 s; a crawl of dicts does not need it
-
-    return dict(ItemAdapter(item))
 
 
 def _printed(value: Any) -> str:

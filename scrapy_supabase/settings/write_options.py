@@ -40,7 +40,7 @@ def read_writing(
     insert_only = reader.column_names(path("insert_only"), options.get("insert_only", ()))
     merge = reader.column_names(path("merge"), options.get("merge", ()))
     if_changed = options.get("if_changed", False)
-    if mode not in (Mode.UPSERT, Mode.UPDATE) and "mode" in options.own and "if_changed" not in options.own:
+    if not mode.updates and "mode" in options.own and "if_changed" not in options.own:
         if_changed = False  # the project-wide setting is about the other tables
     if not isinstance(if_changed, bool):
         if_changed = reader.wrong(path("if_changed"), if_changed, "True or False", False)
@@ -53,7 +53,7 @@ def read_writing(
             "None would be left out, and then stored as NULL. Remove one of them."
         )
     for key, used in (("insert_only", insert_only), ("merge", merge), ("if_changed", if_changed)):
-        if used and (mode not in (Mode.UPSERT, Mode.UPDATE) or (key == "insert_only" and mode is Mode.UPDATE)):
+        if used and (not mode.updates or (key == "insert_only" and mode is Mode.UPDATE)):
             allowed = "upsert" if key == "insert_only" else "upsert or update"
             reader.problems.append(
                 f"{path(key)} needs mode {allowed}, and {path('mode')} is {mode}. Change one of them."

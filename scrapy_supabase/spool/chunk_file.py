@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -54,6 +55,13 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     def mixed(self) -> bool:
         """Whether the rows differ in their columns."""
         return not self.columns
+
+
+def new_header(table: str, columns: tuple[str, ...], mode: Mode, writing: WriteOptions, **facts: Any) -> Header:
+    """Return a header in the oldest format that says all about the rows. `facts` are its other fields."""
+    if mode is Mode.UPDATE or writing != WriteOptions():
+        return Header(format=FORMAT_OPTIONS, table=table, columns=columns, mode=mode, writing=writing, **facts)
+    return Header(format=FORMAT if columns else FORMAT_MIXED, table=table, columns=columns, mode=mode, **facts)
 
 
 def read_header(path: Path) -> Header | None:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from scrapy_supabase.models import Mode
 from scrapy_supabase.spool.chunk_file import Header, now
 from scrapy_supabase.spool.run_folders import RunNote, note_run
 
@@ -30,7 +29,7 @@ class LaterRuns:
 
     def may_replace_newer(self, header: Header) -> bool:
         """Return whether uploading a chunk with this header may replace newer rows."""
-        if header.mode not in (Mode.UPSERT, Mode.UPDATE) or not header.key:
+        if not header.mode.updates or not header.key:
             return False
         return any(self._is_later(header, project) for project in {header.project, self._project})
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from scrapy_supabase.models import Mode, Stored, WriteOptions
+from scrapy_supabase.models import Mode, Stored
 from scrapy_supabase.rows.chunks import ChunkFile
 from scrapy_supabase.spool.access import exists, readable
-from scrapy_supabase.spool.chunk_file import FORMAT, FORMAT_OPTIONS, Header, UnreadableError, count_rows, read_header
+from scrapy_supabase.spool.chunk_file import Header, UnreadableError, count_rows, new_header, read_header
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.file_io import append_shared, take
 from scrapy_supabase.spool.later_runs import LaterRuns
@@ -158,17 +158,15 @@ def _header_of(line: RejectedLine) -> Header:
             columns = tuple(sorted(msgspec.json.decode(line.row, type=dict[str, msgspec.Raw])))
         except msgspec.MsgspecError:
             columns = ()
-    has_options = line.mode is Mode.UPDATE or line.writing != WriteOptions()
-    return Header(
-        format=FORMAT_OPTIONS if has_options else FORMAT,
-        table=line.table,
-        columns=columns,
-        mode=line.mode or Mode.UPSERT,
+    return new_header(
+        line.table,
+        columns,
+        line.mode or Mode.UPSERT,
+        line.writing,
         on_conflict=line.on_conflict,
         key=line.key,
         opened=line.time,
         spider=line.spider,
         project=line.project,
         run=line.run,
-        writing=line.writing if has_options else msgspec.UNSET,
     )
