@@ -22,7 +22,6 @@ from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.delivery.uploaders import Uploaders
 from scrapy_supabase.messages import other_project, outdated_rows, pluralize
-from scrapy_supabase.models import Stored
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.builder import RowBuilder
@@ -32,7 +31,7 @@ from scrapy_supabase.schema.declared import DeclaredItems, known_columns
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.server import LOCAL
-from scrapy_supabase.spool.base import Spool
+from scrapy_supabase.spool.base import Spool, Stored
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.no_spool import NoSpool
 

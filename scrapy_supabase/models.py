@@ -199,21 +199,6 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
         return f"Chunk {self.number} ({pluralize(len(self.rows), 'row')} for {self.table})"
 
 
-class Stored(msgspec.Struct, frozen=True):
-    """A chunk that is in the spool only: `file` has `size` bytes and `rows` rows, including superseded ones.
-
-    Table and number of rows of a `recovered` chunk are unknown until its file is read.
-    """
-
-    number: int
-    file: str
-    size: int
-    table: str = ""
-    rows: int | None = None
-    tries: int = 0
-    recovered: bool = False
-
-
 class Rejection(msgspec.Struct, frozen=True):
     """A row that the server, or this package before sending, rejected, with the reason.
 
@@ -231,19 +216,6 @@ class Rejection(msgspec.Struct, frozen=True):
     columns: tuple[str, ...] | None = None
     printed: tuple[str, ...] = ()
     location: str = ""
-
-
-class Loaded(msgspec.Struct, frozen=True):
-    """The content of a chunk's file; `chunk` is None if the file has no rows.
-
-    `torn`: the number of incomplete lines, which were being written when the process or the machine stopped.
-    `damaged`: rejections of other unreadable lines. `recovered`: the file is of an earlier run.
-    """
-
-    chunk: Chunk | None
-    torn: int = 0
-    damaged: tuple[Rejection, ...] = ()
-    recovered: bool = False
 
 
 class Effort(msgspec.Struct):

@@ -23,7 +23,7 @@ from scrapy_supabase.assembly import Destination, OpenRun, new_schema
 from scrapy_supabase.delivery.waiting import OwnerWait
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError
 from scrapy_supabase.messages import pluralize
-from scrapy_supabase.models import Mode, Outcome, Rejection, Row, Stored
+from scrapy_supabase.models import Mode, Outcome, Rejection, Row
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.monitoring.upload_result import UploadResult
@@ -34,7 +34,7 @@ from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.explicit import project_of, script_config, server_of
 from scrapy_supabase.settings.folders import local_folder
 from scrapy_supabase.settings.server import LOCAL
-from scrapy_supabase.spool.base import Spool
+from scrapy_supabase.spool.base import Spool, Stored
 from scrapy_supabase.spool.no_spool import NoSpool
 
 if TYPE_CHECKING:

@@ -16,11 +16,12 @@ import pytest
 from scrapy_supabase import errors, pytest_plugin
 from scrapy_supabase.backends.answers import classify
 from scrapy_supabase.commands import NAMES, module_of
-from scrapy_supabase.models import Chunk, Effort, Loaded, Mode, Origin, Outcome, Rejection, Row, RowCounts
+from scrapy_supabase.models import Chunk, Effort, Mode, Origin, Outcome, Rejection, Row, RowCounts
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.stats import PREFIX, Stats
 from scrapy_supabase.schema.ddl import ledger_sql, snapshots_sql
 from scrapy_supabase.settings import config as settings
+from scrapy_supabase.spool.base import Loaded
 from scrapy_supabase.testing import CrawlResult, LocalSupabaseFixture
 from tests.docs_pages import PAGES, prose_of
 

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from scrapy_supabase.messages import OWN_BUG
-from scrapy_supabase.models import Chunk, Loaded, Stored
-from scrapy_supabase.spool.base import Spool
+from scrapy_supabase.models import Chunk
+from scrapy_supabase.spool.base import Loaded, Spool, Stored
 
 logger = logging.getLogger(__name__)
 

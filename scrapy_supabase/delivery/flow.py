@@ -15,7 +15,8 @@ from scrapy_supabase.delivery.outage import Outage
 from scrapy_supabase.delivery.schedule import Schedule
 from scrapy_supabase.errors import FatalError, TransientError, fatal
 from scrapy_supabase.messages import OWN_BUG
-from scrapy_supabase.models import Chunk, Loaded, Outcome, Stored
+from scrapy_supabase.models import Chunk, Outcome
+from scrapy_supabase.spool.base import Loaded, Stored
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from scrapy_supabase.errors import FatalError
-from scrapy_supabase.models import Chunk, Loaded, Outcome, Stored
+from scrapy_supabase.models import Chunk, Outcome
+from scrapy_supabase.spool.base import Loaded, Stored
 
 
 class RunObserver(Protocol):

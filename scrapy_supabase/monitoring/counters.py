@@ -11,7 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from scrapy_supabase.models import Chunk, Effort, Loaded, Outcome, Rejection, RowCounts, Stored
+from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, RowCounts
+from scrapy_supabase.spool.base import Loaded, Stored
 
 ACCOUNTS = ("waiting", "uploaded", "superseded", "failed", "not_found", "spooled")
 """The accounts of this run's rows. Each row is in exactly one."""

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from scrapy_supabase.errors import FatalError
 from scrapy_supabase.messages import pluralize
-from scrapy_supabase.models import Loaded, Outcome, Rejection
+from scrapy_supabase.models import Outcome, Rejection
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.record import Record
 from scrapy_supabase.monitoring.reject_log import RejectLog
+from scrapy_supabase.spool.base import Loaded
 
 logger = logging.getLogger(__name__)
 

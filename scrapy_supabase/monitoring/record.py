@@ -13,9 +13,10 @@ import msgspec
 import scrapy
 
 from scrapy_supabase.errors import FatalError
-from scrapy_supabase.models import Loaded, Outcome, Rejection
+from scrapy_supabase.models import Outcome, Rejection
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.last_run import Fatal, LastRun, Outage, Rejects, Rows, Sample
+from scrapy_supabase.spool.base import Loaded
 
 _MAX_OUTAGES = 100
 _MAX_KINDS = 100  # tables and codes of rejects; also codes of errors

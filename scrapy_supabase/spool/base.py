@@ -1,12 +1,42 @@
-"""The protocol of a spool, which keeps rows until they are uploaded."""
+"""The protocol of a spool, which keeps rows until they are uploaded, and the values it returns."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Protocol
 
-from scrapy_supabase.models import Chunk, Loaded, Origin, Outcome, Rejection, Row, Stored
+import msgspec
+
+from scrapy_supabase.models import Chunk, Origin, Outcome, Rejection, Row
 from scrapy_supabase.rows.chunks import ChunkFile
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A chunk that is in the spool only: `file` has `size` bytes and `rows` rows, including superseded ones.
+
+    Table and number of rows of a `recovered` chunk are unknown until its file is read.
+    """
+
+    number: int
+    file: str
+    size: int
+    table: str = ""
+    rows: int | None = None
+    tries: int = 0
+    recovered: bool = False
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """The content of a chunk's file; `chunk` is None if the file has no rows.
+
+    `torn`: the number of incomplete lines, which were being written when the process or the machine stopped.
+    `damaged`: rejections of other unreadable lines. `recovered`: the file is of an earlier run.
+    """
+
+    chunk: Chunk | None
+    torn: int = 0
+    damaged: tuple[Rejection, ...] = ()
+    recovered: bool = False
 
 
 class Spool(Protocol):

@@ -21,12 +21,13 @@ import msgspec
 
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import reason, sentence
-from scrapy_supabase.models import Chunk, Loaded, Mode, Origin, Outcome, Rejection, Row, Stored
+from scrapy_supabase.models import Chunk, Mode, Origin, Outcome, Rejection, Row
 from scrapy_supabase.rows.chunks import ChunkFile
 from scrapy_supabase.rows.keys import key_form
 from scrapy_supabase.rows.versions import one_row_per_key
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.access import owner_remedy
+from scrapy_supabase.spool.base import Loaded, Stored
 from scrapy_supabase.spool.chunk_file import (
     Header,
     UnreadableError,

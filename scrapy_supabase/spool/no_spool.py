@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from scrapy_supabase.models import Chunk, Loaded, Origin, Outcome, Rejection, Row, Stored
+from scrapy_supabase.models import Chunk, Origin, Outcome, Rejection, Row
 from scrapy_supabase.rows.chunks import ChunkFile
+from scrapy_supabase.spool.base import Loaded, Stored
 from scrapy_supabase.spool.lost_rows import log_rows, not_kept
 
 

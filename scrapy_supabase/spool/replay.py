@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from scrapy_supabase.models import Mode, Stored
+from scrapy_supabase.models import Mode
 from scrapy_supabase.rows.chunks import ChunkFile
 from scrapy_supabase.spool.access import exists, readable
+from scrapy_supabase.spool.base import Stored
 from scrapy_supabase.spool.chunk_file import Header, UnreadableError, count_rows, new_header, read_header
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.file_io import append_shared, take

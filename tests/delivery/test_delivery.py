@@ -26,12 +26,12 @@ from scrapy_supabase.delivery.limits import Limits
 from scrapy_supabase.delivery.outage import Outage
 from scrapy_supabase.delivery.schedule import Schedule
 from scrapy_supabase.errors import FatalError
-from scrapy_supabase.models import Chunk, Loaded, Mode, Outcome, Rejection, Row, Stored
+from scrapy_supabase.models import Chunk, Mode, Outcome, Rejection, Row
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.rows.chunks import Chunker
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import TableSpec
-from scrapy_supabase.spool.base import Spool
+from scrapy_supabase.spool.base import Loaded, Spool, Stored
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.no_spool import NoSpool
 from tests.polling import eventually

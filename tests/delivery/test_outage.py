@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from scrapy_supabase.errors import TransientError
-from scrapy_supabase.models import Chunk, Effort, Outcome, Row, Stored
+from scrapy_supabase.models import Chunk, Effort, Outcome, Row
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import TableSpec
+from scrapy_supabase.spool.base import Stored
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.run_folders import runs_noted
 from tests.delivery.test_delivery import Engine, row, stored

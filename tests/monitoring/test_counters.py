@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scrapy_supabase.errors import FatalError
-from scrapy_supabase.models import Chunk, Effort, Loaded, Mode, Origin, Outcome, Rejection, Row, RowCounts, Stored
+from scrapy_supabase.models import Chunk, Effort, Mode, Origin, Outcome, Rejection, Row, RowCounts
 from scrapy_supabase.monitoring.counters import ACCOUNTS, Counters
 from scrapy_supabase.monitoring.crawl_observer import CrawlObserver
 from scrapy_supabase.monitoring.last_run import LastRun
 from scrapy_supabase.monitoring.record import Record
 from scrapy_supabase.monitoring.stats import Stats
 from scrapy_supabase.monitoring.upload_result import UploadResult
+from scrapy_supabase.spool.base import Loaded, Stored
 
 
 class Collector:

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from scrapy_supabase.backends.base import TableInfo
 from scrapy_supabase.errors import ItemError
-from scrapy_supabase.models import Chunk, Mode, Stored
+from scrapy_supabase.models import Chunk, Mode
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.rows.chunks import Chunker
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import TableSpec
+from scrapy_supabase.spool.base import Stored
 from scrapy_supabase.spool.disk import DiskSpool
 
 KEYS = st.one_of(st.integers(0, 5), st.integers(0, 5).map(str), st.none(), st.sampled_from([1.5, True, 2**70]))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scrapy_supabase.models import Chunk, Mode, Outcome, Row, Stored
+from scrapy_supabase.models import Chunk, Mode, Outcome, Row
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import TableSpec
+from scrapy_supabase.spool.base import Stored
 from scrapy_supabase.spool.disk import DiskSpool
 
 SCHEMA = Schema({"t": TableSpec("t", Mode.UPSERT, ("id",))})

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from scrapy_supabase.models import Chunk, Loaded, Outcome, Row, Stored
+from scrapy_supabase.models import Chunk, Outcome, Row
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.spool import mapped
+from scrapy_supabase.spool.base import Loaded, Stored
 from scrapy_supabase.spool.chunk_file import read_chunk
 from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.mapped import can_map
