@@ -34,7 +34,9 @@ Findings = Iterable[tuple[str, str, str, str]]
 
 def shown(found: Findings, *subjects: str, level: str = "") -> list[str]:
     """Return findings as golden messages, limited to `subjects` and `level` if these are named."""
+    found = list(found)
     kept = [one for one in found if (not subjects or one[1] in subjects) and level in (one[0], "")]
+    assert kept, f"No finding is about {subjects} {level}: {found}"
     text = "\0".join(f"{level}: {subject}: {text}\n{remedy}".rstrip() for level, subject, text, remedy in kept)
     for pattern, name in (
         (r"\d+\.\d+ ms", "<milliseconds> ms"),
