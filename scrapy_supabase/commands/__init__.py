@@ -57,9 +57,14 @@ class SupabaseCommand(ScrapyCommand):
             )
             # Scrapy accepts -s only before the sub-command's name; people write it after.
             subparser.add_argument(
-                "-s", "--set", action="append", default=argparse.SUPPRESS, metavar="NAME=VALUE", help="set a setting"
+                "-s", "--set", dest="set_after", action="append", default=[], metavar="NAME=VALUE", help="set a setting"
             )
             module.add_options(subparser)
+
+    def process_options(self, args: list[str], opts: Any) -> None:
+        """Apply the options -s, before and after the sub-command's name; the last value of a setting wins."""
+        opts.set = [*opts.set, *getattr(opts, "set_after", ())]
+        super().process_options(args, opts)
 
     def run(self, args: list[str], opts: Any) -> None:
         """Run the sub-command."""

@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,16 @@ def test_sql_starts_a_local_supabase_that_is_new(open_folder: Path) -> None:
     (migrations / "002_b.sql").write_text("this is no SQL")
     second = run("sql", "select count(*) from b", *settings, cwd=folder)
     assert (second.returncode, second.stdout.splitlines()[-1]) == (0, "(1 row)"), second.stderr
+
+
+def test_settings_on_both_sides_of_the_sub_command(open_folder: Path) -> None:
+    """Both are used; of two values for one setting, the later one."""
+    scrapy = [sys.executable, "-m", "scrapy", "supabase", "-s", "SUPABASE_URL=https://x.supabase.co", "-s"]
+    arguments = ["SUPABASE_MODE=ignore", "check", "--json", "-s", "SUPABASE_MODE=often", "-s", "SUPABASE_TABLE=t"]
+    done = subprocess.run([*scrapy, *arguments], cwd=open_folder, capture_output=True, text=True, timeout=60)
+    found = {f["text"] for f in json.loads(done.stdout)["findings"] if f["level"] == "error"}
+    assert len(found) == 2, found
+    assert all("SUPABASE_KEY" in text or "SUPABASE_MODE is 'often'" in text for text in found), found
 
 
 def test_statements() -> None:
