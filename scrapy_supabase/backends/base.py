@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from scrapy_supabase.backends.filters import Filter
 from scrapy_supabase.models import Mode, RowCounts, WriteOptions
 
 
@@ -49,6 +50,23 @@ class Merged(msgspec.Struct):
 
     counts: RowCounts
     missed: int
+
+
+class Order(msgspec.Struct, frozen=True):
+    """A column to sort by. NULLs come last, with `descending` first, as in PostgreSQL: an index then has this order."""
+
+    column: str
+    descending: bool = False
+
+
+class Select(msgspec.Struct, frozen=True):
+    """A request for at most `limit` rows that meet all conditions in `where`. No `columns` means all columns."""
+
+    table: str
+    columns: tuple[str, ...] = ()
+    where: tuple[Filter, ...] = ()
+    order: tuple[Order, ...] = ()
+    limit: int = 1000
 
 
 class View(msgspec.Struct, frozen=True):
@@ -152,6 +170,12 @@ class Backend(Protocol):
 
         A field that a row lacks gets its column's default. Returns the columns `returning` of the inserted rows as a
         JSON array of objects. Raises `ServerError`.
+        """
+
+    def select(self, select: Select) -> bytes:
+        """Return rows as a JSON array of objects. A server may have a limit of its own, and then return fewer rows.
+
+        Raises `ServerError`; `TooLargeError` if fewer rows may be possible.
         """
 
     def describe(self) -> Mapping[str, TableInfo] | None:

@@ -80,6 +80,18 @@ def returning_json(statement: str, columns: Sequence[str]) -> str:
     return f"WITH written AS ({statement} RETURNING {listed}) SELECT coalesce(json_agg(written), '[]') FROM written"
 
 
+def select_json(
+    schema: str, table: str, columns: Sequence[str], where: str, order: Iterable[tuple[str, bool]], limit: int
+) -> str:
+    """Return the statement that reads rows as one JSON array. `order` has columns, with whether it is descending."""
+    listed = ", ".join(map(quote, columns)) or "*"
+    terms = ", ".join(quote(column) + (" DESC" if descending else "") for column, descending in order)
+    ordered = f" ORDER BY {terms}" if terms else ""
+    source = f"SELECT {listed} FROM {quote(schema)}.{quote(table)} WHERE {where}{ordered} LIMIT {limit}"
+    # The alias must not be the name of a column, which `json_agg` would take instead of the row.
+    return f"SELECT coalesce(json_agg(pgrst_source), '[]') FROM ({source}) pgrst_source"
+
+
 def quote(name: str) -> str:
     """Quote an identifier: PostgreSQL has no other character to escape."""
     return '"' + name.replace('"', '""') + '"'

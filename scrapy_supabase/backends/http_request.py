@@ -107,6 +107,32 @@ class SentRequest:
             self._idle.put(self._connection)
 
 
+class PendingRequest:
+    """A write over HTTP (`base.PendingWrite`). `judge` raises the error for an answer that does not confirm it."""
+
+    def __init__(self, sent: SentRequest, judge: Callable[[Answer], None]) -> None:
+        self._sent = sent
+        self._judge = judge
+        self.abandon = sent.close
+        self.fileno = sent.fileno
+
+    def poll(self) -> WriteState:
+        """Implement `base.PendingWrite`."""
+        return self._sent.poll()
+
+    def has_answer(self) -> bool:
+        """Implement `base.PendingWrite`."""
+        return self._sent.has_answer()
+
+    def silence(self) -> float:
+        """Implement `base.PendingWrite`."""
+        return self._sent.silence
+
+    def finish(self) -> None:
+        """Implement `base.PendingWrite`."""
+        self._judge(self._sent.answer())
+
+
 def send_now(sock: socket.socket, start: bytes, body: bytes) -> int:
     """Send as many bytes as possible without waiting; return their number. Raises `OSError`."""
     with suppress(*_WOULD_WAIT):

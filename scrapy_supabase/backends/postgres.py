@@ -15,10 +15,11 @@ import psycopg
 from psycopg import conninfo, pq
 
 from scrapy_supabase.backends.answers import classify_connection, classify_sql
-from scrapy_supabase.backends.base import Merged, PendingWrite, ServerFacts, TableInfo, View, Write
+from scrapy_supabase.backends.base import Merged, PendingWrite, Select, ServerFacts, TableInfo, View, Write
 from scrapy_supabase.backends.bounded_cache import BoundedCache
-from scrapy_supabase.backends.bulk_sql import BulkInsert, array_literal, quote, returning_json
+from scrapy_supabase.backends.bulk_sql import BulkInsert, array_literal, quote, returning_json, select_json
 from scrapy_supabase.backends.catalog import CATALOG_SQL, CatalogTable
+from scrapy_supabase.backends.filters import to_sql
 from scrapy_supabase.backends.merge_sql import STATEMENT_SQL, merged, options_of
 from scrapy_supabase.backends.pg_connections import PgConnections
 from scrapy_supabase.backends.pg_statement import error_of
@@ -77,6 +78,13 @@ class PostgresBackend:
         defaults = {column: table.defaults[column] for column in write.columns if column in table.defaults}
         sql = returning_json(self._insert(write, table, merge=False, defaults=defaults or None), returning)
         return self._connections.run(sql.encode(), [write.body], table=write.table) or b"[]"
+
+    def select(self, select: Select) -> bytes:
+        """Return rows of a table; see `base.Backend`."""
+        parameters: list[bytes] = []
+        where, order = to_sql(select.where, parameters), [(each.column, each.descending) for each in select.order]
+        sql = select_json(self._schema, select.table, select.columns, where, order, select.limit)
+        return self._connections.run(sql.encode(), parameters, table=select.table) or b"[]"
 
     def describe(self) -> Mapping[str, TableInfo]:
         """Describe all tables of the schema, from the catalog. Raises `ServerError`."""

@@ -9,7 +9,7 @@ and the script API do so.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -21,15 +21,24 @@ from msgspec.structs import replace
 
 from scrapy_supabase.backends import openapi
 from scrapy_supabase.backends.answers import classify
-from scrapy_supabase.backends.base import Merged, PendingWrite, ServerFacts, TableInfo, View, Write, WriteState
+from scrapy_supabase.backends.base import Merged, PendingWrite, Select, ServerFacts, TableInfo, View, Write
 from scrapy_supabase.backends.bounded_cache import BoundedCache
 from scrapy_supabase.backends.error_body import parse_body
+from scrapy_supabase.backends.filters import query_name, query_names, to_query
 from scrapy_supabase.backends.http import HttpPool
 from scrapy_supabase.backends.http_answer import Answer
-from scrapy_supabase.backends.http_request import STORED, SentRequest
+from scrapy_supabase.backends.http_request import STORED, PendingRequest
 from scrapy_supabase.backends.merge_sql import FUNCTION, VERSION, merged, options_of
 from scrapy_supabase.backends.wide import LONGEST_TARGET, keep_columns, split_columns
-from scrapy_supabase.errors import FatalError, ServerError, TransientError, TrialStoredError, UnknownError, fatal
+from scrapy_supabase.errors import (
+    FatalError,
+    ServerError,
+    TooLargeError,
+    TransientError,
+    TrialStoredError,
+    UnknownError,
+    fatal,
+)
 from scrapy_supabase.models import Mode
 
 _RESOLUTION = {  # by mode and `fills`
@@ -94,7 +103,7 @@ class PostgrestBackend:
             return None
         head = self._head(write)
         sent = self._http.send(head, self._body(write))
-        return _PendingRequest(sent, partial(self._judge, write.table)) if sent else None
+        return PendingRequest(sent, partial(self._judge, write.table)) if sent else None
 
     def write(self, write: Write) -> Merged | None:
         """Store the rows, all or none; see `base.Backend`. Raises `ServerError`."""
@@ -126,9 +135,22 @@ class PostgrestBackend:
         if write.mode is not Mode.INSERT:
             prefer += ",resolution=ignore-duplicates"
         headers = {**self._write_headers[write.mode, False], "Prefer": prefer}
-        target = self._target(write) + (f"&select={_quoted(tuple(returning))}" if returning else "")
+        target = self._target(write) + (f"&select={query_names(returning)}" if returning else "")
         answer = self._http.request(self._http.head("POST", target, headers), write.body)
         self._judge(write.table, answer)
+        return answer.body
+
+    def select(self, select: Select) -> bytes:
+        """Return rows of a table; see `base.Backend`. The server's own limit of rows applies, too."""
+        names = query_names(select.columns) if select.columns else "*"
+        order = ",".join(query_name(each.column) + (".desc" if each.descending else "") for each in select.order)
+        query = [f"select={names}", to_query(select.where), f"order={quote(order, safe='')}" if order else ""]
+        target = f"{self._prefix}{quote(select.table, safe='')}?{'&'.join(filter(None, query))}&limit={select.limit}"
+        answer = self._http.request(self._http.head("GET", target, self._headers), None)
+        if answer.status not in (200, 206) or not answer.body.startswith(b"["):
+            raise self._error(answer, select.table)
+        if not answer.body.endswith(b"]"):
+            raise TooLargeError(f"the answer with {select.limit} rows is too long", code="http_413")
         return answer.body
 
     def _judge(self, table: str, answer: Answer) -> None:
@@ -174,9 +196,9 @@ class PostgrestBackend:
         return keep_columns(write.columns, write.body) if self._wide and write.shape in self._wide else write.body
 
     def _target(self, write: Write) -> str:
-        query = "columns=" + _quoted(write.columns) if write.columns else ""
+        query = "columns=" + query_names(write.columns) if write.columns else ""
         if write.on_conflict and write.mode is not Mode.INSERT:
-            query += "&on_conflict=" + _quoted(write.on_conflict)
+            query += "&on_conflict=" + query_names(write.on_conflict)
         return f"{self._prefix}{quote(write.table, safe='')}?{query}"
 
     def describe(self) -> Mapping[str, TableInfo] | None:
@@ -198,7 +220,7 @@ class PostgrestBackend:
 
     def type_of(self, table: str, column: str) -> str:
         """Use an operator that most types lack: the refusal names the type. It comes before any check of rights."""
-        name = _quoted((column,))
+        name = query_names((column,))
         target = f"{self._prefix}{quote(table, safe='')}?select={name}&{name}=cs.x&limit=0"
         answer = self._http.request(self._http.head("GET", target, self._headers), None)
         if answer.status < 300:
@@ -265,35 +287,3 @@ def _is_page(answer: Answer) -> bool:
     """Return whether a web server sent a page: no REST API is there, or none that knows the method."""
     served = answer.status < 300 or answer.status in (404, 405, 501)
     return served and answer.body.lstrip()[:1] not in (b"", b"{", b"[")
-
-
-def _quoted(names: tuple[str, ...]) -> str:
-    return quote(",".join(map(quote_name, names)), safe="")
-
-
-def quote_name(name: str) -> str:
-    r"""Quote a column's name for `columns=` and `on_conflict=`: `with,comma` → `"with,comma"`, `"` → `\"`."""
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-class _PendingRequest:
-    """A `base.PendingWrite` over HTTP."""
-
-    def __init__(self, sent: SentRequest, judge: Callable[[Answer], None]) -> None:
-        self._sent = sent
-        self._judge = judge
-        self.abandon = sent.close
-        self.fileno = sent.fileno
-
-    def poll(self) -> WriteState:
-        return self._sent.poll()
-
-    def has_answer(self) -> bool:
-        return self._sent.has_answer()
-
-    def silence(self) -> float:
-        return self._sent.silence
-
-    def finish(self) -> None:
-        self._judge(self._sent.answer())
