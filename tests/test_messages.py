@@ -70,6 +70,7 @@ ELSEWHERE = {
     "local/gateway/serve.py": "tests/local/test_gateway_catalog.py",
     "local/gateway/server.py": "tests/local/test_gateway_errors.py",
     "local/gateway/write.py": "tests/local/test_golden.py",
+    "schema/history.py": "tests/schema/test_history.py",  # SQL
     # Words of PostgreSQL that are looked for, and what is added to them in a rejection.
     "delivery/isolate.py": "tests/delivery/test_isolate.py",
     "delivery/upload_state.py": "tests/delivery/test_isolate.py",

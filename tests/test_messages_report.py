@@ -56,6 +56,9 @@ DDL: Sequence[tuple[str, Sequence[str], bytes]] = (
     ("ddl of a class and a file", [f"{HERE}.Loose", "--from", "-"], b""),
     ("ddl of two classes for one table", [f"{HERE}.Loose", f"{HERE}.Empty", "--table", "t"], b""),
     ("ddl of the newest row of no table", ["--newest", "seen"], b""),
+    ("ddl of the history of no table", ["--history", "price"], b""),
+    ("ddl of a history with a comma too many", ["--history", "price,", "books"], b""),
+    ("ddl of the history of a table without a key", ["--history", "price", "nowhere"], b""),
     ("ddl of a class in no module", ["nowhere.Item"], b""),
     ("ddl of a class that is not there", [f"{HERE}.Nothing"], b""),
     ("ddl of dicts", ["builtins.dict"], b""),
@@ -93,6 +96,16 @@ def test_ddl_of_several_tables(said: Said, command: Command) -> None:
     said("ddl of several tables", command("ddl", f"{HERE}.Loose", SUPABASE_TABLE=None, SUPABASE_TABLES=tables))
     command("ddl", f"{HERE}.Loose", "--table", "pens", SUPABASE_TABLE=None, SUPABASE_TABLES=tables)
     assert command.code == 0
+
+
+def test_ddl_of_a_wrong_history(said: Said, command: Command, sql: Sql) -> None:
+    """Columns that the table lacks, and columns that never change."""
+    sql("create table t (id int primary key, price numeric); grant all on t to service_role")
+    sql("notify pgrst, 'reload schema'")
+    said("ddl of the history of a column that is not there", command("ddl", "--history", "cost", "t"))
+    said("ddl of the history of the key", command("ddl", "--history", "id", "t"))
+    messages = command("ddl", "--history", "price", "t")
+    said("ddl of a history", [message for message in messages if message.startswith("stdout: -- ")])
 
 
 def test_what_ddl_notes(said: Said, command: Command) -> None:

@@ -7,6 +7,7 @@ with --from, from the values of JSON Lines, JSON or CSV. The SQL includes what
 the settings define for the table (key, columns, constants, stamps, mode …).
 --snapshots, --runs and --function print the SQL that settings need. --newest prints
 a trigger for each TABLE, which keeps older rows from replacing newer ones.
+--history prints a history table for each TABLE, and the trigger that fills it.
 With --apply, the SQL is also run, on SUPABASE_DB_URL or the local Supabase.
 """
 
@@ -26,11 +27,13 @@ from scrapy.utils.misc import load_object
 from scrapy_supabase.backends.merge_sql import function_sql
 from scrapy_supabase.commands.apply import NOT_APPLIED, apply_sql
 from scrapy_supabase.commands.database import find_database
+from scrapy_supabase.commands.history import history_of
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import pluralize, sentence
 from scrapy_supabase.rows.file_parts import BadLine
 from scrapy_supabase.rows.files import FORMATS, RowFile
 from scrapy_supabase.schema.ddl import create_sql, ledger_sql, newest_sql, snapshots_sql, table_of
+from scrapy_supabase.schema.history import history_sql
 from scrapy_supabase.schema.inference import Inference
 from scrapy_supabase.schema.item_fields import ItemField, columns_sent, fields_of
 from scrapy_supabase.settings.components import spiders_for
@@ -43,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "item_class",
         nargs="*",
         metavar="ITEM_CLASS",
-        help="import paths of item classes, such as shop.items.Book; with --newest, names of tables",
+        help="import paths of item classes, such as shop.items.Book; with --newest or --history, names of tables",
     )
     parser.add_argument("--from", dest="file", metavar="FILE", help="file of sample rows; - is standard input")
     parser.add_argument("--format", choices=FORMATS, help="format of FILE (default: by its name; jsonl for -)")
@@ -60,6 +63,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--newest",
         metavar="COLUMN",
         help="print a trigger for each TABLE: an update with an older COLUMN changes nothing",
+    )
+    parser.add_argument(
+        "--history",
+        metavar="COLUMNS",
+        help="print a history table for each TABLE, to which a trigger adds a row when one of COLUMNS changes",
     )
     parser.add_argument(
         "--function",
@@ -94,6 +102,15 @@ def _sql_for(settings: Any, opts: argparse.Namespace) -> list[str]:
                 "scrapy supabase ddl --newest scraped_at books"
             )
         return [*(newest_sql(name, opts.newest, schema) for name in opts.item_class), *for_runs]
+    if opts.history is not None:
+        if not opts.item_class or opts.file or opts.table:
+            raise ConfigurationError(
+                "--history takes the names of existing tables, without --from or --table, such as: "
+                "scrapy supabase ddl --history price,stock books"
+            )
+        watched, key = _names("--history", opts.history), _key(opts)
+        histories = [history_of(settings, name, watched, key, readable=opts.public) for name in opts.item_class]
+        return [*map(history_sql, histories), *for_runs]
     if bool(opts.item_class) == bool(opts.file) and (opts.file or not for_runs):
         raise ConfigurationError(
             "Name either item classes, such as shop.items.Book, or a file of rows, such as --from rows.jsonl."
@@ -127,11 +144,7 @@ def _sql(
     source: str,
     fields: Iterable[ItemField],
 ) -> str:
-    key = [part.strip() for part in opts.key.split(",")] if opts.key else None
-    if key is not None and not all(key):
-        raise ConfigurationError(
-            f"--key is {opts.key!r}: it must be column names separated by commas, such as --key url,day."
-        )
+    key = _key(opts)
     config, spec = config_for_new_table(
         settings, item_class, name, {"table": opts.table, "on_conflict": key}, spiders_for(settings)
     )
@@ -154,6 +167,20 @@ def _sql(
         spec, fields, schema=config.server.schema, role=role, collect=collect, readable=opts.public, source=source
     )
     return create_sql(table)
+
+
+def _key(opts: argparse.Namespace) -> list[str] | None:
+    return _names("--key", opts.key) if opts.key else None
+
+
+def _names(option: str, text: str) -> list[str]:
+    """Return the column names of an option."""
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
+        raise ConfigurationError(
+            f"{option} is {text!r}: it must be column names separated by commas, such as {option} url,day."
+        )
+    return list(dict.fromkeys(names))
 
 
 def _class_source(path: str) -> Source:

@@ -55,7 +55,15 @@ def table_of(
     `spec` has its name, mode, key and stamps. `collect` is the jsonb column for unknown fields (empty: none), `source`
     the first note in the SQL.
     """
-    typed = columns_sent(spec, fields)
+    table = table_from(spec, columns_sent(spec, fields), schema=schema, role=role, collect=collect)
+    return replace(table, readable=readable, notes=((source, *table.notes) if source else table.notes))
+
+
+def table_from(
+    spec: TableSpec, sent: Mapping[str, ItemField], *, schema: str = "public", role: str = "service_role", collect: str
+) -> Table:
+    """Return the table for items that send the columns `sent`; see `table_of`."""
+    typed = dict(sent)
     if spec.json_column:  # fields without a column of their own are in that column
         typed = {name: one for name, one in typed.items() if name in spec.explicit_columns or one.primary_key}
     elif collect:
@@ -71,26 +79,23 @@ def table_of(
     unique = spec.on_conflict if set(spec.on_conflict) != set(primary) else ()
     for name in (*primary, *unique):
         typed[name] = replace(typed.get(name, ItemField(name)), required=True)
-    notes = [source] if source else []
-    for name, one in typed.items():
-        if not one.sql_type:
-            notes.append(f"{name}: type unknown; text accepts any value.")
+    notes = [f"{name}: type unknown; text accepts any value." for name, one in typed.items() if not one.sql_type]
     if not primary and not unique and spec.mode is not Mode.INSERT:
         notes.append(
             "No columns are known to make a row unique: rows sent twice are stored twice. Add --key, or set "
             "SUPABASE_ON_CONFLICT."
         )
-    return Table(spec.name, schema, tuple(typed.values()), primary, unique, spec.mode, role, readable, tuple(notes))
+    return Table(spec.name, schema, tuple(typed.values()), primary, unique, spec.mode, role, notes=tuple(notes))
 
 
 def create_sql(table: Table) -> str:
     """Return the statements for a migration file. Raises `ConfigurationError` for invalid names."""
-    _check_names(table)
+    check_names(table.name, [one.name for one in table.columns])
     name = f"{identifier(table.schema)}.{identifier(table.name)}"
     lines = [f"-- {' '.join(note.split())}" for note in table.notes]  # a field's name may have line ends
     lines += [f"create table if not exists {name} (", ",\n".join(_columns(table)), ");"]
     if table.unique:
-        index = identifier(_name_of(f"{table.name}__{'_'.join(table.unique)}_key"))
+        index = identifier(name_of(f"{table.name}__{'_'.join(table.unique)}_key"))
         lines += [f"create unique index if not exists {index} on {name} ({columns(table.unique)});"]
     lines += ["", f"grant {rights(table.mode)} on {name} to {identifier(table.role)};"]
     lines += [f"alter table {name} enable row level security;"]
@@ -101,10 +106,10 @@ def create_sql(table: Table) -> str:
             Mode.UPDATE: ("select", "update"),
         }
         for command in commands.get(table.mode, ("insert",)):
-            lines += _policy(name, f"scrapy may {command}", command, table.role)
+            lines += open_policy(name, f"scrapy may {command}", command, table.role)
     if table.readable:
         lines += [f"grant select on {name} to anon, authenticated;"]
-        lines += _policy(name, "everybody may read", "select", "")
+        lines += open_policy(name, "everybody may read", "select", "")
     return "\n".join(lines) + "\n"
 
 
@@ -120,7 +125,7 @@ def newest_sql(name: str, column: str, schema: str = "public") -> str:
     Updates with an equal value, or with NULL on either side, are applied. The comparison is in the trigger's WHEN
     clause, so that an update that is applied calls no function. Raises `ConfigurationError` for invalid names.
     """
-    _check_names(Table(name, schema, (ItemField(column),), ()))
+    check_names(name, [column])
     table, by = f"{identifier(schema)}.{identifier(name)}", identifier(column)
     function = f"{identifier(schema)}.scrapy_keep_stored_row"
     note = " ".join(f"Keeps the stored row of {name} if an update has an older {column}.".split())
@@ -143,7 +148,7 @@ def ledger_sql(name: str, schema: str = "public") -> str:
     return text.replace("public.scrapy_runs", f"{identifier(schema)}.{identifier(name)}")
 
 
-def _name_of(text: str) -> str:
+def name_of(text: str) -> str:
     """Return a name of at most 63 bytes. PostgreSQL would cut a longer one, and two indexes might get the same name."""
     if len(text.encode()) <= _LONGEST_NAME:
         return text
@@ -151,10 +156,15 @@ def _name_of(text: str) -> str:
     return f"{text.encode()[: _LONGEST_NAME - 9].decode(errors='ignore')}_{digest}"
 
 
-def _check_names(table: Table) -> None:
+def is_column_name(name: str) -> bool:
+    """Return whether a column may have this name."""
+    return bool(name) and "\0" not in name and len(name.encode()) <= _LONGEST_NAME and name not in _SYSTEM_COLUMNS
+
+
+def check_names(table: str, names: Iterable[str]) -> None:
     """Raise `ConfigurationError` for invalid or duplicate names of table and columns."""
     seen: set[str] = set()
-    for kind, name in [("table", table.name), *(("column", one.name) for one in table.columns)]:
+    for kind, name in [("table", table), *(("column", one) for one in names)]:
         if not isinstance(name, str) or not name or "\0" in name:
             raise ConfigurationError(f"Invalid {kind} name {name!r}: it must be a text that is not empty.")
         if len(name.encode(errors="replace")) > _LONGEST_NAME:
@@ -174,17 +184,21 @@ def _columns(table: Table) -> list[str]:
     lines = []
     if not table.primary_key:
         lines.append(f"  {identifier(_ROW_ID)} bigint generated always as identity primary key")
-    for one in table.columns:
-        line = f"  {identifier(one.name)} {_SHORT.get(one.sql_type, one.sql_type) or 'text'}"
-        if one.required:
-            line += " not null"
-        if one.choices:
-            listed = ", ".join(literal(choice).strip() for choice in one.choices)
-            line += f" check ({identifier(one.name)} in ({listed}))"
-        lines.append(line)
+    lines += [f"  {column_sql(one, required=one.required)}" for one in table.columns]
     if table.primary_key:
         lines.append(f"  primary key ({columns(table.primary_key)})")
     return lines
+
+
+def column_sql(one: ItemField, *, required: bool = False) -> str:
+    """Return the definition of a column."""
+    text = f"{identifier(one.name)} {_SHORT.get(one.sql_type, one.sql_type) or 'text'}"
+    if required:
+        text += " not null"
+    if one.choices:
+        listed = ", ".join(literal(choice).strip() for choice in one.choices)
+        text += f" check ({identifier(one.name)} in ({listed}))"
+    return text
 
 
 _CLAUSES: Mapping[str, str] = {
@@ -194,7 +208,7 @@ _CLAUSES: Mapping[str, str] = {
 }
 
 
-def _policy(name: str, title: str, command: str, role: str) -> Sequence[str]:
+def open_policy(name: str, title: str, command: str, role: str) -> Sequence[str]:
     """Return the SQL of a policy that allows every row. PostgreSQL has no `create policy if not exists`."""
     to = f" to {identifier(role)}" if role else ""
     return (

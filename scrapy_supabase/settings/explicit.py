@@ -72,12 +72,7 @@ def config_for_new_table(
     of the class go to several tables, `overrides` must name one of them. `spiders` are those of the project.
     Raises `ConfigurationError`.
     """
-    changed, reader = settings.copy(), Reader(settings, os.environ)
-    if not reader.raw("SUPABASE_TABLE") and not reader.raw("SUPABASE_TABLES"):
-        changed.set("SUPABASE_TABLE", name, "cmdline")
-    placeholders = {"SUPABASE_URL": "http://localhost", "SUPABASE_KEY": "-"}
-    environ = {**placeholders, **{key: text for key, text in os.environ.items() if text}}
-    config = Config.from_settings(changed, environ, spiders=spiders)
+    config = config_without_server(settings, name, spiders)
     overrides = {key: value for key, value in overrides.items() if value is not None}
     named = config.tables.specs.get(overrides.get("table", name)) if item_class is None else None
     route = named or route_of(config.tables.routes, item_class or dict) or TableSpec(name)
@@ -87,6 +82,19 @@ def config_for_new_table(
     if on_conflict and snapshots:
         on_conflict = (*on_conflict, *SNAPSHOT_STAMPS)
     return config, msgspec.structs.replace(spec, name=overrides.get("table", spec.name), on_conflict=on_conflict)
+
+
+def config_without_server(settings: BaseSettings, table: str, spiders: Sequence[str] = ()) -> Config:
+    """Return the configuration for `ddl`, which needs no server. `table` is the table if the settings name none.
+
+    `spiders` are those of the project. Raises `ConfigurationError`.
+    """
+    changed, reader = settings.copy(), Reader(settings, os.environ)
+    if not reader.raw("SUPABASE_TABLE") and not reader.raw("SUPABASE_TABLES"):
+        changed.set("SUPABASE_TABLE", table, "cmdline")
+    placeholders = {"SUPABASE_URL": "http://localhost", "SUPABASE_KEY": "-"}
+    environ = {**placeholders, **{key: text for key, text in os.environ.items() if text}}
+    return Config.from_settings(changed, environ, spiders=spiders)
 
 
 def _one_of(switch: Switch, table: str | None) -> TableSpec:
