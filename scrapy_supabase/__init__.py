@@ -10,26 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scrapy_supabase.addon import Addon
-    from scrapy_supabase.middleware import UrlStampMiddleware
+    from scrapy_supabase.middleware import SkipStoredMiddleware, UrlStampMiddleware, select_rows
     from scrapy_supabase.monitoring.upload_result import UploadResult
     from scrapy_supabase.pipeline import SupabasePipeline
     from scrapy_supabase.script import init_supabase, upload_to_supabase
 
 __all__ = [
     "Addon",
+    "SkipStoredMiddleware",
     "SupabasePipeline",
     "UploadResult",
     "UrlStampMiddleware",
     "init_supabase",
+    "select_rows",
     "upload_to_supabase",
 ]
 
 _HOMES = {
     "Addon": "scrapy_supabase.addon",
+    "SkipStoredMiddleware": "scrapy_supabase.middleware",
     "SupabasePipeline": "scrapy_supabase.pipeline",
     "UploadResult": "scrapy_supabase.monitoring.upload_result",
     "UrlStampMiddleware": "scrapy_supabase.middleware",
     "init_supabase": "scrapy_supabase.script",
+    "select_rows": "scrapy_supabase.middleware",
     "upload_to_supabase": "scrapy_supabase.script",
 }
 

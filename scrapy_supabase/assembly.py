@@ -19,6 +19,7 @@ from scrapy_supabase.delivery.observer import RunObserver
 from scrapy_supabase.delivery.outage import Outage
 from scrapy_supabase.delivery.schedule import Schedule
 from scrapy_supabase.delivery.schema_check import SchemaCheck
+from scrapy_supabase.delivery.table_reader import TableReader
 from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.delivery.uploaders import Uploaders
 from scrapy_supabase.messages import other_project, outdated_rows, pluralize
@@ -137,6 +138,13 @@ class Destination:
             declared=DeclaredItems(config.tables.routes, is_local=self._local is not None),
         ).run()
         run.begin(self.backend, config, self.deadline)
+
+    def reader(self, config: Config) -> TableReader:
+        """Return a reader of tables."""
+        upload = config.upload
+        return TableReader(
+            self.backend, self.schema, attempts=upload.attempts, delay=upload.delay, deadline=self.deadline
+        )
 
     def described(self, tables: Iterable[str]) -> str:
         """Describe tables by name and number of columns: `books (5 columns), shops (2 columns)`."""

@@ -19,7 +19,7 @@ from scrapy.utils.asyncio import create_looping_call
 from scrapy_supabase.assembly import Destination, OpenRun, new_spool, recover
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError, SupabaseError
 from scrapy_supabase.eventloop import EventLoop, close_crawl, fail_command, is_closing, is_crawl, spider_names, start
-from scrapy_supabase.middleware import url_stamp
+from scrapy_supabase.middleware import check_middleware, url_stamp
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.crawl_log import CrawlLog
 from scrapy_supabase.monitoring.crawl_observer import CrawlObserver
@@ -104,6 +104,7 @@ class SupabasePipeline:
 
     async def _open_crawl(self, loop: EventLoop) -> _OpenCrawl:
         crawler, config = self._crawler, self._config
+        check_middleware(crawler)
         run = Run(crawler.spider.name if crawler.spider else "")
         settings = effective_settings(config)
         record = Record(run.id, run.spider, run.started, config.server.host, settings, self._counters)

@@ -1,7 +1,8 @@
 """Run as a script: one crawl (or two at once), described by a JSON object on standard input.
 
-`settings` are the project's; `spiders` a list of {"items": [...], "pages": n, "site": url}; `mode` is asyncio,
-select or none. The stats of each spider are written to `stats`, a file, as a JSON list.
+`settings` are the project's; `spiders` a list of {"items": [...], "pages": n, "site": url}, with the arguments of
+`select_rows` as "select" and those of requests as "requests"; `mode` is asyncio, select or none. The stats of each
+spider are written to `stats`, a file, as a JSON list.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from scrapy.http import Response
 from scrapy.http.response.text import TextResponse
 from scrapy.statscollectors import MemoryStatsCollector
 
+from scrapy_supabase import select_rows
 from scrapy_supabase.monitoring import crawl_log
 
 
@@ -92,12 +94,17 @@ class TestSpider(scrapy.Spider):
             yield {"id": number, "title": "x" * 200, "n": self.plan["n"]}
         for number in range(self.plan.get("pages", 0)):
             yield scrapy.Request(f"{self.plan['site']}/{number}")
+        for request in self.plan.get("requests", []):
+            yield scrapy.Request(**request)
+        if "select" in self.plan:
+            async for row in select_rows(self.crawler, **self.plan["select"]):
+                yield row
 
     def parse(self, response: Response) -> Iterator[Any]:
         """A page is a JSON list of items."""
         assert isinstance(response, TextResponse)
         for item in response.json():
-            yield made(item)
+            yield scrapy.Request(response.urljoin(item["follow"])) if "follow" in item else made(item)
             self.yielded += 1
         if self.plan.get("grows_after") and self.yielded >= self.plan["grows_after"]:
             self.ballast = self.ballast or b"x" * 500_000_000

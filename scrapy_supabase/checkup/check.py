@@ -14,6 +14,7 @@ from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.checkup.project import check_enabled, check_run, check_spool
 from scrapy_supabase.checkup.server import check_distance, check_key, check_server, no_server
+from scrapy_supabase.checkup.skip_stored import check_skip_stored
 from scrapy_supabase.checkup.tables import ItemKind, TableCheck
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.errors import ConfigurationError, ServerError, SupabaseError
@@ -107,6 +108,7 @@ def _check_server_and_tables(
             yield finding
             wrong = wrong or finding.level is Level.ERROR
         usable = usable or (None if wrong else spec)
+    yield from check_skip_stored(config, backend, schema)
     yield from check_run(config, backend)
     if usable is not None:
         yield from check_distance(config, backend, usable)

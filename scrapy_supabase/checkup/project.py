@@ -13,12 +13,13 @@ from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.checkup.finding import Finding, error, ok, warning
 from scrapy_supabase.errors import ConfigurationError, ServerError, TransientError
 from scrapy_supabase.messages import other_project, outdated_rows, pluralize, replay_command
-from scrapy_supabase.middleware import UrlStampMiddleware
+from scrapy_supabase.middleware import SkipStoredMiddleware, UrlStampMiddleware
 from scrapy_supabase.models import Mode
 from scrapy_supabase.monitoring.run import LEDGER_COLUMNS, NEXT_VERSION
 from scrapy_supabase.pipeline import SupabasePipeline
 from scrapy_supabase.settings.components import components
 from scrapy_supabase.settings.config import Config
+from scrapy_supabase.settings.skip_stored import skips_stored
 from scrapy_supabase.settings.tables import SNAPSHOT_VERSION, uses_url_stamp
 from scrapy_supabase.spool.access import nearest_visible, other_owner
 from scrapy_supabase.spool.reject_file import REJECTED
@@ -29,19 +30,23 @@ _ENABLE = "Add to the settings: ADDONS = {'scrapy_supabase.Addon': 300}"
 
 
 def check_enabled(settings: Any) -> Iterator[Finding]:
-    """Check that crawls of the project use the pipeline, and the middleware if the stamp `url` needs it."""
+    """Check that crawls of the project use the pipeline, and the middlewares that the settings need."""
     addon = any(issubclass(one, Addon) for one in components(settings, "ADDONS"))
     if not addon and not any(issubclass(one, SupabasePipeline) for one in components(settings, "ITEM_PIPELINES")):
         yield error("settings", "the pipeline is in neither ADDONS nor ITEM_PIPELINES: nothing is uploaded", _ENABLE)
         return
     yield ok("settings", f"the pipeline is enabled by {'ADDONS' if addon else 'ITEM_PIPELINES'}")
-    middlewares = components(settings, "SPIDER_MIDDLEWARES")
-    if uses_url_stamp(settings) and not addon and not any(issubclass(one, UrlStampMiddleware) for one in middlewares):
-        yield error(
-            "settings",
-            "the stamp 'url' needs a spider middleware that is not enabled",
-            "Set SPIDER_MIDDLEWARES = {'scrapy_supabase.UrlStampMiddleware': 950}, or use ADDONS.",
-        )
+    middlewares = () if addon else components(settings, "SPIDER_MIDDLEWARES")
+    for needed, what, middleware, place in (
+        (uses_url_stamp(settings), "the stamp 'url'", UrlStampMiddleware, 950),
+        (skips_stored(settings), "SUPABASE_SKIP_STORED", SkipStoredMiddleware, 100),
+    ):
+        if needed and not addon and not any(issubclass(one, middleware) for one in middlewares):
+            yield error(
+                "settings",
+                f"{what} needs a spider middleware that is not enabled",
+                f"Set SPIDER_MIDDLEWARES = {{'scrapy_supabase.{middleware.__name__}': {place}}}, or use ADDONS.",
+            )
 
 
 def check_spool(config: Config) -> Iterator[Finding]:

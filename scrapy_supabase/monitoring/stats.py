@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -49,6 +50,13 @@ class Collector(Protocol):
 
     def max_value(self, key: str, value: Any) -> None:
         """Set a value if it is greater than the current one."""
+
+
+def count_skipped(collector: Collector, table: str) -> None:
+    """Count a request that is not sent because its URL is stored in `table`."""
+    with suppress(Exception):  # of a user's own collector: the crawl goes on without the count
+        collector.inc_value(f"{PREFIX}skipped_count")
+        collector.inc_value(f"{PREFIX}skipped_count/{table}")
 
 
 class Stats:

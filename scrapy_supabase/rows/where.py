@@ -31,7 +31,7 @@ def _filters(column: str, value: Any, name: str) -> Iterator[Filter]:
         yield _equal(column, value, name)
         return
     if not value or not value.keys() <= set(_OPERATORS):
-        raise ConfigurationError(f"{name} is {value!r}: its keys must be of {', '.join(_OPERATORS)}.")
+        raise ConfigurationError(f"{name} is {value!r}: it must be a dict with keys of {', '.join(_OPERATORS)}.")
     for operator, operand in value.items():
         place = f"{name}[{operator!r}]"
         if operator == "not":

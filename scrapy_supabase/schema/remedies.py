@@ -32,19 +32,22 @@ def for_missing_table(schema: Schema, table: str, ddl: str, *, is_local: bool) -
     return f"Create it ({ddl} prints the SQL), or {correct}. If it is new, run: {RELOAD_SQL}"
 
 
-def for_denied(schema: Schema, table: str, error: ServerError) -> str:
-    """Return the remedy for a missing grant. The role of the public key never gets one: that would open the table."""
+def for_denied(schema: Schema, table: str, error: ServerError, *, reads: bool = False) -> str:
+    """Return the remedy for a missing grant. The role of the public key never gets one: that would open the table.
+
+    `reads`: the table is only read.
+    """
     if schema.role != PUBLIC_ROLE:
-        return f"Run: {grant_sql(schema, table, error, schema.role)}"
+        return f"Run: {grant_sql(schema, table, error, schema.role, reads=reads)}"
     return (
         "SUPABASE_KEY is the project's public key, which is made for browsers. Use the secret key (Supabase dashboard "
         "> Project Settings > API keys). If its role lacks the grant, too, run: "
-        f"{grant_sql(schema, table, error, 'service_role')}"
+        f"{grant_sql(schema, table, error, 'service_role', reads=reads)}"
     )
 
 
-def grant_sql(schema: Schema, table: str, error: ServerError, role: str) -> str:
-    """Return the GRANTs that `role` needs for the mode of the table.
+def grant_sql(schema: Schema, table: str, error: ServerError, role: str, *, reads: bool = False) -> str:
+    """Return the GRANTs that `role` needs for the mode of the table, or to read it.
 
     `error` names what was denied: the table, its schema, or another object that an insert needs (a sequence, a table
     that a trigger writes to). New tables on hosted Supabase have no grants since 2026-10-30.
@@ -55,7 +58,8 @@ def grant_sql(schema: Schema, table: str, error: ServerError, role: str) -> str:
         return f"GRANT usage ON SEQUENCE {qualified(schema, denied_name)} TO {role};"
     usage = f"GRANT usage ON SCHEMA {identifier(denied_name)} TO {role}; " if kind == "schema" else ""
     name = qualified(schema, denied_name if kind == "table" else table)
-    return f"{usage}GRANT {rights(schema.specs[table].mode)} ON {name} TO {role};"
+    privileges = "select" if reads else rights(schema.specs[table].mode)
+    return f"{usage}GRANT {privileges} ON {name} TO {role};"
 
 
 def rights(mode: Mode) -> str:

@@ -12,6 +12,7 @@ from scrapy.settings import BaseSettings
 from scrapy_supabase.settings.monitors import MonitorsConfig, read_monitors
 from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.server import ServerConfig, read_server
+from scrapy_supabase.settings.skip_stored import SkipRule, read_skip_stored
 from scrapy_supabase.settings.spool import SpoolConfig, read_spool
 from scrapy_supabase.settings.tables import TablesConfig, read_tables
 from scrapy_supabase.settings.upload import UploadConfig, read_upload
@@ -42,6 +43,7 @@ IN_ORDER = (
     "SUPABASE_SCHEMA",
     "SUPABASE_INSERT_FALLBACK",
     "SUPABASE_UNKNOWN_COLUMNS",
+    "SUPABASE_SKIP_STORED",
     "BATCH_CHUNK_SIZE",
     "BATCH_CHUNK_BYTES",
     "BATCH_FLUSH_INTERVAL",
@@ -78,6 +80,7 @@ class Config:
     upload: UploadConfig = field(default_factory=UploadConfig)
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     monitors: MonitorsConfig = field(default_factory=MonitorsConfig)
+    skip_stored: tuple[SkipRule, ...] = ()
     enabled: bool = True
     warnings: tuple[str, ...] = ()
 
@@ -101,10 +104,11 @@ class Config:
         server = read_server(reader)
         tables_config = read_tables(reader, routes=tables, spiders=spiders)
         upload, spool, monitors = read_upload(reader), read_spool(reader), read_monitors(reader)
+        skip_stored = read_skip_stored(reader, spiders)
         reader.problems.sort(key=_position)
         _warn_of_misspelt(reader)
         reader.check()
-        return cls(server, tables_config, upload, spool, monitors, enabled, tuple(reader.warnings))
+        return cls(server, tables_config, upload, spool, monitors, skip_stored, enabled, tuple(reader.warnings))
 
 
 def _position(problem: str) -> int:

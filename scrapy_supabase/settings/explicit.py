@@ -11,8 +11,11 @@ from typing import Any
 import msgspec
 from scrapy.settings import BaseSettings
 
+from scrapy_supabase.backends.base import Order, Select
+from scrapy_supabase.backends.filters import Filter
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
+from scrapy_supabase.rows.where import filters_of
 from scrapy_supabase.schema.routes import Switch, route_of
 from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.settings.config import Config
@@ -149,6 +152,37 @@ def script_config(
     reader.check("argument")
     spec = table_spec(table, mode, key_columns, {}, {}, snapshots=snapshots)
     return Config(server, TablesConfig({None: spec}), upload)
+
+
+def selection_of(
+    table: str,
+    columns: str | Sequence[str] | None,
+    where: Mapping[str, Any] | None,
+    order: str | Sequence[str],
+    key: str | Sequence[str],
+) -> tuple[Select, tuple[str, ...]]:
+    """Return the request for the rows that the arguments of `select_rows` describe, and the columns of `key`.
+
+    Raises `ConfigurationError`.
+    """
+    reader = Reader(BaseSettings(), {})
+    if not isinstance(table, str) or not table:
+        reader.wrong("table", table, "a table name: a text that is not empty", "")
+    names, keys = reader.column_names("columns", columns or ()), reader.column_names("key", key)
+    terms = tuple(_order(term) for term in reader.column_names("order", order))
+    filters: tuple[Filter, ...] = ()
+    try:
+        filters = filters_of({} if where is None else where)
+    except ConfigurationError as error:
+        reader.problems.append(str(error))
+    reader.check("argument")
+    return Select(table, names, filters, terms), keys
+
+
+def _order(term: str) -> Order:
+    """Return a term of the order: a column, or "column.desc" or "column.asc"."""
+    column, dot, direction = term.rpartition(".")
+    return Order(column, direction == "desc") if dot and column and direction in ("asc", "desc") else Order(term)
 
 
 def config_of_command(config: Config) -> Config:

@@ -13,7 +13,7 @@ import pytest
 
 from scrapy_supabase.backends.base import Order, Select
 from scrapy_supabase.backends.filters import differs, matches, to_query
-from scrapy_supabase.errors import ConfigurationError, FatalError, SchemaDriftError, ServerError
+from scrapy_supabase.errors import ConfigurationError, FatalError, SchemaDriftError, ServerError, TooLargeError
 from scrapy_supabase.rows.where import filters_of
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
@@ -158,6 +158,14 @@ def test_only_rows_count_as_an_answer(sql: Sql, line: MakeLine, proxy: FaultProx
         with pytest.raises(ServerError):
             select(Select("t"))
     assert select(Select("t")) == b"[]"
+    proxy.faults.append(cuts_off)
+    with pytest.raises(TooLargeError, match="too long"):
+        select(Select("t"))
+
+
+def cuts_off(exchange: faults.Exchange) -> None:
+    """The answer ends in the middle of a row, as one of more than 64 MB does when it is read."""
+    exchange.reply(200, [("Content-Type", "application/json")], b'[{"id":1},{"i')
 
 
 def test_conditions_are_in_one_parameter() -> None:
@@ -171,8 +179,8 @@ def test_conditions_are_in_one_parameter() -> None:
     [
         ("done", "where is 'done': it must be a dict that maps columns to a value"),
         ({"": 1}, "it must be a dict that maps columns"),
-        ({"a": {}}, "its keys must be of lt, lte, gt, gte, not"),
-        ({"a": {"like": "x"}}, "its keys must be of lt, lte, gt, gte, not"),
+        ({"a": {}}, "it must be a dict with keys of lt, lte, gt, gte, not"),
+        ({"a": {"like": "x"}}, "it must be a dict with keys of lt, lte, gt, gte, not"),
         ({"a": {"lt": None}}, r"where\['a'\]\['lt'\] is None: it must be one value"),
         ({"a": {"lt": [1]}}, "it must be one value"),
         ({"a": [[1]]}, r"where\['a'\] is \[1\]: it must be a text"),
