@@ -37,6 +37,7 @@ from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.no_spool import NoSpool
 
 if TYPE_CHECKING:
+    from scrapy_supabase.delivery.table_creator import TableCreator
     from scrapy_supabase.local import LocalSupabase
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ def find_server(config: Config) -> tuple[Config, LocalSupabase | None]:
     stack.start()
     db_url = stack.db_url if server.db_url == LOCAL else server.db_url
     found = replace(server, url=stack.url, key=stack.service_role_key, db_url=db_url)
-    return replace(config, server=found), stack
+    create = replace(config.create, db_url=stack.db_url) if config.create.db_url == LOCAL else config.create
+    return replace(config, server=found, create=create), stack
 
 
 def new_schema(config: Config) -> Schema:
@@ -98,6 +100,22 @@ def _max_isolating(config: Config) -> int:
     return 0 if config.server.db_url else config.upload.concurrency
 
 
+def _new_creator(config: Config, schema: Schema, backend: Backend, deadline: Deadline) -> TableCreator:
+    from scrapy_supabase.delivery.table_creator import TableCreator  # few crawls need it
+    from scrapy_supabase.schema.wanted import wanted_tables
+
+    return TableCreator(
+        config.create.db_url,
+        wanted_tables(config.tables.routes),
+        schema,
+        backend,
+        attempts=config.upload.attempts,
+        delay=config.upload.delay,
+        deadline=deadline,
+        is_own_server=config.server.db_url is not None,
+    )
+
+
 class Destination:
     """The server and the tables that a run uploads to. Connects on first use.
 
@@ -108,6 +126,7 @@ class Destination:
         self.schema = schema
         self.backend = new_backend(config)
         self.deadline = Deadline()
+        self.creator = _new_creator(config, schema, self.backend, self.deadline) if config.create.enabled else None
         self._local = local
 
     @classmethod
@@ -136,7 +155,7 @@ class Destination:
             deadline=self.deadline,
             partly=partly,
             declared=DeclaredItems(config.tables.routes, is_local=self._local is not None),
-        ).run()
+        ).run(self.creator)
         run.begin(self.backend, config, self.deadline)
 
     def reader(self, config: Config) -> TableReader:
@@ -275,7 +294,7 @@ def assemble(
         waiting=lambda: deadline.waiting,
         max_isolating=_max_isolating(config),
     )
-    uploads = Uploaders(schema, new_uploader)
+    uploads = Uploaders(schema, new_uploader, destination.creator)
     deadline.on_wait = wake
     return Delivery(
         Executor(uploads, limits, settle=spool.settle, wake=wake, blocks=blocks),

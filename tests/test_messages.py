@@ -84,6 +84,7 @@ ELSEWHERE = {
 
 _TYPE = "the name of a type in SQL: tests/schema/test_ddl.py"
 _DDL = "SQL that ddl prints: tests/schema/test_ddl.py"
+_CREATED = "SQL of a crawl that creates tables: tests/delivery/test_create_tables.py"
 _BETWEEN = "SQL between two tests of a user: tests/testing/test_testing_stack.py"
 _MONITOR = "the name of a monitor in Spidermon's output: tests/monitoring/test_monitors.py"
 _FIGURE = "the name of a figure on the report's page: tests/report/test_report.py"
@@ -104,6 +105,9 @@ NOT_SAID = {
     "function {}();": _DDL,
     "create unique index if not exists {} on {} ({});": _DDL,
     "alter table {} enable row level security;": _DDL,
+    "alter table {} {};": _CREATED,
+    "add column if not exists {}": _CREATED,
+    "set local lock_timeout = '15s'": _CREATED,
     'drop policy if exists "{}" on {};': _DDL,
     'create policy "{}" on {} for {}{} {};': _DDL,
     "scrapy may {}": _DDL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from scrapy_supabase.backends.base import View
+from scrapy_supabase.backends.base import TableInfo, View
 from scrapy_supabase.backends.view_columns import VIEW_COLUMNS
 
 KEEP_NEWEST = "scrapy_keep_newest"
@@ -25,6 +25,20 @@ class CatalogTable(msgspec.Struct):
     made: dict[str, str]  # "generated" or "identity" (ALWAYS)
     deferrable: dict[str, tuple[str, ...]]  # unique constraint → columns
     newest: str  # the column that the trigger KEEP_NEWEST compares, or empty
+
+    @property
+    def info(self) -> TableInfo:
+        """The description of the table for the schema of a run."""
+        return TableInfo(
+            self.formats,
+            tuple(self.primary_key),
+            frozenset(self.required),
+            partial_indexes=self.partial_indexes,
+            made=self.made,
+            deferrable=self.deferrable,
+            key_types=self.key_types,
+            newest=self.newest,
+        )
 
 
 # The columns of all views are gathered at once: a subquery for each of 300 views took minutes instead of a second.

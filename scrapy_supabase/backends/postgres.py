@@ -88,20 +88,7 @@ class PostgresBackend:
 
     def describe(self) -> Mapping[str, TableInfo]:
         """Describe all tables of the schema, from the catalog. Raises `ServerError`."""
-        tables = self._read_catalog()
-        return {
-            name: TableInfo(
-                table.formats,
-                tuple(table.primary_key),
-                frozenset(table.required),
-                partial_indexes=table.partial_indexes,
-                made=table.made,
-                deferrable=table.deferrable,
-                key_types=table.key_types,
-                newest=table.newest,
-            )
-            for name, table in tables.items()
-        }
+        return {name: table.info for name, table in self._read_catalog().items()}
 
     def view(self, table: str) -> View | None:
         """Describe a view, from the catalog; see `base.Backend`."""

@@ -11,6 +11,7 @@ from typing import Any
 from scrapy_supabase.assembly import find_server, new_backend, new_schema
 from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.retry import Deadline
+from scrapy_supabase.checkup.creation import CreationCheck
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.checkup.project import check_enabled, check_run, check_spool
 from scrapy_supabase.checkup.server import check_distance, check_key, check_server, no_server
@@ -101,8 +102,14 @@ def _check_server_and_tables(
     drop_is_explicit = is_set(settings, "SUPABASE_UNKNOWN_COLUMNS")
     declared = DeclaredItems(config.tables.routes, is_local=is_local)
     tables = TableCheck(config, backend, schema, facts, declared, drop_is_explicit=drop_is_explicit)
+    creation = CreationCheck(config, backend, schema) if config.create.enabled else None
     usable: TableSpec | None = None
     for spec in config.tables.specs.values():
+        if creation is not None and creation.is_missing(spec):
+            yield creation.table(spec)
+            continue
+        if creation is not None:
+            yield from creation.columns(spec)
         wrong = False
         for finding in tables.findings(spec, kinds[spec.name]):
             yield finding

@@ -124,7 +124,7 @@ class TableCheck:
 
     def _size(self, table: str) -> str:
         info = self._schema.info(table)
-        return f" ({len(info.columns)} columns)" if info else ""
+        return f" ({pluralize(len(info.columns), 'column')})" if info else ""
 
     def _writes(self, spec: TableSpec) -> str:
         if spec.mode is Mode.INSERT:
@@ -160,8 +160,10 @@ class TableCheck:
         declared = kind.fields if kind.fields is not None else [ItemField(name) for name in kind.spec.columns]
         sent = columns_sent(kind.spec, declared)
         can, cannot = self._schema.split(spec.name, sent)  # not: fields that are stored in the JSON column only
-        generated = self._schema.generated_columns(spec.name)
-        return {column: one for column, one in sent.items() if column in {*can, *cannot, *generated}}
+        known = {*can, *cannot, *self._schema.generated_columns(spec.name)} - {
+            *self._schema.creatable(spec.name, cannot)
+        }
+        return {column: one for column, one in sent.items() if column in known}
 
     def _items(self, spec: TableSpec, subject: str, kind: ItemKind) -> Iterator[Finding]:
         sent = self._columns_of(spec, kind)

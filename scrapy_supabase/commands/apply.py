@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from typing import Any
 
+from scrapy_supabase.backends.statements import execute_all
 from scrapy_supabase.commands.database import SqlError, connect
 from scrapy_supabase.messages import sentence
 
 NOT_APPLIED = "nothing was applied"
-_RELOAD = "notify pgrst, 'reload schema';"  # the REST API reads the tables again
-
-# What may contain a semicolon that ends no statement: comments, quoted names and texts, bodies of functions.
-_PARTS = re.compile(
-    r"""--[^\n]* | \bE'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(\w*)\$.*?\$\1\$ | ;""",
-    re.DOTALL | re.VERBOSE,
-)
-
-
-def statements(sql: str) -> Iterator[str]:
-    """Yield the statements of a text of SQL, each with the comments before it."""
-    start = 0
-    for part in _PARTS.finditer(sql):
-        if part[0] == ";":
-            yield sql[start : part.end()].strip()
-            start = part.end()
-    rest = sql[start:].strip()
-    if re.sub(r"--[^\n]*", "", rest).strip():  # not only comments
-        yield rest
 
 
 def apply_sql(url: str, sql: str) -> None:
     """Run all statements in one transaction on the database `url`. Raises `SqlError`; nothing is applied then."""
     notices: list[str] = []
+
+    def print_result(cursor: Any) -> None:
+        print(_result(cursor, notices), flush=True)
+        notices.clear()
+
     try:
         with connect(url) as connection:
             info = connection.info
             print(f"-- On {info.host}:{info.port}/{info.dbname}, as {info.user}:")
             connection.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
-            with connection.transaction():
-                for statement in [*statements(sql), _RELOAD]:
-                    print(statement, flush=True)
-                    print(_result(connection.execute(statement.encode()), notices), flush=True)
-                    notices.clear()
+            execute_all(connection, sql, lambda statement: print(statement, flush=True), print_result)
     except SqlError as error:
         raise SqlError(f"{error} {NOT_APPLIED.capitalize()}.") from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from scrapy_supabase.backends.base import Backend, TableInfo, Write
 from scrapy_supabase.backends.retry import Deadline, Retrying, log_retry
@@ -38,6 +39,9 @@ from scrapy_supabase.schema.remedies import (
 )
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import TableSpec
+
+if TYPE_CHECKING:
+    from scrapy_supabase.delivery.table_creator import TableCreator
 
 logger = logging.getLogger(__name__)
 
@@ -84,14 +88,19 @@ class SchemaCheck:
         self._deadline = deadline
         self._logger = log
         self._reread_done = False
+        self._creator: TableCreator | None = None
         self._policy = Retrying(attempts, delay, deadline, log_retry("Checking the tables"))
 
-    def run(self) -> None:
-        """Check all tables. Raises `FatalError` for a problem that makes every upload fail."""
+    def run(self, creator: TableCreator | None = None) -> None:
+        """Let `creator` create what is missing, then check all tables. Raises `FatalError` if no upload can succeed."""
+        self._creator = creator
         try:
             self.learn()
+            if creator is not None:
+                creator.prepare(self.check)
             for spec in self._schema.specs.values():
-                self.check(spec)
+                if creator is None or not creator.is_pending(spec.name):
+                    self.check(spec)
         except TransientError as error:
             remedy = error.remedy or "Check that the project is running, and check SUPABASE_URL or SUPABASE_DB_URL."
             raise fatal(error, "supabase_unavailable", remedy) from error
@@ -117,7 +126,8 @@ class SchemaCheck:
             if collector and collector not in known.columns:
                 error = ServerError(lacks(table, [collector]), code="PGRST204")
                 raise fatal(error, "supabase_schema", no_collector(schema, table))
-        fields = tuple(self._fields.get(table, ()))
+        later = schema.creatable(table, self._fields.get(table, ()))  # created before the first row with a value
+        fields = tuple(column for column in self._fields.get(table, ()) if column not in later)
         _, unknown = schema.split(table, fields)
         if unknown and known:
             self._reread_columns(table, unknown)
@@ -125,7 +135,7 @@ class SchemaCheck:
         check_options(spec, schema, self._backend, self._policy)
         if spec.writing.fills:
             schema.learn_fields(table, fields)
-        self._probe(spec)
+        self._probe(spec, fields)
         check_key(spec, schema)
         self._check_generated(spec, fields)
         self._check_deferrable(spec)
@@ -139,13 +149,13 @@ class SchemaCheck:
             self._warn_unknown_columns(table, tuple(column for column in unknown if column not in known.columns))
         self._warn_missing_key(spec, fields)
 
-    def _probe(self, spec: TableSpec) -> None:
+    def _probe(self, spec: TableSpec, fields: Collection[str]) -> None:
         """Send requests without rows but with all known columns, until one succeeds. Raises `FatalError`."""
         table, schema = spec.name, self._schema
         collector = {schema.collector(table)} - {""}
         waited = False
         while True:
-            columns, _ = schema.split(table, {*schema.key(table), *self._fields.get(table, ()), *collector})
+            columns, _ = schema.split(table, {*schema.key(table), *fields, *collector})
             mode = schema.mode(table)
             try:
                 self._policy(self._send, probe_of(spec, schema, columns))
@@ -165,7 +175,9 @@ class SchemaCheck:
                         raise fatal(error, error.reason, remedy) from error
                     self._fall_back(spec, error, error.reason, remedy)
                 elif error.reason == "supabase_no_table":
-                    raise fatal(error, error.reason, self._declared.for_missing_table(schema, table)) from error
+                    remedy = self._creator.remedy(table) if self._creator else ""
+                    remedy = remedy or self._declared.for_missing_table(schema, table)
+                    raise fatal(error, error.reason, remedy) from error
                 else:
                     raise
             else:

@@ -187,6 +187,7 @@ class RowBuilder:
         is_routed = isinstance(route_of(self._routes, kind), Switch)
         recipe = self._routed.get((kind, id(spec))) if is_routed else None
         if recipe is None:
+            self._schema.learn_item_class(spec.name, kind)
             mapper = Mapper(spec, self._schema, self._stamps, self._on_cleaned) if spec.maps_items else None
             recipe = _Recipe(spec, None if kind is dict else item_to_dict(), mapper)
             if is_routed:
@@ -211,6 +212,9 @@ class RowBuilder:
         names = tuple(values)
         invalid = [name for name in names if not isinstance(name, str)]
         columns, unknown = self._schema.split(spec.name, () if invalid else names)
+        if unknown and (created := self._schema.creatable(spec.name, unknown)):
+            columns = tuple(sorted({*columns, *created}))
+            unknown = tuple(column for column in unknown if column not in created)
         self._warn.generated(spec.name, names)
         invalid = invalid or [column for column in columns if not is_storable(column)]
         if invalid:

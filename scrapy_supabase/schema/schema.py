@@ -55,6 +55,8 @@ class Schema:
         self._references: dict[str, frozenset[str]] = {}
         self._fields: dict[str, frozenset[str]] = {}
         self._mentioned: set[tuple[str, str]] = set()
+        self._creatable: dict[str, frozenset[str]] = {}
+        self._item_classes: dict[str, tuple[type, ...]] = {}
         self._lock = threading.Lock()
 
     def with_table(self, spec: TableSpec) -> Schema:
@@ -168,6 +170,32 @@ class Schema:
     def references(self, table: str) -> frozenset[str]:
         """Return the tables that `table` is known to refer to."""
         return self._references.get(table, frozenset())
+
+    def let_create(self, table: str, columns: Iterable[str]) -> None:
+        """Record that this run creates `columns` of a table, and any other for a field that has none.
+
+        Only these if the settings say what becomes of a field without a column (`SUPABASE_UNKNOWN_COLUMNS`).
+        """
+        self._creatable[table] = frozenset(columns)
+
+    def creatable(self, table: str, columns: Iterable[str]) -> list[str]:
+        """Return those of `columns`, which the table lacks, that this run creates before the first row with a value."""
+        declared = self._creatable.get(table)
+        if declared is None:
+            return []
+        info, dropped = self._known.get(table), self._dropped.get(table, ())
+        lacking = [column for column in columns if column not in dropped and (not info or column not in info.columns)]
+        is_free = info is None or self.policy(table) == "drop"
+        return lacking if is_free else [column for column in lacking if column in declared]
+
+    def learn_item_class(self, table: str, item_class: type) -> None:
+        """Record a class of items for a table that this run may create: it may declare the types of the columns."""
+        if table in self._creatable:
+            self._item_classes[table] = (*self.item_classes(table), item_class)
+
+    def item_classes(self, table: str) -> tuple[type, ...]:
+        """Return the recorded classes of items for a table."""
+        return self._item_classes.get(table, ())
 
     def drop(self, table: str, column: str) -> bool:
         """Leave `column` out of requests from now on. Return True the first time."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from scrapy.settings import BaseSettings
 
+from scrapy_supabase.settings.create import CreateConfig, read_create
 from scrapy_supabase.settings.monitors import MonitorsConfig, read_monitors
 from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.server import ServerConfig, read_server
@@ -40,6 +41,7 @@ IN_ORDER = (
     "SUPABASE_BACKEND",
     "SUPABASE_DB_URL",
     *TABLE_SETTINGS,
+    "SUPABASE_CREATE_TABLES",
     "SUPABASE_SCHEMA",
     "SUPABASE_INSERT_FALLBACK",
     "SUPABASE_UNKNOWN_COLUMNS",
@@ -75,12 +77,15 @@ KNOWN = frozenset(IN_ORDER)
 class Config:
     """All settings, validated. The caller logs `warnings` once."""
 
+    # Nine fields: one per module of this folder, and two more. All but the first have defaults.
+
     server: ServerConfig
     tables: TablesConfig = field(default_factory=TablesConfig)
     upload: UploadConfig = field(default_factory=UploadConfig)
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     monitors: MonitorsConfig = field(default_factory=MonitorsConfig)
     skip_stored: tuple[SkipRule, ...] = ()
+    create: CreateConfig = field(default_factory=CreateConfig)
     enabled: bool = True
     warnings: tuple[str, ...] = ()
 
@@ -104,11 +109,12 @@ class Config:
         server = read_server(reader)
         tables_config = read_tables(reader, routes=tables, spiders=spiders)
         upload, spool, monitors = read_upload(reader), read_spool(reader), read_monitors(reader)
-        skip_stored = read_skip_stored(reader, spiders)
+        skip_stored, create = read_skip_stored(reader, spiders), read_create(reader, server)
         reader.problems.sort(key=_position)
         _warn_of_misspelt(reader)
         reader.check()
-        return cls(server, tables_config, upload, spool, monitors, skip_stored, enabled, tuple(reader.warnings))
+        warnings = tuple(reader.warnings)
+        return cls(server, tables_config, upload, spool, monitors, skip_stored, create, enabled, warnings)
 
 
 def _position(problem: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from scrapy_supabase.commands.apply import statements
+from scrapy_supabase.backends.statements import statements
 from scrapy_supabase.schema.ddl import ledger_sql, newest_sql, snapshots_sql
 from tests.commands.test_commands_local import SCRAPY, run
 from tests.fix_project import Project

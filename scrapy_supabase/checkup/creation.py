@@ -1,0 +1,62 @@
+"""What a crawl would create in the database (`SUPABASE_CREATE_TABLES`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from scrapy_supabase.backends.base import Backend, Write
+from scrapy_supabase.checkup.finding import Finding, error, ok
+from scrapy_supabase.errors import FatalError, ServerError, TransientError
+from scrapy_supabase.messages import pluralize
+from scrapy_supabase.models import Mode
+from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
+from scrapy_supabase.schema.wanted import sql_of_missing, wanted_tables
+from scrapy_supabase.settings.config import Config
+
+
+class CreationCheck:
+    """Reports the tables and columns that a crawl creates. Stores nothing.
+
+    `schema` has been read from the server. Columns that a crawl adds are then no finding of the other checks.
+    """
+
+    def __init__(self, config: Config, backend: Backend, schema: Schema) -> None:
+        self._can = config.create.db_url is not None
+        self._wanted = wanted_tables(config.tables.routes)
+        self._backend = backend
+        self._schema = schema
+        if self._can:
+            for name, one in self._wanted.items():
+                schema.let_create(name, one.columns)
+
+    def is_missing(self, spec: TableSpec) -> bool:
+        """Return whether a table does not exist. Raises `TransientError` if the server does not answer."""
+        if self._schema.info(spec.name) is not None:
+            return False
+        try:
+            self._backend.write(Write(spec.name, (), b"[]", Mode.INSERT))
+        except TransientError:
+            raise
+        except ServerError as refused:
+            return isinstance(refused, FatalError) and refused.reason == "supabase_no_table"
+        return False
+
+    def table(self, spec: TableSpec) -> Finding:
+        """Return the finding for a table that does not exist."""
+        subject, wanted = f"table {spec.name}", self._wanted[spec.name]
+        if not self._can:
+            problem = "does not exist, and a crawl cannot create it (SUPABASE_CREATE_TABLES): no connection string"
+            return error(subject, problem, "Set SUPABASE_DB_URL.")
+        when = "from its first rows" if wanted.is_open else f"with {pluralize(len(wanted.columns), 'column')}"
+        return ok(subject, f"does not exist: a crawl creates it {when} (SUPABASE_CREATE_TABLES)")
+
+    def columns(self, spec: TableSpec) -> Iterator[Finding]:
+        """Yield the finding for columns that a table lacks."""
+        wanted, info = self._wanted[spec.name], self._schema.info(spec.name)
+        if info is None or not self._can:
+            return
+        if sql := sql_of_missing(wanted, info, self._schema):
+            yield ok(
+                f"table {spec.name}", f"a crawl adds columns that it lacks (SUPABASE_CREATE_TABLES): {sql.strip()}"
+            )

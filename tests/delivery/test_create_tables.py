@@ -1,0 +1,174 @@
+"""`SUPABASE_CREATE_TABLES`: a crawl creates the tables and columns that its items need, over both backends."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from tests import fault_proxy as faults
+from tests.fault_proxy import FaultProxy
+from tests.fix_crawl import Crawler
+from tests.fix_project import Project
+from tests.polling import eventually
+from tests.test_messages_commands import Command, command
+
+__all__ = ["command"]  # a fixture
+Sql = Callable[..., list[tuple[Any, ...]]]
+Load = Callable[..., list[str]]
+OVER = pytest.mark.parametrize("over", ["rest", "database"])
+CLASSES: dict[str, Any] = {
+    "tests.crawl.Author": {"table": "t_authors", "on_conflict": "id", "stamps": {"seen": "now"}},
+    "tests.crawl.Tag": {"table": "t_tags", "on_conflict": "id"},
+    "tests.crawl.Price": {"table": "t_prices", "on_conflict": "id"},
+    "tests.crawl.Book": {"table": "t_books", "on_conflict": "id"},
+    "*": {"table": "t_dicts", "on_conflict": "url", "constants": {"source": "x"}},
+}
+ITEMS = [
+    {"_class": "Author", "id": 1, "name": "Jane"},
+    {"_class": "Tag", "id": 1, "label": "new"},
+    {"_class": "Price", "id": 1, "amount": "9.99"},
+    {"_class": "Book", "id": 1, "title": "Emma", "pages": 300, "author": None},
+    {"_class": "Book", "id": 2, "title": "Persuasion"},
+    {"url": "a", "price": 5, "seen": "2026-11-27T10:00:00Z", "tags": ["x"], "more": {"a": 1}, "sold": None},
+    {"url": "b", "price": 5.5, "seen": "2026-11-27T10:00:00Z", "tags": [], "more": {"a": 1}, "sold": None},
+]
+
+
+def server(project: Project, over: str, **more: Any) -> dict[str, Any]:
+    """Return the settings of a crawl that creates tables; the setting is a text, as with `-s`."""
+    backend = {"SUPABASE_BACKEND": over}
+    return {"SUPABASE_CREATE_TABLES": "true", "SUPABASE_DB_URL": project.db_url, **backend, **more}
+
+
+def dicts(*items: dict[str, Any]) -> dict[str, Any]:
+    """Return the plan of a crawl."""
+    return {"items": list(items)}
+
+
+@pytest.fixture
+def load(command: Command, project: Project) -> Load:
+    """Load rows, as `scrapy supabase load` does: `load(options, *rows)`."""
+
+    def run(options: Sequence[str], *rows: dict[str, Any]) -> list[str]:
+        text = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+        settings = server(project, "database", SUPABASE_TABLE="t")
+        return command("load", "-", *options, text=text, **settings)
+
+    return run
+
+
+def columns(sql: Sql, table: str) -> dict[str, str]:
+    """Return column → type."""
+    query = (
+        "select attname, format_type(atttypid, atttypmod) from pg_attribute "
+        "where attrelid = %s::regclass and attnum > 0 order by attnum"
+    )
+    return dict(sql(query, table))
+
+
+@OVER
+def test_every_kind_of_item(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
+    """Classes at open, the rest from the first rows; the next crawl creates only a column that is new."""
+    settings = server(project, over, SUPABASE_TABLES=CLASSES, SUPABASE_TABLE=None)
+    done = crawl(dicts(*ITEMS), **settings)
+    assert done.counts("received", "uploaded", "failed") == (7, 7, 0), done.log
+    assert columns(sql, "t_authors") == {"id": "bigint", "name": "text", "seen": "timestamp with time zone"}
+    assert columns(sql, "t_tags") == {"id": "bigint", "label": "text"}
+    assert columns(sql, "t_prices") == {"id": "bigint", "amount": "numeric"}
+    assert columns(sql, "t_books") == {"id": "bigint", "title": "text", "pages": "numeric"}  # author had no value
+    assert columns(sql, "t_dicts") == {
+        "url": "text", "source": "text", "price": "numeric", "seen": "timestamp with time zone", "tags": "text[]",
+        "more": "jsonb",
+    }  # fmt: skip
+    assert sql("select id, title, pages from t_books order by id") == [(1, "Emma", 300), (2, "Persuasion", None)]
+    secured = "select bool_and(relrowsecurity), count(*) from pg_class where relname ~ '^t_.*s$' and relkind = 'r'"
+    assert sql(secured) == [(True, 5)]
+    assert sql("select has_table_privilege('service_role', 't_dicts', 'insert, update, select')") == [(True,)]
+    assert done.log.count("create table if not exists") == 5
+    assert "WARNING: Table" not in done.log
+    password = conninfo_to_dict(project.db_url).get("password")
+    assert not password or f":{password}@" not in done.log
+    more = dicts(
+        *ITEMS[:1], {"url": "a", "price": 6, "sold": 3, "note": None}, {"_class": "Book", "id": 1, "author": "J"}
+    )
+    again = crawl(more, **settings)
+    assert again.counts("uploaded", "failed") == (3, 0), again.log
+    assert "create table" not in again.log
+    assert again.log.count("alter table public.t_dicts add column if not exists sold numeric;") == 1
+    assert sql("select url, price, sold from t_dicts order by url") == [("a", 6, 3), ("b", 5.5, None)]
+    assert sql("select author from t_books order by id") == [("J",), (None,)]
+    assert "note" not in columns(sql, "t_dicts")
+    assert "WARNING: Table" not in again.log
+
+
+def test_a_value_that_does_not_fit(load: Load, sql: Sql) -> None:
+    """The row is rejected and the type stays. Rows without a key get a number."""
+    load(["--chunk-size", "1"], {"n": 1, "day": "2026-11-27"}, {"n": "many", "day": "2026-11-28"})
+    assert columns(sql, "t") == {"id": "bigint", "n": "numeric", "day": "date"}
+    assert sql("select id, n from t") == [(1, 1)]
+    load([], {"n": 2, "day": "unknown"}, {"n": 3, "day": None})
+    assert sql("select n from t order by id") == [(1,), (3,)]
+
+
+@OVER
+def test_two_crawls_at_once(crawl: Crawler, sql: Sql, project: Project, tmp_path: Any, over: str) -> None:
+    """One creates the tables; both store their rows."""
+    settings = server(project, over, SUPABASE_TABLES=CLASSES, SUPABASE_TABLE=None)
+    crawlers = [crawl, Crawler(tmp_path / "other", project)]
+    (tmp_path / "other").mkdir()
+    plans = [
+        dicts({"_class": "Tag", "id": n, "label": "x"}, {"url": f"u{n}", "price": 1, f"own{n}": n}) for n in range(2)
+    ]
+    started = [one.start(plan, **settings) for one, plan in zip(crawlers, plans, strict=True)]
+    done = [one.finish(process) for one, process in zip(crawlers, started, strict=True)]
+    for each in done:
+        assert each.counts("uploaded", "failed") == (2, 0), each.log
+    assert sql("select id from t_tags order by id") == [(0,), (1,)]
+    assert sql("select url, own0, own1 from t_dicts order by url") == [("u0", 0, None), ("u1", None, 1)]
+
+
+def test_a_kill_between_the_table_and_its_first_row(
+    crawl: Crawler, sql: Sql, project: Project, proxy: FaultProxy
+) -> None:
+    """The next crawl uploads the rows; their table is there."""
+
+    def holds_writes(exchange: faults.Exchange) -> None:
+        (faults.hangs if exchange.handler.command == "POST" else faults.passes)(exchange)
+
+    proxy.always = holds_writes
+    settings = server(project, "rest", SUPABASE_URL=proxy.url, BATCH_FLUSH_INTERVAL=0.1)
+    process = crawl.start(dicts({"_class": "Price", "id": 1, "amount": "9.5"}), **settings)
+    assert eventually(lambda: sql("select to_regclass('t') is not null") == [(True,)], 30), crawl.log_of(process)
+    process.send_signal(signal.SIGKILL)
+    crawl.finish(process, balanced=False)
+    proxy.always = faults.passes
+    again = crawl(dicts({"_class": "Price", "id": 2, "amount": "7"}), **settings)
+    assert again.counts("uploaded") == (1,), again.log
+    assert sql("select id, amount from t order by id") == [(1, 9.5), (2, 7)]
+    assert columns(sql, "t") == {"id": "bigint", "amount": "numeric"}  # as declared: a Decimal is sent as text
+
+
+def test_the_policy_for_unknown_columns(load: Load, sql: Sql) -> None:
+    """Where the settings say what becomes of fields without a column, only a new table gets columns for them."""
+    key = ["--on-conflict", "url", "-s", "SUPABASE_UNKNOWN_COLUMNS=extra"]
+    load(key, {"url": "a", "price": 1, "gone": None})
+    assert columns(sql, "t") == {"url": "text", "price": "numeric", "gone": "text", "extra": "jsonb"}
+    load(key, {"url": "b", "color": "red"})
+    assert sql("select url, extra from t order by url") == [("a", None), ("b", {"color": "red"})]
+    load(["-s", "SUPABASE_UNKNOWN_COLUMNS=reject"], {"url": "c", "color": "red"})
+    assert sql("select count(*) from t") == [(2,)]
+
+
+def test_names_that_no_column_may_have(load: Load, sql: Sql) -> None:
+    """Their fields are left out, and the others are stored."""
+    load([], {"id": 1, "ctid": 5, "x" * 64: 1, "Odd \"name'": 2})
+    assert sql('select id, "Odd ""name\'" from t') == [(1, 2)]
+    assert list(columns(sql, "t")) == ["id", "Odd \"name'"]
+    sql("create view t_view as select id from t")
+    load(["--table", "t_view"], {"id": 2, "more": 1})  # a view gets no column
+    assert sql("select id from t order by id") == [(1,), (2,)]
