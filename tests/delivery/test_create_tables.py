@@ -128,6 +128,8 @@ def test_two_crawls_at_once(crawl: Crawler, sql: Sql, project: Project, tmp_path
     done = [one.finish(process) for one, process in zip(crawlers, started, strict=True)]
     for each in done:
         assert each.counts("uploaded", "failed") == (2, 0), each.log
+    created = "SUPABASE_CREATE_TABLES: create table if not exists public.t_"
+    assert sum(each.log.count(created) for each in done) == 4, [each.log for each in done]
     assert sql("select id from t_tags order by id") == [(0,), (1,)]
     assert sql("select url, own0, own1 from t_dicts order by url") == [("u0", 0, None), ("u1", None, 1)]
 
