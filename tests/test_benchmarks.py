@@ -49,6 +49,7 @@ def test_command_lines_are_parsed_in_one_place() -> None:
         ("growth", ["--rows", "300"], "| database | 300 |"),
         ("crawl", ["--pages", "5", "--items", "200", "--latency", "0.005"], "p99"),
         ("load", ["--rows", "300", "--chunk", "100", "--only", "limit"], "of the limit"),
+        ("skip_stored", ["--rows", "300"], "| database | with a query |"),
         ("gateway", ["--rows", "400", "--chunk", "100"], "| gateway |"),
         ("spool", ["--items", "200", "--outage", "100"], "| 100 |"),
         ("item", ["--blocks", "2", "--block", "100"], "| items without a download, least |"),

@@ -16,7 +16,8 @@ from scrapy_supabase.delivery.stored_urls import stored_urls
 from scrapy_supabase.errors import ConfigurationError, SupabaseError
 from scrapy_supabase.rows.where import filters_of
 from scrapy_supabase.settings.explicit import selection_of
-from scrapy_supabase.settings.skip_stored import SkipRule
+from scrapy_supabase.settings.reader import Reader
+from scrapy_supabase.settings.skip_stored import SkipRule, read_skip_stored
 from tests import fault_proxy as faults
 from tests.checkup.test_check import Look, look
 from tests.delivery.test_table_reader import reader, rows
@@ -48,6 +49,15 @@ SETTINGS: Mapping[str, Any] = {
 def test_settings(how: str, said: Said) -> None:
     """Wrong options are listed at the start."""
     said(how, read_settings({"SUPABASE_SKIP_STORED": SETTINGS[how]}))
+
+
+def test_what_is_skipped_cannot_be_missed(said: Said) -> None:
+    """A crawl that does not request all pages cannot find out which rows are gone."""
+    tables = {"*": {"table": "books", "unseen": {"delete": True}}}
+    settings = Settings({"SUPABASE_SKIP_STORED": {"books": {"url": "url"}}, "SUPABASE_TABLES": tables})
+    found = Reader(settings, {})
+    read_skip_stored(found)
+    said("Skipped pages of a table whose missing rows are deleted", f"ConfigurationError: {found.problems[0]}")
 
 
 def test_arguments(said: Said) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -73,6 +73,11 @@ def _rule(reader: Reader, table: str, entry: str, options: Any) -> SkipRule:
             f"{name} has younger_than, and table {table!r} has no stamp 'now'. Add 'time' with the column that has the "
             "time at which a row was stored."
         )
+    if any(one.get("unseen") for one in _entries_of(reader, entry)):
+        reader.problems.append(
+            f"{name} and the option 'unseen' of the same table contradict each other: a row whose page is skipped "
+            "would count as no longer there. Remove one of them."
+        )
     where: tuple[Filter, ...] = ()
     if options.get("where") is not None:
         try:
@@ -101,9 +106,15 @@ def _age(value: Any) -> timedelta | None:
 
 def _now_column(reader: Reader, table: str) -> str | None:
     """Return the column with the stamp `now` of a table in the settings."""
-    own = [one for one in entries_of(reader.raw("SUPABASE_TABLES")) if isinstance(one, Mapping)]
-    stamps = next((one["stamps"] for one in own if one.get("table") == table and "stamps" in one), None)
+    stamps = next((one["stamps"] for one in _entries_of(reader, table) if "stamps" in one), None)
     stamps = reader.raw("SUPABASE_STAMPS") if stamps is None else stamps
     if not isinstance(stamps, Mapping):
         return None
     return next((column for column, stamp in stamps.items() if stamp == "now" and isinstance(column, str)), None)
+
+
+def _entries_of(reader: Reader, table: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the entries of `SUPABASE_TABLES` with options of a table."""
+    for one in entries_of(reader.raw("SUPABASE_TABLES")):
+        if isinstance(one, Mapping) and one.get("table") == table:
+            yield one
