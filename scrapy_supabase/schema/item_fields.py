@@ -201,7 +201,12 @@ def _hints_of(item_class: type) -> Mapping[str, Any]:
 def _metadata_of(item_class: type, name: str) -> Mapping[str, Any]:
     from itemadapter import ItemAdapter
 
-    found: Mapping[str, Any] = ItemAdapter.get_field_meta_from_class(item_class, name)
+    found: Mapping[str, Any]
+    try:
+        found = ItemAdapter.get_field_meta_from_class(item_class, name)
+    except AttributeError:  # itemadapter 0.9 looks for it as pydantic 1 had it
+        models: Mapping[str, Any] = getattr(item_class, "model_fields", {})
+        found = {"json_schema_extra": getattr(models.get(name), "json_schema_extra", None)}
     extra = found.get("json_schema_extra")
     more = extra if isinstance(extra, Mapping) else {}
     return {key: (more if key in more else found)[key] for key in METADATA if key in more or key in found}

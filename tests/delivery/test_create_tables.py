@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
-from tests.fix_crawl import Crawler
+from tests.fix_crawl import OLDEST, Crawler
 from tests.fix_project import Project
 from tests.polling import eventually
 from tests.test_messages_commands import Command, command
@@ -71,11 +72,11 @@ def columns(sql: Sql, table: str) -> dict[str, str]:
     return dict(sql(query, table))
 
 
-@OVER
-def test_every_kind_of_item(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
+@pytest.mark.parametrize(("over", "python"), [("rest", str(OLDEST)), ("database", sys.executable)])
+def test_every_kind_of_item(crawl: Crawler, sql: Sql, project: Project, over: str, python: str) -> None:
     """Classes at open, the rest from the first rows; the next crawl creates only a column that is new."""
     settings = server(project, over, SUPABASE_TABLES=CLASSES, SUPABASE_TABLE=None)
-    done = crawl(dicts(*ITEMS), **settings)
+    done = crawl(dicts(*ITEMS), python=python, **settings)
     assert done.counts("received", "uploaded", "failed") == (7, 7, 0), done.log
     assert columns(sql, "t_authors") == {"id": "bigint", "name": "text", "seen": "timestamp with time zone"}
     assert columns(sql, "t_tags") == {"id": "bigint", "label": "text"}
@@ -96,7 +97,7 @@ def test_every_kind_of_item(crawl: Crawler, sql: Sql, project: Project, over: st
     more = dicts(
         *ITEMS[:1], {"url": "a", "price": 6, "sold": 3, "note": None}, {"_class": "Book", "id": 1, "author": "J"}
     )
-    again = crawl(more, **settings)
+    again = crawl(more, python=python, **settings)
     assert again.counts("uploaded", "failed") == (3, 0), again.log
     assert "create table" not in again.log
     assert again.log.count("alter table public.t_dicts add column if not exists sold numeric;") == 1
