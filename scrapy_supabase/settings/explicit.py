@@ -169,14 +169,16 @@ def selection_of(
     if not isinstance(table, str) or not table:
         reader.wrong("table", table, "a table name: a text that is not empty", "")
     names, keys = reader.column_names("columns", columns or ()), reader.column_names("key", key)
-    terms = tuple(_order(term) for term in reader.column_names("order", order))
+    terms: dict[str, Order] = {}
+    for term in map(_order, reader.column_names("order", order)):
+        terms.setdefault(term.column, term)  # after its first term, a column changes nothing
     filters: tuple[Filter, ...] = ()
     try:
         filters = filters_of({} if where is None else where)
     except ConfigurationError as error:
         reader.problems.append(str(error))
     reader.check("argument")
-    return Select(table, names, filters, terms), keys
+    return Select(table, names, filters, tuple(terms.values())), keys
 
 
 def _order(term: str) -> Order:

@@ -13,6 +13,7 @@ from scrapy_supabase.backends.base import Order, Select
 from scrapy_supabase.delivery.table_reader import TableReader
 from scrapy_supabase.errors import ConfigurationError, FatalError
 from scrapy_supabase.rows.where import filters_of
+from scrapy_supabase.settings.explicit import selection_of
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 from tests.fix_project import Line, MakeLine, Project
@@ -72,6 +73,14 @@ def test_every_order_has_every_row_once(sql: Sql, line: MakeLine) -> None:
         assert [tuple(row.values()) for row in rows(made, Select("t", (), (), order, limit=7))] == expected, order
     only = rows(made, Select("t", ("sort by",), (), (desc_by,), limit=7))
     assert [row for row in only if row.keys() != {"sort by"}] == []
+
+
+def test_arguments_of_select_rows() -> None:
+    """Texts with commas or lists; only the last part of a term is a direction."""
+    select, key = selection_of("t", "a, b", {"a": None}, "a.desc, b.c, a, b.asc", ["id"])
+    assert (select.table, select.columns, key) == ("t", ("a", "b"), ("id",))
+    assert select.order == (Order("a", descending=True), Order("b.c"), Order("b"))
+    assert selection_of("t", None, None, (), ()) == (Select("t"), ())
 
 
 def test_rows_that_change_while_they_are_read(sql: Sql, line: MakeLine) -> None:
