@@ -15,6 +15,7 @@ from scrapy_supabase.delivery.backlog import Backlog
 from scrapy_supabase.delivery.engine import Delivery
 from scrapy_supabase.delivery.executor import Executor
 from scrapy_supabase.delivery.limits import Limits
+from scrapy_supabase.delivery.lost_parents import LostParents
 from scrapy_supabase.delivery.observer import RunObserver
 from scrapy_supabase.delivery.outage import Outage
 from scrapy_supabase.delivery.schedule import Schedule
@@ -26,9 +27,11 @@ from scrapy_supabase.messages import other_project, outdated_rows, pluralize
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.builder import RowBuilder
+from scrapy_supabase.rows.children import FamilyBuilder
 from scrapy_supabase.rows.chunks import Chunker
 from scrapy_supabase.rows.stamps import Stamp, stamps_of
 from scrapy_supabase.schema.declared import DeclaredItems, known_columns
+from scrapy_supabase.schema.routes import has_children
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.server import LOCAL
@@ -100,22 +103,6 @@ def _max_isolating(config: Config) -> int:
     return 0 if config.server.db_url else config.upload.concurrency
 
 
-def _new_creator(config: Config, schema: Schema, backend: Backend, deadline: Deadline) -> TableCreator:
-    from scrapy_supabase.delivery.table_creator import TableCreator  # few crawls need it
-    from scrapy_supabase.schema.wanted import wanted_tables
-
-    return TableCreator(
-        config.create.db_url,
-        wanted_tables(config.tables.routes),
-        schema,
-        backend,
-        attempts=config.upload.attempts,
-        delay=config.upload.delay,
-        deadline=deadline,
-        is_own_server=config.server.db_url is not None,
-    )
-
-
 class Destination:
     """The server and the tables that a run uploads to. Connects on first use.
 
@@ -126,7 +113,11 @@ class Destination:
         self.schema = schema
         self.backend = new_backend(config)
         self.deadline = Deadline()
-        self.creator = _new_creator(config, schema, self.backend, self.deadline) if config.create.enabled else None
+        self.creator: TableCreator | None = None
+        if config.create.enabled:
+            from scrapy_supabase.delivery.table_creator import new_creator  # few crawls need it
+
+            self.creator = new_creator(config, schema, self.backend, self.deadline)
         self._local = local
 
     @classmethod
@@ -240,8 +231,9 @@ class OpenRun:
 
     def row_builder(self, stamps: Mapping[str, Stamp], on_cleaned: Callable[[str], None]) -> RowBuilder:
         """Return a builder of rows for this run. `stamps` are added to the run's own; `on_cleaned` gets table names."""
-        all_stamps = {**stamps_of(self.run), **stamps}
-        return RowBuilder(self.config.tables.routes, self.destination.schema, all_stamps, on_cleaned)
+        routes = self.config.tables.routes
+        kind = FamilyBuilder if has_children(routes) else RowBuilder
+        return kind(routes, self.destination.schema, {**stamps_of(self.run), **stamps}, on_cleaned)
 
     def finish(self, within: float) -> Future[None]:
         """Return a future that is done when all rows are uploaded or left. No retry starts after `within` seconds."""
@@ -284,8 +276,10 @@ def assemble(
         last=len(recovered),
     )
 
+    attempts, delay, parents = config.upload.attempts, config.upload.delay, LostParents(schema)
+
     def new_uploader(schema: Schema) -> Uploader:
-        return Uploader(backend, schema, attempts=config.upload.attempts, delay=config.upload.delay, deadline=deadline)
+        return Uploader(backend, schema, attempts=attempts, delay=delay, deadline=deadline, parents=parents)
 
     limits = Limits(
         concurrency=config.upload.concurrency,
@@ -298,7 +292,7 @@ def assemble(
     deadline.on_wait = wake
     return Delivery(
         Executor(uploads, limits, settle=spool.settle, wake=wake, blocks=blocks),
-        Schedule(schema.references, schema.has_unknown_key),
+        Schedule(schema.references, schema.has_unknown_key, schema.families.parents, parents.keep),
         Backlog(spool, recovered, config.spool.max_bytes),
         Outage(config.upload.max_outage),
         chunker=chunker,

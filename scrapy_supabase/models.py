@@ -27,11 +27,23 @@ class Mode(StrEnum):
         return self in (Mode.UPSERT, Mode.UPDATE)
 
 
+class Parent(msgspec.Struct, frozen=True):
+    """The table whose rows the rows of a child table belong to.
+
+    The child's `columns` have the values that the `referenced` columns of the parent's row have, in this order.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    referenced: tuple[str, ...]
+
+
 class WriteOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """The options of a table for the write of its rows. The spool keeps them with the rows.
 
     `insert_only`: only a new row gets these columns. `merge`: the stored object or array is merged with the new one.
     `if_changed`: an equal row is not written; `ignored` columns are not compared. `fills`: a missing column is NULL.
+    `parent`: the table is a child table.
     """
 
     insert_only: tuple[str, ...] = ()
@@ -39,6 +51,7 @@ class WriteOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     if_changed: bool = False
     ignored: tuple[str, ...] = ()
     fills: bool = False
+    parent: Parent | None = None
 
     @property
     def keeps_versions(self) -> bool:

@@ -20,6 +20,7 @@ from scrapy_supabase.assembly import Destination, OpenRun, new_spool, recover
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError, SupabaseError
 from scrapy_supabase.eventloop import EventLoop, close_crawl, fail_command, is_closing, is_crawl, spider_names, start
 from scrapy_supabase.middleware import check_middleware, url_stamp
+from scrapy_supabase.models import Rejection
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.crawl_log import CrawlLog
 from scrapy_supabase.monitoring.crawl_observer import CrawlObserver
@@ -28,6 +29,7 @@ from scrapy_supabase.monitoring.record import Record
 from scrapy_supabase.monitoring.run import Run, log_no_end
 from scrapy_supabase.monitoring.stats import Stats, figures_of_scrapy
 from scrapy_supabase.report import page_of
+from scrapy_supabase.rows.children import item_steps
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.display import effective_settings
 
@@ -147,7 +149,7 @@ class SupabasePipeline:
             waiting = crawl.add(crawl.build(item))
             self._take = crawl.fast_path(item)
         except ItemError as error:
-            crawl.reject(item, error)
+            crawl.reject((crawl.builder.rejection(item, error),))
             return item
         return item if waiting is None else crawl.return_later(item, waiting)
 
@@ -174,8 +176,8 @@ class _OpenCrawl:
     """The open pipeline of one crawl: items, periodic work, close."""
 
     def __init__(self, crawler: Crawler, loop: EventLoop, run: OpenRun, stats: Stats, observer: CrawlObserver) -> None:
-        self._builder = run.row_builder(url_stamp(crawler), observer.counters.cleaned)
-        self.build, self.add = self._builder.build, run.delivery.add
+        self.builder = run.row_builder(url_stamp(crawler), observer.counters.cleaned)
+        self.build, self.add = item_steps(self.builder, run.delivery.add, self.reject)
         self.is_closed = False
         self._crawler = crawler
         self._loop = loop
@@ -206,13 +208,13 @@ class _OpenCrawl:
     def fast_path(self, item: Any) -> Callable[[Any], bool]:
         """Return a function that takes items like this one, whose row has just been added."""
         chunk = self._delivery.open_chunk()
-        return (chunk and self._builder.fast_path(item, chunk)) or _takes_none
+        return (chunk and self.builder.fast_path(item, chunk)) or _takes_none
 
-    def reject(self, item: Any, error: ItemError) -> None:
-        """Write an item that cannot become a row to the reject file."""
-        rejection = self._builder.rejection(item, error)
-        self._spool.reject((rejection,))
-        self._observer.refused(rejection)
+    def reject(self, rejections: tuple[Rejection, ...]) -> None:
+        """Write items that cannot become rows to the reject file."""
+        self._spool.reject(rejections)
+        for rejection in rejections:
+            self._observer.refused(rejection)
 
     async def return_later(self, item: Any, waiting: Future[None]) -> Any:
         """Return the item when back-pressure ends."""

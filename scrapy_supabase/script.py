@@ -12,7 +12,7 @@ import atexit
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from scrapy_supabase.models import Mode, Outcome, Rejection, Row
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.monitoring.upload_result import UploadResult
+from scrapy_supabase.rows.children import FamilyBuilder, add_family
 from scrapy_supabase.rows.chunks import OpenChunk
 from scrapy_supabase.rows.selection import select_rows
 from scrapy_supabase.schema.schema import Schema
@@ -80,6 +81,7 @@ def upload_to_supabase(
     chunk_size: int | str | None = None,
     concurrent_uploads: int = 4,
     progress: bool | None = None,
+    children: Mapping[str, Any] | None = None,
 ) -> UploadResult:
     """Upload `rows` to a table and return the result.
 
@@ -94,6 +96,7 @@ def upload_to_supabase(
     * `chunk_size`: rows per chunk, or "auto" (default: `BATCH_CHUNK_SIZE`, or 100).
     * `concurrent_uploads`: the maximum number of concurrent uploads.
     * `progress`: True for a progress bar on standard error (default: only on a terminal).
+    * `children`: fields whose lists become rows of other tables, as in the option `children` of a table.
 
     Raises `ConfigurationError` for wrong arguments, and `FatalError` if the table accepts no rows at all. Rejected rows
     and an error during the upload are part of the result.
@@ -106,6 +109,7 @@ def upload_to_supabase(
         snapshots=enable_daily_snapshots,
         chunk_size=chunk_size,
         concurrency=concurrent_uploads,
+        children=children,
     )
     if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 0):
         raise ConfigurationError(f"top_n is {top_n!r}: it must be a whole number of rows, 0 or more, or None for all.")
@@ -156,6 +160,7 @@ class Upload:
         destination = Destination(config, schema)
         self._run = OpenRun(config, run, destination, spool, self, self._waiter.wake, recovered, blocks=True)
         self.builder = self._run.row_builder({}, counters.cleaned)
+        self.families = self.builder if isinstance(self.builder, FamilyBuilder) else None
 
     def __enter__(self) -> Upload:
         return self
@@ -183,6 +188,10 @@ class Upload:
         for item in items:
             if take is not None and take(item):
                 continue
+            if self.families is not None:
+                if not self.add_family(self.families.rows_of(item)):
+                    return
+                continue
             row = self.build(item)
             if row is None:
                 continue
@@ -196,17 +205,23 @@ class Upload:
         try:
             return self.builder.build(item)
         except ItemError as error:
-            self.reject(msgspec.structs.replace(self.builder.rejection(item, error), location=location))
+            self.reject((msgspec.structs.replace(self.builder.rejection(item, error), location=location),))
             return None
 
     def open_chunk(self) -> OpenChunk | None:
         """Return the chunk to which rows may be added without a call of `add`, if there is one."""
         return self._run.delivery.open_chunk()
 
-    def reject(self, rejection: Rejection) -> None:
-        """Count and keep an item that cannot become a row."""
-        self._counters.refused(rejection)
-        self._run.spool.reject((rejection,))
+    def reject(self, rejections: tuple[Rejection, ...]) -> None:
+        """Count and keep items that cannot become rows."""
+        for rejection in rejections:
+            self._counters.refused(rejection)
+        self._run.spool.reject(rejections)
+
+    def add_family(self, rows: Iterable[Row | Rejection]) -> bool:
+        """Upload the rows of an item and its children, and reject what cannot become a row, as `add` and `reject`."""
+        add_family(rows, self.add, self.reject)
+        return self.error is None
 
     def add(self, row: Row) -> bool:
         """Upload a row. Return False after a fatal error."""

@@ -6,10 +6,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from scrapy_supabase.errors import ItemError
+from scrapy_supabase.models import Parent, Rejection, WriteOptions
 from scrapy_supabase.rows.builder import RowBuilder
+from scrapy_supabase.rows.children import FamilyBuilder
+from scrapy_supabase.schema.item_fields import child_fields, fields_of
 from scrapy_supabase.schema.routes import Routes, Switch
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
@@ -64,6 +68,39 @@ def test_an_item(how: str, said: Said, caplog: pytest.LogCaptureFixture) -> None
     except ItemError as error:
         rejected = [f"rejected {error.code}: {error}"]
     said(how, of_records(caplog), rejected)
+
+
+@dataclasses.dataclass
+class Shelf:
+    """An item class with children."""
+
+    id: int
+    offers: list[Offer]
+
+
+REVIEWS = TableSpec("t_reviews", position="n", writing=WriteOptions(parent=Parent("t", ("of",), ("id",))))
+FAMILIES: Mapping[str, dict[str, Any]] = {
+    "A text instead of children": {"id": 1, "offers": "none"},
+    "A text among children": {"id": 1, "offers": ["none", {"text": "good"}]},
+    "A child with a column of its parent": {"id": 1, "offers": {"text": "good", "of": 2}},
+    "Children of a row without the column": {"id": None, "offers": {"text": "good"}},
+    "Children of a row that cannot be stored": {"id": object(), "offers": {"text": "good"}},
+}
+
+
+@pytest.mark.parametrize("how", FAMILIES)
+def test_children(how: str, said: Said) -> None:
+    """The message names field or column, and why the parent was rejected."""
+    spec = TableSpec("t", children={"offers": REVIEWS})
+    builder = FamilyBuilder({None: spec}, Schema({"t": spec, "t_reviews": REVIEWS}), {}, lambda _: None)
+    rows = builder.rows_of(FAMILIES[how])
+    said(how, [f"rejected {one.code}: {one.message}" for one in rows if isinstance(one, Rejection)])
+
+
+def test_the_sql_of_children(said: Said) -> None:
+    """Comments name field and table; without a class of the children, what to do."""
+    spec = TableSpec("t", children={"offers": REVIEWS, "others": msgspec.structs.replace(REVIEWS, name="t_others")})
+    said("ddl of children", [f"stdout: -- {note}" for _, _, note in child_fields(spec, Shelf, fields_of(Shelf) or ())])
 
 
 def test_the_json_column(said: Said, sql: Sql, crawl: Crawler) -> None:

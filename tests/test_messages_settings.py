@@ -34,6 +34,14 @@ def read(changes: dict[str, Any]) -> list[str]:
     return [f"WARNING: {warning}" for warning in found.warnings]
 
 
+REVIEWS: dict[str, Any] = {"table": "reviews", "parent": {"book": "url"}}
+
+
+def children(options: Any, **more: Any) -> dict[str, Any]:
+    """Return the settings of a table with this option `children`."""
+    return {"SUPABASE_TABLES": {"*": {"table": "t", "children": options, **more}}}
+
+
 CASES: Sequence[tuple[str, dict[str, Any]]] = (
     ("Nothing is set", {"SUPABASE_URL": None, "SUPABASE_KEY": None, "SUPABASE_TABLE": None}),
     ("A key with a space in it", {"SUPABASE_KEY": "two words"}),
@@ -109,6 +117,25 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
     (
         "A JSON column to which a field is mapped",
         {"SUPABASE_TABLES": {"*": {"table": "t", "json_column": "data", "columns": {"raw": "data"}}}},
+    ),
+    ("Children that are a text", children("reviews")),
+    ("A child table without options", children({"reviews": "reviews"})),
+    ("A misspelt option of a child table", children({"reviews": {**REVIEWS, "parents": {}}})),
+    ("A child table without its parent's columns", children({"reviews": {"table": "reviews"}})),
+    ("A child table without a name", children({"reviews": {"parent": {"book": "url"}}})),
+    (
+        "Columns of a parent that are none",
+        children({"reviews": {**REVIEWS, "parent": {"book": "link", "of": "reviews"}}}, columns={"link": "url"}),
+    ),
+    ("A position that is a number", children({"reviews": {**REVIEWS, "position": 1}})),
+    (
+        "Columns of a child that two options fill",
+        children({"reviews": {**REVIEWS, "position": "book", "constants": {"book": 1}}}),
+    ),
+    ("A child table that is its own parent", children({"reviews": {**REVIEWS, "table": "t"}})),
+    (
+        "A column that the class of the parent lacks",
+        {"SUPABASE_TABLES": {"tests.crawl.Author": children({"reviews": REVIEWS})["SUPABASE_TABLES"]["*"]}},
     ),
     ("A table chosen by a number", {"SUPABASE_TABLES": {"*": {"by": 5, "tables": {"a": "t"}}}}),
     ("A function that cannot be imported", {"SUPABASE_TABLES": {"*": {"by": "tests.crawl.no", "tables": {"a": "t"}}}}),

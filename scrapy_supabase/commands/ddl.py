@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from scrapy_supabase.rows.files import FORMATS, RowFile
 from scrapy_supabase.schema.ddl import create_sql, ledger_sql, newest_sql, snapshots_sql, table_of
 from scrapy_supabase.schema.history import history_sql
 from scrapy_supabase.schema.inference import Inference
-from scrapy_supabase.schema.item_fields import ItemField, columns_sent, fields_of
+from scrapy_supabase.schema.item_fields import ItemField, child_fields, columns_sent, fields_of
 from scrapy_supabase.settings.components import spiders_for
 from scrapy_supabase.settings.explicit import config_for_new_table
 
@@ -163,10 +164,12 @@ def _sql(
     role = config.server.role
     if role == "postgres":  # the owner of the table needs no grant
         role = "service_role"
-    table = table_of(
-        spec, fields, schema=config.server.schema, role=role, collect=collect, readable=opts.public, source=source
-    )
-    return create_sql(table)
+    new_table = partial(table_of, schema=config.server.schema, role=role, collect=collect, readable=opts.public)
+    fields = tuple(fields)
+    texts = [create_sql(new_table(spec, fields, source=source))]
+    for child, found, note in child_fields(spec, item_class, fields):
+        texts.append(f"-- {note}\n" if found is None else create_sql(new_table(child, found, source=note)))
+    return "\n".join(texts)
 
 
 def _key(opts: argparse.Namespace) -> list[str] | None:

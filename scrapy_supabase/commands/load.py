@@ -9,14 +9,17 @@ if every row is in the table.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any
+
+import msgspec
 
 from scrapy_supabase.assembly import find_server, new_schema, new_spool
 from scrapy_supabase.commands.progress import print_summary, progress_bar
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import pluralize
-from scrapy_supabase.models import Mode, Rejection
+from scrapy_supabase.models import Mode, Rejection, Row
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.file_parts import BadLine, FileError, FileRow, Lines
 from scrapy_supabase.rows.files import FORMATS, RowFile
@@ -74,7 +77,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
         )
     how = {"keep_empty": opts.keep_empty, "encoding": opts.encoding, "delimiter": opts.delimiter}
     files = [RowFile(path, opts.format, **how) for path in opts.file]
-    (spec,) = config.tables.specs.values()
+    spec = next(iter(config.tables.specs.values()))  # the others are child tables
     run, schema = Run("load"), new_schema(config)
     server, stack = find_server(config)
     try:
@@ -160,6 +163,8 @@ class FileUpload:
 
     def _add_row(self, values: dict[str, Any], source: str, number: int) -> bool:
         """Add a row; return False if it was rejected."""
+        if (families := self._upload.families) is not None:
+            return self._upload.add_family(_located(families.rows_of(values), source, number))
         row = self._upload.build(values, f"{source} {number}")
         if row is not None:
             self._upload.add(FileRow(row.table, row.columns, row.key, row.data, source, number))
@@ -167,8 +172,17 @@ class FileUpload:
 
     def _reject(self, row: BadLine) -> None:
         table, message = self._table, f"{row.location}: {row.problem}"
-        self._upload.reject(Rejection(table, row.data, "bad_line", message, location=row.location))
+        self._upload.reject((Rejection(table, row.data, "bad_line", message, location=row.location),))
 
     def _show(self, read: int) -> None:
         self._bar.set_postfix_str(pluralize(self._upload.result.uploaded, "row"), refresh=False)
         self._bar.update(read)
+
+
+def _located(rows: Iterable[Row | Rejection], source: str, number: int) -> Iterator[Row | Rejection]:
+    """Yield the rows and rejections of a line with its location."""
+    for one in rows:
+        if isinstance(one, Rejection):
+            yield msgspec.structs.replace(one, location=f"{source} {number}")
+        else:
+            yield FileRow(one.table, one.columns, one.key, one.data, source, number)

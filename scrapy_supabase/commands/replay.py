@@ -26,7 +26,7 @@ from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.explicit import config_of_command
 from scrapy_supabase.spool.access import exists, readable
 from scrapy_supabase.spool.chunk_file import Header
-from scrapy_supabase.spool.disk import DiskSpool, numbered
+from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.reject_file import REJECTED
 from scrapy_supabase.spool.replay import Found, chunks_in, outdated, rejects_in, requeue_rejects
 from scrapy_supabase.spool.run_folders import is_run, runs_noted
@@ -122,7 +122,7 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
             )
             # Rejected rows are usually older; if stored rows are kept, the newest go first.
             both = (recovered, requeued.chunks[::-1]) if mode is Mode.IGNORE else (requeued.chunks, recovered)
-            recovered, kept = numbered(*both), requeued.kept
+            recovered, kept = spool.numbered(*both), requeued.kept
         with (
             progress_bar("replay", total, " rows") as bar,
             Upload(config, run, schema, spool, recovered=recovered, progress=bar.update) as upload,

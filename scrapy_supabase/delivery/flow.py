@@ -98,6 +98,8 @@ class Flow:
             for chunk in schedule.take_kept():
                 self._keep(chunk)
             self._start(schedule.start_eligible(has_room))
+            if schedule.deferred:
+                self.held.difference_update([chunk.number for chunk in schedule.deferred])
             self._start(schedule.start_deferred(is_last=self._is_last()))
         self._executor.wakes_owner = self.is_awaited
 
@@ -223,7 +225,7 @@ class Flow:
             self._observer.on_rows_kept(kept, self._spool.count(kept))
             return 0
         self.held.discard(kept.number)
-        if not self.is_halted and kept.origin is None:  # rows of an earlier run do not hold back newer ones
+        if not self.is_halted:
             self._schedule.keep(kept)
         lost = self._spool.leave(kept)
         if lost:

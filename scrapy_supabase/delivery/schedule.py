@@ -21,14 +21,21 @@ class Schedule:
     (`references(table)`). Other chunks start in any order.
 
     Deferred rows refer to rows that may come later. They are tried one last time when no more rows come, when a newer
-    version of one of them is queued, or when more than 32 chunks are deferred.
+    version of one of them is queued, or when more than 32 chunks are deferred. Rows of a child table wait with those of
+    its parents (`parents(table)`). `on_kept` is called with each chunk that is left for the next run.
     """
 
     def __init__(
-        self, references: Callable[[str], frozenset[str]], is_serial: Callable[[str], bool] = lambda _: False
+        self,
+        references: Callable[[str], frozenset[str]],
+        is_serial: Callable[[str], bool] = lambda _: False,
+        parents: Callable[[str], frozenset[str]] = lambda _: frozenset(),
+        on_kept: Callable[[Chunk], object] = lambda _: None,
     ) -> None:
         self._references = references
         self._is_serial = is_serial
+        self._parents = parents
+        self._on_kept = on_kept
         # A chunk is in exactly one of these three. Of chunks that share a key, those in flight are older than those
         # deferred, which are older than those queued.
         self.in_flight: dict[int, Chunk] = {}
@@ -58,8 +65,13 @@ class Schedule:
         return self.in_flight.pop(number)
 
     def keep(self, chunk: Chunk) -> None:
-        """Record that a chunk is left for the next run, so that no chunk with newer versions of its rows starts."""
-        self._kept_keys.setdefault(chunk.table, set()).update(chunk.keys)
+        """Record that a chunk is left for the next run, so that no chunk with newer versions of its rows starts.
+
+        Rows of an earlier run do not hold back newer ones.
+        """
+        if chunk.origin is None:
+            self._kept_keys.setdefault(chunk.table, set()).update(chunk.keys)
+        self._on_kept(chunk)
 
     def take_kept(self) -> Iterator[Chunk]:
         """Remove and yield the queued chunks of which the next run has older versions."""
@@ -78,6 +90,8 @@ class Schedule:
     def start_overdue(self, has_room: Callable[[], bool]) -> Iterator[Chunk]:
         """Start deferred chunks while there are more than 32."""
         while len(self.deferred) > _MAX_DEFERRED and has_room():
+            if self._must_wait_for_any(self.deferred[0], self.in_flight.values()):
+                return
             yield self._start(self.deferred.popleft())
 
     def start_eligible(self, has_room: Callable[[], bool]) -> Iterator[Chunk]:
@@ -87,7 +101,12 @@ class Schedule:
             if not has_room():
                 return
             older = (*waiting, *self.in_flight.values())
-            if self._must_wait_for_any(chunk, older) or any(_share_key(chunk, one) for one in self.deferred):
+            if self._must_wait_for_any(chunk, older):
+                waiting.append(chunk)
+            elif (parents := self._parents(chunk.table)) and any(one.table in parents for one in self.deferred):
+                self.queue.remove(chunk)
+                self.deferred.append(chunk)
+            elif any(_share_key(chunk, one) for one in self.deferred):
                 waiting.append(chunk)
             else:
                 self.queue.remove(chunk)
@@ -121,8 +140,11 @@ class Schedule:
         return any(self._must_wait(chunk, one) for one in older)
 
     def _must_wait(self, chunk: Chunk, older: Chunk) -> bool:
-        if _share_key(chunk, older) or older.table in self._references(chunk.table):
+        if _share_key(chunk, older):
             return True
+        if older.table in self._references(chunk.table):
+            # A child's parent is never in a newer chunk; a row that is referred to otherwise may be.
+            return older.number < chunk.number or older.table not in self._parents(chunk.table)
         if chunk.table != older.table:
             return False
         # Another run may have used another key.

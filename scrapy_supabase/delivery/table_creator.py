@@ -20,10 +20,25 @@ from scrapy_supabase.schema.ddl import is_column_name
 from scrapy_supabase.schema.remedies import identifier
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import TableSpec
-from scrapy_supabase.schema.wanted import WantedTable, sql_of_missing
+from scrapy_supabase.schema.wanted import WantedTable, sql_of_missing, wanted_tables
+from scrapy_supabase.settings.config import Config
 
 _LONGEST_WAIT = 30.0  # seconds for the REST API to read the tables again
 _POLL = 0.1
+
+
+def new_creator(config: Config, schema: Schema, backend: Backend, deadline: Deadline) -> TableCreator:
+    """Return the creator that the config asks for."""
+    return TableCreator(
+        config.create.db_url,
+        wanted_tables(config.tables.routes),
+        schema,
+        backend,
+        attempts=config.upload.attempts,
+        delay=config.upload.delay,
+        deadline=deadline,
+        is_own_server=config.server.db_url is not None,
+    )
 
 
 class TableCreator:

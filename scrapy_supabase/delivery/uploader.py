@@ -15,12 +15,14 @@ from operator import attrgetter
 
 import msgspec
 
-from scrapy_supabase.backends.base import Backend, PendingWrite, Write, WriteState
+from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.delivery.attempts import Sender
 from scrapy_supabase.delivery.executor import Progress
 from scrapy_supabase.delivery.limits import RequestLimits
+from scrapy_supabase.delivery.lost_parents import LostParents
 from scrapy_supabase.delivery.reactions import Reactions
+from scrapy_supabase.delivery.sent_chunk import SentChunk
 from scrapy_supabase.delivery.steps import StepWriter
 from scrapy_supabase.delivery.table_writer import RefusedRowsError, TableWriter
 from scrapy_supabase.delivery.upload_state import Slice, UploadState
@@ -31,7 +33,7 @@ from scrapy_supabase.errors import (
     fatal,
     is_policy_violation,
 )
-from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, Row, RowCounts
+from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, RowCounts
 from scrapy_supabase.schema.remedies import policy_sql
 from scrapy_supabase.schema.schema import Schema
 
@@ -41,57 +43,11 @@ _columns_of = attrgetter("columns")
 _MOST_BYTES_TO_SEARCH = 256 * 1024  # for bad rows in the owner's thread: 100 rows of 350 bytes take 0.8 ms
 
 
-class SentChunk(msgspec.Struct, eq=False):
-    """A chunk with a request sent by `Uploader.send`. Implements `executor.PendingUpload`.
-
-    `request` is None if the next request would block. `state` is the state of the upload, whose last slice is the one
-    sent; None during the first request. `refusal` is the answer to the request if it has been read already.
-    """
-
-    uploader: Uploader
-    chunk: Chunk
-    rows: tuple[Row, ...]
-    write: Write
-    request: PendingWrite | None
-    started: float
-    state: UploadState[SentChunk] | None = None
-    refusal: ServerError | None = None
-
-    def poll(self) -> Outcome | Progress:
-        """Return the outcome if it is known, else the state of the upload. Never blocks."""
-        if self.request is None or self.refusal is not None:
-            return Progress.NEEDS_WAITING
-        found = self.request.poll()
-        if found is WriteState.NO_ANSWER:
-            return Progress.NO_ANSWER
-        return self.uploader.stored(self) if found is WriteState.STORED else self.uploader.refused(self)
-
-    def fileno(self) -> int:
-        """Return the descriptor that becomes readable when an answer arrives; -1 if no request is under way."""
-        return -1 if self.request is None else self.request.fileno()
-
-    def answer(self) -> None:
-        """Wait for the answer to the request. Raises `ServerError`."""
-        if self.refusal is not None:
-            raise self.refusal
-        if self.request is not None:
-            self.request.finish()
-
-    def finish(self) -> Outcome:
-        """Complete the upload and return its outcome. Blocks."""
-        return self.uploader.upload(self.chunk, self)
-
-    def abandon(self) -> None:
-        """Close the connection without reading the answer."""
-        if self.request is not None:
-            self.request.abandon()
-
-
 class Uploader:
     """Uploads chunks to a backend. Thread-safe; all upload threads share one.
 
     `attempts` is the number of tries per request, the first one included. The second try follows after `delay` seconds.
-    `deadline` limits the waits. `clock` returns seconds.
+    `deadline` limits the waits. `parents` are those of the run. `clock` returns seconds.
     """
 
     def __init__(
@@ -102,9 +58,11 @@ class Uploader:
         attempts: int,
         delay: float,
         deadline: Deadline,
+        parents: LostParents | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._schema = schema
+        self._parents = parents or LostParents(schema)
         self._sender = Sender(backend, schema, attempts=attempts, delay=delay, deadline=deadline)
         self._writer = TableWriter(self._sender, schema)
         self._steps = StepWriter(self._sender, self._writer, schema)
@@ -116,7 +74,7 @@ class Uploader:
     def send(self, chunk: Chunk) -> SentChunk | None:
         """Send the request for `chunk` without blocking. Return None if that is impossible or one is not enough."""
         is_plain = self._schema.is_plain(chunk.table) and (not chunk.mixed or self._schema.writing(chunk.table).fills)
-        if not is_plain or self._limits.count_fitting(chunk.rows) < len(chunk.rows):
+        if not is_plain or self._limits.count_fitting(chunk.rows) < len(chunk.rows) or self._parents.concerns(chunk):
             return None
         started = self._clock()
         try:
@@ -140,7 +98,9 @@ class Uploader:
         seconds = max(self._clock() - sent.started - silence, 0.0)
         effort = Effort(requests=1, request_bytes=len(sent.write.body), seconds=seconds)
         counts = RowCounts(inserted=len(sent.rows)) if sent.write.mode is Mode.INSERT else RowCounts()
-        return Outcome(sent.chunk, len(sent.rows), effort=effort, counts=counts)
+        outcome = Outcome(sent.chunk, len(sent.rows), effort=effort, counts=counts)
+        self._parents.record(outcome)
+        return outcome
 
     def refused(self, sent: SentChunk) -> Outcome | Progress:
         """Handle a refused request. If rows are at fault, find them and send the others.
@@ -181,7 +141,7 @@ class Uploader:
     def upload(self, chunk: Chunk, sent: SentChunk | None = None) -> Outcome:
         """Upload `chunk`, or complete the upload that was `sent`. Blocks. Server errors are part of the outcome."""
         started = sent.started if sent else self._clock()
-        state = (sent and sent.state) or UploadState(chunk, [Slice(chunk.rows)])
+        state = (sent and sent.state) or self._start(chunk)
         if sent is not None and sent.request is not None:
             state.sent = sent
             self._try(state, state.slices.pop())
@@ -189,11 +149,24 @@ class Uploader:
             self._try(state, part)
         return self._outcome(state, started)
 
+    def _start(self, chunk: Chunk) -> UploadState[SentChunk]:
+        """Return the state of an upload without the rows that belong to lost ones."""
+        if not self._parents.concerns(chunk):
+            return UploadState(chunk, [Slice(chunk.rows)])
+        found = self._parents.sort(chunk)
+        state: UploadState[SentChunk] = UploadState(chunk, [Slice(found.send)] if found.send else [])
+        state.left.extend(found.leave)
+        for row, error in found.reject:
+            state.refuse(row, error)
+        return state
+
     def _outcome(self, state: UploadState[SentChunk], started: float) -> Outcome:
         if not state.uploaded and not state.fatal:
             self._suspect_all(state)
         state.effort.seconds = self._clock() - started
-        return state.outcome()
+        outcome = state.outcome()
+        self._parents.record(outcome)
+        return outcome
 
     def probe(self, table: str) -> None:
         """Send one request without rows. Raises `TransientError` if the server is unreachable."""

@@ -49,7 +49,7 @@ class _Shape(msgspec.Struct, frozen=True):
     error: tuple[str, str] | None = None
 
 
-class _Recipe(msgspec.Struct, frozen=True):
+class Recipe(msgspec.Struct, frozen=True):
     """How items of one class become rows of one table.
 
     `fields` converts an item to a dict; None if items are dicts. `mapper` is None if fields are sent as they are.
@@ -76,8 +76,9 @@ class RowBuilder:
         self._schema = schema
         self._stamps = stamps
         self._on_cleaned = on_cleaned
-        self._recipes: dict[type, _Recipe] = {}
-        self._routed: dict[tuple[type, int], _Recipe] = {}  # of items that choose among tables: class, id of the spec
+        self._recipes: dict[type, Recipe] = {}
+        # Of items that choose among tables, and of children: class, id of the spec.
+        self._routed: dict[tuple[type, int], Recipe] = {}
         self._schema_version = schema.version
         self._warn = RowWarnings(schema)
 
@@ -85,10 +86,14 @@ class RowBuilder:
         """Return the row of `item`, without changing the item. Raises `ItemError` if it cannot become a row."""
         kind = type(item)
         recipe = self._recipes.get(kind) or self._recipe_for(item)
-        spec = recipe.spec
         values = item if recipe.fields is None else recipe.fields(item)
         if recipe.mapper is not None:
             values = recipe.mapper.columns_of(values, item)
+        return self._row_of(recipe, values)
+
+    def _row_of(self, recipe: Recipe, values: Mapping[str, Any]) -> Row:
+        """Return the row with these values by column. Raises `ItemError`."""
+        spec = recipe.spec
         if self._schema_version != self._schema.version:
             self._forget_shapes()
         names = tuple(values)
@@ -182,19 +187,24 @@ class RowBuilder:
         data, printed = printable(item if error.row is None else error.row)
         return Rejection(spec.name if spec else NO_TABLE, data, error.code, str(error), printed=printed)
 
-    def _recipe_for(self, item: Any) -> _Recipe:
+    def _recipe_for(self, item: Any) -> Recipe:
         kind, spec = type(item), self._spec_of(item)
-        is_routed = isinstance(route_of(self._routes, kind), Switch)
-        recipe = self._routed.get((kind, id(spec))) if is_routed else None
-        if recipe is None:
-            self._schema.learn_item_class(spec.name, kind)
-            mapper = Mapper(spec, self._schema, self._stamps, self._on_cleaned) if spec.maps_items else None
-            recipe = _Recipe(spec, None if kind is dict else item_to_dict(), mapper)
-            if is_routed:
-                self._routed[kind, id(spec)] = recipe
-            else:
-                self._recipes[kind] = recipe
+        if isinstance(route_of(self._routes, kind), Switch):
+            return self._recipe_of(kind, spec)
+        recipe = self._recipes[kind] = self._new_recipe(kind, spec)
         return recipe
+
+    def _recipe_of(self, kind: type, spec: TableSpec) -> Recipe:
+        """Return how items of a class become rows of one of the tables that they may go to."""
+        recipe = self._routed.get((kind, id(spec)))
+        if recipe is None:
+            recipe = self._routed[kind, id(spec)] = self._new_recipe(kind, spec)
+        return recipe
+
+    def _new_recipe(self, kind: type, spec: TableSpec) -> Recipe:
+        self._schema.learn_item_class(spec.name, kind)
+        mapper = Mapper(spec, self._schema, self._stamps, self._on_cleaned) if spec.maps_items else None
+        return Recipe(spec, None if kind is dict else item_to_dict(), mapper)
 
     def _spec_of(self, item: Any) -> TableSpec:
         """Return the table for an item. Raises `ItemError` if there is none."""

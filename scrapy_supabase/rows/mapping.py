@@ -39,6 +39,8 @@ class Mapper:
         self._hashes = {column: names for column, names in hashes.items() if names is not None}
         self._stamps = [(column, stamps[name]) for column, name in spec.stamps.items() if column not in self._hashes]
         self._named: Callable[[Mapping[str, Any]], dict[str, Any]] = self._renamed if spec.columns else dict
+        if spec.children:
+            self._named = self._without_children
         if any("." in name for name in spec.columns):
             self._named = self._at_paths
         self._changes_nothing = spec.empty_text is EmptyText.KEEP and not spec.skip_none
@@ -47,10 +49,17 @@ class Mapper:
         self._not_text: frozenset[str] = frozenset()
         self._warned: set[str] = set()
 
-    def columns_of(self, fields: Mapping[str, Any], item: Any) -> dict[str, Any]:
-        """Return column → value. `fields` are those of `item`. Raises `ItemError`."""
+    def columns_of(
+        self, fields: Mapping[str, Any], item: Any, inherited: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return column → value. `fields` are those of `item`. Raises `ItemError`.
+
+        `inherited` are the columns of a child that come from its parent.
+        """
         spec = self._spec
         mapped = self._named(fields)
+        if inherited is not None:
+            self._add_inherited(mapped, inherited)
         if not self._changes_nothing:
             mapped = self._with_nulls(mapped)
         if spec.json_column:
@@ -66,7 +75,7 @@ class Mapper:
                 if found is not None or not spec.skip_none:
                     mapped[column] = found
         if self._hashes:
-            self._add_hashes(mapped, fields)
+            self._add_hashes(mapped, fields if inherited is None else {**inherited, **fields})
         return mapped
 
     def _renamed(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +84,20 @@ class Mapper:
         if len(mapped) != len(fields):
             raise self._same_column([names.get(name, name) for name in fields])
         return mapped
+
+    def _without_children(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        columns = columns_by_field(self._spec, fields)
+        mapped = {column: fields[name] for name, column in columns.items()}
+        if len(mapped) != len(columns):
+            raise self._same_column(list(columns.values()))
+        return mapped
+
+    def _add_inherited(self, mapped: dict[str, Any], inherited: Mapping[str, Any]) -> None:
+        for column, value in inherited.items():
+            if column in mapped and mapped[column] is not value and not _is_same(mapped[column], value):
+                message = f"a field of the item and the option parent or position both fill column {column!r} of table"
+                raise ItemError("same_column", f"{message} {self._spec.name}, with different values", column)
+            mapped[column] = value
 
     def _at_paths(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         columns = columns_by_field(self._spec, fields)
@@ -158,6 +181,14 @@ def item_to_dict() -> Callable[[Any], dict[str, Any]]:
     from itemadapter import ItemAdapter  # imports pydantic, which takes 0.1 s; a crawl of dicts does not need it
 
     return lambda item: dict(ItemAdapter(item))
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    """Return whether two values are stored as the same."""
+    try:
+        return encode_row({"": value}) == encode_row({"": other})
+    except ItemError:
+        return False
 
 
 def _may_hold(value: Any, path: str) -> bool:

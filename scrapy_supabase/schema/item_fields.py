@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
@@ -78,11 +78,67 @@ def fields_of(item_class: type) -> tuple[ItemField, ...] | None:
     )
 
 
+def element_class(item_class: type, field: str) -> type | None:
+    """Return the item class of the elements of a field, if its annotation or metadata names one, such as `list[Item]`.
+
+    Raises `ConfigurationError` if the annotations cannot be read.
+    """
+    from itemadapter import ItemAdapter
+
+    metadata: Mapping[str, Any] = {}
+    with suppress(KeyError, TypeError):  # no such field, or no item class
+        metadata = _metadata_of(item_class, field)
+    waiting = [metadata.get("type", _hints_of(item_class).get(field))]
+    while waiting:
+        hint = waiting.pop()
+        if isinstance(hint, type) and typing.get_origin(hint) is None:
+            if ItemAdapter.is_item_class(hint) and hint is not dict:
+                return hint
+        elif typing.get_origin(hint) is typing.Annotated:
+            waiting.append(typing.get_args(hint)[0])
+        else:
+            waiting.extend(typing.get_args(hint))
+    return None
+
+
+def child_fields(
+    spec: TableSpec, item_class: type | None, fields: Sequence[ItemField]
+) -> Iterator[tuple[TableSpec, tuple[ItemField, ...] | None, str]]:
+    """Yield each child table of items with `fields`, the fields of its rows (None if unknown), and a note about it.
+
+    The fields include the columns of the parent, with their types. Raises `ConfigurationError` like `fields_of`.
+    """
+    sent = columns_sent(spec, fields)
+    for field, child in spec.children.items():
+        child_class = element_class(item_class, field) if item_class else None
+        declared = fields_of(child_class) if child_class else None
+        if declared is None or child_class is None:
+            note = (
+                f"Table {child.name}, the children {field!r} of {spec.name}: their columns are not known. Annotate the "
+                f"field with an item class, or run: scrapy supabase ddl --from FILE --table {child.name}"
+            )
+            yield child, None, note
+            continue
+        parent = child.writing.parent
+        links = zip(parent.columns, parent.referenced, strict=True) if parent else ()
+        inherited = [
+            replace(sent[name], name=column, primary_key=False)
+            for column, name in links
+            if name in sent and column not in child.columns
+        ]
+        own = tuple(one for one in declared if one.name not in child.inherited or one.name in child.columns)
+        found = (*inherited, *own)
+        yield child, found, f"For the children {field!r} of {spec.name}."
+        yield from child_fields(child, child_class, found)
+
+
 def columns_sent(spec: TableSpec, fields: Iterable[ItemField]) -> dict[str, ItemField]:
     """Return column → the field, else the constant or stamp, that is sent to it, for items with these fields."""
     declared = {one.name: one for one in fields}
     mapped = columns_by_field(spec, declared)
     sent = {column: replace(declared.get(name, ItemField(name)), name=column) for name, column in mapped.items()}
+    for column in spec.inherited:
+        sent.setdefault(column, ItemField(column, "integer" if column == spec.position else "", required=True))
     if spec.json_column:
         sent[spec.json_column] = ItemField(spec.json_column, "jsonb", required=True)
     for column, value in spec.constants.items():

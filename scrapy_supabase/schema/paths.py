@@ -46,12 +46,13 @@ def value_at(fields: Mapping[str, Any], path: str) -> Any:
 def columns_by_field(spec: TableSpec, names: Iterable[str]) -> dict[str, str]:
     """Return field or path → column, for items with fields of these names.
 
-    A field from which a path is taken is not sent itself, unless it is mapped itself.
+    A field from which a path is taken, or whose elements are rows of a child table, is not sent itself, unless it is
+    mapped itself.
     """
     fields = dict.fromkeys(names)
     paths = [path for path in spec.columns if "." in path and path not in fields and root_of(path) in fields]
-    roots = {root_of(path) for path in paths} - spec.columns.keys()
-    return {name: spec.columns.get(name, name) for name in [*fields, *paths] if name not in roots}
+    not_sent = ({root_of(path) for path in paths} | spec.children.keys()) - spec.columns.keys()
+    return {name: spec.columns.get(name, name) for name in [*fields, *paths] if name not in not_sent}
 
 
 def _fields_of(value: Any) -> Mapping[str, Any]:

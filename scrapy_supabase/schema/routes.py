@@ -39,7 +39,29 @@ def route_of(routes: Routes, kind: type) -> TableSpec | Switch | None:
 
 
 def specs_by_class(routes: Routes) -> Iterator[tuple[type | None, TableSpec]]:
-    """Yield each item class (None: any other class) with each table that its items may go to."""
+    """Yield each item class (None: any other class) with each table that its items may go to, child tables included.
+
+    The class of children is `dict` if the annotation of their field names no other.
+    """
     for item_class, route in routes.items():
         for spec in route.specs if isinstance(route, Switch) else (route,):
-            yield item_class, spec
+            yield from _with_children(item_class, spec)
+
+
+def has_children(routes: Routes) -> bool:
+    """Return whether items of any class have children."""
+    return any(spec.children for _, spec in specs_by_class(routes))
+
+
+def _with_children(item_class: type | None, spec: TableSpec) -> Iterator[tuple[type | None, TableSpec]]:
+    yield item_class, spec
+    for field, child in spec.children.items():
+        yield from _with_children(_class_of_children(item_class, field), child)
+
+
+def _class_of_children(item_class: type | None, field: str) -> type:
+    if item_class is None or item_class is dict:
+        return dict
+    from scrapy_supabase.schema.item_fields import element_class  # few crawls need it
+
+    return element_class(item_class, field) or dict

@@ -11,6 +11,7 @@ from scrapy_supabase.backends.base import TableInfo, View
 from scrapy_supabase.errors import SchemaDriftError
 from scrapy_supabase.models import Mode, WriteOptions
 from scrapy_supabase.schema.column_types import kind_of
+from scrapy_supabase.schema.families import Families
 from scrapy_supabase.schema.table_spec import TableSpec
 
 
@@ -46,6 +47,7 @@ class Schema:
         self.database_schema = database_schema
         self.role = role
         self.version = 0
+        self.families = Families(specs.values())
         self._known: dict[str, TableInfo] = {}
         self._views: dict[str, View] = {}
         self._key_types: dict[str, Mapping[str, str]] = {}
@@ -169,7 +171,7 @@ class Schema:
 
     def references(self, table: str) -> frozenset[str]:
         """Return the tables that `table` is known to refer to."""
-        return self._references.get(table, frozenset())
+        return self._references.get(table, frozenset()) | self.families.parents(table)
 
     def let_create(self, table: str, columns: Iterable[str]) -> None:
         """Record that this run creates `columns` of a table, and any other for a field that has none.

@@ -34,15 +34,23 @@ class TableSpec(msgspec.Struct, frozen=True):
     json_column: str = ""  # the column for the whole item; empty: none
     routed_by: str = ""  # the field that chooses the table; not sent if the table lacks its column
     writing: WriteOptions = WriteOptions()
+    children: Mapping[str, TableSpec] = msgspec.field(default_factory=dict)  # field with a list → table of its elements
+    position: str = ""  # of a child table: the column for the element's place in its list, from 1; empty: none
+
+    @property
+    def inherited(self) -> tuple[str, ...]:
+        """The columns of a child table that do not come from the child: those of the parent, and the position."""
+        parent = self.writing.parent
+        return (*(parent.columns if parent else ()), *([self.position] if self.position else []))
 
     @property
     def explicit_columns(self) -> set[str]:
         """The columns that options name."""
-        named = {*self.columns.values(), *self.stamps, *self.constants, *self.on_conflict}
+        named = {*self.columns.values(), *self.stamps, *self.constants, *self.on_conflict, *self.inherited}
         return {*named, self.json_column} if self.json_column else named
 
     @property
     def maps_items(self) -> bool:
         """Whether the values of a row may differ from the fields of its item."""
-        stamped = self.columns or self.stamps or self.constants
+        stamped = self.columns or self.stamps or self.constants or self.children or self.writing.parent
         return bool(stamped or self.skip_none or self.json_column or self.empty_text is not EmptyText.KEEP)

@@ -69,6 +69,11 @@ def _table(spec: TableSpec) -> str:
         parts.append(f"json_column: {spec.json_column}")
     if spec.routed_by:
         parts.append(f"by: {spec.routed_by}")
+    if (parent := spec.writing.parent) is not None:
+        links = [f"{one} = {other}" for one, other in zip(parent.columns, parent.referenced, strict=True)]
+        parts.append(f"children of {parent.table}: {', '.join(links)}")
+    if spec.position:
+        parts.append(f"position: {spec.position}")
     if spec.snapshots:
         parts.append("daily snapshots")
     return "; ".join(parts)

@@ -18,10 +18,11 @@ from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.rows.where import filters_of
 from scrapy_supabase.schema.routes import Switch, route_of
 from scrapy_supabase.schema.table_spec import TableSpec
+from scrapy_supabase.settings.child_tables import OF_CHILDREN, with_children
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.server import ServerConfig, proxy_of, read_key, read_url
-from scrapy_supabase.settings.table_options import COMMON, SPIDER, table_spec
+from scrapy_supabase.settings.table_options import COMMON, SPIDER, Options, table_spec
 from scrapy_supabase.settings.tables import TablesConfig, entries_of
 from scrapy_supabase.settings.upload import UploadConfig, read_attempts, read_chunk_size, read_delay
 
@@ -42,6 +43,7 @@ def config_for_table(settings: BaseSettings, table: str | None, overrides: Mappi
         raise ConfigurationError("No table is named. Add --table, or set SUPABASE_TABLE.")
     options = [one for one in entries_of(routed) if isinstance(one, Mapping)]
     own = next((one for one in options if _may_name(one.get("table"), table)), {})
+    own = {name: value for name, value in own.items() if name not in OF_CHILDREN}  # rows of a file have no parents
     # Set where the settings of the whole project are, so that messages name these.
     common = {COMMON.get(name, name): value for name, value in overrides.items() if value is not None}
     more = {name: own[name] for name in own if COMMON.get(name, name) not in common}
@@ -133,6 +135,7 @@ def script_config(
     snapshots: bool,
     chunk_size: int | str | None,
     concurrency: int,
+    children: Mapping[str, Any] | None = None,
 ) -> Config:
     """Return the `Config` of an upload to one table without Scrapy's settings. Raises `ConfigurationError`."""
     reader = Reader(BaseSettings({} if chunk_size is None else {"chunk_size": chunk_size}), os.environ)
@@ -149,8 +152,11 @@ def script_config(
     if not isinstance(table, str) or not table:
         reader.wrong("table_name", table, "a table name: a text that is not empty", "")
     key_columns = reader.column_names("on_conflict", on_conflict or ())
-    reader.check("argument")
     spec = table_spec(table, mode, key_columns, {}, {}, snapshots=snapshots)
+    if children is not None:
+        options = Options(reader, "", {"children": children}, {"snapshots": snapshots})
+        spec = with_children(options, spec, None)
+    reader.check("argument")
     return Config(server, TablesConfig({None: spec}), upload)
 
 

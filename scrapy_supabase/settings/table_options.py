@@ -36,6 +36,7 @@ TABLE_KEYS = (
     *("table", "on_conflict", "columns", "mode", "stamps", "snapshots", "row_id_column"),
     *("constants", "empty_text", "none", "json_column"),
     *WRITE_KEYS,
+    "children",
 )
 
 

@@ -15,6 +15,7 @@ from scrapy_supabase.messages import sentence
 from scrapy_supabase.rows.values import text_of
 from scrapy_supabase.schema.routes import Routes, Switch, specs_by_class
 from scrapy_supabase.schema.table_spec import TableSpec
+from scrapy_supabase.settings.child_tables import check_parents, child_entries, spec_with_children
 from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.table_options import SPIDER, TABLE_KEYS, Options, common_options
 from scrapy_supabase.settings.table_switch import find_chooser
@@ -46,13 +47,12 @@ def read_tables(reader: Reader, *, routes: bool = True, spiders: Sequence[str] =
 
 
 def entries_of(tables: Any) -> Iterator[Any]:
-    """Yield the values of `SUPABASE_TABLES` that name one table, without validating them."""
+    """Yield the values of `SUPABASE_TABLES` that name one table, child tables included, without validating them."""
     for value in tables.values() if isinstance(tables, Mapping) else ():
         nested = value.get("tables") if isinstance(value, Mapping) else None
-        if isinstance(nested, Mapping):
-            yield from nested.values()
-        else:
-            yield value
+        for entry in nested.values() if isinstance(nested, Mapping) else (value,):
+            yield entry
+            yield from child_entries(entry)
 
 
 def uses_url_stamp(settings: BaseSettings) -> bool:
@@ -103,6 +103,7 @@ def read_routes(reader: Reader, spiders: Sequence[str] = ()) -> Routes:
             "SUPABASE_TABLE is missing. Set it to the name of the table for the items, or set SUPABASE_TABLES."
         )
     _check_same_table(reader, routes)
+    check_parents(reader, routes)
     return routes
 
 
@@ -118,15 +119,17 @@ def _has_known_keys(reader: Reader, name: str, own: Any) -> bool:
 
 def _for_spiders(options: Options, spiders: Sequence[str]) -> TableSpec | Switch:
     """Return the table for the spider, or one table for each of several spiders."""
-    name = options.get("table")
-    if not isinstance(name, str) or SPIDER not in name or len(spiders) == 1:
-        return options.spec(spiders[0] if spiders else None)
+    names = [options.get("table"), *(child.get("table") for child in child_entries(options.own))]
+    name = next((name for name in names if isinstance(name, str) and SPIDER in name), None)
+    if name is None or len(spiders) == 1:
+        return spec_with_children(options, spiders[0] if spiders else None)
     if not spiders:
         options.reader.problems.append(
             f"{options.path('table')} is {name!r}, and no spider is known whose name belongs there. Name a spider, or "
             "a table without {spider}."
         )
-    return Switch(SPIDER, {spider: options.spec(spider) for spider in spiders}, setting=options.path("table"))
+    tables = {spider: spec_with_children(options, spider) for spider in spiders}
+    return Switch(SPIDER, tables, setting=options.path("table"))
 
 
 def _switch(
@@ -173,7 +176,7 @@ def _check_same_table(reader: Reader, routes: Routes) -> None:
     for _, spec in specs_by_class(routes):
         other = first.setdefault(spec.name, spec)
         if _rules(spec) != _rules(other):
-            names = ("mode", "on_conflict", "json_column", *WRITE_KEYS)
+            names = ("mode", "on_conflict", "json_column", *WRITE_KEYS, "parent")
             different = f"{', '.join(names[:-1])} or {names[-1]}"
             reader.problems.append(
                 f"SUPABASE_TABLES names table {spec.name!r} twice, with different {different}: use the same."

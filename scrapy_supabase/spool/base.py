@@ -14,7 +14,7 @@ from scrapy_supabase.rows.chunks import ChunkFile
 class Stored(msgspec.Struct, frozen=True):
     """A chunk that is in the spool only: `file` has `size` bytes and `rows` rows, including superseded ones.
 
-    Table and number of rows of a `recovered` chunk are unknown until its file is read.
+    The number of rows of a `recovered` chunk is unknown until its file is read, and its table if that has no header.
     """
 
     number: int

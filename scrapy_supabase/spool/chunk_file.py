@@ -25,6 +25,7 @@ from scrapy_supabase.spool.access import owner_remedy
 FORMAT = 1
 FORMAT_MIXED = 2  # rows differ in their columns: each row's keys are its columns
 FORMAT_OPTIONS = 3  # the header has `writing`, or the mode `update`; without columns, the rows differ in theirs
+FORMAT_RELATED = 4  # `writing` names another table
 
 
 class UnreadableError(SupabaseError):
@@ -60,7 +61,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 def new_header(table: str, columns: tuple[str, ...], mode: Mode, writing: WriteOptions, **facts: Any) -> Header:
     """Return a header in the oldest format that says all about the rows. `facts` are its other fields."""
     if mode is Mode.UPDATE or writing != WriteOptions():
-        return Header(format=FORMAT_OPTIONS, table=table, columns=columns, mode=mode, writing=writing, **facts)
+        form = FORMAT_OPTIONS if writing.parent is None else FORMAT_RELATED
+        return Header(format=form, table=table, columns=columns, mode=mode, writing=writing, **facts)
     return Header(format=FORMAT if columns else FORMAT_MIXED, table=table, columns=columns, mode=mode, **facts)
 
 
@@ -163,9 +165,9 @@ def _header(path: Path, line: bytes) -> Header | None:
         header = msgspec.json.decode(line, type=Header)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnreadableError(f"{path} is not a spool file, or is damaged: {sentence(error)}") from error
-    if header.format not in (FORMAT, FORMAT_MIXED, FORMAT_OPTIONS):
+    if header.format not in (FORMAT, FORMAT_MIXED, FORMAT_OPTIONS, FORMAT_RELATED):
         raise UnreadableError(
             f"{path} has format {header.format}, which another version of scrapy-supabase wrote; this version reads "
-            f"formats {FORMAT} to {FORMAT_OPTIONS}."
+            f"formats {FORMAT} to {FORMAT_RELATED}."
         )
     return header

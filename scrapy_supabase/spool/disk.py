@@ -135,15 +135,27 @@ class DiskSpool:
                         self.outdated[header.table] += count_rows(path)
                         continue
                     self._notes.recovered(header)
-                name = f"{folder.path.name}/{path.name}"
-                one = Stored(0, name, path.stat().st_size, recovered=True)
+                    self.learn(header)
+                name, table = f"{folder.path.name}/{path.name}", header.table if header is not None else ""
+                one = Stored(0, name, path.stat().st_size, table, recovered=True)
                 is_reversed = mode is Mode.IGNORE and header is not None and header.mode is not Mode.IGNORE
                 found.insert(0 if is_reversed else len(found), one)
             if len(found) > before:
                 self._recovered.append(folder)
             else:
                 folder.leave()  # nothing was taken from it: another process may adopt it
-        return numbered(found)
+        return self.numbered(found)
+
+    def learn(self, header: Header) -> None:
+        """Add what the header of a chunk of an earlier run says about its table to the schema."""
+        if (parent := header.options.parent) is not None:
+            self._schema.families.add(header.table, parent)
+
+    def numbered(self, *parts: list[Stored]) -> list[Stored]:
+        """Number chunks from 1, in the order in which they will be uploaded: child tables after their parents."""
+        chunks = [stored for part in parts for stored in part]
+        chunks.sort(key=lambda stored: self._schema.families.generation(stored.table))
+        return [msgspec.structs.replace(stored, number=number) for number, stored in enumerate(chunks, 1)]
 
     def _leave_to_others(self, folder: RunFolder, project: str) -> None:
         chunks, rows = self.of_others.get(project, (0, 0))
@@ -271,12 +283,6 @@ class DiskSpool:
             with suppress(OSError):
                 folder.leave()
         self._recovered.clear()
-
-
-def numbered(*parts: list[Stored]) -> list[Stored]:
-    """Number chunks from 1, in the order in which they will be uploaded."""
-    chunks = [stored for part in parts for stored in part]
-    return [msgspec.structs.replace(stored, number=number) for number, stored in enumerate(chunks, 1)]
 
 
 def _header_of(path: Path) -> Header | None:

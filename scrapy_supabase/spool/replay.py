@@ -119,9 +119,10 @@ def requeue_rejects(spool: DiskSpool, wanted: Callable[[Header], bool], chunk_ro
             kind = msgspec.structs.replace(header, opened="")
             file = writing.get(kind)
             if file is None:
+                spool.learn(header)
                 if len(writing) == _MOST_OPEN:
                     result.chunks.append(writing.pop(next(iter(writing))).close())
-                file = writing[kind] = _ChunkWriter(spool.open_file(header))
+                file = writing[kind] = _ChunkWriter(spool.open_file(header), header.table)
             file.add(bytes(line.row))
             result.rows += 1
             if file.rows >= chunk_rows:
@@ -136,8 +137,9 @@ def requeue_rejects(spool: DiskSpool, wanted: Callable[[Header], bool], chunk_ro
 class _ChunkWriter:
     """A chunk's file to which rejected rows are written."""
 
-    def __init__(self, file: ChunkFile) -> None:
+    def __init__(self, file: ChunkFile, table: str) -> None:
         self._file = file
+        self._table = table
         self.rows = 0
         self._size = 0
 
@@ -148,7 +150,7 @@ class _ChunkWriter:
 
     def close(self) -> Stored:
         self._file.close()
-        return Stored(0, self._file.name, self._size, rows=self.rows, recovered=True)
+        return Stored(0, self._file.name, self._size, self._table, self.rows, recovered=True)
 
 
 def _header_of(line: RejectedLine) -> Header:

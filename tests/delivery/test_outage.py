@@ -426,7 +426,7 @@ def test_files_that_a_crash_left_half_written(tmp_path: Path, caplog: pytest.Log
     assert numbers(server.seen) == [1, 2, 1, 2]
     totals = engine.stats.totals
     assert (engine.stats.torn_lines, totals["recovered"], totals["recovered_failed"]) == (2, 4, 1)
-    assert "has format 9, which another version of scrapy-supabase wrote; this version reads formats 1 to 3." in (
+    assert "has format 9, which another version of scrapy-supabase wrote; this version reads formats 1 to 4." in (
         caplog.text
     )
     assert "It is left unchanged. Its rows are not uploaded." in caplog.text

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from scrapy_supabase.backends.base import Write, WriteState
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.delivery.executor import Progress
-from scrapy_supabase.delivery.uploader import SentChunk
+from scrapy_supabase.delivery.sent_chunk import SentChunk
 from scrapy_supabase.errors import TransientError
 from scrapy_supabase.models import Chunk, Mode, Outcome
 from tests import fault_proxy as faults
