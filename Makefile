@@ -27,7 +27,7 @@ $(VENV)/.installed: $(VENV)/.package
 .venv-oldest/.installed: pyproject.toml tests/oldest.txt
 	$$(for each in python3.11 python3.12 python3; do $$each -c '' 2> /dev/null && echo $$each && break; done) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
-	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[postgres,spidermon]' \
+	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[postgres,redis,spidermon]' \
 	  --constraint tests/oldest.txt
 	@touch $@
 
@@ -66,7 +66,7 @@ messages: $(VENV)/.installed .venv-oldest/.installed  ## update the golden messa
 	SUPABASE_WRITE_MESSAGES=1 $(BIN)/python -m pytest -q tests/test_messages_*.py $(ARGS)
 	@git --no-pager diff --stat tests/golden
 
-soak: $(VENV)/.installed  ## run the tests that take minutes: kill -9 30 times, a server stopped for 20 s, a server that fails 30 % of all requests
+soak: $(VENV)/.installed  ## run the tests that take minutes: kill -9 30 times, three workers of a fleet killed 30 times, a server stopped for 20 s, a server that fails 30 % of all requests
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
 $(VENV)/.package-tools: $(VENV)/.installed

@@ -1,6 +1,7 @@
 """The event loop of a crawl in each of Scrapy's three modes: asyncio reactor, another reactor, no reactor.
 
-Also two facts that Scrapy has no API for: whether a crawler runs a real crawl, and whether it is closing.
+Also facts that Scrapy has no API for: whether a crawler runs a real crawl, whether it is closing, and which requests
+are in progress.
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from scrapy.commands import ScrapyCommand
 from scrapy.utils.asyncio import CallLaterResult, call_later, is_asyncio_available
@@ -19,6 +20,7 @@ from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
 if TYPE_CHECKING:
+    from scrapy import Request
     from scrapy.crawler import Crawler
 
 T = TypeVar("T")
@@ -115,6 +117,18 @@ def is_closing(crawler: Crawler) -> bool:
     """
     slot = getattr(crawler.engine, "_slot", None)
     return getattr(slot, "closing", None) is not None
+
+
+def requests_in_progress(crawler: Crawler) -> Collection[Request]:
+    """Return the requests that the engine took from the scheduler and is not through with.
+
+    A request stays in this set until its items have been through all pipelines and its new requests have been given to
+    the scheduler, however it ends (Scrapy 2.14 to 2.19). Raises `RuntimeError` if the engine has no such set.
+    """
+    found = getattr(getattr(crawler.engine, "_slot", None), "inprogress", None)
+    if found is None:
+        raise RuntimeError("This version of Scrapy is not supported: its engine does not list requests in progress.")
+    return cast("Collection[Request]", found)
 
 
 def fail_command() -> None:

@@ -8,4 +8,5 @@ pytest_plugins = [
     "tests.fix_browser",
     "tests.fix_messages",
     "tests.fix_golden",
+    "tests.fix_redis",
 ]

@@ -19,7 +19,7 @@ from scrapy_supabase.commands import NAMES, module_of
 from scrapy_supabase.middleware import SENT_ANYWAY
 from scrapy_supabase.models import Chunk, Effort, Mode, Origin, Outcome, Rejection, Row, RowCounts
 from scrapy_supabase.monitoring.counters import Counters
-from scrapy_supabase.monitoring.stats import PREFIX, Stats, count_skipped
+from scrapy_supabase.monitoring.stats import PREFIX, RequestStats, Stats, count_skipped
 from scrapy_supabase.schema.ddl import ledger_sql, snapshots_sql
 from scrapy_supabase.settings import config as settings
 from scrapy_supabase.spool.base import Loaded
@@ -101,6 +101,10 @@ def test_stats() -> None:
     counters.on_waited(1.0)
     stats.publish(chunk_size=100, concurrency=4)
     count_skipped(collector, "t")
+    requests = RequestStats(collector)
+    requests.enqueued()
+    for count in (requests.leased, requests.acknowledged, requests.given_back):
+        count(1)
     made = {key.removeprefix(PREFIX).removesuffix("/t").replace("23505", "<code>") for key in collector.keys}
     assert names("stats.md", r"^\| `([^`]+)`") == made
     per_table = {key.removeprefix(PREFIX).removesuffix("/t") for key in collector.keys if key.endswith("/t")}

@@ -27,6 +27,8 @@ PAGE = ROOT / "docs" / "reference" / "errors.md"
 
 NOT_PROVOKED = {
     "module {} has no attribute {}": "Python's own words for a name that is not there",
+    "The scheduler is not open.": "a request before the start: Scrapy's engine gives none",
+    "This version of Scrapy is not supported: its engine does not list requests in progress.": "none is known",
     "a retry is asked for on TransientError only": "a fault of ours, which only a change of retry.py could make",
     "it could not start. The reason is in its log.": "a reactor that does not start and says no error: none is known",
     "by proxy {}": "a proxy that fails: the words around it are those of any failed connection",
@@ -73,6 +75,7 @@ ELSEWHERE = {
     "local/gateway/write.py": "tests/local/test_golden.py",
     "schema/history.py": "tests/schema/test_history.py",  # SQL
     # Words of PostgreSQL that are looked for, and what is added to them in a rejection.
+    "contrib/redis/leases.py": "tests/contrib/test_redis_leases.py",  # scripts for Redis
     "delivery/isolate.py": "tests/delivery/test_isolate.py",
     "delivery/upload_state.py": "tests/delivery/test_isolate.py",
     # The page of a run: its words are looked at in the page, and what it shows of the settings.

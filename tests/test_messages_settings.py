@@ -161,6 +161,7 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
     ("A rate of rejected rows in per cent", {"SUPABASE_MONITOR_MAX_FAILED_RATE": "2 %"}),
     ("A rate of rejected rows above 1", {"SUPABASE_MONITOR_MAX_FAILED_RATE": 5}),
     ("A negative number of spooled rows", {"SUPABASE_MONITOR_MAX_SPOOLED_ROWS": -1}),
+    ("A lease time that is not a number", {"SUPABASE_LEASE_TIME": "half a minute"}),
     ("An upload age that is not a number", {"SUPABASE_MONITOR_MAX_UPLOAD_AGE": "an hour"}),
 )
 

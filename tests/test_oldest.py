@@ -52,7 +52,7 @@ def test_oldest_txt_has_the_floors_of_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted: dict[str, Version] = {}
-    for text in (*project["dependencies"], *extras["postgres"], *extras["spidermon"]):
+    for text in (*project["dependencies"], *extras["postgres"], *extras["redis"], *extras["spidermon"]):
         requirement = Requirement(text)
         floors = [part.version for part in requirement.specifier if part.operator == ">="]
         wanted.update((requirement.name, Version(floor)) for floor in floors)

@@ -150,6 +150,33 @@ def _sums(counters: Counters) -> dict[str, float]:
     }
 
 
+class RequestStats:
+    """The stats of `contrib.redis.LeaseScheduler`. The first two are named as those of scrapy-redis."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def enqueued(self) -> None:
+        """Count a request put into the queue."""
+        self._collector.inc_value("scheduler/enqueued/redis")
+
+    def leased(self, count: int = 1) -> None:
+        """Count requests and start URLs taken from Redis."""
+        self._add("scheduler/dequeued/redis", count)
+
+    def acknowledged(self, count: int) -> None:
+        """Count leases that ended because all that came of the request is in files and queues."""
+        self._add("scheduler/acknowledged/redis", count)
+
+    def given_back(self, count: int) -> None:
+        """Count leases, of this worker or of dead ones, put back where they came from."""
+        self._add("scheduler/given_back/redis", count)
+
+    def _add(self, key: str, count: int) -> None:
+        if count:
+            self._collector.inc_value(key, count)
+
+
 class Readings:
     """A reader of the stats written by `Stats`, from a crawl's stats or a copy. It is false if there are none."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from scrapy.settings import BaseSettings
 
 from scrapy_supabase.settings.create import CreateConfig, read_create
+from scrapy_supabase.settings.leases import read_lease_time
 from scrapy_supabase.settings.monitors import MonitorsConfig, read_monitors
 from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.server import ServerConfig, read_server
@@ -63,6 +64,7 @@ IN_ORDER = (
     "SUPABASE_MAX_FAILED",
     "SUPABASE_REPORT",
     "SUPABASE_MIGRATIONS",
+    "SUPABASE_LEASE_TIME",
     "SUPABASE_MONITOR_MAX_FAILED_RATE",
     "SUPABASE_MONITOR_MAX_SPOOLED_ROWS",
     "SUPABASE_MONITOR_MAX_UPLOAD_AGE",
@@ -108,6 +110,7 @@ class Config:
         enabled = reader.flag("SUPABASE_ENABLED", True)
         server = read_server(reader)
         tables_config = read_tables(reader, routes=tables, spiders=spiders)
+        read_lease_time(reader)  # of a scheduler, which is created without this configuration
         upload, spool, monitors = read_upload(reader), read_spool(reader), read_monitors(reader)
         skip_stored, create = read_skip_stored(reader, spiders), read_create(reader, server)
         reader.problems.sort(key=_position)

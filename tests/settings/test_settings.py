@@ -71,6 +71,7 @@ def test_a_project_without_a_scrapy_cfg_has_a_spool(tmp_path: Path, monkeypatch:
         ("SUPABASE_MONITOR_MAX_FAILED_RATE", 1.5, "from 0 for none to 1"),
         ("SUPABASE_MONITOR_MAX_FAILED_RATE", "1 %", "from 0 for none to 1"),
         ("SUPABASE_MONITOR_MAX_SPOOLED_ROWS", -1, "0 or more"),
+        ("SUPABASE_LEASE_TIME", 0.5, "1 or more"),
         ("SUPABASE_MONITOR_MAX_UPLOAD_AGE", "long", "0 or more"),
         ("SUPABASE_ON_CONFLICT", 5, "column names"),
         ("SUPABASE_ON_CONFLICT", "a,,b", "column names"),
