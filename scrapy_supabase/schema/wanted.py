@@ -77,6 +77,11 @@ def wanted_tables(routes: Routes) -> dict[str, WantedTable]:
     for item_class, spec in specs_by_class(routes):
         fields = fields_of(item_class) if item_class is not None else None
         sent = _declared(spec, fields or [ItemField(name) for name in spec.columns if "." not in name])
+        parent = spec.writing.parent
+        of_parent = found[parent.table].columns if parent and parent.table in found else {}
+        for name, referenced in zip(parent.columns, parent.referenced, strict=True) if parent else ():
+            if referenced in of_parent and not sent[name].sql_type:
+                sent[name] = replace(sent[name], sql_type=of_parent[referenced].sql_type)
         is_open = not fields or any(not one.sql_type for one in sent.values())
         if not fields:
             sent = {name: replace(one, required=False) for name, one in sent.items()}

@@ -135,6 +135,26 @@ def test_two_crawls_at_once(crawl: Crawler, sql: Sql, project: Project, tmp_path
     assert sql("select url, own0, own1 from t_dicts order by url") == [("u0", 0, None), ("u1", None, 1)]
 
 
+@OVER
+def test_a_table_and_its_children(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
+    """The tables of children at any depth are created from their first rows; keys keep the type of the parent."""
+    tags = {"table": "t_tags", "parent": {"book": "book", "n": "n"}, "on_conflict": ["book", "n", "name"]}
+    reviews = {"table": "t_reviews", "parent": {"book": "id"}, "position": "n", "on_conflict": ["book", "n"]}
+    books = {"table": "t", "on_conflict": "id", "children": {"reviews": {**reviews, "children": {"tags": tags}}}}
+    item = {
+        "id": 7,
+        "title": "Emma",
+        "reviews": [{"text": "good", "stars": 5, "tags": [{"name": "x"}]}, {"text": "bad"}],
+    }
+    done = crawl(dicts(item), **server(project, over, SUPABASE_TABLES={"*": books}, SUPABASE_TABLE=None))
+    assert done.counts("uploaded", "failed") == (4, 0), done.log
+    assert columns(sql, "t") == {"id": "bigint", "title": "text"}
+    assert columns(sql, "t_reviews") == {"book": "bigint", "n": "integer", "text": "text", "stars": "numeric"}
+    assert columns(sql, "t_tags") == {"book": "bigint", "n": "integer", "name": "text"}
+    assert sql("select n, text, stars from t_reviews order by n") == [(1, "good", 5), (2, "bad", None)]
+    assert sql("select * from t_tags") == [(7, 1, "x")]
+
+
 def test_a_kill_between_the_table_and_its_first_row(
     crawl: Crawler, sql: Sql, project: Project, proxy: FaultProxy
 ) -> None:
