@@ -65,6 +65,7 @@ def test_a_project_without_a_scrapy_cfg_has_a_spool(tmp_path: Path, monkeypatch:
         ("SUPABASE_DB_URL", "postgresql://user:a@s3cret@host/db", "percent-encoded"),
         ("SUPABASE_DB_URL", "postgresql://user:a%zs3cret@host/db", "percent-encoded"),
         ("SUPABASE_DB_URL", "host=h password=a s3cret", "a connection string such as"),
+        ("SUPABASE_CREATE_TABLES", "perhaps", "True or False"),
         ("SUPABASE_INSERT_FALLBACK", "perhaps", "True or False"),
         ("SUPABASE_MIGRATIONS", "/nowhere", "a folder that exists"),
         ("SUPABASE_MODE", "replace", "upsert, insert, ignore"),
