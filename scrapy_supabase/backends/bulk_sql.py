@@ -77,7 +77,9 @@ def rows_from_json(insert: BulkInsert, parameter: str) -> str:
 def returning_json(statement: str, columns: Sequence[str]) -> str:
     """Return `statement` with a result: these columns of each written row, as one JSON array."""
     listed = ", ".join(map(quote, columns)) or "1"
-    return f"WITH written AS ({statement} RETURNING {listed}) SELECT coalesce(json_agg(written), '[]') FROM written"
+    # As in `select_json`, the alias must not be the name of a column.
+    written = f"WITH pgrst_source AS ({statement} RETURNING {listed})"
+    return f"{written} SELECT coalesce(json_agg(pgrst_source), '[]') FROM pgrst_source"
 
 
 def select_json(

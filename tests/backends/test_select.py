@@ -11,9 +11,10 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from scrapy_supabase.backends.base import Order, Select
+from scrapy_supabase.backends.base import Order, Select, Write
 from scrapy_supabase.backends.filters import differs, matches, to_query
 from scrapy_supabase.errors import ConfigurationError, FatalError, SchemaDriftError, ServerError, TooLargeError
+from scrapy_supabase.models import Mode
 from scrapy_supabase.rows.where import filters_of
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
@@ -191,3 +192,16 @@ def test_wrong_conditions(where: Any, problem: str) -> None:
     """The message has the place and what is allowed."""
     with pytest.raises(ConfigurationError, match=problem):
         filters_of(where)
+
+
+def test_columns_named_like_an_alias(sql: Sql, line: MakeLine) -> None:
+    """Rows that are read or just written come as objects, whatever their columns are called."""
+    names = ("written", "pgrst_source", "source")
+    columns = ", ".join(f"{name} text" for name in names)
+    sql(f"create table t ({columns}, primary key (written)); grant all on t to service_role")
+    sql("notify pgrst, 'reload schema'")
+    backend = line().backend
+    row = {"written": "a", "source": "c"}
+    write = Write("t", tuple(sorted(row)), msgspec.json.encode([row]), Mode.IGNORE, ("written",))
+    assert msgspec.json.decode(backend.insert_new(write, ("written",))) == [{"written": "a"}]
+    assert msgspec.json.decode(backend.select(Select("t", tuple(row)))) == [row]
