@@ -44,11 +44,11 @@ def test_command_lines_are_parsed_in_one_place() -> None:
     [
         ("ways", ["--rows", "300", "--chunk", "100"], "| statement, database | 100 rows | stored rows |"),
         ("rate", ["--rows", "300", "--chunk", "100"], "| scrapy-supabase, database, rows encoded before | 100 rows |"),
-        ("bad_rows", ["--rows", "400"], "396 of 396 good ones"),
+        ("bad_rows", ["--rows", "400", "--items", "300", "--latency", "0.005"], "396 of 396 good ones"),
         ("latency", ["--rows", "200", "--uploads", "2", "--latency", "0.005"], "| scrapy-supabase, REST | 2 |"),
         ("growth", ["--rows", "300"], "| database | 300 |"),
         ("children", ["--items", "20"], "| items with children | database | with foreign key |"),
-        ("crawl", ["--pages", "5", "--items", "200", "--latency", "0.005"], "p99"),
+        ("crawl", ["--kind", "torrent", "--items", "200", "--latency", "0.005"], "p99"),
         ("load", ["--rows", "300", "--chunk", "100", "--only", "limit"], "of the limit"),
         ("skip_stored", ["--rows", "300"], "| database | with a query |"),
         ("gateway", ["--rows", "400", "--chunk", "100"], "| gateway |"),
