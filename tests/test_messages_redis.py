@@ -87,11 +87,11 @@ def test_a_worker(said: Said, redis_server: RedisServer, caplog: pytest.LogCaptu
 
 
 def test_other_workers(said: Said, fleet: Fleet) -> None:
-    """The queue of a fleet is not flushed; a worker waits for the leases of others."""
+    """The queue of a fleet is not flushed; a worker waits for the leases of others. It has no spool."""
     other = Leases(fleet.server.client, "pages:requests", SORTED, 60)
     other.push(b"a request", 0)
     assert other.take(0, [])[1] == b"a request"
-    worker = fleet.start(SCHEDULER_FLUSH_ON_START=True)
+    worker = fleet.start(SCHEDULER_FLUSH_ON_START=True, SUPABASE_SPOOL_DIR=None)
     assert eventually(lambda: "Waiting for" in worker.log, 20)
     other.acknowledge(["0"])
     said("Other workers are at work", of_log(worker.end()))

@@ -44,19 +44,19 @@ def run(
     assert eventually(lambda: len(site.hits) > 15, 30)  # else the others of the stock scheduler would find nothing
     start(1)
     start(2)
+
+    def alive() -> list[int]:
+        return [slot for slot, worker in workers.items() if worker.process.poll() is None]
+
+    def at_work() -> list[int]:
+        return [slot for slot in alive() if "Uploading to" in workers[slot].log]
+
     for number in range(kills):
         enough = pages * (number + 1) // (kills + 1)
-
-        def is_time(enough: int = enough) -> bool:
-            return len(site.hits) >= enough or all(worker.process.poll() is not None for worker in workers.values())
-
-        assert eventually(is_time, 60)
-        alive = [
-            slot for slot, worker in workers.items() if worker.process.poll() is None and "Uploading to" in worker.log
-        ]
-        if not alive:
+        assert eventually(lambda: not alive() or bool(len(site.hits) >= enough and at_work()), 60)  # noqa: B023
+        if not alive():
             break
-        slot = random.choice(alive)
+        slot = random.choice(at_work())
         workers[slot].kill()
         start(slot)
     for worker in workers.values():

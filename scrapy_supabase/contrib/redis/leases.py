@@ -99,8 +99,9 @@ else redis.call('LPUSH', KEYS[1], ARGV[3]) end
 return 1
 """
 
-# KEYS: leases. ARGV from 4: the leases to give back.
+# KEYS: leases. ARGV from 4: the leases to give back; none for all.
 _GIVE_BACK = """
+if #ARGV == 3 then return put_all_back(KEYS[1], 1000) end
 local n = 0
 for i = 4, #ARGV do n = n + put_back(KEYS[1], ARGV[i]) end
 return n
@@ -126,7 +127,7 @@ if redis.call('EXISTS', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) 
 return n
 """
 
-# KEYS: workers. Returns how many other workers are alive, and how many requests other workers have leased.
+# KEYS: workers. Returns how many other workers are alive, and how many leases other workers have.
 _OTHERS = """
 local alive, n, t = 0, 0, now()
 local all = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
@@ -188,8 +189,8 @@ class Leases:
         key, fingerprint = seen or (self._queue, "")
         return bool(self._push((self._queue, key), (self._kind, score, data, fingerprint)))
 
-    def give_back(self, leases: Sequence[str]) -> int:
-        """Put leased requests back where they came from."""
+    def give_back(self, leases: Sequence[str] = ()) -> int:
+        """Put these leases back where they came from, by default up to `MOST` of this worker's."""
         return int(self._give_back((self._leases,), (*self._head, *leases)))
 
     def set_aside(self, data: Any) -> None:
@@ -208,7 +209,7 @@ class Leases:
         return total
 
     def others(self) -> tuple[int, int]:
-        """Return how many other workers are alive, and how many requests other workers, alive or dead, have leased."""
+        """Return how many other workers are alive, and how many leases other workers, alive or dead, have."""
         alive, leased = self._others((self._workers,), self._head)
         return int(alive), int(leased)
 

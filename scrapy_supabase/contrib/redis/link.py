@@ -17,7 +17,7 @@ from redis.retry import Retry
 logger = logging.getLogger(__name__)
 
 _PAUSE = 1.0  # seconds until the next call after one that failed, at least
-_LONGEST_CALL = 5.0  # seconds: the crawl waits meanwhile
+_LONGEST_CALL = 2.0  # seconds: the crawl waits meanwhile
 _PAUSE_PER_CALL = 3  # the least pause, in times of what the call took: the crawl goes on for most of an outage
 
 T = TypeVar("T")
@@ -76,5 +76,8 @@ def limit_waits(client: Any) -> None:
         options = client.connection_pool.connection_kwargs
         for name in ("socket_timeout", "socket_connect_timeout"):
             options[name] = min(options.get(name) or _LONGEST_CALL, _LONGEST_CALL)
-        options.pop("retry_on_timeout", None)
+        for name in ("retry_on_timeout", "retry_on_error"):
+            options.pop(name, None)
         client.set_retry(Retry(NoBackoff(), 1, supported_errors=(NoConnectionError,)))
+        client.connection_pool.disconnect()
+        client.connection_pool.reset()  # forget connections with the old options

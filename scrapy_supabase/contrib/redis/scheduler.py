@@ -23,6 +23,7 @@ from scrapy_supabase.eventloop import requests_in_progress
 from scrapy_supabase.messages import pluralize
 from scrapy_supabase.monitoring.stats import RequestStats
 from scrapy_supabase.settings.leases import lease_time
+from scrapy_supabase.settings.spool import spool_folder
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -70,6 +71,11 @@ class LeaseScheduler(Scheduler):
 
         in_progress()  # fail now with a version of Scrapy that does not have it
         limit_waits(getattr(self.df, "server", None))
+        if spool_folder(crawler.settings) is None:
+            logger.warning(
+                "There is no spool (SUPABASE_SPOOL_DIR is None). If this worker is killed, rows that are not uploaded "
+                "are lost, and their requests are not in the queue any more."
+            )
         leases = Leases(self.server, self.queue.key, kind, self._lease_time)
         worker = Worker(leases, _Codec(self.queue, self.df), in_progress, RequestStats(crawler.stats), self._lease_time)
         if flush:
@@ -126,9 +132,10 @@ class LeaseScheduler(Scheduler):
 
     def _idle(self) -> None:
         """Keep the spider open while other workers have requests: a worker that dies gives its requests back."""
-        if self._start_urls is not None and self._start_urls.settle():
+        worker = self._opened
+        if (self._start_urls is not None and self._start_urls.settle()) or worker.give_back_unknown():
             raise DontCloseSpider
-        others = self._opened.others()
+        others = worker.others()
         if others is None:
             raise DontCloseSpider
         _, leased = others

@@ -172,13 +172,28 @@ class Worker:
             )
 
     def others(self) -> tuple[int, int] | None:
-        """Return how many other workers are alive, and how many requests they have leased. None: Redis is away."""
+        """Return how many other workers are alive, and how many leases they have. None: Redis is away."""
         if self.link.is_down:
             return None
         try:
             return self.link.call(self._leases.others)
         except RedisError:
             return None
+
+    def give_back_unknown(self) -> bool:
+        """Give back leases that this worker does not know of, when the spider is idle. Return whether there were any.
+
+        One comes about if Redis carries out a call after this worker has given up waiting and has repeated it.
+        """
+        try:
+            self._send()
+            if self.link.is_out or self._held or self._done or self._unsent:
+                return False
+            given_back = self.link.call(self._leases.give_back)
+        except RedisError:
+            return False
+        self._stats.given_back(given_back)
+        return given_back > 0
 
     def leave(self) -> None:
         """Acknowledge what is done, and give back the rest."""
