@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -35,11 +36,16 @@ _MOST_RUNS = 1024 * 1024  # bytes of runs.jsonl; beyond that, its older half is 
 
 
 class RunFolder:
-    """A run's folder in the spool, owned until `leave`."""
+    """A run's folder in the spool, owned until `leave`.
+
+    A forked child does not own it: the child's copy of the lock is closed, because it would keep the folder locked
+    after the death of its parent.
+    """
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
-        self._lock = lock
+        self._lock: int | None = lock
+        _owned.add(self)
 
     @classmethod
     def make(cls, folder: Path, name: str) -> RunFolder:
@@ -101,10 +107,14 @@ class RunFolder:
 
     def release(self) -> None:
         """Unlock the folder."""
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def leave(self) -> None:
         """Unlock the folder, and remove it if it holds nothing else."""
+        if self._lock is None:
+            return
         try:
             if all(entry.name == _LOCK for entry in self.path.iterdir()):
                 (self.path / _LOCK).unlink(missing_ok=IS_BESIDE)
@@ -117,6 +127,20 @@ class RunFolder:
         if IS_BESIDE and not self.path.exists():
             with suppress(OSError):  # another process is looking at it, and will remove it
                 _lock_of(self.path).unlink()
+
+
+_owned: weakref.WeakSet[RunFolder] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    """Close this process's copies of all locks. Their owner keeps them."""
+    for folder in list(_owned):
+        folder.release()
+    _owned.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_disown_all)
 
 
 def dead_runs(folder: Path) -> Iterator[RunFolder]:
