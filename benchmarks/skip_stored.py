@@ -27,6 +27,7 @@ def memory(name: str) -> float:
 def read(to: Server, way: str, rows: int) -> tuple[float, float, float, float]:
     """Read the URLs; return seconds, seconds of CPU, and MB at the peak and afterwards, above those before."""
     from scrapy_supabase.backends.base import Backend, Select
+    from scrapy_supabase.backends.open_policy import OpenPolicy
     from scrapy_supabase.backends.postgres import PostgresBackend
     from scrapy_supabase.backends.postgrest import PostgrestBackend
     from scrapy_supabase.backends.retry import Deadline
@@ -36,7 +37,7 @@ def read(to: Server, way: str, rows: int) -> tuple[float, float, float, float]:
     from scrapy_supabase.settings.skip_stored import SkipRule
 
     backend: Backend = PostgrestBackend(to.url, to.key) if way == "REST" else PostgresBackend(to.db_url)
-    reader = TableReader(backend, Schema({}), attempts=3, delay=1.0, deadline=Deadline())
+    reader = TableReader(backend, Schema({}), policy=OpenPolicy(3, 1.0, Deadline()))
     next(reader.pages(Select("bench", limit=1)))  # connects
     Path("/proc/self/clear_refs").write_text("5")
     before, wall, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scrapy_supabase.backends.base import Backend
+from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.delivery.backlog import Backlog
@@ -113,11 +114,13 @@ class Destination:
         self.schema = schema
         self.backend = new_backend(config)
         self.deadline = Deadline()
+        upload = config.upload
+        self._policy = OpenPolicy(upload.attempts, upload.delay, self.deadline, upload.open_timeout)
         self.creator: TableCreator | None = None
         if config.create.enabled:
             from scrapy_supabase.delivery.table_creator import new_creator  # few crawls need it
 
-            self.creator = new_creator(config, schema, self.backend, self.deadline)
+            self.creator = new_creator(config, schema, self.backend, self._policy)
         self._local = local
 
     @classmethod
@@ -134,27 +137,19 @@ class Destination:
     def begin(self, config: Config, run: Run) -> None:
         """Check the tables, then write the start of the run to the database. Blocks.
 
-        Raises `FatalError` for a problem that makes every upload fail.
+        Raises `FatalError` for a problem that makes every upload fail, and for a server that is unreachable, or busy
+        for longer than `SUPABASE_OPEN_TIMEOUT`.
         """
         known, partly = known_columns(config.tables.routes)
-        SchemaCheck(
-            self.backend,
-            self.schema,
-            known,
-            attempts=config.upload.attempts,
-            delay=config.upload.delay,
-            deadline=self.deadline,
-            partly=partly,
-            declared=DeclaredItems(config.tables.routes, is_local=self._local is not None),
-        ).run(self.creator)
-        run.begin(self.backend, config, self.deadline)
+        policy, declared = self._policy, DeclaredItems(config.tables.routes, is_local=self._local is not None)
+        check = SchemaCheck(self.backend, self.schema, known, policy=policy, partly=partly, declared=declared)
+        with policy.unavailable_is_fatal():
+            check.run(self.creator)
+            run.begin(self.backend, config, policy)
 
-    def reader(self, config: Config) -> TableReader:
+    def reader(self) -> TableReader:
         """Return a reader of tables."""
-        upload = config.upload
-        return TableReader(
-            self.backend, self.schema, attempts=upload.attempts, delay=upload.delay, deadline=self.deadline
-        )
+        return TableReader(self.backend, self.schema, policy=self._policy)
 
     def described(self, tables: Iterable[str]) -> str:
         """Describe tables by name and number of columns: `books (5 columns), shops (2 columns)`."""

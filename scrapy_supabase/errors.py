@@ -105,7 +105,8 @@ class TransientError(ServerError):
     `unanswered`: the connection failed. `ambiguous`: the rows may be stored. `splittable`: fewer rows may succeed.
     `retry_after`: the seconds of the server's Retry-After. `tries`: the maximum number of tries, if lower than the
     setting. `reachable`: the database processed the request, so this is no outage. `about_rows`: the same request
-    without its rows succeeded. `overload`: the server is overloaded. `remedy`: what to do if the error persists.
+    without its rows succeeded. `overload`: the server is overloaded. `busy`: a server or a gateway is there and said
+    that it cannot work now. `remedy`: what to do if the error persists.
     """
 
     unanswered: bool = False
@@ -116,6 +117,7 @@ class TransientError(ServerError):
     reachable: bool = False
     about_rows: bool = False
     overload: bool = False
+    busy: bool = False
     remedy: str = ""
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from scrapy.commands import ScrapyCommand
-from scrapy.utils.asyncio import CallLaterResult, call_later, is_asyncio_available
+from scrapy.utils.asyncio import CallLaterResult, call_later, create_looping_call, is_asyncio_available
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
 
 T = TypeVar("T")
+
+_LOOK_EVERY = 0.2  # seconds
 
 
 class EventLoop:
@@ -42,6 +44,27 @@ class EventLoop:
         """Schedule a call of `func` in the crawl's thread. A call after the loop has closed is dropped."""
         with suppress(RuntimeError):
             self._call(func, *arguments)
+
+    @contextmanager
+    def on_early_stop(self, crawler: Crawler, call: Callable[[], None]) -> Iterator[None]:
+        """Call `call` if the crawl is stopped (Ctrl-C) within the context, before its engine runs.
+
+        Scrapy sends no signal for this. Without a reactor, it goes on opening the spider, and then crawls.
+        """
+        if not crawler.crawling:  # outside of a crawl
+            yield
+            return
+
+        def look() -> None:
+            if not crawler.crawling:
+                call()
+
+        ticker = create_looping_call(look)
+        ticker.start(_LOOK_EVERY, now=False)
+        try:
+            yield
+        finally:
+            ticker.stop()
 
     async def wait(self, future: Future[T], timeout: float | None = None) -> bool:
         """Wait for a future that is completed in this thread. Return False after `timeout` seconds."""

@@ -207,7 +207,7 @@ class _Source:
         with self._lock:
             if self._reader is None:
                 self._destination = Destination.find(self._config)
-                self._reader = self._destination.reader(self._config)
+                self._reader = self._destination.reader()
             return self._reader
 
     def stored_urls(self) -> dict[str, UrlSet]:

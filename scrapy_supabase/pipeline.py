@@ -26,7 +26,7 @@ from scrapy_supabase.monitoring.crawl_log import CrawlLog
 from scrapy_supabase.monitoring.crawl_observer import CrawlObserver
 from scrapy_supabase.monitoring.last_run import LastRunFile
 from scrapy_supabase.monitoring.record import Record
-from scrapy_supabase.monitoring.run import Run, log_no_end
+from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.monitoring.stats import Stats, figures_of_scrapy
 from scrapy_supabase.report import page_of
 from scrapy_supabase.rows.children import item_steps
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
 
 logger = logging.getLogger(__name__)
-
-_LEDGER_SECONDS = 2.0  # the least time for the ledger's last write, even after `SUPABASE_CLOSE_TIMEOUT`
 
 
 class SupabasePipeline:
@@ -120,7 +118,8 @@ class SupabasePipeline:
             logger.warning("%s", warning)
         destination = self._destination = await loop.run_in_thread(partial(Destination.find, config))
         try:
-            await loop.run_in_thread(partial(destination.begin, config, run))
+            with loop.on_early_stop(crawler, destination.deadline.end):
+                await loop.run_in_thread(partial(destination.begin, config, run))
         except FatalError as error:
             observer.keep_fatal(error)
             logger.error("Closing the crawl before its first page (%s): %s", error.reason, error)  # noqa: TRY400
@@ -246,19 +245,18 @@ class _OpenCrawl:
 
     async def _end_run(self, reason: str) -> None:
         """Write ledger and report, now that Scrapy has the finish reason, and disconnect from the server."""
-        run, destination, table = self._run.run, self._run.destination, self._config.tables.runs_table
+        ledger = self._run.run.ledger
         try:
-            if table is not None and run.begun:
-                counts = self._observer.counters.totals
-                end = partial(run.end, destination.backend, table, reason, counts, dict(self._crawl_stats))
-                rest = max(self._close_by - time.monotonic(), _LEDGER_SECONDS)
+            if ledger is not None:
+                end = partial(ledger.end, reason, self._observer.counters.totals, dict(self._crawl_stats))
+                rest = max(self._close_by - time.monotonic(), ledger.least_seconds)
                 try:
                     await self._loop.run_in_thread(end, rest)
                 except TimeoutError:
-                    log_no_end(table, f"no answer for {rest:.0f} s")
+                    ledger.log_no_end(f"no answer for {rest:.0f} s")
             await self._loop.run_in_thread(partial(self._file.end, self._recorded(reason)))
         finally:
-            await self._loop.run_in_thread(destination.close)
+            await self._loop.run_in_thread(self._run.destination.close)
 
     def _end_unclosed(self) -> None:
         """Keep all rows when the process ends before the crawl is closed, as after a second Ctrl-C."""
@@ -276,6 +274,8 @@ class _OpenCrawl:
             self._log.released()
         if self._file.is_wanted and self._observer.record.is_due():
             start(self._loop.run_in_thread(partial(self._file.write, self._recorded())))
+        if (ledger := self._run.run.ledger) is not None and ledger.is_due():
+            start(self._loop.run_in_thread(partial(ledger.update, self._observer.counters.totals.copy())))
         self._log.progress(in_flight=delivery.in_flight, backlog=delivery.backlog, is_offline=delivery.is_offline)
         self._publish()
 

@@ -26,7 +26,7 @@ from scrapy.http.response.text import TextResponse
 from scrapy.statscollectors import MemoryStatsCollector
 
 from scrapy_supabase import select_rows
-from scrapy_supabase.monitoring import crawl_log
+from scrapy_supabase.monitoring import crawl_log, ledger
 
 
 @dataclasses.dataclass
@@ -201,6 +201,7 @@ def main() -> None:
     process = AsyncCrawlerProcess(settings) if job["mode"] == "none" else CrawlerProcess(settings)
     crawlers = []
     for number, plan in enumerate(job["spiders"]):
+        ledger._EVERY = plan.get("ledger_every", ledger._EVERY)  # these seconds are a minute
         base = Wanderer if "to" in plan else TestSpider
         spider = type(f"Spider{number}", (base,), {"plan": plan, "name": plan.get("name", f"test{number}")})
         crawler = process.create_crawler(spider)

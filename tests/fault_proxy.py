@@ -128,6 +128,24 @@ def answers(status: int, body: object = None, *, stored: bool = False, **headers
     return fault
 
 
+def above(most: int, seconds: float) -> Fault:
+    """A gateway's limit: 429 while `most` requests are being answered, each for `seconds` at least."""
+    room = threading.Semaphore(most)
+    refuse = answers(429, {"message": "slow down"})
+
+    def fault(exchange: Exchange) -> None:
+        if not room.acquire(blocking=False):
+            refuse(exchange)
+            return
+        try:
+            exchange.handler.server.released.wait(seconds)
+            exchange.reply(*exchange.forward())
+        finally:
+            room.release()
+
+    return fault
+
+
 def at_random(share: float, weights: Mapping[Fault, float], seed: int) -> Fault:
     """One of `weights`' faults for a `share` of the requests, the same ones for each `seed`; the others pass."""
     random, lock = Random(seed), threading.Lock()

@@ -88,6 +88,7 @@ class Crawler:
             "SUPABASE_TABLE": "t",
             "SUPABASE_SPOOL_DIR": str(self.folder / "spool"),
             "BATCH_RETRY_DELAY": 0.02,
+            "SUPABASE_OPEN_TIMEOUT": 0,
             **settings,
         }
         job = {

@@ -13,6 +13,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from scrapy_supabase.backends.base import Backend
+from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.backends.postgres import PostgresBackend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.backends.retry import Deadline
@@ -143,6 +144,7 @@ def line(project: Project, request: pytest.FixtureRequest) -> Iterator[MakeLine]
         delay: float = 0.01,
         timeout: float = 5.0,
         check: bool = True,
+        open_timeout: float = 0.0,
         fields: Mapping[str, Sequence[str]] | None = None,
     ) -> Line:
         key = key or project.key
@@ -157,7 +159,7 @@ def line(project: Project, request: pytest.FixtureRequest) -> Iterator[MakeLine]
         made.append(backend)
         deadline = Deadline()
         if check:
-            SchemaCheck(backend, schema, fields or {}, attempts=attempts, delay=delay, deadline=deadline).run()
+            SchemaCheck(backend, schema, fields or {}, policy=OpenPolicy(attempts, delay, deadline, open_timeout)).run()
         uploader = Uploader(backend, schema, attempts=attempts, delay=delay, deadline=deadline)
         return Line(schema, backend, uploader, deadline)
 

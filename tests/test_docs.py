@@ -232,6 +232,7 @@ def classified(code: str) -> errors.ServerError:
         ("006_add_daily_snapshots.sql", r"^(?:revoke|grant) execute .*?;$"),
         ("009_scrapy_runs.sql", r"create table if not exists .*?;"),
         ("009_scrapy_runs.sql", r"^(?:grant|alter) .*?;.*?$"),
+        ("011_scrapy_runs_last_seen.sql", r"^alter .*?;$"),
     ],
 )
 def test_page_and_command_print_what_the_migration_has(migration: str, pattern: str) -> None:

@@ -19,7 +19,7 @@ from scrapy_supabase.backends.merge_sql import function_sql
 from scrapy_supabase.checkup.check import check
 from scrapy_supabase.checkup.server import check_key
 from scrapy_supabase.local import LocalSupabase
-from scrapy_supabase.schema.ddl import newest_sql
+from scrapy_supabase.schema.ddl import ledger_sql, newest_sql
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.spool.run_folders import note_run
 from tests.checkup.test_check import OPEN, TABLE, Look, Sql, look, token
@@ -296,7 +296,16 @@ def test_what_a_run_needs(said: Said, sql: Sql, snapshots: Sql, look: Look) -> N
     sql(
         f"{ledger.replace('scrapy_runs', 't_runs')}; drop function next_snapshot_version; notify pgrst, 'reload schema'"
     )
-    said("A ledger, and no function for snapshots", shown(look(**given), "snapshots", "ledger"))
+    said("A ledger of an older version, and no function for snapshots", shown(look(**given), "snapshots", "ledger"))
+    sql(f"{ledger_sql('t_runs')}; notify pgrst, 'reload schema'")
+    said("A ledger", shown(look(**given), "ledger"))
+
+
+def test_a_server_that_is_busy(said: Said, sql: Sql, look: Look, proxy: FaultProxy) -> None:
+    """The check does not wait for long."""
+    sql(TABLE)
+    proxy.always = answers(429, {"message": "slow down"})
+    said("A server that is busy", shown(look(SUPABASE_URL=proxy.url, SUPABASE_OPEN_TIMEOUT=0.1), "server"))
 
 
 def test_what_is_printed(said: Said, sql: Sql, command: Command) -> None:

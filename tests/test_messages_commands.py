@@ -59,6 +59,7 @@ class Command:
             "SUPABASE_KEY": self.project.key,
             "SUPABASE_SPOOL_DIR": str(self.folder / "spool"),
             "BATCH_RETRY_DELAY": 0.02,
+            "SUPABASE_OPEN_TIMEOUT": 0,
             **settings,
         }
         self._capsys.readouterr()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -15,14 +16,17 @@ from parsel import Selector
 from scrapy.http import Response
 
 from scrapy_supabase.backends.merge_sql import function_sql
+from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.backends.postgres import PostgresBackend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.delivery.schema_check import SchemaCheck
-from scrapy_supabase.errors import FatalError, ItemError
+from scrapy_supabase.errors import FatalError, ItemError, TransientError
 from scrapy_supabase.models import Chunk, Mode, Row, WriteOptions
+from scrapy_supabase.monitoring.ledger import Ledger
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.builder import RowBuilder
+from scrapy_supabase.schema.ddl import ledger_sql
 from scrapy_supabase.schema.declared import DeclaredItems
 from scrapy_supabase.schema.schema import Schema, UnknownColumns
 from scrapy_supabase.schema.table_spec import TableSpec
@@ -319,7 +323,7 @@ def test_a_wrong_key(said: Said, line: MakeLine, sql: Sql, project: Project) -> 
 
 def test_an_unreachable_server(said: Said, line: MakeLine, caplog: pytest.LogCaptureFixture) -> None:
     """Each try is logged, then the settings to check."""
-    caplog.set_level("INFO", "scrapy_supabase.backends.retry")
+    caplog.set_level("INFO", "scrapy_supabase.backends.open_policy")
     with pytest.raises(FatalError) as raised:
         line(url=NOBODY, attempts=2)
     said(
@@ -327,6 +331,32 @@ def test_an_unreachable_server(said: Said, line: MakeLine, caplog: pytest.LogCap
         of_records(caplog, least=logging.INFO),
         f"{raised.value.reason}: {raised.value}",
     )
+
+
+def test_a_busy_server_at_open(
+    said: Said, line: MakeLine, proxy: FaultProxy, caplog: pytest.LogCaptureFixture, sql: Sql
+) -> None:
+    """How long is waited, and the setting for it; Ctrl-C has Scrapy's reason."""
+    sql(KEYED)
+    proxy.always = faults.answers(429, {"message": "slow down"})
+    caplog.set_level("INFO", "scrapy_supabase.backends.open_policy")
+    with pytest.raises(FatalError) as raised:
+        line(url=proxy.url, attempts=2, open_timeout=0.2)
+    deadline = Deadline()
+    with pytest.raises(FatalError) as stopped:
+        _stop(OpenPolicy(2, 0.01, deadline), deadline, TransientError("slow down", code="http_429"))
+    said(
+        "A server that is busy when a run opens",
+        of_records(caplog, least=logging.INFO),
+        f"{raised.value.reason}: {raised.value}",
+        f"{stopped.value.reason}: {stopped.value}",
+    )
+
+
+def _stop(policy: OpenPolicy, deadline: Deadline, error: TransientError) -> None:
+    deadline.end()
+    with policy.unavailable_is_fatal():
+        raise error
 
 
 def test_no_such_host(said: Said, line: MakeLine) -> None:
@@ -444,7 +474,7 @@ def test_a_table_that_is_missing(said: Said, project: Project) -> None:
         backend = PostgrestBackend(project.url, project.key)
         declared = DeclaredItems({item_class: spec}, is_local=is_local)
         check = SchemaCheck(
-            backend, Schema({spec.name: spec}), {}, attempts=1, delay=0, deadline=Deadline(), declared=declared
+            backend, Schema({spec.name: spec}), {}, policy=OpenPolicy(1, 0, Deadline()), declared=declared
         )
         with pytest.raises(FatalError) as raised:
             check.run()
@@ -477,7 +507,7 @@ def test_snapshots(said: Said, alter: Sql, project: Project) -> None:
         stamps = {"snapshot_date": "snapshot_date", "snapshot_version": "snapshot_version"}
         schema = Schema({"t": TableSpec("t", stamps=stamps, snapshots=True)})
         try:
-            SchemaCheck(backend, schema, {}, attempts=1, delay=0, deadline=Deadline()).run()
+            SchemaCheck(backend, schema, {}, policy=OpenPolicy(1, 0, Deadline())).run()
         except FatalError as error:
             return [f"{error.reason}: {error}"]
         return []
@@ -495,7 +525,7 @@ def test_snapshots(said: Said, alter: Sql, project: Project) -> None:
     said("Daily snapshots, and a table with neither key nor columns", check())
     alter("drop function next_snapshot_version")
     with pytest.raises(FatalError) as raised:
-        Run("s").begin(backend, config, Deadline())
+        Run("s").begin(backend, config, OpenPolicy(3, 0.01, Deadline()))
     said("Daily snapshots, and their function is missing", f"{raised.value.reason}: {raised.value}")
     backend.close()
 
@@ -515,21 +545,29 @@ def test_the_ledger(
     backend = PostgrestBackend(proxy.url, project.key)
     config = Config.from_settings(_settings(project, SUPABASE_RUNS_TABLE="t_runs"), {})
     with pytest.raises(FatalError) as raised:
-        Run("s").begin(backend, config, Deadline())
+        Run("s").begin(backend, config, OpenPolicy(3, 0.01, Deadline()))
     said("A missing ledger", f"{raised.value.reason}: {raised.value}")
-    Run("s").end(backend, "t_runs", "finished", dict.fromkeys(("received", "uploaded", "failed", "spooled"), 1), {})
-    said("A ledger that is dropped during the run", of_records(caplog))
+    ledger = Ledger(backend, "t_runs", {"run_id": Run("s").id, "spider": "s", "started_at": "2026-11-27T00:00Z"})
+    caplog.set_level("DEBUG", "scrapy_supabase.monitoring.ledger")
+    ledger.update(Counter())
+    ledger.end("finished", Counter(), {})
+    said("A ledger that is dropped during the run", of_records(caplog, least=logging.DEBUG))
     caplog.clear()
-    caplog.set_level("INFO", "scrapy_supabase.backends.retry")
+    sql(f"{ledger_sql('t_runs')}; alter table t_runs drop column last_seen; notify pgrst, 'reload schema'")
+    Run("s").begin(backend, config, OpenPolicy(3, 0.01, Deadline()))
+    said("A ledger of an older version", of_records(caplog, least=logging.INFO))
+    sql("drop table t_runs; notify pgrst, 'reload schema'")
+    caplog.clear()
+    caplog.set_level("INFO", "scrapy_supabase.backends.open_policy")
     proxy.faults.append(faults.resets_before)
     with pytest.raises(FatalError):
-        Run("s").begin(backend, config, Deadline())
+        Run("s").begin(backend, config, OpenPolicy(3, 0.01, Deadline()))
     said("A connection error while the run is recorded", of_records(caplog, least=logging.INFO))
     caplog.clear()
     proxy.faults.append(faults.resets_before)
     config = Config.from_settings(_settings(project, SUPABASE_DAILY_SNAPSHOTS=True), {})
     with pytest.raises(FatalError):
-        Run("s").begin(backend, config, Deadline())
+        Run("s").begin(backend, config, OpenPolicy(3, 0.01, Deadline()))
     said("A connection error while a snapshot version is taken", of_records(caplog, least=logging.INFO))
     backend.close()
 
@@ -609,7 +647,7 @@ def at_open(url: str) -> str:
     backend = PostgresBackend(url)
     schema = Schema({"t": TableSpec("t", Mode.UPSERT)})
     with pytest.raises(FatalError) as raised:
-        SchemaCheck(backend, schema, {}, attempts=1, delay=0.01, deadline=Deadline()).run()
+        SchemaCheck(backend, schema, {}, policy=OpenPolicy(1, 0.01, Deadline())).run()
     backend.close()
     return f"{raised.value.reason}: {without_address(raised.value)}"
 

@@ -41,6 +41,7 @@ _RULES: tuple[tuple[type[ServerError], str], ...] = (
 _REACHABLE = r"XX...|PGRSTX00|40...|55P03|25P03"
 _TWICE_AT_MOST = r"XX...|PGRSTX00"  # a fault inside the server does not pass with time
 _OVERLOAD = r"PGRST003|53300|(?:http_|PT)(?:420|429|503|529)"
+_LOST = r"08..."  # of a database: there is no connection, or it broke
 _OUTCOME_UNKNOWN = r"40003|08007"
 # The gateway stopped waiting; the database may have finished the work after that.
 _GATEWAY_TIMEOUT = r"http_(?:499|504|524|544|598|599)"
@@ -199,6 +200,7 @@ def _new_error(
         error.reachable = re.fullmatch(_REACHABLE, decisive) is not None
         error.tries = 2 if re.fullmatch(_TWICE_AT_MOST, decisive) else None
         error.overload = re.fullmatch(_OVERLOAD, decisive) is not None
+        error.busy = error.tries is None and (status > 0 or re.fullmatch(_LOST, decisive) is None)
         error.splittable = re.fullmatch(_GATEWAY_TIMEOUT, decisive) is not None
         error.ambiguous = error.splittable or re.fullmatch(_OUTCOME_UNKNOWN, decisive) is not None
     elif isinstance(error, MissingReferenceError):

@@ -234,7 +234,7 @@ class PostgrestBackend:
     def facts(self) -> ServerFacts:
         """Read version and clock from the answer for the OpenAPI document, even a refusal. Raises `ServerError`."""
         answer = self._openapi()
-        if answer.status == 401 or answer.status >= 500 or 300 <= answer.status < 400 or _is_page(answer):
+        if answer.status in (401, 429) or answer.status >= 500 or 300 <= answer.status < 400 or _is_page(answer):
             raise self._error(answer)
         version = openapi.version(answer.body)
         name = f"PostgREST {version}" if version else answer.headers.get("Server", "")

@@ -1,8 +1,7 @@
-"""The retry policy of one request: number of tries, and waits between them."""
+"""The retry policy of an upload's request: number of tries, and waits between them."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -12,8 +11,6 @@ from scrapy_supabase.errors import TransientError
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -118,21 +115,6 @@ class Retrying:
         if state.attempt_number >= min(self._attempts, error.tries or self._attempts):
             return True
         return (error.retry_after or 0.0) > _LONGEST_RETRY_AFTER or not self._deadline.allows(state.upcoming_sleep)
-
-
-def log_retry(action: str) -> Callable[[RetryCallState], None]:
-    """Return a `before_sleep` for `Retrying` that logs the failed try of `action` and the next one."""
-
-    def log(state: RetryCallState) -> None:
-        logger.info(
-            "%s: try %d failed: %s Next try in %.1f s.",
-            action,
-            state.attempt_number,
-            _error(state),
-            state.upcoming_sleep,
-        )
-
-    return log
 
 
 def _error(state: RetryCallState) -> TransientError:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from scrapy_supabase.assembly import find_server, new_backend, new_schema
-from scrapy_supabase.backends.base import Backend
+from scrapy_supabase.backends.base import Backend, ServerFacts
+from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.checkup.creation import CreationCheck
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
@@ -27,6 +27,7 @@ from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.settings.components import is_set
 from scrapy_supabase.settings.config import Config
 
+_BUSY_TIMEOUT = 10.0  # seconds; a person waits for the answer
 _LAST_SENTENCE = re.compile(r"(.+)\. ([A-Z].+)", re.DOTALL)
 _AFTER_COLON = re.compile(r"(.+?): ((?:it must|set|make|each)\b.+)", re.DOTALL)
 
@@ -59,7 +60,7 @@ def check(
     yield ok("settings", f"{pluralize(len(config.tables.specs), 'table')} configured, all values valid")
     yield from check_spool(config)
     try:
-        config, stack = find_server(replace(config, upload=replace(config.upload, attempts=1)))
+        config, stack = find_server(config)
     except SupabaseError as failed:
         yield error("server", *split_remedy(str(failed)))
         return
@@ -94,14 +95,14 @@ def _check_server_and_tables(
     except ConfigurationError as failed:
         yield error("settings", *split_remedy(str(failed)))
         return
-    before = clock()
-    facts = backend.facts()
-    yield from check_server(config, facts, (before + clock()) / 2)
+    policy = OpenPolicy(1, config.upload.delay, Deadline(), min(config.upload.open_timeout, _BUSY_TIMEOUT))
+    facts, before, after = policy.run("Checking the tables", _facts, backend, clock)
+    yield from check_server(config, facts, (before + after) / 2)
     schema = new_schema(config)
-    SchemaCheck(backend, schema, {}, attempts=1, delay=config.upload.delay, deadline=Deadline()).learn()
+    SchemaCheck(backend, schema, {}, policy=policy).learn()
     drop_is_explicit = is_set(settings, "SUPABASE_UNKNOWN_COLUMNS")
     declared = DeclaredItems(config.tables.routes, is_local=is_local)
-    tables = TableCheck(config, backend, schema, facts, declared, drop_is_explicit=drop_is_explicit)
+    tables = TableCheck(config, backend, schema, facts, declared, policy, drop_is_explicit=drop_is_explicit)
     creation = CreationCheck(config, backend, schema) if config.create.enabled else None
     usable: TableSpec | None = None
     for spec in config.tables.specs.values():
@@ -115,10 +116,16 @@ def _check_server_and_tables(
             yield finding
             wrong = wrong or finding.level is Level.ERROR
         usable = usable or (None if wrong else spec)
-    yield from check_skip_stored(config, backend, schema)
+    yield from check_skip_stored(config, backend, schema, policy)
     yield from check_run(config, backend)
     if usable is not None:
         yield from check_distance(config, backend, usable)
+
+
+def _facts(backend: Backend, clock: Callable[[], float]) -> tuple[ServerFacts, float, float]:
+    """Return the server's facts, with the time before and after the request."""
+    before = clock()
+    return backend.facts(), before, clock()
 
 
 def _kinds(config: Config, spec: TableSpec) -> list[ItemKind]:

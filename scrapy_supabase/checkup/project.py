@@ -11,11 +11,12 @@ from typing import Any
 from scrapy_supabase.addon import Addon
 from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.checkup.finding import Finding, error, ok, warning
-from scrapy_supabase.errors import ConfigurationError, ServerError, TransientError
+from scrapy_supabase.errors import ConfigurationError, SchemaDriftError, ServerError, TransientError
 from scrapy_supabase.messages import other_project, outdated_rows, pluralize, replay_command
 from scrapy_supabase.middleware import SkipStoredMiddleware, UrlStampMiddleware
 from scrapy_supabase.models import Mode
-from scrapy_supabase.monitoring.run import LEDGER_COLUMNS, NEXT_VERSION
+from scrapy_supabase.monitoring.ledger import LAST_SEEN, LEDGER_COLUMNS
+from scrapy_supabase.monitoring.run import NEXT_VERSION
 from scrapy_supabase.pipeline import SupabasePipeline
 from scrapy_supabase.settings.components import components
 from scrapy_supabase.settings.config import Config
@@ -117,15 +118,25 @@ def check_run(config: Config, backend: Backend) -> Iterator[Finding]:
         else:
             yield ok("snapshots", f"the function {NEXT_VERSION} exists")
     if config.tables.runs_table:
+        yield _check_ledger(backend, config.tables.runs_table)
+
+
+def _check_ledger(backend: Backend, table: str) -> Finding:
+    """Check that the ledger takes rows of runs. Raises `TransientError`."""
+    ddl = f"run: scrapy supabase ddl --runs {shlex.quote(table)}"
+    found = ok("ledger", f"table {table} accepts rows of runs")
+    columns = LEDGER_COLUMNS
+    while True:
         try:
-            backend.write(Write(config.tables.runs_table, LEDGER_COLUMNS, b"[]", Mode.UPSERT, ("run_id",)))
+            backend.write(Write(table, columns, b"[]", Mode.UPSERT, ("run_id",)))
         except TransientError:
             raise
         except ServerError as failed:
-            yield error(
-                "ledger",
-                f"table {config.tables.runs_table} (SUPABASE_RUNS_TABLE) refuses rows of runs: {failed.answer}",
-                f"For the SQL that creates it, run: scrapy supabase ddl --runs {shlex.quote(config.tables.runs_table)}",
-            )
-        else:
-            yield ok("ledger", f"table {config.tables.runs_table} accepts rows of runs")
+            if isinstance(failed, SchemaDriftError) and failed.column == LAST_SEEN and LAST_SEEN in columns:
+                columns = tuple(column for column in columns if column != LAST_SEEN)
+                problem = f"table {table} has no column {LAST_SEEN}: a killed crawl looks like one that runs"
+                found = warning("ledger", problem, f"For the SQL that adds it, {ddl}")
+                continue
+            problem = f"table {table} (SUPABASE_RUNS_TABLE) refuses rows of runs: {failed.answer}"
+            return error("ledger", problem, f"For the SQL that creates it, {ddl}")
+        return found

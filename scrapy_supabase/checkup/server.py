@@ -99,6 +99,9 @@ def no_server(config: Config, failed: ServerError) -> Finding:
     if isinstance(failed, TransientError):
         name = "SUPABASE_DB_URL" if config.server.db_url else "SUPABASE_URL"
         remedy = f"Check {name}, this machine's network, and in the dashboard that the project is not paused."
+        if failed.busy:
+            remedy = "Run the check again later. A crawl waits for a busy server (SUPABASE_OPEN_TIMEOUT)."
+            return error("server", f"{config.server.host} is busy ({config.server.address}): {failed}", remedy)
         text = f"no usable answer from {config.server.host} ({config.server.address}): {failed}"
         return error("server", text, failed.remedy or remedy)
     remedy, subject = "", "server"

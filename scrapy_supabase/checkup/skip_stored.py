@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from scrapy_supabase.backends.base import Backend
-from scrapy_supabase.backends.retry import Deadline
+from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.checkup.finding import Finding, error, ok
 from scrapy_supabase.delivery.stored_urls import selection
 from scrapy_supabase.delivery.table_reader import TableReader
@@ -14,9 +14,9 @@ from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.settings.config import Config
 
 
-def check_skip_stored(config: Config, backend: Backend, schema: Schema) -> Iterator[Finding]:
+def check_skip_stored(config: Config, backend: Backend, schema: Schema, policy: OpenPolicy) -> Iterator[Finding]:
     """Read one URL of each table."""
-    reader = TableReader(backend, schema, attempts=1, delay=config.upload.delay, deadline=Deadline())
+    reader = TableReader(backend, schema, policy=policy)
     for rule in config.skip_stored:
         try:
             next(reader.pages(selection(rule, limit=1), (rule.url,)), None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from scrapy_supabase.backends.base import Backend, ServerFacts, TableInfo, Write
 from scrapy_supabase.backends.catalog import KEEP_NEWEST
 from scrapy_supabase.backends.merge_sql import FUNCTION, VERSION
-from scrapy_supabase.backends.retry import Deadline
+from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.checkup.policies import check_policies, check_upserts, upserts_refused
 from scrapy_supabase.checkup.repeats import check_repeats
@@ -70,6 +70,7 @@ class TableCheck:
         schema: Schema,
         facts: ServerFacts,
         declared: DeclaredItems,
+        policy: OpenPolicy,
         *,
         drop_is_explicit: bool,
     ) -> None:
@@ -79,6 +80,7 @@ class TableCheck:
         self._backend = backend
         self._schema = schema
         self._declared = declared
+        self._policy = policy
         self._drop_is_explicit = drop_is_explicit
 
     def findings(self, spec: TableSpec, kinds: Sequence[ItemKind]) -> Iterator[Finding]:
@@ -91,9 +93,7 @@ class TableCheck:
             self._backend,
             self._schema,
             {spec.name: tuple(sorted(names))},
-            attempts=1,
-            delay=self._config.upload.delay,
-            deadline=Deadline(),
+            policy=self._policy,
             partly=[spec.name] if any(kind.fields is None for kind in kinds) else (),
             declared=self._declared,
             log=recorder.logger,

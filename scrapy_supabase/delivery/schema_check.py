@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from scrapy_supabase.backends.base import Backend, TableInfo, Write
-from scrapy_supabase.backends.retry import Deadline, Retrying, log_retry
+from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.delivery.options_check import check_key, check_options, probe_of
 from scrapy_supabase.delivery.snapshot_check import check_snapshots, no_snapshots
 from scrapy_supabase.delivery.table_writer import UPSERTS_REFUSED
@@ -54,27 +55,25 @@ def _locks_are_passing() -> Iterator[None]:
     try:
         yield
     except TooLargeError as error:
-        raise TransientError(error.message, code=error.code, status=error.status, hint=_LOCKED) from error
+        locked = TransientError(error.message, code=error.code, status=error.status, hint=_LOCKED)
+        locked.busy, locked.remedy = True, "Start the run again when that has ended."
+        raise locked from error
 
 
 class SchemaCheck:
     """Checks the tables of `schema` against a backend, and adds what it finds to `schema`.
 
     `fields` maps a table to the known columns of its items; items for the tables in `partly` may have more. `declared`
-    is what messages need of the item classes. `attempts`, `delay` and `deadline` apply to each request, as in
-    `Sender`. Warnings go to `log`.
+    is what messages need of the item classes. `policy` makes the requests. Warnings go to `log`.
     """
 
-    # Nine arguments: the last three are for messages, and for the command `check`, which reports in other words.
     def __init__(
         self,
         backend: Backend,
         schema: Schema,
         fields: Mapping[str, Iterable[str]],
         *,
-        attempts: int,
-        delay: float,
-        deadline: Deadline,
+        policy: OpenPolicy,
         partly: Collection[str] = (),
         declared: DeclaredItems | None = None,
         log: logging.Logger = logger,
@@ -84,26 +83,23 @@ class SchemaCheck:
         self._fields = fields
         self._partly = partly
         self._declared = declared or DeclaredItems({})
-        self._delay = delay
-        self._deadline = deadline
+        self._wait = policy.wait_for_schema
+        self._ends_run = policy.unavailable_is_fatal
         self._logger = log
         self._reread_done = False
         self._creator: TableCreator | None = None
-        self._policy = Retrying(attempts, delay, deadline, log_retry("Checking the tables"))
+        self._policy = partial(policy.run, "Checking the tables")
 
     def run(self, creator: TableCreator | None = None) -> None:
         """Let `creator` create what is missing, then check all tables. Raises `FatalError` if no upload can succeed."""
         self._creator = creator
-        try:
+        with self._ends_run():
             self.learn()
             if creator is not None:
                 creator.prepare(self.check)
             for spec in self._schema.specs.values():
                 if creator is None or not creator.is_pending(spec.name):
                     self.check(spec)
-        except TransientError as error:
-            remedy = error.remedy or "Check that the project is running, and check SUPABASE_URL or SUPABASE_DB_URL."
-            raise fatal(error, "supabase_unavailable", remedy) from error
 
     def learn(self) -> None:
         """Add the columns of all tables that the server describes to the schema. Raises `ServerError`.
@@ -166,7 +162,7 @@ class SchemaCheck:
             except (SchemaDriftError, FatalError) as error:
                 if error.stale_schema and not waited:
                     waited = True  # a new table or column may be missing in the server's schema cache
-                    self._deadline.sleep(2 * self._delay)
+                    self._wait()
                 elif isinstance(error, SchemaDriftError):
                     self._leave_out(spec, columns, error)
                 elif error.reason == "supabase_permission_denied":
@@ -231,7 +227,7 @@ class SchemaCheck:
             if not error.stale_schema or self._reread_done:
                 return
             self._reread_done = True
-            self._deadline.sleep(2 * self._delay)
+            self._wait()
         self.learn()
 
     def _send(self, write: Write) -> None:

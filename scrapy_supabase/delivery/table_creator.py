@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 
 import msgspec
 
 from scrapy_supabase.backends.answers import RELOAD_SQL
 from scrapy_supabase.backends.base import Backend, Write
-from scrapy_supabase.backends.retry import Deadline, Retrying, log_retry
+from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.errors import FatalError, ServerError, TransientError, fatal
 from scrapy_supabase.models import Chunk, Mode
 from scrapy_supabase.schema.ddl import is_column_name
@@ -27,16 +28,14 @@ _LONGEST_WAIT = 30.0  # seconds for the REST API to read the tables again
 _POLL = 0.1
 
 
-def new_creator(config: Config, schema: Schema, backend: Backend, deadline: Deadline) -> TableCreator:
+def new_creator(config: Config, schema: Schema, backend: Backend, policy: OpenPolicy) -> TableCreator:
     """Return the creator that the config asks for."""
     return TableCreator(
         config.create.db_url,
         wanted_tables(config.tables.routes),
         schema,
         backend,
-        attempts=config.upload.attempts,
-        delay=config.upload.delay,
-        deadline=deadline,
+        policy=policy,
         is_own_server=config.server.db_url is not None,
     )
 
@@ -45,8 +44,8 @@ class TableCreator:
     """Creates tables and columns over the connection string `url`. Thread-safe.
 
     Without `url`, nothing is created: the error about a missing table then has the SQL. `wanted` are the tables of the
-    run, by name. `attempts`, `delay` and `deadline` apply to each try, as in `Sender`. `is_own_server`: rows go over
-    the same connection string, so that an outage of one is an outage of the other.
+    run, by name. `policy` makes the requests. `is_own_server`: rows go over the same connection string, so that an
+    outage of one is an outage of the other.
     """
 
     def __init__(
@@ -56,18 +55,16 @@ class TableCreator:
         schema: Schema,
         backend: Backend,
         *,
-        attempts: int,
-        delay: float,
-        deadline: Deadline,
+        policy: OpenPolicy,
         is_own_server: bool = False,
     ) -> None:
         self._url = url
         self._wanted = wanted
         self._schema = schema
         self._backend = backend
-        self._deadline = deadline
+        self._deadline = policy.deadline
         self._is_own_server = is_own_server
-        self._policy = Retrying(attempts, delay, deadline, log_retry("Creating tables"))
+        self._policy = partial(policy.run, "Creating tables")
         self._lock = threading.Lock()
         self._check: Callable[[TableSpec], None] = lambda _: None
         if url is not None:

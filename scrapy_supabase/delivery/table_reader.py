@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 from scrapy_supabase.backends.answers import RELOAD_SQL
 from scrapy_supabase.backends.base import Backend, Order, Select, TableInfo
 from scrapy_supabase.backends.keyset import sections
-from scrapy_supabase.backends.retry import Deadline, Retrying, log_retry
+from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.errors import (
     BadRowsError,
     ConfigurationError,
@@ -32,17 +33,13 @@ StoredRow = dict[str, Any]
 
 
 class TableReader:
-    """Reads tables of `backend`; `schema` is for messages. Thread-safe.
+    """Reads tables of `backend`; `schema` is for messages, and `policy` makes the requests. Thread-safe."""
 
-    `attempts`, `delay` and `deadline` apply to each request, as in `Sender`.
-    """
-
-    def __init__(self, backend: Backend, schema: Schema, *, attempts: int, delay: float, deadline: Deadline) -> None:
+    def __init__(self, backend: Backend, schema: Schema, *, policy: OpenPolicy) -> None:
         self._backend = backend
         self._schema = schema
-        self._delay = delay
-        self._deadline = deadline
-        self._policy = Retrying(attempts, delay, deadline, log_retry("Reading rows"))
+        self._wait = policy.wait_for_schema
+        self._policy = partial(policy.run, "Reading rows")
         self._tables: Mapping[str, TableInfo] | None = None
 
     def pages(self, select: Select, key: tuple[str, ...] = ()) -> Iterator[list[StoredRow]]:
@@ -121,7 +118,7 @@ class TableReader:
         except ServerError as error:
             if not error.stale_schema:
                 raise
-        self._deadline.sleep(2 * self._delay)
+        self._wait()
         return self._policy(self._backend.select, select)
 
     def _explained(self, table: str, error: ServerError) -> FatalError:

@@ -1,36 +1,20 @@
-"""A run of a spider or a script: its id, its snapshot version, and its row in the ledger of runs."""
+"""A run of a spider or a script: its id, its snapshot version, and its ledger."""
 
 from __future__ import annotations
 
-import logging
-import shlex
 import uuid
 from collections import Counter
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
-from scrapy_supabase.backends.base import Backend, Write
-from scrapy_supabase.backends.retry import Deadline, Retrying, log_retry
-from scrapy_supabase.errors import ServerError, SupabaseError, fatal
-from scrapy_supabase.messages import sentence
-from scrapy_supabase.models import Mode
-from scrapy_supabase.rows.values import encode_row
+from scrapy_supabase.backends.base import Backend
+from scrapy_supabase.backends.open_policy import OpenPolicy
+from scrapy_supabase.errors import ServerError, TransientError, fatal
+from scrapy_supabase.monitoring.ledger import Ledger
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.tables import SNAPSHOT_VERSION
 
-logger = logging.getLogger(__name__)
-
 NEXT_VERSION = "next_snapshot_version"
 """The database function that assigns snapshot versions (snapshots.sql)."""
-
-
-_COUNTS = ("received", "uploaded", "failed", "spooled")
-LEDGER_COLUMNS = (
-    *("run_id", "spider", "started_at", "finished_at", "finish_reason", "stats"),
-    *(f"{name}_count" for name in _COUNTS),
-)
-"""The columns of the ledger of runs (ledger.sql)."""
 
 
 class Run:
@@ -43,7 +27,7 @@ class Run:
         self.started = datetime.now(UTC)
         self.snapshot_date = self.started.date()
         self.snapshot_version = 1
-        self.begun = False
+        self.ledger: Ledger | None = None  # if the settings ask for one, and the run has begun
         self._rows: Counter[str] = Counter()  # table → number of row ids
 
     def next_row_id(self, table: str) -> uuid.UUID:
@@ -56,18 +40,19 @@ class Run:
         """The name of the run's folder in the spool: unique, and sorted by age."""
         return f"{self.started:%Y%m%dT%H%M%S}.{self.started.microsecond // 1000:03}Z-{self.id[:8]}"
 
-    def begin(self, backend: Backend, config: Config, deadline: Deadline) -> None:
+    def begin(self, backend: Backend, config: Config, policy: OpenPolicy) -> None:
         """Take a snapshot version and write the ledger's row, if the settings ask for them. Blocks.
 
-        Raises `FatalError` if the database refuses either.
+        Raises `FatalError` if the database refuses either, and `TransientError` if it is busy or unreachable.
         """
-        attempts, delay = config.upload.attempts, config.upload.delay
         tables = sorted(spec.name for spec in config.tables.specs.values() if SNAPSHOT_VERSION in spec.stamps.values())
         if tables:
-            policy = Retrying(attempts, delay, deadline, log_retry("Taking a snapshot version"))
             arguments = {"tables": tables, "day": self.snapshot_date.isoformat()}
             try:
-                self.snapshot_version = int(policy(backend.call, NEXT_VERSION, arguments))
+                version = policy.run("Taking a snapshot version", backend.call, NEXT_VERSION, arguments)
+                self.snapshot_version = int(version)
+            except TransientError:
+                raise
             except ServerError as error:
                 remedy = (
                     f"SUPABASE_DAILY_SNAPSHOTS needs the function {NEXT_VERSION}(tables text[], day date). To print "
@@ -75,43 +60,7 @@ class Run:
                 )
                 raise fatal(error, "supabase_snapshot", remedy) from error
         if config.tables.runs_table:
-            task = f"Writing the run to table {config.tables.runs_table}"
-            policy = Retrying(attempts, delay, deadline, log_retry(task))
-            try:
-                policy(backend.write, self._row(config.tables.runs_table, {}))
-            except ServerError as error:
-                remedy = (
-                    "SUPABASE_RUNS_TABLE must name a table made for it. To print the SQL that creates it, run: "
-                    f"scrapy supabase ddl --runs {shlex.quote(config.tables.runs_table)}"
-                )
-                raise fatal(error, "supabase_runs_table", remedy) from error
-        self.begun = True
-
-    def end(
-        self, backend: Backend, table: str, reason: str, counts: Mapping[str, int], stats: Mapping[str, Any]
-    ) -> None:
-        """Complete the ledger's row. Blocks. A failure is only logged, as it does not affect the items' rows."""
-        values = {
-            "finished_at": datetime.now(UTC),
-            "finish_reason": reason,
-            **{f"{name}_count": counts[name] for name in _COUNTS},
-            "stats": dict(stats),
-        }
-        try:
-            backend.write(self._row(table, values))
-        except SupabaseError as error:
-            log_no_end(table, error.answer if isinstance(error, ServerError) else error)
-
-    def _row(self, table: str, more: Mapping[str, Any]) -> Write:
-        values = {"run_id": self.id, "spider": self.spider, "started_at": self.started, **more}
-        data, _ = encode_row(values)
-        return Write(table, tuple(values), b"[" + data + b"]", Mode.UPSERT, ("run_id",))
-
-
-def log_no_end(table: str, why: object) -> None:
-    """Log that the ledger's row was not completed."""
-    logger.warning(
-        "The end of the run was not written to table %s (SUPABASE_RUNS_TABLE): %s The items' rows are not affected.",
-        table,
-        sentence(why),
-    )
+            identity = {"run_id": self.id, "spider": self.spider, "started_at": self.started}
+            ledger = Ledger(backend, config.tables.runs_table, identity)
+            ledger.begin(policy)
+            self.ledger = ledger

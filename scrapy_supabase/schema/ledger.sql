@@ -1,5 +1,6 @@
--- The ledger of crawls (SUPABASE_RUNS_TABLE = "scrapy_runs"): one row per crawl, written when the crawl starts and
--- completed when it ends. A row without finished_at belongs to a crawl that is running or was killed.
+-- The ledger of crawls (SUPABASE_RUNS_TABLE = "scrapy_runs"): one row per crawl, written when the crawl starts,
+-- updated once a minute, and completed when it ends. A row without finished_at belongs to a crawl that is running or,
+-- if last_seen is older than some minutes, was killed.
 
 create table if not exists public.scrapy_runs (
   run_id uuid primary key,
@@ -13,6 +14,9 @@ create table if not exists public.scrapy_runs (
   spooled_count bigint not null default 0,
   stats jsonb not null default '{}' -- all of Scrapy's stats at the end
 );
+
+-- Updated once a minute while the crawl runs.
+alter table public.scrapy_runs add column if not exists last_seen timestamptz;
 
 create index if not exists scrapy_runs_by_start on public.scrapy_runs (started_at desc);
 

@@ -24,7 +24,7 @@ from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.server import ServerConfig, proxy_of, read_key, read_url
 from scrapy_supabase.settings.table_options import COMMON, SPIDER, Options, table_spec
 from scrapy_supabase.settings.tables import TablesConfig, entries_of
-from scrapy_supabase.settings.upload import UploadConfig, read_attempts, read_chunk_size, read_delay
+from scrapy_supabase.settings.upload import UploadConfig, read_attempts, read_chunk_size, read_delay, read_open_timeout
 
 _MAX_OUTAGE = 60.0  # seconds
 _LOAD = "load"  # stands for the spider's name, as in the stamp `spider`
@@ -147,6 +147,7 @@ def script_config(
         concurrency=concurrency,
         attempts=read_attempts(reader),
         delay=read_delay(reader),
+        open_timeout=read_open_timeout(reader),
         max_outage=_MAX_OUTAGE,  # without a spool, rows cannot wait longer
     )
     if not isinstance(table, str) or not table:

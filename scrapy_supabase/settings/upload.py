@@ -21,6 +21,7 @@ class UploadConfig:
     concurrency: int = 4
     attempts: int = 3
     delay: float = 1.0
+    open_timeout: float = 60.0
     close_timeout: float = 60.0
     max_outage: float | None = None
     insert_fallback: bool = True
@@ -50,6 +51,7 @@ def read_upload(reader: Reader) -> UploadConfig:
         ),
         attempts=read_attempts(reader),
         delay=read_delay(reader),
+        open_timeout=read_open_timeout(reader),
         close_timeout=reader.number(
             "SUPABASE_CLOSE_TIMEOUT", defaults.close_timeout, float, 0, f"{seconds}, 0 or more"
         ),
@@ -79,6 +81,11 @@ def read_attempts(reader: Reader) -> int:
 def read_delay(reader: Reader) -> float:
     """Return the seconds to wait before the second try."""
     return reader.number("BATCH_RETRY_DELAY", 1.0, float, 0, "a number of seconds, 0 or more")
+
+
+def read_open_timeout(reader: Reader) -> float:
+    """Return the seconds for which a run waits for a busy server at its start."""
+    return reader.number("SUPABASE_OPEN_TIMEOUT", 60.0, float, 0, "a number of seconds, 0 or more")
 
 
 def _unknown_columns(reader: Reader) -> UnknownColumns:

@@ -19,6 +19,7 @@ import msgspec
 import psycopg
 import pytest
 
+from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.errors import FatalError, ItemError
@@ -302,7 +303,7 @@ def test_a_column_for_unknown_fields_is_missing(books: Sql, line: MakeLine) -> N
     assert "ALTER TABLE public.t ADD COLUMN more jsonb;" in outcome.fatal.remedy
     assert len(outcome.left) == 1
     made.schema.specs["t"] = TableSpec("t")
-    check = SchemaCheck(made.backend, made.schema, {}, attempts=1, delay=0.01, deadline=made.deadline)
+    check = SchemaCheck(made.backend, made.schema, {}, policy=OpenPolicy(1, 0.01, made.deadline))
     with pytest.raises(FatalError, match="SUPABASE_UNKNOWN_COLUMNS must be drop, reject or a jsonb column"):
         check.check(TableSpec("t"))
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from scrapy_supabase.backends.base import Order, Select
+from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.delivery.table_reader import TableReader
 from scrapy_supabase.errors import ConfigurationError, FatalError
 from scrapy_supabase.rows.where import filters_of
@@ -30,7 +31,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def reader(line: Line, attempts: int = 3) -> TableReader:
     """A reader with waits of 10 ms."""
-    return TableReader(line.backend, line.schema, attempts=attempts, delay=0.01, deadline=line.deadline)
+    return TableReader(line.backend, line.schema, policy=OpenPolicy(attempts, 0.01, line.deadline))
 
 
 def rows(line: Line, select: Select, key: tuple[str, ...] = ()) -> list[dict[str, Any]]:
@@ -170,6 +171,6 @@ def test_transient_failures(sql: Sql, line: MakeLine, proxy: FaultProxy) -> None
     limits = [path.rpartition("&limit=")[2] for _, path, _ in proxy.seen if path.startswith("/rest/v1/t?")]
     assert limits[:5] == ["16", "16", "4", "1", "1"]
     proxy.always = faults.answers(503)
-    with pytest.raises(FatalError, match="Check that the project is running") as raised:
+    with pytest.raises(FatalError, match="The server was busy") as raised:
         rows(made, Select("t"))
     assert raised.value.reason == "supabase_unavailable"

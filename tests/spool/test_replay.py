@@ -45,6 +45,7 @@ def command(project: Project, tmp_path: Path) -> Command:
             "SUPABASE_KEY": project.key,
             "SUPABASE_SPOOL_DIR": str(tmp_path / "spool"),
             "BATCH_RETRY_DELAY": "0.02",
+            "SUPABASE_OPEN_TIMEOUT": "0",
             **settings,
         }
         options = [option for name, value in given.items() for option in ("-s", f"{name}={value}")]
