@@ -123,6 +123,7 @@ NOT_SAID = {
     "delete from scrapy_supabase_local.changes": _BETWEEN,
     "set lock_timeout = '10s'; set client_min_messages = 'error'": _BETWEEN,
     "set local session_replication_role = replica": _BETWEEN,
+    "WITH pgrst_source AS ({} RETURNING {})": "SQL over a database connection: tests/backends/test_contract.py",
     "drop schema {} cascade": _BETWEEN,
     "Supabase: rejected rows": _MONITOR,
     "Supabase: rows left in the spool": _MONITOR,
