@@ -38,12 +38,26 @@ class Parent(msgspec.Struct, frozen=True):
     referenced: tuple[str, ...]
 
 
+class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A column that gets the id of a row of another table, the parent, which is found by its natural key.
+
+    `match` are the parent's columns of the natural key, `id` is its column with the id. `create`: a parent that is not
+    there is made. Until it is sent, a row has `{"match": {parent column: value}, "columns": {…}}` in place of the id.
+    """
+
+    column: str
+    table: str
+    match: tuple[str, ...]
+    id: str = "id"
+    create: bool = False
+
+
 class WriteOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """The options of a table for the write of its rows. The spool keeps them with the rows.
 
     `insert_only`: only a new row gets these columns. `merge`: the stored object or array is merged with the new one.
     `if_changed`: an equal row is not written; `ignored` columns are not compared. `fills`: a missing column is NULL.
-    `parent`: the table is a child table.
+    `parent`: the table is a child table. `references`: the columns that get the id of a row of another table.
     """
 
     insert_only: tuple[str, ...] = ()
@@ -52,6 +66,7 @@ class WriteOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     ignored: tuple[str, ...] = ()
     fills: bool = False
     parent: Parent | None = None
+    references: tuple[Reference, ...] = ()
 
     @property
     def keeps_versions(self) -> bool:

@@ -22,7 +22,7 @@ from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.models import Chunk, Mode, Outcome, Row, WriteOptions
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.schema.schema import Schema, UnknownColumns
-from scrapy_supabase.schema.table_spec import TableSpec
+from scrapy_supabase.schema.table_spec import ParentFields, TableSpec
 from scrapy_supabase.settings.server import role_of
 from tests.fault_proxy import FaultProxy
 from tests.fix_local import Connection
@@ -146,10 +146,14 @@ def line(project: Project, request: pytest.FixtureRequest) -> Iterator[MakeLine]
         check: bool = True,
         open_timeout: float = 0.0,
         fields: Mapping[str, Sequence[str]] | None = None,
+        parents: Mapping[str, ParentFields] | None = None,
     ) -> Line:
         key = key or project.key
         writing = writing or WriteOptions()
-        specs = {name: TableSpec(name, mode, on_conflict, writing=writing) for name in tables or ("t",)}
+        parents = parents or {}
+        specs = {
+            name: TableSpec(name, mode, on_conflict, references=parents, writing=writing) for name in tables or ("t",)
+        }
         schema = Schema(specs, unknown=unknown, insert_fallback=fallback, role=role_of(key))
         backend: Backend
         if over == "rest":

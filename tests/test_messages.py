@@ -118,6 +118,7 @@ NOT_SAID = {
     "with check (true)": _DDL,
     "using (true) with check (true)": _DDL,
     "using (true)": _DDL,
+    "{}: the value of {}. If that is no bigint, change the type.": _DDL,
     "notify pgrst, 'reload schema';": "SQL that ddl --apply prints: tests/commands/test_sql_and_ddl.py",
     "n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'extensions', 'scrapy_supabase_local')": _BETWEEN,
     "delete from scrapy_supabase_local.changes": _BETWEEN,

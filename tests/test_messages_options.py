@@ -9,17 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from scrapy_supabase.errors import ItemError
-from scrapy_supabase.models import Parent, Rejection, WriteOptions
+from scrapy_supabase.errors import FatalError, ItemError
+from scrapy_supabase.models import Parent, Reference, Rejection, WriteOptions
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.rows.children import FamilyBuilder
 from scrapy_supabase.schema.item_fields import child_fields, fields_of
 from scrapy_supabase.schema.routes import Routes, Switch
 from scrapy_supabase.schema.schema import Schema
-from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
+from scrapy_supabase.schema.table_spec import EmptyText, ParentFields, TableSpec
 from tests.checkup.test_check import Look, look
 from tests.fix_crawl import Crawler
-from tests.fix_project import Project
+from tests.fix_project import Line, MakeLine, Project
 from tests.messages import Said, of_log, of_records
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -111,6 +111,41 @@ def test_the_json_column(said: Said, sql: Sql, crawl: Crawler) -> None:
     said("A table without its JSON column", [one for one in of_log(done.log) if "json_column" in one])
 
 
+def test_references(said: Said, sql: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture) -> None:
+    """Rows without a parent, and each thing that the table of the parents lacks."""
+    sql(
+        "create table t_p (id bigint, name text, slug text not null, n bigint generated always as (id * 2) stored); "
+        f"insert into t_p values (1, 'a', 'x'), (2, 'a', 'y'); {TABLE}; alter table t add p bigint; "
+        "grant all on t_p to service_role; notify pgrst, 'reload schema'"
+    )
+
+    def start(parent: str = "t_p", column: str = "name", create: bool = False, **columns: str) -> Line:
+        reference = Reference("p", parent, (column,), create=create)
+        fields = ParentFields({column: "category"}, columns)
+        return line(writing=WriteOptions(references=(reference,)), parents={"p": fields})
+
+    def refusal(**options: Any) -> str:
+        with pytest.raises(FatalError) as raised:
+            start(**options)
+        return f"{raised.value.reason}: {raised.value}"
+
+    done = start().upload({"id": 1, "category": "b"}, {"id": 2, "category": "a"})
+    said("Rows without a parent", [f"rejected {one.code}: {one.message}" for one in done.rejections])
+    with pytest.raises(ItemError) as raised:
+        start().upload({"id": 1, "category": ["a"]})
+    said("A list as natural key", f"rejected {raised.value.code}: {raised.value}")
+    said("A table of parents without the unique index", refusal(create=True))
+    said("A table of parents without a column", refusal(column="title"))
+    said("A table of parents that does not exist", refusal(parent="t_q"))
+    caplog.clear()
+    sql("delete from t_p where id = 2; create unique index on t_p (name)")
+    start(create=True)
+    said("A column of parents that gets no value", of_records(caplog))
+    said("A generated column of parents", refusal(create=True, n="n"))
+    sql("alter table t drop column p; notify pgrst, 'reload schema'")
+    said("A table without the column for the id", refusal())
+
+
 def shown(found: list[tuple[str, str, str, str]], *texts: str) -> list[str]:
     """Findings with one of these texts, as in tests/test_messages_check.py."""
     listed = [(level, f"{subject}: {text}\n{fix}".strip()) for level, subject, text, fix in found]
@@ -122,6 +157,10 @@ def test_check(said: Said, sql: Sql, look: Look, project: Project) -> None:
     sql(f"{TABLE}; notify pgrst, 'reload schema'")
     of_offers = {"tests.test_messages_options.Offer": {"table": "t", "stamps": {"title": "hash(id, name)"}}}
     said("A hash of a field that does not exist", shown(look(SUPABASE_TABLES=of_offers), "hash("))
+    parent = {"table": "t_p", "match": {"name": "brand"}}
+    sql("create table t_p (id int, name text); grant all on t_p to service_role, anon; notify pgrst, 'reload schema'")
+    of_offers = {"tests.test_messages_options.Offer": {"table": "t", "references": {"price": parent}}}
+    said("A parent by a field that does not exist", shown(look(SUPABASE_TABLES=of_offers), "parent"))
     constant = look(SUPABASE_TABLES=None, SUPABASE_TABLE="t", SUPABASE_CONSTANTS={"source": "x"})
     said("A constant without a column", shown(constant, "'source'"))
     whole = {"*": {"table": "t", "json_column": "title"}}

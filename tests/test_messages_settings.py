@@ -137,6 +137,25 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
         "A column that the class of the parent lacks",
         {"SUPABASE_TABLES": {"tests.crawl.Author": children({"reviews": REVIEWS})["SUPABASE_TABLES"]["*"]}},
     ),
+    ("References that are a list", {"SUPABASE_TABLES": {"*": {"table": "t", "references": ["p"]}}}),
+    (
+        "References with wrong options",
+        {
+            "SUPABASE_TABLES": {
+                "*": {
+                    "table": "t",
+                    "stamps": {"e": "now"},
+                    "references": {
+                        "a": "categories",
+                        "b": {"table": 5, "column": 5, "create": "yes", "match": {}},
+                        "c": {"tabel": "x", "match": "name"},
+                        "d": {"table": "p", "match": {"name": "n"}, "columns": {"name": "m"}},
+                        "e": {"table": "p", "match": {"name": "n"}},
+                    },
+                }
+            }
+        },
+    ),
     ("A table chosen by a number", {"SUPABASE_TABLES": {"*": {"by": 5, "tables": {"a": "t"}}}}),
     ("A function that cannot be imported", {"SUPABASE_TABLES": {"*": {"by": "tests.crawl.no", "tables": {"a": "t"}}}}),
     ("A choice among no tables", {"SUPABASE_TABLES": {"*": {"by": "type", "tables": {}}}}),

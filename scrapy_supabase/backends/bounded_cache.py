@@ -11,9 +11,16 @@ _MOST = 1000  # entries, of some kilobytes at most
 
 
 class BoundedCache(dict[K, V]):
-    """A dictionary that is emptied when it is full. Thread-safe, since it never moves entries."""
+    """A dictionary that is emptied when it is full. Thread-safe, since it never moves entries.
+
+    `most` is the number of entries to keep.
+    """
+
+    def __init__(self, most: int = _MOST) -> None:
+        super().__init__()
+        self._most = most
 
     def __setitem__(self, key: K, value: V) -> None:
-        if len(self) >= _MOST:
+        if len(self) >= self._most:
             self.clear()
         super().__setitem__(key, value)

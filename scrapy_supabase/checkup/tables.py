@@ -11,6 +11,7 @@ from scrapy_supabase.backends.base import Backend, ServerFacts, TableInfo, Write
 from scrapy_supabase.backends.catalog import KEEP_NEWEST
 from scrapy_supabase.backends.merge_sql import FUNCTION, VERSION
 from scrapy_supabase.backends.open_policy import OpenPolicy
+from scrapy_supabase.checkup.fields import check_fields
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.checkup.policies import check_policies, check_upserts, upserts_refused
 from scrapy_supabase.checkup.repeats import check_repeats
@@ -19,11 +20,9 @@ from scrapy_supabase.delivery.table_writer import UPSERTS_REFUSED
 from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError
 from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Mode
-from scrapy_supabase.rows.stamps import hashed_fields
 from scrapy_supabase.schema.column_types import Fit, fit, kind_of, sql_name
 from scrapy_supabase.schema.declared import DeclaredItems
 from scrapy_supabase.schema.item_fields import ItemField, columns_sent
-from scrapy_supabase.schema.paths import root_of
 from scrapy_supabase.schema.remedies import add_column_sql, identifier, qualified
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
@@ -279,14 +278,8 @@ class TableCheck:
     def _options(self, spec: TableSpec, subject: str, kinds: Sequence[ItemKind]) -> Iterator[Finding]:
         """Report options that name fields which no item has, and one that this key cannot use."""
         for kind in kinds:
-            names = None if kind.fields is None else {one.name for one in kind.fields}
-            if names is None:
-                continue
-            for column, stamp in kind.spec.stamps.items():
-                for field in hashed_fields(stamp) or ():
-                    if field not in names and root_of(field) not in names:
-                        text = f"column {column!r} is {stamp}, but items of {kind.name} have no field {field!r}"
-                        yield error(subject, text, "Correct the name of the field in the stamp.")
+            if kind.fields is not None:
+                yield from check_fields(subject, kind.spec, kind.name, {one.name for one in kind.fields})
         if spec.empty_text is EmptyText.NULL and self._schema.info(spec.name) is None:
             text = "empty_text is 'null', but this key may not read the types of the columns: blank texts are kept"
             yield warning(subject, text, "Use the secret key, or set empty_text to null_everywhere.")

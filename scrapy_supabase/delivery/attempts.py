@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from scrapy_supabase.backends.base import Backend, Merged, Write
+from scrapy_supabase.backends.base import Backend, Merged, Select, Write
 from scrapy_supabase.backends.retry import Deadline, Retrying
 from scrapy_supabase.delivery.upload_state import UploadState
 from scrapy_supabase.errors import ServerError, TransientError
@@ -74,21 +74,25 @@ class Sender:
             finish()
             return None
 
-        return self._send(state, rows, write, request, once=once)
+        return self._send(state, rows, write.body, request, once=once)
 
     def insert_new(
         self, state: UploadState[Any], rows: tuple[Row, ...], write: Write, returning: tuple[str, ...], *, once: bool
     ) -> bytes:
         """Insert those of `rows` whose key is not in the table, as `Backend.insert_new` does. Raises `ServerError`."""
-        return self._send(state, rows, write, lambda: self.backend.insert_new(write, returning), once=once)
+        return self._send(state, rows, write.body, lambda: self.backend.insert_new(write, returning), once=once)
+
+    def select(self, state: UploadState[Any], select: Select) -> bytes:
+        """Read rows of another table, as `Backend.select` does. Raises `ServerError`."""
+        return self._send(state, (), b"", lambda: self.backend.select(select), once=False)
 
     def _send(
-        self, state: UploadState[Any], rows: tuple[Row, ...], write: Write, request: Callable[[], T], *, once: bool
+        self, state: UploadState[Any], rows: tuple[Row, ...], body: bytes, request: Callable[[], T], *, once: bool
     ) -> T:
         """Make a request with retries, and count them."""
 
         def attempt() -> T:
-            state.effort.count_request(write.body)
+            state.effort.count_request(body)
             try:
                 return request()
             except ServerError as error:

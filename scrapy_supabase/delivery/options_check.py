@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from scrapy_supabase.backends.base import Backend, Merge, TableInfo, Write
 from scrapy_supabase.backends.merge_sql import function_sql
+from scrapy_supabase.delivery.snapshot_check import no_snapshots
 from scrapy_supabase.delivery.table_writer import no_function
 from scrapy_supabase.errors import FatalError, ServerError, fatal
-from scrapy_supabase.models import Mode
+from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.schema.remedies import lacks
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import TableSpec
@@ -54,6 +55,15 @@ def check_key(spec: TableSpec, schema: Schema) -> None:
     if column := next((column for column in schema.key(spec.name) if column in generated), None):
         remedy = f"Remove {_options(spec)} for this table, or set SUPABASE_ON_CONFLICT to columns that items have."
         raise _wrong("428C9", f"the database generates key column {column!r} of table {spec.name}.", remedy)
+
+
+def bad_key(spec: TableSpec, schema: Schema, column: str, error: ServerError) -> FatalError:
+    """Return the error for a conflict column that the table lacks."""
+    if spec.snapshots and column in SNAPSHOT_STAMPS:
+        return no_snapshots(schema, spec.name, error)
+    known = schema.info(spec.name)
+    have = f" It has: {', '.join(known.columns)}." if known else ""
+    return fatal(error, "supabase_schema", f"SUPABASE_ON_CONFLICT must name columns of {spec.name}.{have}")
 
 
 def probe_of(spec: TableSpec, schema: Schema, columns: tuple[str, ...]) -> Write:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from scrapy_supabase.backends.base import Backend, TableInfo, Write
 from scrapy_supabase.backends.open_policy import OpenPolicy
-from scrapy_supabase.delivery.options_check import check_key, check_options, probe_of
-from scrapy_supabase.delivery.snapshot_check import check_snapshots, no_snapshots
+from scrapy_supabase.delivery.options_check import bad_key, check_key, check_options, probe_of
+from scrapy_supabase.delivery.parents_check import ParentsCheck, no_column
+from scrapy_supabase.delivery.snapshot_check import check_snapshots
 from scrapy_supabase.delivery.table_writer import UPSERTS_REFUSED
 from scrapy_supabase.errors import (
     BadRowsError,
@@ -27,7 +28,7 @@ from scrapy_supabase.errors import (
     UpsertRefusedError,
     fatal,
 )
-from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
+from scrapy_supabase.models import Mode
 from scrapy_supabase.schema.declared import DeclaredItems
 from scrapy_supabase.schema.remedies import (
     GENERATED_COLUMN,
@@ -89,6 +90,7 @@ class SchemaCheck:
         self._reread_done = False
         self._creator: TableCreator | None = None
         self._policy = partial(policy.run, "Checking the tables")
+        self._parents = ParentsCheck(backend, schema, policy, log)
 
     def run(self, creator: TableCreator | None = None) -> None:
         """Let `creator` create what is missing, then check all tables. Raises `FatalError` if no upload can succeed."""
@@ -117,7 +119,7 @@ class SchemaCheck:
             missing = [column for column in spec.on_conflict if column not in known.columns]
             if missing:
                 error = ServerError(lacks(table, missing[:1]), code="PGRST204")
-                raise self._bad_key(spec, missing[0], error)
+                raise bad_key(spec, schema, missing[0], error)
             collector = schema.collector(table)
             if collector and collector not in known.columns:
                 error = ServerError(lacks(table, [collector]), code="PGRST204")
@@ -129,6 +131,7 @@ class SchemaCheck:
             self._reread_columns(table, unknown)
             known = schema.info(table)
         check_options(spec, schema, self._backend, self._policy)
+        self._parents.check(spec)
         if spec.writing.fills:
             schema.learn_fields(table, fields)
         self._probe(spec, fields)
@@ -183,12 +186,14 @@ class SchemaCheck:
         """Stop sending the column that `error` names. Raises `FatalError` if it must be sent."""
         table, column, schema = spec.name, error.column, self._schema
         if column not in sent or (column in schema.key(table) and not error.is_generated):
-            raise self._bad_key(spec, column, error) from error
+            raise bad_key(spec, schema, column, error) from error
         if column == schema.collector(table):
             raise fatal(error, "supabase_schema", no_collector(schema, table)) from error
+        if column in spec.references and not error.is_generated:
+            raise no_column(spec, schema, column) from error
         if error.is_generated:
             schema.learn_generated(table, error)  # `_check_generated` logs it
-        elif schema.drop(table, column) and (column != spec.routed_by or column in spec.explicit_columns):
+        elif schema.drop(table, column) and (column not in spec.consumed_fields or column in spec.explicit_columns):
             self._warn_unknown_columns(table, (column,))
 
     def _check_generated(self, spec: TableSpec, fields: Collection[str]) -> None:
@@ -253,13 +258,6 @@ class SchemaCheck:
         except ServerError:
             return False
         return True
-
-    def _bad_key(self, spec: TableSpec, column: str, error: ServerError) -> FatalError:
-        if spec.snapshots and column in SNAPSHOT_STAMPS:
-            return no_snapshots(self._schema, spec.name, error)
-        known = self._schema.info(spec.name)
-        have = f" It has: {', '.join(known.columns)}." if known else ""
-        return fatal(error, "supabase_schema", f"SUPABASE_ON_CONFLICT must name columns of {spec.name}.{have}")
 
     def _warn_unknown_columns(self, table: str, unknown: tuple[str, ...]) -> None:
         new = self._schema.first_mention(table, unknown)

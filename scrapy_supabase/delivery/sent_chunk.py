@@ -8,7 +8,7 @@ import msgspec
 
 from scrapy_supabase.backends.base import PendingWrite, Write, WriteState
 from scrapy_supabase.delivery.executor import Progress
-from scrapy_supabase.delivery.upload_state import UploadState
+from scrapy_supabase.delivery.upload_state import ParentIds, UploadState
 from scrapy_supabase.errors import ServerError
 from scrapy_supabase.models import Chunk, Outcome, Row
 
@@ -30,7 +30,8 @@ class SentChunk(msgspec.Struct, eq=False):
     """A chunk with a request sent by `Uploader.send`. Implements `executor.PendingUpload`.
 
     `request` is None if the next request would block. `state` is the state of the upload, whose last slice is the one
-    sent; None during the first request. `refusal` is the answer to the request if it has been read already.
+    sent; None during the first request. `refusal` is the answer to the request if it has been read already. `ids` are
+    those of the parents in `rows`.
     """
 
     uploader: ChunkUploader
@@ -41,6 +42,7 @@ class SentChunk(msgspec.Struct, eq=False):
     started: float
     state: UploadState[SentChunk] | None = None
     refusal: ServerError | None = None
+    ids: ParentIds | None = None
 
     def poll(self) -> Outcome | Progress:
         """Return the outcome if it is known, else the state of the upload. Never blocks."""

@@ -13,6 +13,7 @@ import msgspec
 
 from scrapy_supabase.backends.base import Write
 from scrapy_supabase.delivery.attempts import Sender
+from scrapy_supabase.delivery.parents import ParentResolver
 from scrapy_supabase.delivery.table_writer import TableWriter
 from scrapy_supabase.delivery.upload_state import UploadState, body_of
 from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, UpsertRefusedError
@@ -31,9 +32,10 @@ _FEW_ROWS, _MANY_REQUESTS = 10, 50  # fewer rows per request, over so many reque
 class StepWriter:
     """Stores rows in several requests. Thread-safe; shared by all upload threads."""
 
-    def __init__(self, sender: Sender, writer: TableWriter, schema: Schema) -> None:
+    def __init__(self, sender: Sender, writer: TableWriter, schema: Schema, parents: ParentResolver) -> None:
         self._sender = sender
         self._writer = writer
+        self._parents = parents
         self._schema = schema
         self._sizes: dict[str, tuple[int, int]] = {}  # table → rows and requests
         self._warned: set[str] = set()
@@ -59,7 +61,7 @@ class StepWriter:
         """
         table = state.chunk.table
         while True:
-            write = self._write_of_all(state.chunk, rows)
+            write = self._write_of_all(state, rows)
             if write is None:
                 return self._store_by_ignoring(state, rows, once=once)
             updates = write.mode is Mode.UPSERT
@@ -107,7 +109,7 @@ class StepWriter:
             if not have:
                 continue
             columns, _ = schema.split(table, {*common, column} if column else common)
-            body = body_of(have)
+            body = body_of(self._parents.with_ids(have, state.ids))
             try:
                 self._sender.send(
                     state, have, Write(table, columns, body, Mode.UPSERT, schema.specs[table].on_conflict)
@@ -127,16 +129,16 @@ class StepWriter:
         columns = tuple(column for column in row.columns if column not in first_only)
         return msgspec.structs.replace(row, columns=columns)
 
-    def _write_of_all(self, chunk: Chunk, rows: tuple[Row, ...]) -> Write | None:
+    def _write_of_all(self, state: UploadState[Any], rows: tuple[Row, ...]) -> Write | None:
         """Return a request for rows of several column sets, or None if each set needs its own request."""
-        table = chunk.table
+        table = state.chunk.table
         columns: set[str] = set()
         for shape in {row.columns for row in rows}:
             can, cannot = self._schema.split(table, shape)
             if not can or (cannot and self._schema.policy(table) != "drop"):
                 return None
             columns.update(can)
-        body = body_of(rows)
+        body = body_of(self._parents.with_ids(rows, state.ids))
         # jsonb would turn 1e5 into 100000 and -0.0 into 0.0. And the list of columns, which this request needs, must
         # fit into its URL.
         if sum(len(column) + 9 for column in columns) > _LONGEST_COLUMNS or _REWRITTEN.search(body):

@@ -137,7 +137,7 @@ class TableReader:
         if not isinstance(error, FatalError):
             return fatal(error, "supabase_error", "")
         if error.reason == "supabase_permission_denied":
-            return fatal(error, error.reason, for_denied(self._schema, table, error, reads=True))
+            return fatal(error, error.reason, for_denied(self._schema, table, error, "select"))
         if error.reason == "supabase_no_table":
             remedy = f"Correct the name of the table or SUPABASE_SCHEMA. If the table is new, run: {RELOAD_SQL}"
             return fatal(error, error.reason, remedy)

@@ -15,7 +15,8 @@ import msgspec
 from scrapy_supabase.backends.base import Merge, Write
 from scrapy_supabase.backends.merge_sql import FUNCTION, VERSION
 from scrapy_supabase.delivery.attempts import Sender
-from scrapy_supabase.delivery.upload_state import UploadState, body_of, collected
+from scrapy_supabase.delivery.parents import ParentResolver
+from scrapy_supabase.delivery.upload_state import ParentIds, UploadState, body_of, collected
 from scrapy_supabase.errors import (
     BadRowsError,
     FatalError,
@@ -72,9 +73,10 @@ def no_function(table: str) -> FatalError:
 class TableWriter:
     """Writes rows of one table in one request. Thread-safe; shared by all upload threads."""
 
-    def __init__(self, sender: Sender, schema: Schema) -> None:
+    def __init__(self, sender: Sender, schema: Schema, parents: ParentResolver) -> None:
         self._sender = sender
         self._schema = schema
+        self._parents = parents
         self._merges: bool | None = None
 
     def merges(self) -> bool:
@@ -112,7 +114,7 @@ class TableWriter:
             if sent is not None:
                 (write, wait_for_answer), sent = sent, None
             else:
-                write, rows = self.write_of(state.chunk, rows)
+                write, rows = self.write_of(state.chunk, rows, state.ids)
                 write = msgspec.structs.replace(write, mode=mode) if mode else write
             try:
                 found = self._sender.send(state, rows, write, wait_for_answer, once=once)
@@ -198,17 +200,17 @@ class TableWriter:
     def refusal_without_rows(self, state: UploadState[Any], rows: tuple[Row, ...]) -> ServerError | None:
         """Return the refusal of the request for `rows` sent without them; None if it passes."""
         try:
-            write, _ = self.write_of(state.chunk, rows)
+            write, _ = self.write_of(state.chunk, rows, None)
         except RefusedRowsError as refused:
             return refused.error
         except ServerError as error:
             return error
         return self._sender.refusal_without_rows(state, write)
 
-    def write_of(self, chunk: Chunk, rows: tuple[Row, ...]) -> tuple[Write, tuple[Row, ...]]:
-        """Return the request that stores `rows` of a chunk, and the rows in the form it sends.
+    def write_of(self, chunk: Chunk, rows: tuple[Row, ...], ids: ParentIds | None) -> tuple[Write, tuple[Row, ...]]:
+        """Return the request that stores `rows` of a chunk, and the rows in the form it sends: with `ids` of parents.
 
-        Raises `RefusedRowsError`, and `ServerError` if a chunk that is not plain cannot be written as it should be.
+        Raises `RefusedRowsError`, `NotCachedError`, and `ServerError` if it cannot be written as the settings ask.
         """
         table, schema = chunk.table, self._schema
         fills = schema.writing(table).fills
@@ -216,6 +218,7 @@ class TableWriter:
         if chunk.mixed:
             wanted = {*(schema.fields(table) if fills else ()), *(column for row in rows for column in row.columns)}
         columns, rows = self._storable(table, wanted, rows)
+        rows = self._parents.with_ids(rows, ids)
         body = body_of(rows)
         write = Write(table, columns, body, schema.mode(table), schema.specs[table].on_conflict, fills)
         if chunk.mixed or not schema.is_plain(table):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Generic, TypeVar
 
@@ -44,11 +44,46 @@ class Slice(msgspec.Struct, frozen=True):
     isolating: bool = False
 
 
+class NotCachedError(Exception):
+    """Raised when the id of a parent must be looked up first."""
+
+
+Place = tuple[str, bytes]
+"""A name for the parents of a reference, and a natural key, encoded."""
+
+
+class ParentIds(dict[Place, bytes]):
+    """The ids of parents that an upload uses, encoded. Those of the `cache` are kept for the upload when first used.
+
+    Raises `NotCachedError` for an unknown id. `renewed`: the database refused ids once, and they were looked up again.
+    """
+
+    def __init__(self, cache: Mapping[Place, bytes]) -> None:
+        super().__init__()
+        self._cache = cache
+        self.renewed = False
+
+    def __missing__(self, place: Place) -> bytes:
+        found = self._cache.get(place)
+        if found is None:
+            raise NotCachedError
+        self[place] = found
+        return found
+
+    def knows(self, place: Place) -> bool:
+        """Return whether the id is known, and keep it for the upload."""
+        try:
+            return bool(self[place])
+        except NotCachedError:
+            return False
+
+
 class UploadState(msgspec.Struct, Generic[Sent]):
     """The state of the upload of one chunk."""
 
     chunk: Chunk
     slices: list[Slice]  # a stack: the last one is sent next
+    ids: ParentIds | None = None  # None if the table has no references
     sent: Sent | None = None
     uploaded: int = 0
     counts: RowCounts = msgspec.field(default_factory=RowCounts)

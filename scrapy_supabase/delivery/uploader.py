@@ -7,6 +7,7 @@ are part of the outcome.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,13 +22,15 @@ from scrapy_supabase.delivery.attempts import Sender
 from scrapy_supabase.delivery.executor import Progress
 from scrapy_supabase.delivery.limits import RequestLimits
 from scrapy_supabase.delivery.lost_parents import LostParents
+from scrapy_supabase.delivery.parents import ParentResolver
 from scrapy_supabase.delivery.reactions import Reactions
 from scrapy_supabase.delivery.sent_chunk import SentChunk
 from scrapy_supabase.delivery.steps import StepWriter
 from scrapy_supabase.delivery.table_writer import RefusedRowsError, TableWriter
-from scrapy_supabase.delivery.upload_state import Slice, UploadState
+from scrapy_supabase.delivery.upload_state import NotCachedError, ParentIds, Slice, UploadState
 from scrapy_supabase.errors import (
     BadRowsError,
+    MissingReferenceError,
     ServerError,
     TransientError,
     fatal,
@@ -64,8 +67,9 @@ class Uploader:
         self._schema = schema
         self._parents = parents or LostParents(schema)
         self._sender = Sender(backend, schema, attempts=attempts, delay=delay, deadline=deadline)
-        self._writer = TableWriter(self._sender, schema)
-        self._steps = StepWriter(self._sender, self._writer, schema)
+        self._references = ParentResolver(self._sender, schema)
+        self._writer = TableWriter(self._sender, schema, self._references)
+        self._steps = StepWriter(self._sender, self._writer, schema, self._references)
         self._clock = clock
         self._limits = RequestLimits()
         self._reactions = Reactions(self._sender, self._writer, schema, self._limits)
@@ -76,13 +80,13 @@ class Uploader:
         is_plain = self._schema.is_plain(chunk.table) and (not chunk.mixed or self._schema.writing(chunk.table).fills)
         if not is_plain or self._limits.count_fitting(chunk.rows) < len(chunk.rows) or self._parents.concerns(chunk):
             return None
-        started = self._clock()
+        started, ids = self._clock(), self._references.new_ids(chunk.table)
         try:
-            write, rows = self._writer.write_of(chunk, chunk.rows)
-        except RefusedRowsError:
+            write, rows = self._writer.write_of(chunk, chunk.rows, ids)
+        except (RefusedRowsError, NotCachedError):
             return None
         request = self._sender.backend.send(write)
-        return SentChunk(self, chunk, rows, write, request, started) if request else None
+        return SentChunk(self, chunk, rows, write, request, started, ids=ids) if request else None
 
     def stored(self, sent: SentChunk) -> Outcome | Progress:
         """Handle a sent request whose rows are stored. Never blocks; returns the result of `SentChunk.poll`."""
@@ -116,10 +120,11 @@ class Uploader:
             request.finish()
         except ServerError as error:
             needs_request = error.stale_schema or is_policy_violation(error.code, error.message)
+            needs_request = needs_request or (bool(sent.ids) and isinstance(error, MissingReferenceError))
             if needs_request or not isinstance(error, BadRowsError):
                 sent.refusal = error
                 return Progress.NEEDS_WAITING
-            state = sent.state = sent.state or UploadState(sent.chunk, [Slice(sent.chunk.rows)])
+            state = sent.state = sent.state or UploadState(sent.chunk, [Slice(sent.chunk.rows)], sent.ids)
             state.effort.count_request(sent.write.body)
             state.effort.count(error, len(sent.rows))
             self._reactions.react(state, state.slices.pop(), error)
@@ -133,15 +138,15 @@ class Uploader:
             return self._outcome(state, sent.started)
         state.slices.append(part)
         sent.request = None
-        with suppress(RefusedRowsError):
-            sent.write, sent.rows = self._writer.write_of(sent.chunk, part.rows)
+        with suppress(RefusedRowsError, NotCachedError):
+            sent.write, sent.rows = self._writer.write_of(sent.chunk, part.rows, state.ids)
             sent.request = self._sender.backend.send(sent.write)
         return Progress.NEEDS_WAITING if sent.request is None else Progress.SENT_NEXT
 
     def upload(self, chunk: Chunk, sent: SentChunk | None = None) -> Outcome:
         """Upload `chunk`, or complete the upload that was `sent`. Blocks. Server errors are part of the outcome."""
         started = sent.started if sent else self._clock()
-        state = (sent and sent.state) or self._start(chunk)
+        state = (sent and sent.state) or self._start(chunk, sent.ids if sent else self._references.new_ids(chunk.table))
         if sent is not None and sent.request is not None:
             state.sent = sent
             self._try(state, state.slices.pop())
@@ -149,12 +154,12 @@ class Uploader:
             self._try(state, part)
         return self._outcome(state, started)
 
-    def _start(self, chunk: Chunk) -> UploadState[SentChunk]:
+    def _start(self, chunk: Chunk, ids: ParentIds | None) -> UploadState[SentChunk]:
         """Return the state of an upload without the rows that belong to lost ones."""
         if not self._parents.concerns(chunk):
-            return UploadState(chunk, [Slice(chunk.rows)])
+            return UploadState(chunk, [Slice(chunk.rows)], ids)
         found = self._parents.sort(chunk)
-        state: UploadState[SentChunk] = UploadState(chunk, [Slice(found.send)] if found.send else [])
+        state: UploadState[SentChunk] = UploadState(chunk, [Slice(found.send)] if found.send else [], ids)
         state.left.extend(found.leave)
         for row, error in found.reject:
             state.refuse(row, error)
@@ -198,8 +203,11 @@ class Uploader:
 
     def _try(self, state: UploadState[SentChunk], part: Slice) -> None:
         """Send a slice and handle the answer. Blocks."""
-        rows = part.rows
         try:
+            ready = part if state.sent else self._references.prepare(state, part)
+            if ready is None:
+                return
+            part, rows = ready, ready.rows
             if self._steps.is_needed(state.chunk, rows):
                 self._try_steps(state, part)
                 return
@@ -208,12 +216,18 @@ class Uploader:
             once = part.isolating and len(rows) > 1
             counts = self._writer.store(state, sent.rows if sent else rows, under_way, once=once)
         except RefusedRowsError as refused:
-            for row in rows:
+            for row in part.rows:
                 state.refuse(row, refused.error)
         except ServerError as error:
-            self._reactions.react(state, part, error)
+            self._react(state, part, error)
         else:
             self._count_stored(state, part, counts)
+
+    def _react(self, state: UploadState[SentChunk], part: Slice, error: ServerError) -> None:
+        if isinstance(error, MissingReferenceError) and self._references.forget(state, error):
+            state.slices.append(part)
+        else:
+            self._reactions.react(state, part, error)
 
     def _count_stored(self, state: UploadState[SentChunk], part: Slice, counts: RowCounts | None = None) -> None:
         state.uploaded += len(part.rows)
@@ -236,7 +250,7 @@ class Uploader:
                 state.refuse(row, refused.error)
             return
         except ServerError as error:
-            self._reactions.react(state, part, error)
+            self._react(state, part, error)
             return
         if len(rest) < len(rows):
             state.uploaded += len(rows) - len(rest)
@@ -257,7 +271,8 @@ class Uploader:
             return
         last, suspicion = state.rejections[-1:], state.suspicion
         if last and not state.left and all(is_policy_violation(r.code, r.message) for r in state.rejections):
-            policies = policy_sql(self._schema, table, "insert", "select", "update")
+            refused = re.search(r'for table "(?P<name>.+)"$', last[0].message)  # that of a parent, perhaps
+            policies = policy_sql(self._schema, refused["name"] if refused else table, "insert", "select", "update")
             remedy = f"Use the project's secret key, or run: {policies}"
             words = ServerError(last[0].message, code=last[0].code)
             suspicion = fatal(words, "supabase_permission_denied", remedy)

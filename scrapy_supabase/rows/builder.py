@@ -39,13 +39,15 @@ class _Shape(msgspec.Struct, frozen=True):
     """How rows with one set of fields are stored in their table. Computed once per set of fields.
 
     `columns` are sent. The fields in `collect` go into the jsonb column for unknown fields. The columns in `json` are
-    of a JSON type and should not get JSON as text. If `error` (code and message) is set, the rows are rejected with it.
+    of a JSON type and should not get JSON as text. The fields in `omit` only identify a parent. If `error` (code and
+    message) is set, the rows are rejected with it.
     """
 
     columns: tuple[str, ...]
     key: KeyForm = NO_KEY
     collect: frozenset[str] = frozenset()
     json: tuple[str, ...] = ()
+    omit: frozenset[str] = frozenset()
     error: tuple[str, str] | None = None
 
 
@@ -106,6 +108,8 @@ class RowBuilder:
             values = self._collected(values, shape)
         if spec.json_column:  # the other fields are in that column
             values = {column: values[column] for column in shape.columns}
+        elif shape.omit:
+            values = {name: value for name, value in values.items() if name not in shape.omit}
         if shape.json:
             self._warn.json_texts(spec.name, shape.json, values)
         try:
@@ -253,8 +257,9 @@ class RowBuilder:
             key = ()
         info = self._schema.info(spec.name)
         json = tuple(column for column in columns if info and kind_of(info.columns.get(column, "")) == "json")
-        form = key_form(self._schema, spec.name, key, self._schema.mode(spec.name))
-        return _Shape(columns, form, collect, json)
+        form = key_form(self._schema, spec.name, key, self._schema.mode(spec.name), spec.writing.references)
+        omit = spec.consumed_fields.intersection(names).difference(columns) if spec.references else frozenset()
+        return _Shape(columns, form, collect, json, omit)
 
     def _collected(self, values: Mapping[str, Any], shape: _Shape) -> dict[str, Any]:
         column = self._schema.unknown.column

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scrapy_supabase.models import ANY, Key, Mode, UncertainKey
+from scrapy_supabase.models import ANY, Key, Mode, Reference, UncertainKey
 from scrapy_supabase.rows.values import text_of
 from scrapy_supabase.schema.key_types import TEXT, key_type
 
@@ -86,6 +86,16 @@ class KeyForm:
 NO_KEY = KeyForm(())
 
 
-def key_form(schema: Schema, table: str, columns: tuple[str, ...], mode: Mode) -> KeyForm:
-    """Return the `KeyForm` for these columns. With plain inserts, rows have no versions: keys are texts."""
-    return KeyForm(columns, None if mode is Mode.INSERT else schema.key_types(table))
+def key_form(
+    schema: Schema, table: str, columns: tuple[str, ...], mode: Mode, references: Iterable[Reference] = ()
+) -> KeyForm:
+    """Return the `KeyForm` for these columns. With plain inserts, rows have no versions: keys are texts.
+
+    Ids of parents are not known yet, and two natural keys may be of the same parent: as a type they have none.
+    """
+    if mode is Mode.INSERT:
+        return KeyForm(columns)
+    types = schema.key_types(table)
+    if unknown := {one.column for one in references}.intersection(columns):
+        types = {column: kind for column, kind in types.items() if column not in unknown}
+    return KeyForm(columns, types)

@@ -12,6 +12,7 @@ import msgspec
 
 from scrapy_supabase.errors import ItemError
 from scrapy_supabase.rows.hashing import hash_of
+from scrapy_supabase.rows.natural_keys import natural_key_of
 from scrapy_supabase.rows.stamps import Stamp, hashed_fields
 from scrapy_supabase.rows.values import encode_row, is_null
 from scrapy_supabase.schema.column_types import is_text
@@ -67,6 +68,8 @@ class Mapper:
             mapped[spec.json_column] = msgspec.Raw(data)
             if cleaned:
                 self._on_cleaned(spec.name)
+        if spec.references:
+            self._add_natural_keys(mapped, fields)
         for column, value in spec.constants.items():  # neither constant nor stamp ever replaces a scraped value
             mapped.setdefault(column, value)
         for column, stamp in self._stamps:
@@ -144,6 +147,24 @@ class Mapper:
             bases = info.key_types  # the type that a domain is based on
             types = {column: bases.get(column) or kind for column, kind in info.columns.items()}
             self._not_text = frozenset(column for column, kind in types.items() if kind and not is_text(kind))
+
+    def _add_natural_keys(self, mapped: dict[str, Any], fields: Mapping[str, Any]) -> None:
+        """Add the natural keys of parents in place of their ids. An id that the item has is kept."""
+        blank_is_null = self._spec.empty_text is EmptyText.NULL_EVERYWHERE
+        for column, parent in self._spec.references.items():
+            if mapped.get(column) is not None:
+                continue
+            try:
+                key, cleaned = natural_key_of(fields, parent, blank_is_null=blank_is_null)
+            except ItemError as error:
+                error.row = mapped
+                raise
+            if key is not None:
+                mapped[column] = key
+                if cleaned:
+                    self._on_cleaned(self._spec.name)
+            elif not self._spec.skip_none and any(root_of(path) in fields for path in parent.match.values()):
+                mapped[column] = None
 
     def _add_hashes(self, mapped: dict[str, Any], fields: Mapping[str, Any]) -> None:
         for column, names in self._hashes.items():

@@ -14,7 +14,7 @@ from scrapy_supabase.backends.bulk_sql import literal
 from scrapy_supabase.backends.catalog import KEEP_NEWEST
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
-from scrapy_supabase.schema.item_fields import ItemField, columns_sent
+from scrapy_supabase.schema.item_fields import ItemField, columns_sent, of_new_table
 from scrapy_supabase.schema.remedies import columns, identifier, rights
 from scrapy_supabase.schema.table_spec import TableSpec
 
@@ -68,6 +68,7 @@ def table_from(
         typed = {name: one for name, one in typed.items() if name in spec.explicit_columns or one.primary_key}
     elif collect:
         typed.setdefault(collect, ItemField(collect, "jsonb"))
+    typed = of_new_table(spec, typed)
     snapshots = SNAPSHOT_STAMPS if spec.snapshots else ()
     primary = tuple(name for name, one in typed.items() if one.primary_key)
     if primary:
@@ -80,6 +81,9 @@ def table_from(
     for name in (*primary, *unique):
         typed[name] = replace(typed.get(name, ItemField(name)), required=True)
     notes = [f"{name}: type unknown; text accepts any value." for name, one in typed.items() if not one.sql_type]
+    for reference in spec.writing.references:
+        column, of = reference.column, f"{reference.table}.{reference.id}"
+        notes.append(f"{column}: the value of {of}. If that is no bigint, change the type.")
     if not primary and not unique and spec.mode is not Mode.INSERT:
         notes.append(
             "No columns are known to make a row unique: rows sent twice are stored twice. Add --key, or set "

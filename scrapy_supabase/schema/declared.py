@@ -20,9 +20,9 @@ def known_columns(routes: Routes) -> tuple[Mapping[str, tuple[str, ...]], set[st
         names = known.setdefault(spec.name, set())
         declared = _declared_fields(item_class) if item_class and item_class is not dict else None
         names.update(columns_by_field(spec, declared or spec.columns).values())
-        names.update({*spec.stamps, *spec.constants, *spec.inherited, spec.json_column} - {""})
-        if not declared and spec.routed_by and "." not in spec.routed_by:
-            names.add(spec.columns.get(spec.routed_by, spec.routed_by))
+        names.update({*spec.stamps, *spec.constants, *spec.inherited, *spec.references, spec.json_column} - {""})
+        if not declared:
+            names.update(spec.columns.get(field, field) for field in spec.consumed_fields if "." not in field)
         if not declared or spec.json_column:
             partly.add(spec.name)
     return {table: tuple(names) for table, names in known.items()}, partly

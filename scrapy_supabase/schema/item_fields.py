@@ -141,11 +141,22 @@ def columns_sent(spec: TableSpec, fields: Iterable[ItemField]) -> dict[str, Item
         sent.setdefault(column, ItemField(column, "integer" if column == spec.position else "", required=True))
     if spec.json_column:
         sent[spec.json_column] = ItemField(spec.json_column, "jsonb", required=True)
+    for column in spec.references:  # the type of the id is that of the parent's column, which is not known here
+        sent.setdefault(column, ItemField(column))
     for column, value in spec.constants.items():
         sent.setdefault(column, ItemField(column, type_for(value), required=value is not None))
     for column, stamp in spec.stamps.items():
         sent.setdefault(column, ItemField(column, stamp_type(stamp), required=stamp != "url"))
     return sent
+
+
+def of_new_table(spec: TableSpec, sent: Mapping[str, ItemField]) -> dict[str, ItemField]:
+    """Return those of the columns `sent` that a new table gets: ids of parents, and no fields that identify parents."""
+    consumed = spec.consumed_fields - {spec.routed_by} - spec.explicit_columns
+    found = {name: one for name, one in sent.items() if name not in consumed or one.primary_key}
+    for column in spec.references:  # ids are usually of this type
+        found[column] = replace(found[column], sql_type=found[column].sql_type or "bigint")
+    return found
 
 
 def type_for(value: Any) -> str:

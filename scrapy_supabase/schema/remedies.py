@@ -32,22 +32,22 @@ def for_missing_table(schema: Schema, table: str, ddl: str, *, is_local: bool) -
     return f"Create it ({ddl} prints the SQL), or {correct}. If it is new, run: {RELOAD_SQL}"
 
 
-def for_denied(schema: Schema, table: str, error: ServerError, *, reads: bool = False) -> str:
+def for_denied(schema: Schema, table: str, error: ServerError, needed: str = "") -> str:
     """Return the remedy for a missing grant. The role of the public key never gets one: that would open the table.
 
-    `reads`: the table is only read.
+    `needed` are the privileges, by default those that the mode of the table needs.
     """
     if schema.role != PUBLIC_ROLE:
-        return f"Run: {grant_sql(schema, table, error, schema.role, reads=reads)}"
+        return f"Run: {grant_sql(schema, table, error, schema.role, needed)}"
     return (
         "SUPABASE_KEY is the project's public key, which is made for browsers. Use the secret key (Supabase dashboard "
         "> Project Settings > API keys). If its role lacks the grant, too, run: "
-        f"{grant_sql(schema, table, error, 'service_role', reads=reads)}"
+        f"{grant_sql(schema, table, error, 'service_role', needed)}"
     )
 
 
-def grant_sql(schema: Schema, table: str, error: ServerError, role: str, *, reads: bool = False) -> str:
-    """Return the GRANTs that `role` needs for the mode of the table, or to read it.
+def grant_sql(schema: Schema, table: str, error: ServerError, role: str, needed: str = "") -> str:
+    """Return the GRANTs that `role` needs: the privileges `needed`, by default those for the mode of the table.
 
     `error` names what was denied: the table, its schema, or another object that an insert needs (a sequence, a table
     that a trigger writes to). New tables on hosted Supabase have no grants since 2026-10-30.
@@ -58,8 +58,7 @@ def grant_sql(schema: Schema, table: str, error: ServerError, role: str, *, read
         return f"GRANT usage ON SEQUENCE {qualified(schema, denied_name)} TO {role};"
     usage = f"GRANT usage ON SCHEMA {identifier(denied_name)} TO {role}; " if kind == "schema" else ""
     name = qualified(schema, denied_name if kind == "table" else table)
-    privileges = "select" if reads else rights(schema.specs[table].mode)
-    return f"{usage}GRANT {privileges} ON {name} TO {role};"
+    return f"{usage}GRANT {needed or rights(schema.specs[table].mode)} ON {name} TO {role};"
 
 
 def rights(mode: Mode) -> str:

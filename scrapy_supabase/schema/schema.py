@@ -54,7 +54,7 @@ class Schema:
         self._dropped: dict[str, set[str]] = {}
         self._generated: dict[str, dict[str, str]] = {}
         self._modes: dict[str, Mode] = {}
-        self._references: dict[str, frozenset[str]] = {}
+        self._references = {name: _parents(spec) for name, spec in specs.items() if _parents(spec)}
         self._fields: dict[str, frozenset[str]] = {}
         self._mentioned: set[tuple[str, str]] = set()
         self._creatable: dict[str, frozenset[str]] = {}
@@ -62,7 +62,7 @@ class Schema:
         self._lock = threading.Lock()
 
     def with_table(self, spec: TableSpec) -> Schema:
-        """Return a new schema of one table with another spec, and the server's description of that table."""
+        """Return a new schema of one table with another spec, and the server's description of it and its parents."""
         other = Schema(
             {spec.name: spec},
             unknown=self.unknown,
@@ -70,8 +70,11 @@ class Schema:
             database_schema=self.database_schema,
             role=self.role,
         )
-        if (info := self._known.get(spec.name)) is not None:
-            other.learn(spec.name, info)
+        for table in (spec.name, *_parents(spec)):
+            if (info := self._known.get(table)) is not None:
+                other.learn(table, info)
+            elif table in self._key_types:
+                other.learn_key_types(table, self._key_types[table])
         return other
 
     def learn(self, table: str, info: TableInfo) -> None:
@@ -190,6 +193,10 @@ class Schema:
         is_free = info is None or self.policy(table) == "drop"
         return lacking if is_free else [column for column in lacking if column in declared]
 
+    def creates(self, table: str) -> bool:
+        """Return whether this run may create a table."""
+        return table in self._creatable
+
     def learn_item_class(self, table: str, item_class: type) -> None:
         """Record a class of items for a table that this run may create: it may declare the types of the columns."""
         if table in self._creatable:
@@ -252,21 +259,28 @@ class Schema:
     def split(self, table: str, columns: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Split `columns` into those that can be stored and those that the table is known to lack.
 
-        Both are sorted. Columns that the database generates are in neither, and of those that the table lacks: the
-        field that chose the table, and fields that are stored in the JSON column for the whole item.
+        Both are sorted. Columns that the database generates are in neither, and of those that the table lacks:
+        fields that options have used, and fields that are stored in the JSON column for the whole item.
         """
         info, dropped, generated = self._known.get(table), self._dropped.get(table, ()), self.generated_columns(table)
         can: list[str] = []
         cannot: list[str] = []
         spec = self.specs.get(table)
-        explicit = spec.explicit_columns if spec is not None and (spec.json_column or spec.routed_by) else None
+        consumed = spec.consumed_fields if spec is not None and (spec.references or spec.routed_by) else frozenset()
+        explicit = spec.explicit_columns if spec is not None and (spec.json_column or consumed) else None
         for column in sorted(columns):
             if column in generated:
                 continue
             known = column not in dropped and (info is None or column in info.columns)
             if explicit is not None and spec is not None and column not in explicit:
                 in_json = bool(spec.json_column) and (info is None or not known)
-                if in_json or (column == spec.routed_by and not known):
+                is_new = info is None and table in self._creatable
+                if in_json or (column in consumed and (is_new or not known)):
                     continue
             (can if known else cannot).append(column)
         return tuple(can), tuple(cannot)
+
+
+def _parents(spec: TableSpec) -> frozenset[str]:
+    """Return the other tables whose ids the rows of a table get."""
+    return frozenset(one.table for one in spec.writing.references) - {spec.name}

@@ -19,6 +19,13 @@ class EmptyText(StrEnum):
     NULL_EVERYWHERE = "null_everywhere"
 
 
+class ParentFields(msgspec.Struct, frozen=True):
+    """The fields of the item that identify a parent, and those for a new one: the parent's column → field or path."""
+
+    match: Mapping[str, str]
+    columns: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
 class TableSpec(msgspec.Struct, frozen=True):
     """The settings of one table. An empty `on_conflict` means the primary key."""
 
@@ -33,6 +40,7 @@ class TableSpec(msgspec.Struct, frozen=True):
     skip_none: bool = False  # do not send fields that are None
     json_column: str = ""  # the column for the whole item; empty: none
     routed_by: str = ""  # the field that chooses the table; not sent if the table lacks its column
+    references: Mapping[str, ParentFields] = msgspec.field(default_factory=dict)  # column → fields of its parent
     writing: WriteOptions = WriteOptions()
     children: Mapping[str, TableSpec] = msgspec.field(default_factory=dict)  # field with a list → table of its elements
     position: str = ""  # of a child table: the column for the element's place in its list, from 1; empty: none
@@ -44,13 +52,22 @@ class TableSpec(msgspec.Struct, frozen=True):
         return (*(parent.columns if parent else ()), *([self.position] if self.position else []))
 
     @property
+    def consumed_fields(self) -> frozenset[str]:
+        """The fields that options have used. They are not sent if the table lacks their columns, without a warning."""
+        paths = [path for one in self.references.values() for path in (*one.match.values(), *one.columns.values())]
+        used = {*paths, *(path.partition(".")[0] for path in paths), self.routed_by}
+        return frozenset(used - {""})
+
+    @property
     def explicit_columns(self) -> set[str]:
         """The columns that options name."""
         named = {*self.columns.values(), *self.stamps, *self.constants, *self.on_conflict, *self.inherited}
+        named.update(self.references)
         return {*named, self.json_column} if self.json_column else named
 
     @property
     def maps_items(self) -> bool:
         """Whether the values of a row may differ from the fields of its item."""
         stamped = self.columns or self.stamps or self.constants or self.children or self.writing.parent
+        stamped = stamped or self.references
         return bool(stamped or self.skip_none or self.json_column or self.empty_text is not EmptyText.KEEP)

@@ -13,7 +13,7 @@ from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.models import Row
 from scrapy_supabase.schema.ddl import column_sql, create_sql, table_from
 from scrapy_supabase.schema.inference import Inference
-from scrapy_supabase.schema.item_fields import ItemField, columns_sent, fields_of
+from scrapy_supabase.schema.item_fields import ItemField, columns_sent, fields_of, of_new_table
 from scrapy_supabase.schema.remedies import qualified
 from scrapy_supabase.schema.routes import Routes, specs_by_class
 from scrapy_supabase.schema.schema import Schema
@@ -114,7 +114,7 @@ def sql_of_missing(table: WantedTable, info: TableInfo | None, schema: Schema, *
 
 def _declared(spec: TableSpec, fields: Iterable[ItemField]) -> dict[str, ItemField]:
     """Return the columns for items with these fields."""
-    sent = columns_sent(spec, fields)
+    sent = of_new_table(spec, columns_sent(spec, fields))
     for name in spec.on_conflict:
         sent.setdefault(name, ItemField(name))
     if spec.json_column:  # fields without a column of their own are in that column

@@ -65,6 +65,7 @@ def _table(spec: TableSpec) -> str:
         parts.append(f"empty_text: {spec.empty_text}")
     if spec.skip_none:
         parts.append("none: skip")
+    parts += [f"{one.column}: {one.id} of {one.table} by {', '.join(one.match)}" for one in spec.writing.references]
     if spec.json_column:
         parts.append(f"json_column: {spec.json_column}")
     if spec.routed_by:

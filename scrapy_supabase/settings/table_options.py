@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
+
 from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.rows.stamps import hashed_fields
 from scrapy_supabase.rows.values import encode_row
 from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
 from scrapy_supabase.settings.reader import Reader
+from scrapy_supabase.settings.references import read_references
 from scrapy_supabase.settings.write_options import WRITE_KEYS, WRITE_SETTINGS, read_writing
 
 T = TypeVar("T")
@@ -34,7 +37,7 @@ COMMON = {
 
 TABLE_KEYS = (
     *("table", "on_conflict", "columns", "mode", "stamps", "snapshots", "row_id_column"),
-    *("constants", "empty_text", "none", "json_column"),
+    *("constants", "empty_text", "none", "json_column", "references"),
     *WRITE_KEYS,
     "children",
 )
@@ -84,6 +87,14 @@ class Options:
                 )
             else:
                 mode, on_conflict, stamps = Mode.IGNORE, (row_id,), {**stamps, row_id: "row_id"}
+        constants, json_column = self._constants(spider), self._json_column()
+        filled = {
+            **dict.fromkeys(stamps, "stamps"),
+            **dict.fromkeys(constants, "constants"),
+            json_column: "json_column",
+        }
+        named = {column: self.path(key) for column, key in filled.items() if column}
+        references, fields = read_references(reader, self.path("references"), self.get("references", {}), named)
         spec = table_spec(
             table if spider is None else table.replace(SPIDER, spider),
             mode,
@@ -91,11 +102,12 @@ class Options:
             columns,
             stamps,
             snapshots=snapshots,
-            constants=self._constants(spider),
+            constants=constants,
             empty_text=self._choice("empty_text", EmptyText, EmptyText.KEEP),
             skip_none=self._skips_none(),
-            json_column=self._json_column(),
-            writing=read_writing(self, mode, on_conflict, stamps),
+            json_column=json_column,
+            references=fields,
+            writing=msgspec.structs.replace(read_writing(self, mode, on_conflict, stamps), references=references),
         )
         self._check_columns(spec)
         return spec

@@ -176,7 +176,7 @@ def _check_same_table(reader: Reader, routes: Routes) -> None:
     for _, spec in specs_by_class(routes):
         other = first.setdefault(spec.name, spec)
         if _rules(spec) != _rules(other):
-            names = ("mode", "on_conflict", "json_column", *WRITE_KEYS, "parent")
+            names = ("mode", "on_conflict", "json_column", "references", *WRITE_KEYS, "parent")
             different = f"{', '.join(names[:-1])} or {names[-1]}"
             reader.problems.append(
                 f"SUPABASE_TABLES names table {spec.name!r} twice, with different {different}: use the same."

@@ -61,7 +61,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 def new_header(table: str, columns: tuple[str, ...], mode: Mode, writing: WriteOptions, **facts: Any) -> Header:
     """Return a header in the oldest format that says all about the rows. `facts` are its other fields."""
     if mode is Mode.UPDATE or writing != WriteOptions():
-        form = FORMAT_OPTIONS if writing.parent is None else FORMAT_RELATED
+        form = FORMAT_RELATED if writing.parent or writing.references else FORMAT_OPTIONS
         return Header(format=form, table=table, columns=columns, mode=mode, writing=writing, **facts)
     return Header(format=FORMAT if columns else FORMAT_MIXED, table=table, columns=columns, mode=mode, **facts)
 

@@ -241,7 +241,7 @@ class DiskSpool:
         if header is None:
             path.unlink(missing_ok=True)
             return Loaded(None, torn)
-        form = key_form(self._schema, header.table, header.key, header.mode)
+        form = key_form(self._schema, header.table, header.key, header.mode, header.options.references)
         for line in lines:
             try:
                 rows.append(row_of(header, line, form))

@@ -289,6 +289,15 @@ def test_the_settings_of_the_table(capsys: pytest.CaptureFixture[str], sql: Sql)
     assert indexes == {"(url, snapshot_date, snapshot_version)", "(depth, run, snapshot_date, snapshot_version)"}
 
 
+def test_the_id_of_a_parent(capsys: pytest.CaptureFixture[str]) -> None:
+    """A column of the usual type of ids, instead of the field that identifies the parent."""
+    options = {"table": "t_pages", "references": {"p": {"table": "t_p", "match": {"n": "depth"}, "column": "key"}}}
+    text = printed(capsys, "tests.schema.test_ddl.TPage", SUPABASE_TABLES={"tests.schema.test_ddl.TPage": options})
+    assert "-- p: the value of t_p.key. If that is no bigint, change the type.\n" in text
+    assert "\n  p bigint" in text
+    assert "depth" not in text
+
+
 def test_a_public_key_gets_policies(capsys: pytest.CaptureFixture[str], sql: Sql, project: Any) -> None:
     """They are for the role of the key; with --public, everybody may read."""
     if not project.anon_key:
