@@ -90,7 +90,7 @@ class TableCreator:
         if self._url is not None or wanted is None:
             return ""
         text = "SUPABASE_CREATE_TABLES needs a connection string to create the table: set SUPABASE_DB_URL."
-        if wanted.is_open:
+        if wanted.waits:
             return f"{text} Or print its SQL from a file of rows: scrapy supabase ddl --from FILE"
         return f"{text} Or run this SQL, then {RELOAD_SQL}\n{sql_of_missing(wanted, None, self._schema)}"
 
@@ -158,13 +158,15 @@ class TableCreator:
 
         def sql_of(found: Tables) -> str:
             changed.clear()
+            infos = {name: table.info for name, table in found.items()}
             for name, wanted in tables.items():
-                table = found.get(name)
-                if wanted.is_open if table is None else table.view is not None:
+                info = infos.get(name)
+                if wanted.waits if info is None else found[name].view is not None:
                     continue
-                info = table.info if table else None
-                if sql := sql_of_missing(wanted, info, self._schema, later=later.get(name, ()) if info else ()):
+                left = later.get(name, ())
+                if sql := sql_of_missing(wanted, info, self._schema, later=left, parents=infos):
                     changed[name] = sql
+                    infos.setdefault(name, wanted.new_info)
             return "\n".join(changed.values())
 
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scrapy_supabase.backends.bulk_sql import literal
@@ -26,9 +26,12 @@ _SHORT = {"timestamp with time zone": "timestamptz", "time without time zone": "
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table to create. With an empty `primary_key`, rows get a number. `unique`: the columns of the unique index."""
+    """A table to create. With an empty `primary_key`, rows get a number, in the column `row_id`.
 
-    # Nine fields: the parts of a CREATE TABLE and its grants. Five have defaults.
+    `unique`: the columns of the unique index. `foreign_keys`: column → what it references, as SQL.
+    """
+
+    # Eleven fields: the parts of a CREATE TABLE and its grants. Seven have defaults.
     name: str
     schema: str
     columns: tuple[ItemField, ...]
@@ -38,6 +41,8 @@ class Table:
     role: str = "service_role"
     readable: bool = False  # by everyone with the project's public key
     notes: tuple[str, ...] = ()
+    row_id: str = _ROW_ID
+    foreign_keys: Mapping[str, str] = field(default_factory=dict)
 
 
 def table_of(
@@ -187,8 +192,10 @@ def check_names(table: str, names: Iterable[str]) -> None:
 def _columns(table: Table) -> list[str]:
     lines = []
     if not table.primary_key:
-        lines.append(f"  {identifier(_ROW_ID)} bigint generated always as identity primary key")
-    lines += [f"  {column_sql(one, required=one.required)}" for one in table.columns]
+        lines.append(f"  {identifier(table.row_id)} bigint generated always as identity primary key")
+    for one in table.columns:
+        target = table.foreign_keys.get(one.name)
+        lines.append(f"  {column_sql(one, required=one.required)}{f' references {target}' if target else ''}")
     if table.primary_key:
         lines.append(f"  primary key ({columns(table.primary_key)})")
     return lines

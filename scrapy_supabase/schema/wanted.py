@@ -10,14 +10,15 @@ import msgspec
 
 from scrapy_supabase.backends.base import TableInfo
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.models import Row
+from scrapy_supabase.models import Reference, Row
+from scrapy_supabase.schema.column_types import sql_name
 from scrapy_supabase.schema.ddl import column_sql, create_sql, table_from
 from scrapy_supabase.schema.inference import Inference
 from scrapy_supabase.schema.item_fields import ItemField, columns_sent, fields_of, of_new_table
-from scrapy_supabase.schema.remedies import qualified
+from scrapy_supabase.schema.remedies import identifier, qualified
 from scrapy_supabase.schema.routes import Routes, specs_by_class
 from scrapy_supabase.schema.schema import Schema
-from scrapy_supabase.schema.table_spec import TableSpec
+from scrapy_supabase.schema.table_spec import ParentFields, TableSpec
 
 _NUMBERS = ("bigint", "numeric", "double precision")
 
@@ -27,11 +28,24 @@ class WantedTable:
     """A table that items need. `columns` are those that item classes and settings declare.
 
     `is_open`: only the items show the rest: they may have more columns, or the type of a column is not declared.
+    `row_id`: other tables refer to this column, a number that the database makes; empty if none does.
     """
 
     spec: TableSpec
     columns: Mapping[str, ItemField]
     is_open: bool
+    row_id: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the table is created when its first rows come. One that others refer to is looked up before."""
+        return self.is_open and not self.row_id
+
+    @property
+    def new_info(self) -> TableInfo:
+        """What rows of other tables need to know of this table if it is created."""
+        key = (self.row_id,) if self.row_id else ()
+        return TableInfo(dict.fromkeys(key, "bigint"), key, frozenset())
 
     @property
     def untyped(self) -> set[str]:
@@ -89,22 +103,71 @@ def wanted_tables(routes: Routes) -> dict[str, WantedTable]:
         if before is not None:
             sent, is_open, spec = _merged(before.columns, sent), is_open or before.is_open, before.spec
         found[spec.name] = WantedTable(spec, sent, is_open)
-    return found
+    _add_parents(found, routes)
+    return {name: found[name] for name in sorted(found, key=lambda name: not found[name].row_id)}  # parents first
 
 
-def sql_of_missing(table: WantedTable, info: TableInfo | None, schema: Schema, *, later: Iterable[str] = ()) -> str:
+def _add_parents(found: dict[str, WantedTable], routes: Routes) -> None:
+    """Add the tables to which columns refer, or what these need."""
+    for item_class, spec in specs_by_class(routes):
+        fields = fields_of(item_class) if item_class is not None else None
+        types = {one.name: one.sql_type for one in fields or ()}
+        for reference in spec.writing.references:
+            if reference.create or reference.table in found:
+                parent = _parent(found.get(reference.table), reference, spec.references[reference.column], types)
+                found[reference.table] = parent
+
+
+def _parent(
+    table: WantedTable | None, reference: Reference, fields: ParentFields, types: Mapping[str, str]
+) -> WantedTable:
+    """Return the table that a column refers to, whose rows get a number and are found by their natural key."""
+    paths = {**fields.match, **fields.columns}
+    typed = {column: ItemField(column, types.get(path) or "text") for column, path in paths.items()}
+    if table is None:
+        spec = TableSpec(reference.table, on_conflict=reference.match)
+        return WantedTable(spec, typed, is_open=False, row_id=reference.id)
+    columns = {**typed, **{name: one for name, one in table.columns.items() if one.sql_type or name not in typed}}
+    spec = table.spec
+    if not spec.on_conflict:
+        spec = msgspec.structs.replace(spec, on_conflict=reference.match)
+    has_id = reference.id in table.columns  # items bring it
+    return replace(table, spec=spec, columns=columns, row_id="" if has_id else reference.id)
+
+
+def sql_of_missing(
+    table: WantedTable,
+    info: TableInfo | None,
+    schema: Schema,
+    *,
+    later: Iterable[str] = (),
+    parents: Mapping[str, TableInfo] | None = None,
+) -> str:
     """Return the SQL that creates a table, or adds the columns that it lacks; empty if it lacks none.
 
-    `info` describes the table in the database; None: it is not there. Columns in `later` are left out. Nothing is
-    changed that is there: neither the type of a column nor the key. Raises `ConfigurationError` for invalid names.
+    `info` describes the table in the database; None: it is not there. Columns in `later` are left out. `parents` are
+    the tables to which columns may refer. Nothing is changed that is there: neither the type of a column nor the key.
+    Raises `ConfigurationError` for invalid names.
     """
-    spec = table.spec
-    collect = schema.unknown.column if schema.unknown.policy == "collect" and not spec.json_column else ""
+    spec, foreign_keys = table.spec, {}
     columns = {name: one for name, one in table.columns.items() if name not in later}
+    for reference in spec.writing.references:
+        parent = (parents or {}).get(reference.table)
+        if parent is None or reference.column not in columns or reference.id not in parent.columns:
+            continue
+        sql_type = sql_name(parent.columns[reference.id])
+        columns[reference.column] = replace(columns[reference.column], sql_type=sql_type)
+        if parent.primary_key == (reference.id,) and reference.table != spec.name:
+            target = f"{qualified(schema, reference.table)} ({identifier(reference.id)})"
+            foreign_keys[reference.column] = target
+    collect = schema.unknown.column if schema.unknown.policy == "collect" and not spec.json_column else ""
     role = "service_role" if schema.role == "postgres" else schema.role  # the owner of a table needs no grant
     made = table_from(spec, columns, schema=schema.database_schema, role=role, collect=collect)
+    made = replace(made, notes=(), foreign_keys=foreign_keys)
+    if info is None and table.row_id:
+        return create_sql(replace(made, primary_key=(), unique=spec.on_conflict, row_id=table.row_id))
     if info is None:
-        return create_sql(replace(made, notes=()))
+        return create_sql(made)
     kept = {*info.columns, *spec.on_conflict, *made.primary_key}
     if spec.routed_by not in spec.explicit_columns:  # the field that chose the table needs no column
         kept.add(spec.routed_by)

@@ -155,6 +155,36 @@ def test_a_table_and_its_children(crawl: Crawler, sql: Sql, project: Project, ov
     assert sql("select * from t_tags") == [(7, 1, "x")]
 
 
+@OVER
+def test_a_table_and_its_parents(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
+    """A parent has a number and a unique natural key, and the column with its id is a foreign key."""
+    brand = {"table": "t_brands", "match": {"name": "brand"}, "columns": {"site": "brand_site"}, "create": True}
+    shelf = {"table": "t_shelves", "match": {"code": "shelf"}}
+    references = {"brand_id": brand, "shelf_id": shelf}
+    kinds = {
+        "shelf": {"table": "t_shelves", "on_conflict": "code"},
+        "lamp": {"table": "t_lamps", "on_conflict": "url", "references": references},
+    }
+    settings = server(project, over, SUPABASE_TABLES={"*": {"by": "kind", "tables": kinds}}, SUPABASE_TABLE=None)
+    lamps: list[dict[str, Any]] = [
+        {"kind": "lamp", "url": f"u{n}", "brand": f"b{n % 2}", "brand_site": "x", "shelf": "s", "price": 1 + n}
+        for n in range(4)
+    ]
+    done = crawl(dicts({"kind": "shelf", "code": "s", "floor": 2}, *lamps), **settings)
+    assert done.counts("uploaded", "failed") == (5, 0), done.log
+    assert columns(sql, "t_brands") == {"id": "bigint", "name": "text", "site": "text"}
+    assert columns(sql, "t_shelves") == {"id": "bigint", "code": "text", "floor": "numeric"}
+    found = columns(sql, "t_lamps")
+    assert (found["brand_id"], found["shelf_id"], found["price"]) == ("bigint", "bigint", "numeric")
+    assert not {"brand", "shelf", "brand_site"} & found.keys()
+    joined = (
+        "select url, b.name, code from t_lamps join t_brands b on b.id = brand_id join t_shelves s on s.id = shelf_id"
+    )
+    assert sql(f"{joined} order by url") == [(f"u{n}", f"b{n % 2}", "s") for n in range(4)]
+    keys = "select count(*) from pg_constraint where conrelid = 't_lamps'::regclass and contype = 'f'"
+    assert sql(keys) == [(2,)]
+
+
 def test_a_kill_between_the_table_and_its_first_row(
     crawl: Crawler, sql: Sql, project: Project, proxy: FaultProxy
 ) -> None:
