@@ -32,14 +32,21 @@ def no_rows(exchange: Exchange) -> None:
 
 @OVER
 def test_a_shop(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
-    """Brands are made, categories are scraped, too, after their products. The fields that name them are no columns."""
+    """Brands are made, categories are scraped, too, after their products. The fields that name them are no columns.
+
+    A child table gets the id of the brand from its parent.
+    """
     sql("create table t_brands (id uuid primary key default gen_random_uuid(), name text unique, site text)")
     sql(f"create table t_categories ({ID}, slug text unique, title text not null)")
     sql(
         "create table t_products (url text primary key, brand_id uuid not null references t_brands, "
         "category_id bigint references t_categories, price numeric, brand text)"
     )
-    sql("grant all on t_brands, t_categories, t_products to service_role; notify pgrst, 'reload schema'")
+    sql(
+        "create table t_sizes (url text references t_products, size text, brand uuid not null references t_brands, "
+        "primary key (url, size))"
+    )
+    sql("grant all on t_brands, t_categories, t_products, t_sizes to service_role; notify pgrst, 'reload schema'")
     tables = {
         "*": {
             "by": "kind",
@@ -48,6 +55,7 @@ def test_a_shop(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
                 "product": {
                     "table": "t_products",
                     "columns": {"maker": "brand"},
+                    "children": {"sizes": {"table": "t_sizes", "parent": {"url": "url", "brand": "brand_id"}}},
                     "references": {
                         "brand_id": {
                             "table": "t_brands", "match": {"name": "maker"}, "columns": {"site": "maker_site"},
@@ -66,10 +74,14 @@ def test_a_shop(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
         }
         for n in range(60)
     ]  # fmt: skip
+    products[4]["sizes"] = [{"size": "S"}, {"size": "M"}]
     categories = [{"kind": "category", "slug": f"c{n}", "title": f"Category {n}"} for n in range(2)]
     settings = {"SUPABASE_TABLE": None, "SUPABASE_TABLES": tables, "SUPABASE_UNKNOWN_COLUMNS": "reject"}
     done = crawl({"items": [*products, *categories]}, BATCH_CHUNK_SIZE=10, **settings, **server(project, over))
-    assert done.counts("received", "uploaded", "failed", "spooled") == (62, 42, 20, 0), done.log
+    assert done.counts("received", "uploaded", "failed", "spooled") == (64, 44, 20, 0), done.log
+    assert sql("select size, name from t_sizes s join t_brands b on b.id = brand order by 1") == [
+        ("M", "Brand 4"), ("S", "Brand 4"),
+    ]  # fmt: skip
     assert {(line["code"], line["table"]) for line in done.rejected} == {("no_parent", "t_products")}
     assert done.rejected[0]["row"]["category_id"] == {"match": {"slug": "c2"}}
     assert "has no column" not in done.log

@@ -41,11 +41,13 @@ class ParentsCheck:
             parent, match = reference.table, reference.match
             self._ask(spec, reference, partial(self._backend.select, probe_of(reference)))
             if reference.create:
-                columns = tuple(sorted({*match, *spec.references[reference.column].columns}))
+                fields = spec.references.get(reference.column)  # None for a column of the parent's row
+                columns = tuple(sorted({*match, *(fields.columns if fields else ())}))
                 self._ask(
                     spec, reference, partial(self._backend.write, Write(parent, columns, b"[]", Mode.IGNORE, match))
                 )
-                self._warn_required(spec, reference, columns)
+                if fields is not None:
+                    self._warn_required(spec, reference, columns)
             if self._schema.info(parent) is None:
                 types = {column: self._policy(self._backend.type_of, parent, column) for column in match}
                 self._schema.learn_key_types(parent, types)

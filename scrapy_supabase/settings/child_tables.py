@@ -84,12 +84,15 @@ class _ChildOptions:
             position = reader.wrong(f"{name}['position']", position, "the name of a column, or None", None)
         self._check_columns(spec, columns, position)
         link = Parent(parent.name, tuple(columns), tuple(columns.values()))
-        writing = msgspec.structs.replace(spec.writing, parent=link)
+        of_parent = {one.column: one for one in parent.writing.references}
+        found = [msgspec.structs.replace(of_parent[of], column=to) for to, of in columns.items() if of in of_parent]
+        references = (*spec.writing.references, *found)  # such a column has a natural key until it is sent
+        writing = msgspec.structs.replace(spec.writing, parent=link, references=references)
         return msgspec.structs.replace(spec, position=position or "", writing=writing)
 
     def _check_referenced(self, parent: TableSpec, columns: Mapping[str, str]) -> None:
         """Record columns that the parent's row cannot have: fields that go to another column, or are not sent."""
-        sent = {*parent.columns.values(), *parent.stamps, *parent.constants, *parent.inherited}
+        sent = {*parent.columns.values(), *parent.stamps, *parent.constants, *parent.inherited, *parent.references}
         for column in sorted({*columns.values()} - sent):
             if column in parent.columns or column in self._fields:
                 goes_to = parent.columns.get(column)
@@ -127,7 +130,13 @@ def check_parents(reader: Reader, routes: Routes) -> None:
         names = ItemAdapter.get_field_names_from_class(item_class) if is_item_class else None
         if not names:
             continue
-        have = {*columns_by_field(spec, names).values(), *spec.stamps, *spec.constants, *spec.inherited}
+        have = {
+            *columns_by_field(spec, names).values(),
+            *spec.stamps,
+            *spec.constants,
+            *spec.inherited,
+            *spec.references,
+        }
         for field, child in spec.children.items():
             parent = child.writing.parent
             for column in parent.referenced if parent else ():
