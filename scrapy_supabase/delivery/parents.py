@@ -126,9 +126,10 @@ def _name(reference: Reference) -> str:
 def _with_ids(row: Row, columns: Iterable[tuple[str, str]], ids: ParentIds) -> Row:
     values = _decode_row(row.data)
     has_changed = False
-    for column, name in columns:
-        if (need := _need(values, column, name)) is not None:
-            values[column] = msgspec.Raw(ids[need.place])
+    for column, name in columns:  # as `_need`, at two thirds of its cost
+        value = values.get(column)
+        if value is not None and (key := natural_key_in(value)) is not None:
+            values[column] = msgspec.Raw(ids[name, bytes(key.match)])
             has_changed = True
     return msgspec.structs.replace(row, data=_encode(values)) if has_changed else row
 

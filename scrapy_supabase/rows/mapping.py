@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from scrapy_supabase.backends.bounded_cache import BoundedCache
 from scrapy_supabase.errors import ItemError
 from scrapy_supabase.rows.hashing import hash_of
 from scrapy_supabase.rows.natural_keys import natural_key_of
@@ -21,6 +22,8 @@ from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
 
 logger = logging.getLogger(__name__)
+
+_MOST_NATURAL_KEYS = 20_000  # encoded ones to keep, of about 200 bytes
 
 
 class Mapper:
@@ -45,6 +48,7 @@ class Mapper:
         if any("." in name for name in spec.columns):
             self._named = self._at_paths
         self._changes_nothing = spec.empty_text is EmptyText.KEEP and not spec.skip_none
+        self._natural_keys = BoundedCache[tuple[str, str], msgspec.Raw](_MOST_NATURAL_KEYS)
         self._version = -1
         self._key: frozenset[str] = frozenset()
         self._not_text: frozenset[str] = frozenset()
@@ -154,6 +158,10 @@ class Mapper:
         for column, parent in self._spec.references.items():
             if mapped.get(column) is not None:
                 continue
+            text = fields.get(next(iter(parent.match.values()))) if parent.has_one_field else None
+            if type(text) is str and (known := self._natural_keys.get((column, text))) is not None:
+                mapped[column] = known
+                continue
             try:
                 key, cleaned = natural_key_of(fields, parent, blank_is_null=blank_is_null)
             except ItemError as error:
@@ -163,6 +171,8 @@ class Mapper:
                 mapped[column] = key
                 if cleaned:
                     self._on_cleaned(self._spec.name)
+                elif type(text) is str:
+                    self._natural_keys[column, text] = key
             elif not self._spec.skip_none and any(root_of(path) in fields for path in parent.match.values()):
                 mapped[column] = None
 

@@ -25,6 +25,11 @@ class ParentFields(msgspec.Struct, frozen=True):
     match: Mapping[str, str]
     columns: Mapping[str, str] = msgspec.field(default_factory=dict)
 
+    @property
+    def has_one_field(self) -> bool:
+        """Whether the item's part of the row is the value of one field."""
+        return len(self.match) == 1 and not self.columns
+
 
 class TableSpec(msgspec.Struct, frozen=True):
     """The settings of one table. An empty `on_conflict` means the primary key."""
