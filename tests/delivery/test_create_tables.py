@@ -21,7 +21,6 @@ from tests.test_messages_commands import Command, command
 __all__ = ["command"]  # a fixture
 Sql = Callable[..., list[tuple[Any, ...]]]
 Load = Callable[..., list[str]]
-OVER = pytest.mark.parametrize("over", ["rest", "database"])
 CLASSES: dict[str, Any] = {
     "tests.crawl.Author": {"table": "t_authors", "on_conflict": "id", "stamps": {"seen": "now"}},
     "tests.crawl.Tag": {"table": "t_tags", "on_conflict": "id"},
@@ -116,10 +115,9 @@ def test_a_value_that_does_not_fit(load: Load, sql: Sql) -> None:
     assert sql("select n from t order by id") == [(1,), (3,)]
 
 
-@OVER
-def test_two_crawls_at_once(crawl: Crawler, sql: Sql, project: Project, tmp_path: Any, over: str) -> None:
+def test_two_crawls_at_once(crawl: Crawler, sql: Sql, project: Project, tmp_path: Any) -> None:
     """One creates the tables; both store their rows."""
-    settings = server(project, over, SUPABASE_TABLES=CLASSES, SUPABASE_TABLE=None)
+    settings = server(project, "rest", SUPABASE_TABLES=CLASSES, SUPABASE_TABLE=None)
     crawlers = [crawl, Crawler(tmp_path / "other", project)]
     (tmp_path / "other").mkdir()
     plans = [
@@ -135,8 +133,7 @@ def test_two_crawls_at_once(crawl: Crawler, sql: Sql, project: Project, tmp_path
     assert sql("select url, own0, own1 from t_dicts order by url") == [("u0", 0, None), ("u1", None, 1)]
 
 
-@OVER
-def test_a_table_and_its_children(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
+def test_a_table_and_its_children(crawl: Crawler, sql: Sql, project: Project) -> None:
     """The tables of children at any depth are created from their first rows; keys keep the type of the parent."""
     tags = {"table": "t_tags", "parent": {"book": "book", "n": "n"}, "on_conflict": ["book", "n", "name"]}
     reviews = {"table": "t_reviews", "parent": {"book": "id"}, "position": "n", "on_conflict": ["book", "n"]}
@@ -146,7 +143,7 @@ def test_a_table_and_its_children(crawl: Crawler, sql: Sql, project: Project, ov
         "title": "Emma",
         "reviews": [{"text": "good", "stars": 5, "tags": [{"name": "x"}]}, {"text": "bad"}],
     }
-    done = crawl(dicts(item), **server(project, over, SUPABASE_TABLES={"*": books}, SUPABASE_TABLE=None))
+    done = crawl(dicts(item), **server(project, "database", SUPABASE_TABLES={"*": books}, SUPABASE_TABLE=None))
     assert done.counts("uploaded", "failed") == (4, 0), done.log
     assert columns(sql, "t") == {"id": "bigint", "title": "text"}
     assert columns(sql, "t_reviews") == {"book": "bigint", "n": "integer", "text": "text", "stars": "numeric"}
@@ -155,8 +152,7 @@ def test_a_table_and_its_children(crawl: Crawler, sql: Sql, project: Project, ov
     assert sql("select * from t_tags") == [(7, 1, "x")]
 
 
-@OVER
-def test_a_table_and_its_parents(crawl: Crawler, sql: Sql, project: Project, over: str) -> None:
+def test_a_table_and_its_parents(crawl: Crawler, sql: Sql, project: Project) -> None:
     """A parent has a number and a unique natural key, and the column with its id is a foreign key."""
     brand = {"table": "t_brands", "match": {"name": "brand"}, "columns": {"site": "brand_site"}, "create": True}
     shelf = {"table": "t_shelves", "match": {"code": "shelf"}}
@@ -165,7 +161,7 @@ def test_a_table_and_its_parents(crawl: Crawler, sql: Sql, project: Project, ove
         "shelf": {"table": "t_shelves", "on_conflict": "code"},
         "lamp": {"table": "t_lamps", "on_conflict": "url", "references": references},
     }
-    settings = server(project, over, SUPABASE_TABLES={"*": {"by": "kind", "tables": kinds}}, SUPABASE_TABLE=None)
+    settings = server(project, "rest", SUPABASE_TABLES={"*": {"by": "kind", "tables": kinds}}, SUPABASE_TABLE=None)
     lamps: list[dict[str, Any]] = [
         {"kind": "lamp", "url": f"u{n}", "brand": f"b{n % 2}", "brand_site": "x", "shelf": "s", "price": 1 + n}
         for n in range(4)
