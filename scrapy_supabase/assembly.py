@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.open_policy import OpenPolicy
@@ -19,14 +19,16 @@ from scrapy_supabase.delivery.limits import Limits
 from scrapy_supabase.delivery.lost_parents import LostParents
 from scrapy_supabase.delivery.observer import RunObserver
 from scrapy_supabase.delivery.outage import Outage
+from scrapy_supabase.delivery.run_end import EndedRun, Step, check_function, steps_of
 from scrapy_supabase.delivery.schedule import Schedule
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.table_reader import TableReader
 from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.delivery.uploaders import Uploaders
-from scrapy_supabase.messages import other_project, outdated_rows, pluralize
-from scrapy_supabase.monitoring.counters import Counters
+from scrapy_supabase.messages import pluralize
+from scrapy_supabase.monitoring.crawl_observer import CrawlObserver
 from scrapy_supabase.monitoring.run import Run
+from scrapy_supabase.monitoring.stats import lost_pages
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.rows.children import FamilyBuilder
 from scrapy_supabase.rows.chunks import Chunker
@@ -134,8 +136,8 @@ class Destination:
                 local.stop()
             raise
 
-    def begin(self, config: Config, run: Run) -> None:
-        """Check the tables, then write the start of the run to the database. Blocks.
+    def begin(self, config: Config, run: Run, *, is_crawl: bool = False) -> None:
+        """Check the tables and what a crawl calls at its end, then write the start of the run to the database. Blocks.
 
         Raises `FatalError` for a problem that makes every upload fail, and for a server that is unreachable, or busy
         for longer than `SUPABASE_OPEN_TIMEOUT`.
@@ -145,6 +147,8 @@ class Destination:
         check = SchemaCheck(self.backend, self.schema, known, policy=policy, partly=partly, declared=declared)
         with policy.unavailable_is_fatal():
             check.run(self.creator)
+            if is_crawl and config.tables.after_crawl is not None:
+                check_function(config.tables.after_crawl, self.backend)
             run.begin(self.backend, config, policy)
 
     def reader(self) -> TableReader:
@@ -176,30 +180,6 @@ def new_spool(config: Config, schema: Schema, run: Run, *, appends: bool = False
         return NoSpool()
     facts = {"run": run.id, "spider": run.spider, "project": config.server.host}
     return DiskSpool(config.spool.folder, run.folder, schema, facts, fsync=config.spool.fsync, appends=appends)
-
-
-def recover(spool: Spool, counters: Counters) -> Sequence[Stored]:
-    """Take over the chunks that earlier runs left in the spool, and return them, oldest first. Blocks.
-
-    These chunks are logged, and so are rows that stay in the spool: newer ones may be stored, or they are of another
-    project.
-    """
-    if not isinstance(spool, DiskSpool):
-        return ()
-    recovered = spool.recover()
-    if recovered:
-        logger.info(
-            "Earlier runs left %s (%d bytes) in the spool; this run will upload these rows, too.",
-            pluralize(len(recovered), "chunk"),
-            sum(stored.size for stored in recovered),
-        )
-    if spool.outdated:
-        counters.outdated(spool.outdated)
-        logger.warning("Not uploaded: %s. %s", *outdated_rows(spool.outdated, spool.folder))
-    for project, (chunks, rows) in spool.of_others.items():
-        problem, remedy = other_project(chunks, rows, project, spool.project, spool.folder)
-        logger.warning("Not uploaded: %s. %s", problem, remedy)
-    return recovered
 
 
 class OpenRun:
@@ -234,6 +214,12 @@ class OpenRun:
         """Return a future that is done when all rows are uploaded or left. No retry starts after `within` seconds."""
         self.destination.deadline.limit(within)
         return self.delivery.finish()
+
+    def last_steps(self, observer: CrawlObserver, reason: str, stats: Mapping[str, Any]) -> Sequence[Step]:
+        """Return what is left to do after the uploads of a crawl; see `delivery.run_end`. `stats` are Scrapy's."""
+        destination, counters = self.destination, observer.counters
+        ended = EndedRun(self.config, self.run, destination.backend, destination.schema, counters, reason)
+        return steps_of(ended, [*lost_pages(stats), *observer.lost])
 
     def stop(self) -> None:
         """Stop uploading. Rows that are not uploaded stay in the spool."""

@@ -16,13 +16,13 @@ from scrapy import signals
 from scrapy.exceptions import NotConfigured
 from scrapy.utils.asyncio import create_looping_call
 
-from scrapy_supabase.assembly import Destination, OpenRun, new_spool, recover
+from scrapy_supabase.assembly import Destination, OpenRun, new_spool
 from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError, SupabaseError
 from scrapy_supabase.eventloop import EventLoop, close_crawl, fail_command, is_closing, is_crawl, spider_names, start
 from scrapy_supabase.middleware import check_middleware, url_stamp
 from scrapy_supabase.models import Rejection
 from scrapy_supabase.monitoring.counters import Counters
-from scrapy_supabase.monitoring.crawl_log import CrawlLog
+from scrapy_supabase.monitoring.crawl_log import CrawlLog, recover
 from scrapy_supabase.monitoring.crawl_observer import CrawlObserver
 from scrapy_supabase.monitoring.last_run import LastRunFile
 from scrapy_supabase.monitoring.record import Record
@@ -113,13 +113,13 @@ class SupabasePipeline:
             logger.error("Closing the crawl (%s): %s", error.reason, error)
             start(close_crawl(crawler, error.reason))
 
-        observer = CrawlObserver(self._counters, record, stop, config.monitors.max_failed)
+        observer = CrawlObserver(self._counters, record, stop, config.monitors.max_failed, is_crawl(crawler))
         for warning in config.warnings:
             logger.warning("%s", warning)
         destination = self._destination = await loop.run_in_thread(partial(Destination.find, config))
         try:
             with loop.on_early_stop(crawler, destination.deadline.end):
-                await loop.run_in_thread(partial(destination.begin, config, run))
+                await loop.run_in_thread(partial(destination.begin, config, run, is_crawl=True))
         except FatalError as error:
             observer.keep_fatal(error)
             logger.error("Closing the crawl before its first page (%s): %s", error.reason, error)  # noqa: TRY400
@@ -183,7 +183,6 @@ class _OpenCrawl:
         self._run = run
         self._stats = stats
         self._observer = observer
-        self._config = run.config
         self._delivery = run.delivery
         self._spool = run.spool
         self._file = LastRunFile(run.spool.folder, run.config.monitors.report, run.run.id, page_of)
@@ -196,11 +195,12 @@ class _OpenCrawl:
         """Write the run record, log the destination of rows, and connect to the crawl's signals."""
         await self._loop.run_in_thread(partial(self._file.write, self._recorded()))
         if self._observer.error is None:
-            self._log.opened(self._run.destination.described(self._config.tables.specs))
+            self._log.opened(self._run.destination.described(self._run.config.tables.specs))
         listen = self._crawler.signals.connect
         listen(self.close_if_stopped, signals.spider_opened)
         listen(self._flush, signals.spider_idle)
         listen(self._end_run, signals.spider_closed)
+        listen(self._observer.on_item_error, signals.item_error)
         atexit.register(self._end_unclosed)
         self._ticker.start(1.0, now=False)
 
@@ -227,7 +227,7 @@ class _OpenCrawl:
 
     async def close(self) -> None:
         """Upload the remaining rows within `SUPABASE_CLOSE_TIMEOUT`. Rows not uploaded by then stay in the spool."""
-        timeout, delivery = self._config.upload.close_timeout, self._delivery
+        timeout, delivery = self._run.config.upload.close_timeout, self._delivery
         self._close_by = time.monotonic() + timeout
         done = self._run.finish(timeout)
         if delivery.is_offline:
@@ -238,22 +238,22 @@ class _OpenCrawl:
         self._run.stop()
         self._publish()
         self._log.summary()
-        if self._log.counts_as_failed():
-            fail_command()
         self.is_closed = True
         atexit.unregister(self._end_unclosed)
 
     async def _end_run(self, reason: str) -> None:
-        """Write ledger and report, now that Scrapy has the finish reason, and disconnect from the server."""
-        ledger = self._run.run.ledger
+        """Do what follows the uploads, now that Scrapy has the finish reason, and disconnect from the server."""
+        steps = self._run.last_steps(self._observer, reason, self._crawl_stats)
         try:
-            if ledger is not None:
-                end = partial(ledger.end, reason, self._observer.counters.totals, dict(self._crawl_stats))
-                rest = max(self._close_by - time.monotonic(), ledger.least_seconds)
+            for step in steps:
+                seconds = max(self._close_by - time.monotonic(), step.least)
                 try:
-                    await self._loop.run_in_thread(end, rest)
+                    await self._loop.run_in_thread(partial(step.run, seconds, dict(self._crawl_stats)), seconds)
                 except TimeoutError:
-                    ledger.log_no_end(f"no answer for {rest:.0f} s")
+                    step.timed_out(seconds)
+                self._publish()
+            if self._log.counts_as_failed(any(step.failed for step in steps)):
+                fail_command()
             await self._loop.run_in_thread(partial(self._file.end, self._recorded(reason)))
         finally:
             await self._loop.run_in_thread(self._run.destination.close)

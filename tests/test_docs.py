@@ -98,6 +98,7 @@ def test_stats() -> None:
     counters.on_throttled()
     counters.refused(Rejection("t", b"", "c", "m"))
     counters.cleaned("t")
+    counters.on_unseen("t", 1)
     counters.on_waited(1.0)
     stats.publish(chunk_size=100, concurrency=4)
     count_skipped(collector, "t")

@@ -42,6 +42,7 @@ def children(options: Any, **more: Any) -> dict[str, Any]:
     return {"SUPABASE_TABLES": {"*": {"table": "t", "children": options, **more}}}
 
 
+SEEN = {"table": "t", "stamps": {"run": "run_id"}}
 CASES: Sequence[tuple[str, dict[str, Any]]] = (
     ("Nothing is set", {"SUPABASE_URL": None, "SUPABASE_KEY": None, "SUPABASE_TABLE": None}),
     ("A key with a space in it", {"SUPABASE_KEY": "two words"}),
@@ -112,6 +113,27 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
         "One table with two sets of options",
         {"SUPABASE_TABLES": {"*": {"table": "t", "merge": "a"}, "scrapy.Item": {"table": "t"}}},
     ),
+    ("Unseen rows without a stamp", {"SUPABASE_TABLES": {"*": {"table": "t", "unseen": {"delete": True}}}}),
+    ("An option of unseen rows, misspelt", {"SUPABASE_TABLES": {"*": {**SEEN, "unseen": {"delte": True}}}}),
+    ("Unseen rows without a change", {"SUPABASE_TABLES": {"*": {**SEEN, "unseen": {"where": {"a": 1}}}}}),
+    ("Unseen rows that are perhaps deleted", {"SUPABASE_TABLES": {"*": {**SEEN, "unseen": {"delete": "yes"}}}}),
+    (
+        "Unseen rows with wrong values",
+        {"SUPABASE_TABLES": {"*": {**SEEN, "unseen": {"set": {"a": [1], "run": "x"}, "where": 5, "at_most": 20}}}},
+    ),
+    ("Unseen rows set to nothing", {"SUPABASE_TABLES": {"*": {**SEEN, "unseen": {"set": {}, "where": {"a": {}}}}}}),
+    (
+        "Unseen rows in mode ignore",
+        {"SUPABASE_TABLES": {"*": {**SEEN, "mode": "ignore", "unseen": {"delete": True}}}},
+    ),
+    (
+        "Unseen rows, and stored rows that are kept",
+        {
+            "SUPABASE_TABLES": {"*": {**SEEN, "if_changed": True, "unseen": {"delete": True}}},
+            "SUPABASE_DAILY_SNAPSHOTS": True,
+        },
+    ),
+    ("A function for the end that is a list", {"SUPABASE_AFTER_CRAWL": ["refresh"]}),
     ("An unknown treatment of None", {"SUPABASE_NONE": True}),
     ("A JSON column that is a list", {"SUPABASE_TABLES": {"*": {"table": "t", "json_column": ["data"]}}}),
     (

@@ -178,6 +178,18 @@ class Backend(Protocol):
         Raises `ServerError`; `TooLargeError` if fewer rows may be possible.
         """
 
+    def count(self, table: str, where: Sequence[Filter]) -> int:
+        """Return the number of rows that meet all conditions. Raises `ServerError`."""
+
+    def update(self, table: str, where: Sequence[Filter], columns: Sequence[str], values: bytes) -> int:
+        """Set `columns` of the rows that meet all conditions to the values of a JSON object; return their number.
+
+        One statement changes all rows or none. Raises `ServerError`.
+        """
+
+    def delete(self, table: str, where: Sequence[Filter]) -> int:
+        """Delete the rows that meet all conditions, all or none; return their number. Raises `ServerError`."""
+
     def describe(self) -> Mapping[str, TableInfo] | None:
         """Describe every table this key may see; return None if the server refuses that. Raises `ServerError`."""
 
@@ -198,6 +210,12 @@ class Backend(Protocol):
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
         """Call a function of the database and return its (scalar) result. Raises `ServerError`."""
+
+    def lacks_function(self, function: str, arguments: Sequence[str]) -> bool:
+        """Return whether the database has no function with these named arguments. Do not call it.
+
+        Return False if that is not known. Raises `ServerError`.
+        """
 
     def close(self) -> None:
         """Close idle connections. Requests in flight are not interrupted."""

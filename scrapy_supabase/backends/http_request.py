@@ -100,7 +100,9 @@ class SentRequest:
                 sock.sendall(self._unsent)
         read = self._read or sock.recv(65536)
         status = status_of_empty(read)
-        return http_answer.without_body(status) if status else http_answer.parse(self._connection, read, sock)
+        if status in STORED:  # any other answer may have headers that matter, such as the number of changed rows
+            return http_answer.without_body(status)
+        return http_answer.parse(self._connection, read, sock)
 
     def _keep_connection(self) -> None:
         if self._connection.sock is not None:  # None: the server asked to close it

@@ -19,10 +19,11 @@ from scrapy_supabase.backends.base import Merged, PendingWrite, Select, ServerFa
 from scrapy_supabase.backends.bounded_cache import BoundedCache
 from scrapy_supabase.backends.bulk_sql import BulkInsert, array_literal, quote, returning_json, select_json
 from scrapy_supabase.backends.catalog import CATALOG_SQL, CatalogTable
-from scrapy_supabase.backends.filters import to_sql
+from scrapy_supabase.backends.filters import Filter, to_sql
 from scrapy_supabase.backends.merge_sql import STATEMENT_SQL, merged, options_of
 from scrapy_supabase.backends.pg_connections import PgConnections
 from scrapy_supabase.backends.pg_statement import error_of
+from scrapy_supabase.backends.stored_rows import count_sql, delete_sql, update_sql
 from scrapy_supabase.errors import ServerError
 from scrapy_supabase.models import Mode
 
@@ -86,6 +87,23 @@ class PostgresBackend:
         sql = select_json(self._schema, select.table, select.columns, where, order, select.limit)
         return self._connections.run(sql.encode(), parameters, table=select.table) or b"[]"
 
+    def count(self, table: str, where: Sequence[Filter]) -> int:
+        """Return the number of rows that meet all conditions; see `base.Backend`."""
+        parameters: list[bytes] = []
+        return self._number(table, count_sql(self._qualified(table), where, parameters), parameters)
+
+    def update(self, table: str, where: Sequence[Filter], columns: Sequence[str], values: bytes) -> int:
+        """Set columns of rows; see `base.Backend`."""
+        types = self._table(Write(table, tuple(columns), b"", Mode.UPDATE)).types
+        parameters = [values]
+        sql = update_sql(self._qualified(table), {name: types[name] for name in columns}, where, parameters)
+        return self._number(table, sql, parameters)
+
+    def delete(self, table: str, where: Sequence[Filter]) -> int:
+        """Delete rows; see `base.Backend`."""
+        parameters: list[bytes] = []
+        return self._number(table, delete_sql(self._qualified(table), where, parameters), parameters)
+
     def describe(self) -> Mapping[str, TableInfo]:
         """Describe all tables of the schema, from the catalog. Raises `ServerError`."""
         return {name: table.info for name, table in self._read_catalog().items()}
@@ -129,16 +147,32 @@ class PostgresBackend:
             ) from error
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
-        """Call a function with named arguments, each a text or a list of texts. Raises `ServerError`."""
+        """Call a function with named arguments: texts, lists of texts, and dicts as JSON. Raises `ServerError`."""
         named = ", ".join(f"{quote(name)} => ${n}" for n, name in enumerate(arguments, 1))
-        sql = f"SELECT to_json({quote(self._schema)}.{quote(function)}({named}))"
-        values = [array_literal(v) if isinstance(v, list) else str(v) for v in arguments.values()]
-        found = self._connections.run(sql.encode(), [value.encode() for value in values])
+        called = f"{self._qualified(function)}({named})"
+        sql = f"SELECT to_json(pgrst_scalar) FROM {called} AS pgrst_scalar"  # noqa: S608 (quoted names, no values)
+        found = self._connections.run(sql.encode(), [_argument(value) for value in arguments.values()])
         return msgspec.json.decode(found) if found else None
+
+    def lacks_function(self, function: str, arguments: Sequence[str]) -> bool:
+        """Look the function up in the catalog; see `base.Backend`."""
+        values = [self._schema, function, array_literal(arguments), str(len(arguments))]
+        found = self._connections.run(
+            b"SELECT count(*) FROM pg_proc WHERE pronamespace = to_regnamespace(quote_ident($1)) AND proname = $2 "
+            b"AND proargnames[:pronargs] @> $3::text[] AND pronargs - pronargdefaults <= $4::int",
+            [value.encode() for value in values],
+        )
+        return found == b"0"
 
     def close(self) -> None:
         """Close idle connections."""
         self._connections.close()
+
+    def _qualified(self, table: str) -> str:
+        return f"{quote(self._schema)}.{quote(table)}"
+
+    def _number(self, table: str, sql: str, parameters: Sequence[bytes]) -> int:
+        return int(self._connections.run(sql.encode(), parameters, table=table) or b"0")
 
     def _read_catalog(self) -> dict[str, CatalogTable]:
         found = self._connections.run(CATALOG_SQL, [self._schema.encode()])
@@ -188,3 +222,10 @@ class PostgresBackend:
             self._tables = None
             self._statements.clear()
         return error
+
+
+def _argument(value: Any) -> bytes:
+    """Return a function's argument as text."""
+    if isinstance(value, Mapping):
+        return msgspec.json.encode(value)
+    return (array_literal(value) if isinstance(value, list) else str(value)).encode()

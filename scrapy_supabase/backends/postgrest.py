@@ -29,6 +29,7 @@ from scrapy_supabase.backends.http import HttpPool
 from scrapy_supabase.backends.http_answer import Answer
 from scrapy_supabase.backends.http_request import STORED, PendingRequest
 from scrapy_supabase.backends.merge_sql import FUNCTION, VERSION, merged, options_of
+from scrapy_supabase.backends.stored_rows import RestRows
 from scrapy_supabase.backends.wide import LONGEST_TARGET, keep_columns, split_columns
 from scrapy_supabase.errors import (
     FatalError,
@@ -93,6 +94,9 @@ class PostgrestBackend:
         self._heads = BoundedCache[tuple[object, ...], bytes]()
         self._wide: set[tuple[object, ...]] = set()
         self._http = HttpPool(url, timeout=timeout, size=connections, proxy=proxy)
+        rows = RestRows(self._http, self._prefix, self._headers, self._error)
+        self.count, self.update, self.delete = rows.count, rows.update, rows.delete
+        self.lacks_function = rows.lacks_function
 
     def __repr__(self) -> str:
         return f"<PostgrestBackend {self._host}>"

@@ -14,6 +14,7 @@ from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.checkup.creation import CreationCheck
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
 from scrapy_supabase.checkup.project import check_enabled, check_run, check_spool
+from scrapy_supabase.checkup.run_end import check_function, check_unseen_rows
 from scrapy_supabase.checkup.server import check_distance, check_key, check_server, no_server
 from scrapy_supabase.checkup.skip_stored import check_skip_stored
 from scrapy_supabase.checkup.tables import ItemKind, TableCheck
@@ -115,9 +116,12 @@ def _check_server_and_tables(
         for finding in tables.findings(spec, kinds[spec.name]):
             yield finding
             wrong = wrong or finding.level is Level.ERROR
+        if not wrong:
+            yield from check_unseen_rows(config, backend, spec)
         usable = usable or (None if wrong else spec)
     yield from check_skip_stored(config, backend, schema, policy)
     yield from check_run(config, backend)
+    yield from check_function(config, backend)
     if usable is not None:
         yield from check_distance(config, backend, usable)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from scrapy_supabase.backends.base import Backend, Merge, TableInfo, Write
 from scrapy_supabase.backends.merge_sql import function_sql
 from scrapy_supabase.delivery.snapshot_check import no_snapshots
 from scrapy_supabase.delivery.table_writer import no_function
+from scrapy_supabase.delivery.unseen import check_unseen
 from scrapy_supabase.errors import FatalError, ServerError, fatal
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.schema.remedies import lacks
@@ -45,6 +47,12 @@ def check_options(spec: TableSpec, schema: Schema, backend: Backend, policy: Cal
     if (needs_function or required & set(writing.insert_only)) and not policy(backend.merges):
         logger.info("%s", function_sql(schema.database_schema, schema.role))
         raise no_function(table)
+
+
+def check_table(spec: TableSpec, schema: Schema, backend: Backend, policy: Callable[..., Any]) -> None:
+    """Check what the options need of the table itself, after a probe. Arguments as for `check_options`."""
+    check_key(spec, schema)
+    check_unseen(spec, schema, backend, policy)
 
 
 def check_key(spec: TableSpec, schema: Schema) -> None:

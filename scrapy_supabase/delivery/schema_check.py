@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from scrapy_supabase.backends.base import Backend, TableInfo, Write
 from scrapy_supabase.backends.open_policy import OpenPolicy
-from scrapy_supabase.delivery.options_check import bad_key, check_key, check_options, probe_of
+from scrapy_supabase.delivery.options_check import bad_key, check_options, check_table, probe_of
 from scrapy_supabase.delivery.parents_check import ParentsCheck, no_column
 from scrapy_supabase.delivery.snapshot_check import check_snapshots
 from scrapy_supabase.delivery.table_writer import UPSERTS_REFUSED
@@ -135,7 +135,7 @@ class SchemaCheck:
         if spec.writing.fills:
             schema.learn_fields(table, fields)
         self._probe(spec, fields)
-        check_key(spec, schema)
+        check_table(spec, schema, self._backend, self._policy)
         self._check_generated(spec, fields)
         self._check_deferrable(spec)
         if not known and schema.mode(table) is not Mode.INSERT:

@@ -120,6 +120,10 @@ class Counters:
         """Count a row that lost characters that PostgreSQL cannot store."""
         self._add(table, "cleaned", 1)
 
+    def on_unseen(self, table: str, rows: int) -> None:
+        """Count stored rows that were marked or deleted, since this run did not store them."""
+        self._add(table, "unseen", rows)
+
     def _receive(self, table: str, rows: int) -> None:
         self._add(table, "received", rows)
         self._add(table, "waiting", rows)

@@ -1,16 +1,22 @@
-"""The log messages of a crawl: destination at the start, progress every minute, summary at the end."""
+"""The log messages of a crawl: rows of earlier runs and destination at the start, progress, summary at the end."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from scrapy_supabase.messages import kept_rows, pluralize, rejected_rows
+from scrapy_supabase.messages import kept_rows, other_project, outdated_rows, pluralize, rejected_rows
+from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.crawl_observer import CrawlObserver
 from scrapy_supabase.settings.config import Config
-from scrapy_supabase.settings.monitors import REJECTED_ROWS, SPOOLED_ROWS
+from scrapy_supabase.settings.monitors import AFTER_CRAWL, REJECTED_ROWS, SPOOLED_ROWS
+from scrapy_supabase.spool.base import Spool, Stored
+from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.reject_file import REJECTED
+
+logger = logging.getLogger(__name__)
 
 _PROGRESS_EVERY = 60.0  # seconds
 
@@ -136,16 +142,43 @@ class CrawlLog:
                 "%s", rejected_rows(failed, counters.rejected_by_code, folder and folder / REJECTED, self._examples)
             )
 
-    def counts_as_failed(self) -> bool:
-        """Return whether rejected or spooled rows make the crawl fail (SUPABASE_FAIL_ON), and log an ERROR if so."""
-        rows = self._counters.totals
+    def counts_as_failed(self, end_failed: bool) -> bool:
+        """Return whether the crawl counts as failed (SUPABASE_FAIL_ON), and log an ERROR if so.
+
+        It does for rejected or spooled rows, or if what follows the uploads has logged an ERROR (`end_failed`).
+        """
+        rows, wanted = self._counters.totals, self._config.monitors.fail_on
         counts = {
             REJECTED_ROWS: rows["failed"] + rows["recovered_failed"],
             SPOOLED_ROWS: rows["spooled"] + rows["recovered_spooled"],
         }
-        found = [
-            f"{pluralize(counts[name], 'row')} {name}" for name in sorted(self._config.monitors.fail_on) if counts[name]
-        ]
+        found = [f"{pluralize(number, 'row')} {name}" for name, number in counts.items() if number and name in wanted]
+        if end_failed and AFTER_CRAWL in wanted:
+            found.append("see the ERROR above")
         if found:
             self._log.error("The exit code is 1: %s (SUPABASE_FAIL_ON).", ", ".join(found))
         return bool(found)
+
+
+def recover(spool: Spool, counters: Counters) -> Sequence[Stored]:
+    """Take over the chunks that earlier runs left in the spool, and return them, oldest first. Blocks.
+
+    These chunks are logged, and so are rows that stay in the spool: newer ones may be stored, or they are of another
+    project.
+    """
+    if not isinstance(spool, DiskSpool):
+        return ()
+    recovered = spool.recover()
+    if recovered:
+        logger.info(
+            "Earlier runs left %s (%d bytes) in the spool; this run will upload these rows, too.",
+            pluralize(len(recovered), "chunk"),
+            sum(stored.size for stored in recovered),
+        )
+    if spool.outdated:
+        counters.outdated(spool.outdated)
+        logger.warning("Not uploaded: %s. %s", *outdated_rows(spool.outdated, spool.folder))
+    for project, (chunks, rows) in spool.of_others.items():
+        problem, remedy = other_project(chunks, rows, project, spool.project, spool.folder)
+        logger.warning("Not uploaded: %s. %s", problem, remedy)
+    return recovered

@@ -17,7 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class CrawlObserver:
-    """The `delivery.observer.RunObserver` of a crawl. `stop` is called once, with the first fatal error."""
+    """The `delivery.observer.RunObserver` of a crawl. `stop` is called once, with the first fatal error.
+
+    `is_crawl` is False for a command such as `scrapy parse`, which fetches only a few pages.
+    """
 
     def __init__(
         self,
@@ -25,17 +28,31 @@ class CrawlObserver:
         record: Record,
         stop: Callable[[FatalError], None],
         max_failed: float | None = None,
+        is_crawl: bool = True,
     ) -> None:
         self.counters = counters
         self.rejects = RejectLog(counters, max_failed)
         self.record = record
         self.error: FatalError | None = None  # the error that stopped the uploads
         self._stop = stop
+        self._is_crawl = is_crawl
+        self._items_lost = 0
         # Events that are only counted.
         self.on_chunk_sealed = counters.on_chunk_sealed
         self.on_rows_kept = counters.on_rows_kept
         self.on_waited = counters.on_waited
         self.on_throttled = counters.on_throttled
+
+    @property
+    def lost(self) -> list[str]:
+        """Descriptions of what the crawl has lost before this pipeline, without pages."""
+        items = [f"{pluralize(self._items_lost, 'item')} lost to an exception in an item pipeline"]
+        pages = ["the command fetched single pages"]
+        return [*(items if self._items_lost else []), *([] if self._is_crawl else pages)]
+
+    def on_item_error(self) -> None:
+        """Count an item that an item pipeline has lost: its exception is in Scrapy's log."""
+        self._items_lost += 1
 
     def on_chunk_done(self, outcome: Outcome) -> None:
         """See `observer.RunObserver`."""

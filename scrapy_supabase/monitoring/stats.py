@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Protocol
 
+from scrapy_supabase.messages import pluralize
 from scrapy_supabase.monitoring.counters import Counters
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ _ROWS = (  # accounts of `Counters`, published as `<name>_count` and `<name>_cou
     *("received", "uploaded", "superseded", "failed", "spooled"),
     *("recovered", "recovered_ambiguous", "recovered_superseded", "recovered_failed", "recovered_spooled"),
     *("recovered_outdated", "recovered_not_found", "cleaned"),
-    *("not_found", "inserted", "updated", "unchanged"),
+    *("not_found", "inserted", "updated", "unchanged", "unseen"),
 )
 _SETTLED = ("uploaded", "superseded", "failed", "not_found")  # accounts of rows that need no upload any more
 _OF_SCRAPY = {
@@ -33,10 +34,43 @@ _OF_SCRAPY = {
     "errors in the log": "log_count/ERROR",
 }
 
+_ANSWERS = "httperror/response_ignored_status_count"
+_ERRORS = "downloader/exception_type_count/"
+_NOT_LOST = ("IgnoreRequest", "NotSupported")  # forbidden by robots.txt or off the site, and no URL of a page
+
 
 def figures_of_scrapy(stats: Mapping[str, Any]) -> dict[str, int]:
     """Return the figures of Scrapy's own stats for the report, by description."""
     return {name: int(stats.get(key) or 0) for name, key in _OF_SCRAPY.items()}
+
+
+def lost_pages(stats: Mapping[str, Any]) -> list[str]:
+    """Return descriptions of what Scrapy's stats say was not fetched or parsed, as in `2 pages not fetched (…)`.
+
+    Pages that answered 404 or 410 are not lost: the site has removed them.
+    """
+
+    def of(key: str) -> int:
+        return int(stats.get(key) or 0)
+
+    refused = sum(of(key) for key in stats if key.startswith(_ANSWERS) and not key.endswith(("/404", "/410")))
+    errors = {key.removeprefix(_ERRORS): of(key) for key in stats if key.startswith(_ERRORS)}
+    not_retried = sum(
+        number
+        for error, number in errors.items()
+        if not error.endswith(_NOT_LOST) and f"retry/reason_count/{error}" not in stats
+    )
+    found = (
+        (of("spider_exceptions/count"), "exception", "in the spider (spider_exceptions)"),
+        (of("retry/max_reached"), "page", "not fetched (retry/max_reached)"),
+        (not_retried, "page", "not fetched (downloader/exception_count)"),
+        (refused, "page", "refused by the site (httperror)"),
+        (of(f"{PREFIX}skipped_count"), "request", "not sent (SUPABASE_SKIP_STORED)"),
+    )
+    lost = [f"{pluralize(number, noun)} {what}" for number, noun, what in found if number]
+    if of("scheduler/dequeued") > of("scheduler/enqueued"):
+        lost.append("it went on with the requests of an earlier crawl (JOBDIR)")
+    return lost
 
 
 class Collector(Protocol):

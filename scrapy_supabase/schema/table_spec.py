@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -31,6 +32,53 @@ class ParentFields(msgspec.Struct, frozen=True):
         return len(self.match) == 1 and not self.columns
 
 
+_STAMP_TYPES = {"now": "timestamptz", "date": "date", "run_id": "text", "spider": "text"}
+
+
+def _type_of(value: Any) -> str:
+    """Return the type of a column for a value, or for those in a list or dict."""
+    if isinstance(value, Mapping | list | tuple):
+        return _type_of(next(iter(value.values() if isinstance(value, Mapping) else value), None))
+    if isinstance(value, bool):
+        return "boolean"
+    return "numeric" if isinstance(value, int | float | Decimal) else "text"
+
+
+class Unseen(msgspec.Struct, frozen=True):
+    """What happens at the end of a complete crawl to the rows that it did not store: set or delete.
+
+    `seen_column` has the stamp `run_id`, or with `by_time` the stamp `now`: it tells which rows the crawl stored.
+    `stamps` maps a column to the name of the stamp whose value it gets, `constants` to a value. Without either, the
+    rows are deleted. `where` selects the rows that the crawl is about: column → value, as in `rows.where`. `at_most` is
+    the greatest fraction of these rows that may be changed.
+    """
+
+    seen_column: str
+    by_time: bool = False
+    constants: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    stamps: Mapping[str, str] = msgspec.field(default_factory=dict)
+    where: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    at_most: float = 0.2
+
+    @property
+    def deletes(self) -> bool:
+        """Whether the rows are deleted."""
+        return not self.constants and not self.stamps
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are set."""
+        return (*self.constants, *self.stamps)
+
+    @property
+    def types(self) -> dict[str, str]:
+        """All columns that the option names, with the types that they get if the table lacks them."""
+        stamped = {column: _STAMP_TYPES[stamp] for column, stamp in self.stamps.items()}
+        constants = {column: _type_of(value) for column, value in self.constants.items()}
+        compared = {column: _type_of(value) for column, value in self.where.items()}
+        return {**compared, **constants, **stamped, self.seen_column: "timestamptz" if self.by_time else "text"}
+
+
 class TableSpec(msgspec.Struct, frozen=True):
     """The settings of one table. An empty `on_conflict` means the primary key."""
 
@@ -47,6 +95,7 @@ class TableSpec(msgspec.Struct, frozen=True):
     routed_by: str = ""  # the field that chooses the table; not sent if the table lacks its column
     references: Mapping[str, ParentFields] = msgspec.field(default_factory=dict)  # column → fields of its parent
     writing: WriteOptions = WriteOptions()
+    unseen: Unseen | None = None  # what happens to rows that a complete crawl did not store
     children: Mapping[str, TableSpec] = msgspec.field(default_factory=dict)  # field with a list → table of its elements
     position: str = ""  # of a child table: the column for the element's place in its list, from 1; empty: none
 

@@ -180,6 +180,8 @@ def _declared(spec: TableSpec, fields: Iterable[ItemField]) -> dict[str, ItemFie
     sent = of_new_table(spec, columns_sent(spec, fields))
     for name in spec.on_conflict:
         sent.setdefault(name, ItemField(name))
+    for name, sql_type in spec.unseen.types.items() if spec.unseen else ():
+        sent.setdefault(name, ItemField(name, sql_type))
     if spec.json_column:  # fields without a column of their own are in that column
         sent = {name: one for name, one in sent.items() if name in spec.explicit_columns or one.primary_key}
     return sent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
+from scrapy_supabase.schema.table_spec import EmptyText, TableSpec, Unseen
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.server import ServerConfig
 
@@ -26,6 +26,7 @@ def effective_settings(config: Config) -> dict[str, str]:
         "SUPABASE_INSERT_FALLBACK": str(upload.insert_fallback),
         "SUPABASE_UNKNOWN_COLUMNS": unknown.column or unknown.policy,
         "SUPABASE_RUNS_TABLE": config.tables.runs_table or "none",
+        "SUPABASE_AFTER_CRAWL": config.tables.after_crawl or "none",
         "BATCH_CHUNK_SIZE": rows,
         "BATCH_CHUNK_BYTES": str(upload.chunk_bytes),
         "BATCH_FLUSH_INTERVAL": f"{upload.flush_interval:g} s" if upload.flush_interval else "never",
@@ -77,4 +78,12 @@ def _table(spec: TableSpec) -> str:
         parts.append(f"position: {spec.position}")
     if spec.snapshots:
         parts.append("daily snapshots")
+    if spec.unseen is not None:
+        parts.append(f"unseen: {_unseen(spec.unseen)}")
     return "; ".join(parts)
+
+
+def _unseen(unseen: Unseen) -> str:
+    changes = ", ".join(f"{column} = {value}" for column, value in {**unseen.constants, **unseen.stamps}.items())
+    where = ", ".join(f"{column} = {value!r}" for column, value in unseen.where.items())
+    return f"{changes or 'deleted'}{f' where {where}' if where else ''}, at most {unseen.at_most:.0%}"

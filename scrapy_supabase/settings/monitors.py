@@ -10,7 +10,8 @@ import msgspec
 from scrapy_supabase.settings.reader import Reader
 
 # The values that `SUPABASE_FAIL_ON` may list.
-REJECTED_ROWS, SPOOLED_ROWS = "rejected", "spooled"
+REJECTED_ROWS, SPOOLED_ROWS, AFTER_CRAWL = "rejected", "spooled", "after_crawl"
+_FAIL_ON = {REJECTED_ROWS, SPOOLED_ROWS, AFTER_CRAWL}
 
 
 class Thresholds(msgspec.Struct, frozen=True):
@@ -27,7 +28,7 @@ class MonitorsConfig:
 
     thresholds: Thresholds = field(default_factory=Thresholds)
     report: Path | None = None
-    fail_on: frozenset[str] = frozenset()  # of REJECTED_ROWS and SPOOLED_ROWS
+    fail_on: frozenset[str] = frozenset()  # of _FAIL_ON
     max_failed: float | None = None  # rows, or below 1 a fraction of them
 
 
@@ -48,8 +49,9 @@ def _max_failed(reader: Reader) -> float | None:
 def _fail_on(reader: Reader) -> frozenset[str]:
     value = reader.raw("SUPABASE_FAIL_ON", "")
     names = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-    if not isinstance(names, (list, tuple, set)) or not {REJECTED_ROWS, SPOOLED_ROWS}.issuperset(names):
-        return reader.wrong("SUPABASE_FAIL_ON", value, '"rejected", "spooled" or "rejected,spooled"', frozenset())
+    if not isinstance(names, (list, tuple, set)) or not _FAIL_ON.issuperset(names):
+        allowed = '"rejected", "spooled", "after_crawl", or several of them, as in "rejected,spooled"'
+        return reader.wrong("SUPABASE_FAIL_ON", value, allowed, frozenset())
     return frozenset(names)
 
 

@@ -12,9 +12,10 @@ from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.rows.stamps import hashed_fields
 from scrapy_supabase.rows.values import encode_row
-from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
+from scrapy_supabase.schema.table_spec import EmptyText, TableSpec, Unseen
 from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.references import read_references
+from scrapy_supabase.settings.unseen_options import read_unseen
 from scrapy_supabase.settings.write_options import WRITE_KEYS, WRITE_SETTINGS, read_writing
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ COMMON = {
 
 TABLE_KEYS = (
     *("table", "on_conflict", "columns", "mode", "stamps", "snapshots", "row_id_column"),
-    *("constants", "empty_text", "none", "json_column", "references"),
+    *("constants", "empty_text", "none", "json_column", "references", "unseen"),
     *WRITE_KEYS,
     "children",
 )
@@ -110,7 +111,7 @@ class Options:
             writing=msgspec.structs.replace(read_writing(self, mode, on_conflict, stamps), references=references),
         )
         self._check_columns(spec)
-        return spec
+        return msgspec.structs.replace(spec, unseen=self._unseen(spec, spider))
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of an option: the table's own, else that of the project-wide setting."""
@@ -169,6 +170,13 @@ class Options:
         if not isinstance(value, str) or not value:
             return self.reader.wrong(self.path("json_column"), value, "the name of a jsonb column, or None", "")
         return value
+
+    def _unseen(self, spec: TableSpec, spider: str | None) -> Unseen | None:
+        found = read_unseen(self, spec)
+        if found is None or spider is None:
+            return found
+        where, constants = _named(found.where, spider), _named(found.constants, spider)
+        return msgspec.structs.replace(found, where=where, constants=constants)
 
     def _check_columns(self, spec: TableSpec) -> None:
         """Record columns that two options fill."""

@@ -27,10 +27,14 @@ _SWITCH_KEYS = ("by", "tables")
 
 @dataclass(frozen=True, slots=True)
 class TablesConfig:
-    """The tables of each item class (None: any other), and the ledger's table, which gets one row per run."""
+    """The tables of each item class (None: any other), and what a crawl's end needs.
+
+    `runs_table` is the ledger's table, which gets one row per run. `after_crawl` is a function of the database.
+    """
 
     routes: Routes = field(default_factory=dict)
     runs_table: str | None = None
+    after_crawl: str | None = None
 
     @property
     def specs(self) -> dict[str, TableSpec]:
@@ -43,6 +47,7 @@ def read_tables(reader: Reader, *, routes: bool = True, spiders: Sequence[str] =
     return TablesConfig(
         routes=read_routes(reader, spiders) if routes else {},
         runs_table=reader.text("SUPABASE_RUNS_TABLE", "") if reader.raw("SUPABASE_RUNS_TABLE") else None,
+        after_crawl=reader.text("SUPABASE_AFTER_CRAWL", "") if reader.raw("SUPABASE_AFTER_CRAWL") else None,
     )
 
 
@@ -176,7 +181,7 @@ def _check_same_table(reader: Reader, routes: Routes) -> None:
     for _, spec in specs_by_class(routes):
         other = first.setdefault(spec.name, spec)
         if _rules(spec) != _rules(other):
-            names = ("mode", "on_conflict", "json_column", "references", *WRITE_KEYS, "parent")
+            names = ("mode", "on_conflict", "json_column", "references", "unseen", *WRITE_KEYS, "parent")
             different = f"{', '.join(names[:-1])} or {names[-1]}"
             reader.problems.append(
                 f"SUPABASE_TABLES names table {spec.name!r} twice, with different {different}: use the same."
@@ -185,4 +190,5 @@ def _check_same_table(reader: Reader, routes: Routes) -> None:
 
 def _rules(spec: TableSpec) -> tuple[object, ...]:
     """Return what all rows of a table must have in common: they share chunks."""
-    return spec.mode, spec.on_conflict, spec.json_column, msgspec.structs.replace(spec.writing, ignored=())
+    writing = msgspec.structs.replace(spec.writing, ignored=())
+    return spec.mode, spec.on_conflict, spec.json_column, spec.unseen, writing

@@ -81,7 +81,7 @@ class Api:
         resource, name = _resource([unquote(part, errors="replace") for part in path.split("/")[1:]])
         schema, profiled = self._schema(method, headers)
         handler = _handler(resource, method)
-        called = handler is call and method != "POST"
+        called = resource == "function" and method != "POST"
         parsed = parse_query(query, arguments=called, rows=method in _READING or resource == "function")
         rows = top_range(method, parsed.range, headers.get("range"))
         kind, payload = content_type(headers), Payload(b"")

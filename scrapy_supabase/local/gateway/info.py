@@ -12,7 +12,8 @@ def info(snapshot: Snapshot, request: Request, resource: str) -> Response:
     """Answer with the allowed methods."""
     methods = "OPTIONS,GET,HEAD"
     if resource == "function":
-        function = choose_function(snapshot, request, (), posted=False)
+        names = tuple(sorted({name for name, _ in request.query.arguments}))
+        function = choose_function(snapshot, request, names, posted=False)
         methods = "OPTIONS,POST" if function.volatile else "OPTIONS,GET,HEAD,POST"
     elif resource == "table":
         table = find_table(snapshot, request.schema, request.target)

@@ -20,6 +20,7 @@ class Jobs(scrapy.Spider):
             "columns": {"job_id": "Id", "job_title": "JobTitle", "business_name": "BusinessName", "pay_range": "PayRange",
                         "advertiser_id": "AdvertiserId", "posted_date": "PostedDate"},
             "stamps": {"UpdatedAt": "now"}, "constants": {"IsActive": True, "ExpiryDate": None}, "empty_text": "null",
+            "unseen": {"set": {"IsActive": False, "ExpiryDate": "now"}, "at_most": 0.5},
         }},
     }
 
