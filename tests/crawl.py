@@ -26,6 +26,7 @@ from scrapy.http.response.text import TextResponse
 from scrapy.statscollectors import MemoryStatsCollector
 
 from scrapy_supabase import select_rows
+from scrapy_supabase.delivery import takeover
 from scrapy_supabase.monitoring import crawl_log, ledger
 
 
@@ -202,6 +203,7 @@ def main() -> None:
     crawlers = []
     for number, plan in enumerate(job["spiders"]):
         ledger._EVERY = plan.get("ledger_every", ledger._EVERY)  # these seconds are a minute
+        takeover._EVERY = plan.get("takeover_every", takeover._EVERY)  # these, too
         base = Wanderer if "to" in plan else TestSpider
         spider = type(f"Spider{number}", (base,), {"plan": plan, "name": plan.get("name", f"test{number}")})
         crawler = process.create_crawler(spider)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import resource
 import shutil
@@ -16,7 +17,9 @@ from typing import Any
 
 import pytest
 
+from scrapy_supabase.delivery.executor import Executor
 from scrapy_supabase.delivery.limits import Limits
+from scrapy_supabase.delivery.takeover import Takeover
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import rejected_rows
 from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection
@@ -30,6 +33,7 @@ from tests.delivery.test_outage import Server, is_offline, tick
 from tests.messages import Said, of_log, of_records
 from tests.polling import eventually
 from tests.spool.test_other_users import Run, Sql, close, run
+from tests.test_messages_commands import leave
 
 __all__ = ["run"]  # a fixture
 
@@ -290,6 +294,29 @@ def test_our_own_faults(
     engine.finish()
     said("A fault of ours when the server is looked for", of_records(caplog))
     disk.close()
+
+
+def test_a_takeover(
+    said: Said, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is alive finds the rows of one that died; rows that may be older, and a spool it cannot read."""
+    mine = spool(tmp_path / "my spool", "20260102T000000.000Z-0123abcd")
+    now = 0.0
+    executor = Executor(None, None, settle=mine.settle, wake=lambda: None)  # type: ignore[arg-type]
+    monkeypatch.setattr(executor, "run", lambda job, then: then(job()))
+    takeover = Takeover(mine, executor, lambda: now)
+    leave(mine.folder, "p", {"id": 1})
+    caplog.set_level("INFO", "scrapy_supabase.delivery.takeover")
+    assert takeover.tick() == ()
+    now = 60.0
+    assert [one.only_new for one in takeover.tick()] == [False]
+    said("A run that died meanwhile", of_records(caplog, least=logging.INFO))
+    caplog.clear()
+    monkeypatch.setattr(mine, "recover", lambda **_: (mine.folder / "gone").read_text())
+    now = 120.0
+    assert takeover.tick() == ()
+    said("A spool that cannot be searched", of_records(caplog, least=logging.INFO))
+    mine.close()
 
 
 def test_a_busy_server(said: Said, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from scrapy_supabase.messages import OWN_BUG
 from scrapy_supabase.models import Chunk
@@ -39,6 +39,11 @@ class Backlog:
             self._bytes += stored.size
         insert_by_age(self._waiting, stored or chunk)
         return stored is not None
+
+    def extend(self, found: Sequence[Stored]) -> None:
+        """Queue chunks of another run, newer than all others."""
+        self._waiting.extend(found)
+        self._bytes += sum(one.size for one in found)
 
     def take(self, room: int) -> tuple[list[Chunk], list[Stored]]:
         """Take the `room` oldest chunks at most: those in memory, and those to read from disk.

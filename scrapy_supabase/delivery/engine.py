@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 
+from msgspec.structs import replace
+
 from scrapy_supabase.delivery.backlog import Backlog
 from scrapy_supabase.delivery.executor import Executor, PendingUpload
 from scrapy_supabase.delivery.flow import Flow
@@ -17,8 +19,10 @@ from scrapy_supabase.delivery.limits import Limits
 from scrapy_supabase.delivery.observer import RunObserver
 from scrapy_supabase.delivery.outage import Outage
 from scrapy_supabase.delivery.schedule import Schedule
+from scrapy_supabase.delivery.takeover import Takeover
 from scrapy_supabase.models import Chunk, Row
 from scrapy_supabase.rows.chunks import Chunker, OpenChunk
+from scrapy_supabase.spool.disk import DiskSpool
 
 
 class Delivery:
@@ -47,6 +51,9 @@ class Delivery:
         self._chunker = chunker
         self._observer = observer
         self._clock = clock
+        self._takeover: Takeover | None = None
+        if isinstance(backlog.spool, DiskSpool) and not executor.blocks:  # a crawl, not a command
+            self._takeover = Takeover(backlog.spool, executor, clock)
         self._pressed = False
         self._waiting: Future[None] | None = None
         self._waiting_since = 0.0
@@ -100,6 +107,11 @@ class Delivery:
         self._send(self._chunker.due())
         self.collect()
         self._flow.tick()
+        if self._takeover is not None and not (self._flow.is_draining or self._flow.is_halted):
+            found = self._takeover.tick()
+            numbers = self._chunker.take_numbers(len(found))
+            self._backlog.extend([replace(one, number=number) for one, number in zip(found, numbers, strict=True)])
+            self._flow.advance()
         self._settle()
 
     def flush(self) -> None:

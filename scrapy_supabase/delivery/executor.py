@@ -92,7 +92,7 @@ class Executor:
     ) -> None:
         self.limits = limits
         self.uploads = uploads
-        self._blocks = blocks
+        self.blocks = blocks
         self.wakes_owner = False  # whether a thread wakes the owner at the end of each upload
         self._settle = settle
         self._wake = wake
@@ -148,7 +148,7 @@ class Executor:
 
     def watch(self) -> None:
         """Let threads wake the owner when an answer arrives."""
-        if self._blocks:
+        if self.blocks:
             return
         for pending in self._pending:
             number = pending.fileno()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,9 @@ from scrapy_supabase.delivery.observer import RunObserver
 from scrapy_supabase.delivery.outage import Outage
 from scrapy_supabase.delivery.schedule import Schedule
 from scrapy_supabase.errors import FatalError, TransientError, fatal
-from scrapy_supabase.messages import OWN_BUG
+from scrapy_supabase.messages import OWN_BUG, outdated_rows
 from scrapy_supabase.models import Chunk, Outcome
-from scrapy_supabase.spool.base import Loaded, Stored
+from scrapy_supabase.spool.base import Loaded, Stored, is_only_new
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Flow:
         self._observer = observer
         self._clock = clock
         self._last_success = self._last_end = clock()
+        self._logged_outdated: set[str] = set()  # tables
         self._logged_unsent = False  # since the last outage ended
 
     @property
@@ -192,6 +194,14 @@ class Flow:
         # A failure because of a lock is not counted: locks end.
         is_locked = transient is not None and transient.reachable and not transient.about_rows
         rest = chunk.subset(outcome.left, tries=chunk.tries if is_locked else chunk.tries + 1)
+        if transient is None and outcome.fatal is None and is_only_new(chunk):
+            self._spool.leave(rest)  # newer rows with their keys are not held back: they may be stored
+            self._observer.on_rows_kept(rest, len(rest.rows))
+            rows = Counter({chunk.table: len(rest.rows)})
+            level = logging.DEBUG if chunk.table in self._logged_outdated else logging.WARNING
+            self._logged_outdated.add(chunk.table)
+            logger.log(level, "Not uploaded: %s. %s", *outdated_rows(rows, self._spool.folder or Path()))
+            return
         if transient is None or self.is_halted or rest.tries >= _MAX_TRIES:
             logged = self._keep(rest)
             if outcome.fatal is None and not self.is_halted:

@@ -39,6 +39,7 @@ from scrapy_supabase.errors import (
 from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, RowCounts
 from scrapy_supabase.schema.remedies import policy_sql
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.spool.base import is_only_new
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ class Uploader:
             if ready is None:
                 return
             part, rows = ready, ready.rows
-            if self._steps.is_needed(state.chunk, rows):
+            if is_only_new(state.chunk) or self._steps.is_needed(state.chunk, rows):
                 self._try_steps(state, part)
                 return
             sent, state.sent = state.sent, None
@@ -256,6 +257,9 @@ class Uploader:
             state.uploaded += len(rows) - len(rest)
             self._limits.stored(rows)
             self._stored.add(state.chunk.table)
+        if is_only_new(state.chunk):
+            state.leave(rest)
+            return
         if rest and not part.isolating and self._steps.store_by_column(state, rest):
             self._count_stored(state, Slice(rest), RowCounts(updated=len(rest)))
             return

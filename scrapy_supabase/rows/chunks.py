@@ -201,6 +201,11 @@ class Chunker:
         sealed.extend(self._seal_if_full(chunk))
         return sealed
 
+    def take_numbers(self, count: int) -> range:
+        """Return numbers for chunks of another run: newer than those sealed so far, older than the others."""
+        self._last_number += count
+        return range(self._last_number - count + 1, self._last_number + 1)
+
     def due(self) -> list[Chunk]:
         """Seal and return the chunks that are full or have been open for `max_age` seconds."""
         sealed = self._seal_filled()

@@ -15,6 +15,7 @@ class Stored(msgspec.Struct, frozen=True):
     """A chunk that is in the spool only: `file` has `size` bytes and `rows` rows, including superseded ones.
 
     The number of rows of a `recovered` chunk is unknown until its file is read, and its table if that has no header.
+    `only_new`: see `OnlyNew`.
     """
 
     number: int
@@ -24,6 +25,16 @@ class Stored(msgspec.Struct, frozen=True):
     rows: int | None = None
     tries: int = 0
     recovered: bool = False
+    only_new: bool = False
+
+
+class OnlyNew(Origin, frozen=True):
+    """The origin of rows of which only those with new keys are stored: newer ones of the other keys may be stored."""
+
+
+def is_only_new(chunk: Chunk) -> bool:
+    """Return whether only the rows of a chunk whose keys are not stored yet are to be stored."""
+    return isinstance(chunk.origin, OnlyNew)
 
 
 class Loaded(msgspec.Struct, frozen=True):

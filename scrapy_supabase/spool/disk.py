@@ -27,7 +27,7 @@ from scrapy_supabase.rows.keys import key_form
 from scrapy_supabase.rows.versions import one_row_per_key
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.access import owner_remedy
-from scrapy_supabase.spool.base import Loaded, Stored
+from scrapy_supabase.spool.base import Loaded, OnlyNew, Stored, is_only_new
 from scrapy_supabase.spool.chunk_file import (
     Header,
     UnreadableError,
@@ -35,16 +35,16 @@ from scrapy_supabase.spool.chunk_file import (
     count_rows,
     lines_in,
     read_chunk,
-    read_header,
     row_of,
 )
 from scrapy_supabase.spool.headers import Headers
-from scrapy_supabase.spool.later_runs import LaterRuns, StoredNotes
+from scrapy_supabase.spool.later_runs import StoredNotes
 from scrapy_supabase.spool.locks import NotLockableError, not_lockable
 from scrapy_supabase.spool.lost_rows import log_rows, not_kept
+from scrapy_supabase.spool.recovery import Recovery
 from scrapy_supabase.spool.reject_file import RejectFile
 from scrapy_supabase.spool.run_files import RunFiles
-from scrapy_supabase.spool.run_folders import RunFolder, chunk_files, dead_runs, runs_noted
+from scrapy_supabase.spool.run_folders import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -73,13 +73,12 @@ class DiskSpool:
         self._run = run
         self._headers = Headers(schema, facts)
         self._rejects = RejectFile(folder, schema, facts, fsync=fsync)
-        self._recovered: list[RunFolder] = []
-        self.outdated: Counter[str] = Counter()  # table → rows that `recover` did not take
-        self.of_others: dict[str, tuple[int, int]] = {}  # other project → its chunks and rows, which `recover` leaves
+        self._tables: set[str] = set()  # of the rows of this run
         self._mode: Mode | None = None
         try:
             self._own = RunFolder.make(folder, run)
             self._notes = StoredNotes(folder, facts.get("run", run), self.project)
+            self._recovery = Recovery(folder, self.project, self._notes, self._tables, self.learn)
             self._files = RunFiles(folder, run, self._headers, fsync=fsync, appends=appends)
         except NotLockableError as error:
             raise not_lockable(folder, error) from error
@@ -108,6 +107,7 @@ class DiskSpool:
         *,
         mode: Mode | None = None,
         project: str | None = None,
+        is_alive: bool = False,
     ) -> list[Stored]:
         """Adopt the folders of dead runs of the same project; return their chunks, oldest first, numbered from 1.
 
@@ -115,36 +115,12 @@ class DiskSpool:
         which `wanted(path, header)` is true are taken. `mode` overrides the mode of the files. Without
         it, chunks that may be older than the stored rows stay, too (`later_runs.LaterRuns`); `outdated` counts their
         rows. With mode IGNORE, which keeps stored rows, the newest chunks come first. No two spools adopt one folder.
+
+        `is_alive`: this run has rows of its own; call it in any thread. Of plain upserts that may be older, also than
+        those rows, only rows with new keys are then stored (`OnlyNew`).
         """
         self._mode = mode
-        project = self.project if project is None else project
-        found: list[Stored] = []
-        later = LaterRuns(runs_noted(self.folder) if mode is None else (), self.project)
-        for folder in dead_runs(self.folder):
-            before = len(found)
-            if (other := folder.project()) not in (None, project):
-                self._leave_to_others(folder, other or "")
-                continue
-            folder.tidy()
-            for path in chunk_files(folder.path):
-                header = _header_of(path)
-                if wanted is not None and (header is None or not wanted(path, header)):
-                    continue
-                if header is not None:
-                    if later.may_replace_newer(header):
-                        self.outdated[header.table] += count_rows(path)
-                        continue
-                    self._notes.recovered(header)
-                    self.learn(header)
-                name, table = f"{folder.path.name}/{path.name}", header.table if header is not None else ""
-                one = Stored(0, name, path.stat().st_size, table, recovered=True)
-                is_reversed = mode is Mode.IGNORE and header is not None and header.mode is not Mode.IGNORE
-                found.insert(0 if is_reversed else len(found), one)
-            if len(found) > before:
-                self._recovered.append(folder)
-            else:
-                folder.leave()  # nothing was taken from it: another process may adopt it
-        return self.numbered(found)
+        return self.numbered(self._recovery.find(wanted, mode, project, is_alive=is_alive))
 
     def learn(self, header: Header) -> None:
         """Add what the header of a chunk of an earlier run says about its table to the schema."""
@@ -157,16 +133,19 @@ class DiskSpool:
         chunks.sort(key=lambda stored: self._schema.families.generation(stored.table))
         return [msgspec.structs.replace(stored, number=number) for number, stored in enumerate(chunks, 1)]
 
-    def _leave_to_others(self, folder: RunFolder, project: str) -> None:
-        chunks, rows = self.of_others.get(project, (0, 0))
-        for path in chunk_files(folder.path):
-            with suppress(OSError):
-                chunks, rows = chunks + 1, rows + count_rows(path)
-        self.of_others[project] = chunks, rows
-        folder.leave()
+    @property
+    def outdated(self) -> Counter[str]:
+        """The number of rows, by table, that `recover` did not take."""
+        return self._recovery.outdated
+
+    @property
+    def of_others(self) -> dict[str, tuple[int, int]]:
+        """The chunks and rows, by project, that `recover` left because they are of another project."""
+        return self._recovery.of_others
 
     def open(self, row: Row) -> ChunkFile:
         """Start the file of a chunk whose first row is `row`."""
+        self._tables.add(row.table)
         return self._files.open(self._headers.starting_with(row))
 
     def open_file(self, header: Header) -> ChunkFile:
@@ -225,8 +204,9 @@ class DiskSpool:
             return None
         self._files.cut(chunk.file)
         size = sum(len(row.data) + 1 for row in chunk.rows)
-        rows, recovered = len(chunk.rows) + chunk.superseded, chunk.origin is not None
-        return Stored(chunk.number, chunk.file, size, chunk.table, rows, chunk.tries, recovered)
+        rows, origin = len(chunk.rows) + chunk.superseded, chunk.origin
+        is_recovered, only_new = origin is not None, is_only_new(chunk)
+        return Stored(chunk.number, chunk.file, size, chunk.table, rows, chunk.tries, is_recovered, only_new)
 
     def load(self, stored: Stored) -> Loaded:
         """Read a chunk back. Delete a file without rows; log an ERROR for one that cannot be read, and keep it."""
@@ -250,7 +230,8 @@ class DiskSpool:
                 damaged.append(Rejection(header.table, text, "damaged", f"a line of {stored.file}: {error}"))
         mode = self._mode or header.mode
         sent = not stored.file.startswith(f"{self._run}/")  # else the rows come from the reject file
-        origin: Origin | None = Origin(
+        kind = OnlyNew if stored.only_new else Origin
+        origin: Origin | None = kind(
             header.run, header.spider, mode, header.on_conflict, header.key, sent, header.options
         )
         self.reject(tuple(damaged), origin)
@@ -279,14 +260,6 @@ class DiskSpool:
         """Release the folders of this run and of recovered ones; remove the empty ones."""
         self._notes.close()
         self._files.free_room()
-        for folder in (*self._recovered, self._own):
-            with suppress(OSError):
-                folder.leave()
-        self._recovered.clear()
-
-
-def _header_of(path: Path) -> Header | None:
-    """Return the header of a chunk's file, or None if it cannot be read: `DiskSpool.load` logs that."""
-    with suppress(UnreadableError, OSError):
-        return read_header(path)
-    return None
+        self._recovery.close()
+        with suppress(OSError):
+            self._own.leave()

@@ -116,7 +116,7 @@ class Runs(RuleBasedStateMachine):
 
     def crash(self) -> None:
         """All is lost but the disk; the system lets go of the locks."""
-        for folder in (self.spool._own, *self.spool._recovered):
+        for folder in (self.spool._own, *self.spool._recovery._adopted):
             folder.release()
         self.start_run()
 
