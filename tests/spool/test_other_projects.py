@@ -51,11 +51,10 @@ def test_a_crawl_warns_and_the_printed_command_uploads(
     assert printed[:3] == ["replay", "--project", name_of(proxy)]
     listed = command(*printed, "--dry-run")
     assert "(250 rows)" in listed.stdout
-    refused = command(*printed, "-s", f"SUPABASE_DB_URL={project.db_url}", "-s", "SUPABASE_BACKEND=database")
+    database = {"SUPABASE_URL": "None", "SUPABASE_DB_URL": project.db_url}
+    refused = command(*printed, **database)
     assert "may be older than the stored rows" in refused.stderr  # the crawl with the new name stored rows later
-    replayed = command(
-        *printed, "--mode", "ignore", "-s", f"SUPABASE_DB_URL={project.db_url}", "-s", "SUPABASE_BACKEND=database"
-    )
+    replayed = command(*printed, "--mode", "ignore", **database)
     assert replayed.stdout.startswith("250 rows uploaded, 0 rejected, 0 left"), replayed
     assert table("select count(*) from t") == [(251,)]
     assert "Not uploaded" not in crawl({"items": []}, **by_database).log
