@@ -14,7 +14,7 @@ import pytest
 from scrapy_supabase.delivery.run_end import EndedRun, check_function, steps_of
 from scrapy_supabase.delivery.unseen import check_unseen
 from scrapy_supabase.errors import FatalError
-from scrapy_supabase.models import Rejection
+from scrapy_supabase.models import Parent, Rejection, WriteOptions
 from scrapy_supabase.monitoring.crawl_log import CrawlLog
 from scrapy_supabase.monitoring.crawl_observer import CrawlObserver
 from scrapy_supabase.monitoring.last_run import LastRun
@@ -70,6 +70,16 @@ def unseen(over: EndedRun, **options: Any) -> EndedRun:
     return over
 
 
+def replaced(over: EndedRun) -> EndedRun:
+    """Make the table a child table with the option `replace`."""
+    writing = WriteOptions(parent=Parent("t_parent", ("id",), ("id",)))
+    spec = TableSpec("t", unseen=Unseen("run_id", parent_column="run_id"), writing=writing)
+    over.schema.specs["t_parent"] = TableSpec("t_parent")
+    (route,) = over.config.tables.routes
+    over.config.tables.routes[route] = spec  # type: ignore[index]
+    return over
+
+
 def test_unseen_rows(said: Said, ended: Make, rows: Sql, project: Project, caplog: pytest.LogCaptureFixture) -> None:
     """Marked, deleted, or not: the counts and the reasons."""
     over = ended(project.url)
@@ -88,6 +98,12 @@ def test_unseen_rows(said: Said, ended: Make, rows: Sql, project: Project, caplo
     rows("update t set active = true, gone_at = null; update t set run_id = 'old' where id < 5")
     said("Too many unseen rows", end(ended(project.url), caplog))
     rows("insert into t_child values (0)")
+    family = replaced(ended(project.url))
+    rows(
+        "create table t_parent (id int primary key, run_id text); grant select on t_parent to service_role; "
+        "insert into t_parent select id, 'new' from t; notify pgrst, 'reload schema'"
+    )
+    said("Children that others refer to are not replaced", end(family, caplog))
     over = unseen(ended(project.url), at_most=1.0)
     said("Rows that others refer to are not deleted", end(over, caplog))
     rows("delete from t_child")

@@ -150,6 +150,16 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
         children({"reviews": {**REVIEWS, "parent": {"book": "link", "of": "reviews"}}}, columns={"link": "url"}),
     ),
     ("A position that is a number", children({"reviews": {**REVIEWS, "position": 1}})),
+    ("Perhaps replaced children", children({"reviews": {**REVIEWS, "replace": "yes"}})),
+    ("Replaced children without a stamp", children({"reviews": {**REVIEWS, "replace": True}})),
+    (
+        "Replaced children that keep the id of an earlier run",
+        children(
+            {"reviews": {**REVIEWS, "stamps": {"run": "run_id"}, "unseen": {"delete": True}, "replace": True}},
+            stamps={"run": "run_id"},
+            mode="ignore",
+        ),
+    ),
     (
         "Columns of a child that two options fill",
         children({"reviews": {**REVIEWS, "position": "book", "constants": {"book": 1}}}),

@@ -7,16 +7,22 @@ deletes rows (`qsFiltersRoot` of its QueryParams.hs), and would then change ever
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote as percent_encoded
 
 import msgspec
 
 from scrapy_supabase.backends.bulk_sql import array_literal, quote
+from scrapy_supabase.backends.wide import LONGEST_TARGET
 
 COMPARISONS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 """Operator of the REST API → operator of SQL."""
+
+
+_MOST_ROWS = 200  # in a group
+_LONGEST_QUERY = LONGEST_TARGET - 500
+_MARKS = 12  # characters beside a name or value: quotes and a comma, percent-encoded
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -70,6 +76,22 @@ def matches(columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> Fil
     if len(columns) == 1:
         return one_of(columns[0], [row[0] for row in rows])
     return Group("or", tuple(Group("and", tuple(map(equal, columns, row))) for row in rows))
+
+
+def in_groups(columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
+    """Yield combinations of values in groups for `matches`, each for one request: its URL must not become too long."""
+    some: list[tuple[str, ...]] = []
+    names = sum(len(percent_encoded(column)) + _MARKS for column in columns) if len(columns) > 1 else 0
+    length = 0
+    for row in rows:
+        size = names + sum(len(percent_encoded(text, safe="")) + _MARKS for text in row)
+        if some and (length + size > _LONGEST_QUERY or len(some) == _MOST_ROWS):
+            yield some
+            some, length = [], 0
+        some.append(row)
+        length += size
+    if some:
+        yield some
 
 
 def to_query(filters: Sequence[Filter]) -> str:

@@ -21,7 +21,7 @@ def check_unseen_rows(config: Config, backend: Backend, spec: TableSpec) -> Iter
     The check of the table has found the option valid. Raises `ServerError`.
     """
     unseen, subject = spec.unseen, f"table {spec.name}"
-    if unseen is None:
+    if unseen is None or unseen.parent_column:
         return
     changes, most = "deletes" if unseen.deletes else "marks", f"{100 * unseen.at_most:g} %"
     total, last = backend.count(spec.name, candidates(unseen)), _last_run(config.spool.folder)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
 from scrapy_supabase.backends.base import Select, Write
-from scrapy_supabase.backends.filters import matches
-from scrapy_supabase.backends.wide import LONGEST_TARGET
+from scrapy_supabase.backends.filters import in_groups, matches
 from scrapy_supabase.delivery.attempts import Sender
 from scrapy_supabase.delivery.parent_errors import about_rows, fatal_for
 from scrapy_supabase.delivery.upload_state import UploadState
@@ -21,9 +19,7 @@ from scrapy_supabase.rows.keys import KeyForm
 from scrapy_supabase.rows.values import text_of_json
 from scrapy_supabase.schema.schema import Schema
 
-_MOST_KEYS, _MOST_ROWS = 200, 1000  # in a request; servers return at most 1,000 rows unless they are told otherwise
-_LONGEST_QUERY = LONGEST_TARGET - 500
-_MARKS = 12  # characters beside a name or value: quotes and a comma, percent-encoded
+_MOST_ROWS = 1000  # in an answer; servers return at most 1,000 rows unless they are told otherwise
 _OF_THE_TABLE = (SchemaDriftError, UpsertRefusedError, FatalError)
 
 _decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -117,7 +113,7 @@ class ParentSearch:
         self, state: UploadState[Any], reference: Reference, keys: Sequence[Texts]
     ) -> list[dict[str, msgspec.Raw]]:
         rows: list[dict[str, msgspec.Raw]] = []
-        for some in _groups(reference, keys):
+        for some in in_groups(reference.match, keys):
             select = Select(
                 reference.table, returned_columns(reference), (matches(reference.match, some),), limit=_MOST_ROWS
             )
@@ -171,22 +167,6 @@ def returned_columns(reference: Reference) -> tuple[str, ...]:
 def probe_of(reference: Reference) -> Select:
     """Return a request that finds no row and asks for the same rights as a look-up."""
     return Select(reference.table, returned_columns(reference), limit=0)
-
-
-def _groups(reference: Reference, keys: Sequence[Texts]) -> Iterator[list[Texts]]:
-    """Yield natural keys in groups, each for one request, whose URL must not become too long."""
-    some: list[Texts] = []
-    names = sum(len(quote(column)) + _MARKS for column in reference.match) if len(reference.match) > 1 else 0
-    length = 0
-    for key in keys:
-        size = names + sum(len(quote(text, safe="")) + _MARKS for text in key)
-        if some and (length + size > _LONGEST_QUERY or len(some) == _MOST_KEYS):
-            yield some
-            some, length = [], 0
-        some.append(key)
-        length += size
-    if some:
-        yield some
 
 
 def _one_of(key: bytes, ids: set[bytes]) -> Found:

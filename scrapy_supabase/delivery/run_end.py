@@ -6,7 +6,7 @@ Each step makes a few requests, which block, so it runs in a thread. A step logs
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
@@ -16,14 +16,15 @@ import msgspec
 from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.backends.retry import Deadline
-from scrapy_supabase.delivery.unseen import change_unseen, not_changed, remedy_for
+from scrapy_supabase.delivery.replaced import delete_replaced
+from scrapy_supabase.delivery.unseen import Changed, change_unseen, not_changed, remedy_for
 from scrapy_supabase.errors import ServerError, TransientError
 from scrapy_supabase.messages import pluralize
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.ledger import Ledger
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.schema.schema import Schema
-from scrapy_supabase.schema.table_spec import Unseen
+from scrapy_supabase.schema.table_spec import TableSpec, Unseen
 from scrapy_supabase.settings.config import Config
 
 logger = logging.getLogger(__name__)
@@ -66,14 +67,15 @@ def steps_of(ended: EndedRun, lost: Sequence[str]) -> list[Step]:
     """Return the steps that the settings ask for. `lost` describes what Scrapy has not fetched or parsed."""
     tables = ended.config.tables
     steps: list[Step] = []
-    for spec in tables.specs.values():
+    for spec in reversed(tables.specs.values()):  # children before their parents: a foreign key holds
         if spec.unseen is None:
             continue
-        if reasons := [*_incomplete(ended, spec.name), *lost]:
+        reasons = _children_lost(ended, spec) if spec.unseen.parent_column else [*_incomplete(ended, spec.name), *lost]
+        if reasons:
             why = "; ".join(reasons)
             logger.warning("%s: the crawl is not complete: %s.", not_changed(spec.name, spec.unseen), why)
         else:
-            steps.append(_ChangeUnseen(ended, spec.name, spec.unseen))
+            steps.append(_ChangeUnseen(ended, spec, spec.unseen))
     if ended.run.ledger is not None:
         steps.append(_EndLedger(ended, ended.run.ledger))
     if tables.after_crawl is not None:
@@ -96,22 +98,40 @@ def _incomplete(ended: EndedRun, table: str) -> Sequence[str]:
     return reasons
 
 
+def _children_lost(ended: EndedRun, spec: TableSpec) -> Sequence[str]:
+    """Return the reasons why children of stored parents may not be stored, or not have the id of this run."""
+    counts, reasons = ended.counters.tables[spec.name], []
+    for account, what in (("failed", "rejected"), ("spooled", "left in the spool")):
+        if rows := counts[account]:
+            reasons.append(f"{pluralize(rows, 'row')} {what}")
+    parent = spec.writing.parent.table if spec.writing.parent else ""
+    if not all(ended.schema.mode(table).updates for table in (spec.name, parent)):
+        reasons.append("the table refuses upserts, so that stored rows keep the id of an earlier run")
+    return reasons
+
+
 class _ChangeUnseen:
     """The step that marks or deletes the rows of a table that the crawl did not store."""
 
-    def __init__(self, ended: EndedRun, table: str, unseen: Unseen) -> None:
+    def __init__(self, ended: EndedRun, spec: TableSpec, unseen: Unseen) -> None:
         self.least = _SECONDS
         self.failed = False
         self._ended = ended
-        self._table = table
+        self._spec = spec
+        self._table = spec.name
         self._unseen = unseen
 
     def run(self, seconds: float, stats: Mapping[str, Any]) -> None:  # noqa: ARG002
         """Count the rows, and change them if they are not too many."""
         ended, table, unseen = self._ended, self._table, self._unseen
-        policy = _policy(ended, seconds, f"Unseen rows of table {table}")
+        policy = _policy(ended, seconds)
         try:
-            found = change_unseen(ended.backend, policy, table, unseen, ended.run)
+            if unseen.parent_column:
+                number = delete_replaced(ended.backend, policy, ended.schema, self._spec, ended.run)
+                found = Changed(number, number, too_many=False)
+            else:
+                request = partial(policy.run, f"Unseen rows of table {table}")
+                found = change_unseen(ended.backend, request, table, unseen, ended.run)
         except ServerError as error:
             self.failed = True
             logger.error("%s: %s %s", not_changed(table, unseen, error), error, remedy_for(unseen, error))  # noqa: TRY400
@@ -189,7 +209,7 @@ class _CallFunction:
                 raise
 
         try:
-            _policy(ended, seconds, f"The function {function}")(call)
+            _policy(ended, seconds).run(f"The function {function}", call)
         except ServerError as error:
             self.failed = True
             log = logger.error  # without a traceback
@@ -227,9 +247,9 @@ def no_function(function: str) -> tuple[str, str]:
     )
 
 
-def _policy(ended: EndedRun, seconds: float, task: str) -> Callable[..., Any]:
-    """Return a function that makes a request with retries, which end after `seconds`."""
+def _policy(ended: EndedRun, seconds: float) -> OpenPolicy:
+    """Return what makes requests with retries, which end after `seconds`."""
     deadline = Deadline()
     deadline.limit(seconds)
     upload = ended.config.upload
-    return partial(OpenPolicy(upload.attempts, upload.delay, deadline).run, task)
+    return OpenPolicy(upload.attempts, upload.delay, deadline)

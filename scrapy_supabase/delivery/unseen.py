@@ -106,6 +106,8 @@ def remedy_for(unseen: Unseen, error: ServerError) -> str:
         return (
             "Rows of another table refer to them: declare its foreign key ON DELETE CASCADE or ON DELETE SET NULL, or "
             'use "set" instead of "delete" in unseen.'
+            if not unseen.parent_column
+            else "Rows of another table refer to them: declare its foreign key ON DELETE CASCADE or ON DELETE SET NULL."
         )
     if isinstance(error, TooLargeError):
         return "Set SUPABASE_DB_URL, raise the statement timeout of the role, or create an index for where in unseen."
@@ -122,12 +124,12 @@ def check_unseen(spec: TableSpec, schema: Schema, backend: Backend, policy: Call
     if unseen is None:
         return
     if not schema.key(table):
-        remedy = "unseen needs a key: set SUPABASE_ON_CONFLICT to the columns that make a row unique."
+        remedy = f"{unseen.option} needs a key: set SUPABASE_ON_CONFLICT to the columns that make a row unique."
         raise _wrong("42P10", f"the key of table {table} is not known.", remedy)
     info, types = schema.info(table), unseen.types
     if info is not None and (missing := [column for column in types if column not in info.columns]):
         sql = add_column_sql(schema, table, {column: types[column] for column in missing})
-        remedy = f"Correct unseen in SUPABASE_TABLES, or run: {sql}"
+        remedy = f"Correct {unseen.option} in SUPABASE_TABLES, or run: {sql}"
         raise _wrong("PGRST204", f"{lacks(table, missing)}.", remedy)
     values = values_of(unseen, str(uuid.uuid4()), "")
     # The conditions name each column that is set, so that the server casts its value, also if there is no row.
@@ -154,10 +156,10 @@ def _reason_and_remedy(schema: Schema, table: str, unseen: Unseen, error: Server
     if error.code == "42501":
         right = "delete" if unseen.deletes else "update"
         sql = f"GRANT select, {right} ON {qualified(schema, table)} TO {identifier(schema.role)};"
-        return "supabase_permission_denied", f"unseen needs this grant; run: {sql}"
+        return "supabase_permission_denied", f"{unseen.option} needs this grant; run: {sql}"
     if isinstance(error, FatalError) and error.reason not in ("supabase_error", "supabase_schema"):
         return error.reason, error.remedy
-    return "supabase_schema", "Correct the columns and values of unseen in SUPABASE_TABLES."
+    return "supabase_schema", f"Correct the columns and values of {unseen.option} in SUPABASE_TABLES."
 
 
 def _wrong(code: str, problem: str, remedy: str) -> FatalError:

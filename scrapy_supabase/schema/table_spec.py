@@ -51,6 +51,9 @@ class Unseen(msgspec.Struct, frozen=True):
     `stamps` maps a column to the name of the stamp whose value it gets, `constants` to a value. Without either, the
     rows are deleted. `where` selects the rows that the crawl is about: column → value, as in `rows.where`. `at_most` is
     the greatest fraction of these rows that may be changed.
+
+    `parent_column` is set for the option `replace` of a child table, and not for `unseen`: the column of the parent's
+    table with the stamp `run_id`. Only children of parents that the crawl stored are then deleted, however many.
     """
 
     seen_column: str
@@ -59,6 +62,12 @@ class Unseen(msgspec.Struct, frozen=True):
     stamps: Mapping[str, str] = msgspec.field(default_factory=dict)
     where: Mapping[str, Any] = msgspec.field(default_factory=dict)
     at_most: float = 0.2
+    parent_column: str = ""
+
+    @property
+    def option(self) -> str:
+        """The name of the option, for messages."""
+        return "replace" if self.parent_column else "unseen"
 
     @property
     def deletes(self) -> bool:

@@ -13,8 +13,9 @@ from scrapy_supabase.schema.routes import Routes, specs_by_class
 from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.table_options import TABLE_KEYS, Options
+from scrapy_supabase.settings.unseen_options import read_replace
 
-OF_CHILDREN = ("parent", "position")
+OF_CHILDREN = ("parent", "position", "replace")
 CHILD_KEYS = (*TABLE_KEYS, *OF_CHILDREN)
 
 
@@ -88,7 +89,8 @@ class _ChildOptions:
         found = [msgspec.structs.replace(of_parent[of], column=to) for to, of in columns.items() if of in of_parent]
         references = (*spec.writing.references, *found)  # such a column has a natural key until it is sent
         writing = msgspec.structs.replace(spec.writing, parent=link, references=references)
-        return msgspec.structs.replace(spec, position=position or "", writing=writing)
+        replaced = read_replace(reader, f"{name}['replace']", self._own.get("replace", False), spec, parent)
+        return msgspec.structs.replace(spec, position=position or "", writing=writing, unseen=replaced or spec.unseen)
 
     def _check_referenced(self, parent: TableSpec, columns: Mapping[str, str]) -> None:
         """Record columns that the parent's row cannot have: fields that go to another column, or are not sent."""

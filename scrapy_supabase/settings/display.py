@@ -79,7 +79,7 @@ def _table(spec: TableSpec) -> str:
     if spec.snapshots:
         parts.append("daily snapshots")
     if spec.unseen is not None:
-        parts.append(f"unseen: {_unseen(spec.unseen)}")
+        parts.append("replace" if spec.unseen.parent_column else f"unseen: {_unseen(spec.unseen)}")
     return "; ".join(parts)
 
 

@@ -11,6 +11,7 @@ import msgspec
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.rows.where import filters_of
 from scrapy_supabase.schema.table_spec import TableSpec, Unseen
+from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.write_options import TableOptions
 
 STAMPS = ("now", "date", "run_id", "spider")
@@ -45,11 +46,38 @@ def read_unseen(options: TableOptions, spec: TableSpec) -> Unseen | None:
     return found if deletes else _with_changes(options, f"{path}['set']", sets, found)
 
 
+def read_replace(reader: Reader, path: str, value: Any, spec: TableSpec, parent: TableSpec) -> Unseen | None:
+    """Return the option `replace` of the child table `spec`; None without it. Problems go to the reader."""
+    if not isinstance(value, bool):
+        return reader.wrong(path, value, "True or False", None)
+    if not value:
+        return None
+    if spec.unseen is not None:
+        reader.problems.append(f"{path} and 'unseen' are both set for table {spec.name!r}. Remove one of them.")
+    for one in (spec, parent):
+        if not _stamped(one, "run_id"):
+            reader.problems.append(
+                f"{path} needs a column that tells which run stored a row: add a text column such as run_id to table "
+                f'{one.name!r}, and "run_id": "run_id" to its stamps or to SUPABASE_STAMPS.'
+            )
+        if not one.mode.updates or one.snapshots or one.writing.if_changed:
+            reader.problems.append(
+                f"{path} needs table {one.name!r} to be stored with mode upsert or update, without daily snapshots and "
+                "without if_changed: otherwise rows keep the run_id of an earlier run."
+            )
+    columns = [next(iter(_stamped(one, "run_id")), "") for one in (spec, parent)]
+    return Unseen(columns[0], parent_column=columns[1]) if all(columns) else None
+
+
+def _stamped(spec: TableSpec, stamp: str) -> dict[str, str]:
+    """Return the columns that get a stamp in each row."""
+    kept = spec.writing.insert_only
+    return {column: one for column, one in spec.stamps.items() if one == stamp and column not in kept}
+
+
 def _seen_columns(spec: TableSpec) -> dict[str, str]:
     """Return the columns that tell which run stored a row, with their stamp: `run_id`, else `now`."""
-    in_each_row = {column: stamp for column, stamp in spec.stamps.items() if column not in spec.writing.insert_only}
-    by_stamp = [{c: stamp for c, stamp in in_each_row.items() if stamp == wanted} for wanted in ("run_id", "now")]
-    return by_stamp[0] or by_stamp[1]
+    return _stamped(spec, "run_id") or _stamped(spec, "now")
 
 
 def _check_table(options: TableOptions, spec: TableSpec, path: str) -> None:
