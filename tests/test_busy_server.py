@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 from supabase import create_client
@@ -16,6 +18,7 @@ from scrapy_supabase import upload_to_supabase
 from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import Crawler
+from tests.fix_local import Connection
 from tests.fix_project import Project
 from tests.polling import eventually
 from tests.test_messages_commands import Command, command  # noqa: F401 (a fixture)
@@ -24,21 +27,29 @@ Sql = Callable[..., list[tuple[Any, ...]]]
 TABLE = "create table t (id bigint primary key, title text, n int); grant all on t to service_role"
 BUSY = faults.answers(429, {"message": "slow down"})
 ROWS = 250
+_WAITS = "Checking the tables: try 1 failed"
 
 
-def crawls_at_once(number: int, folder: Path, project: Project, sql: Sql, **settings: Any) -> None:
-    """Each begins, and every row is stored exactly once."""
+def crawls_at_once(
+    number: int, folder: Path, project: Project, sql: Sql, held: Sequence[Connection] = (), **settings: Any
+) -> None:
+    """Each begins, and every row is stored exactly once. `held` connections end when half of the crawls wait."""
     crawlers = [Crawler(folder / str(n), project) for n in range(number)]
     running = []
     for n, crawler in enumerate(crawlers):
         crawler.folder.mkdir()
         items = [{"id": n * ROWS + row, "n": n} for row in range(ROWS)]
         running.append(crawler.start({"items": items}, **{"SUPABASE_OPEN_TIMEOUT": None, **settings}))
+    if held:
+        logs = [partial(crawler.log_of, process) for crawler, process in zip(crawlers, running, strict=True)]
+        assert eventually(lambda: 2 * sum(_WAITS in log() for log in logs) >= number, 50), logs[0]()
+    for connection in held:
+        connection.close()
     ends = [crawler.finish(process) for crawler, process in zip(crawlers, running, strict=True)]
     assert [end.stats["finish_reason"] for end in ends] == ["finished"] * number, [end.log for end in ends]
     assert [end.counts("uploaded", "failed", "spooled") for end in ends] == [(ROWS, 0, 0)] * number
     assert sql("select count(*), count(distinct id) from t") == [(number * ROWS, number * ROWS)]
-    waited = sum("failed" in end.log and "Next try in" in end.log for end in ends)
+    waited = sum(_WAITS in end.log for end in ends)
     print(f"{number} crawls, {waited} of them waited at their start")
     assert waited
 
@@ -55,6 +66,7 @@ def test_behind_a_gateway_with_a_limit(
 ) -> None:
     """429 above `most` requests at once."""
     sql(TABLE)
+    proxy.faults.extend([BUSY] * number)
     proxy.always = faults.above(most, 0.05)
     crawls_at_once(number, tmp_path, project, sql, SUPABASE_URL=proxy.url)
 
@@ -68,7 +80,8 @@ def test_with_few_connections(number: int, most: int, sql: Sql, project: Project
         then null; end $$; alter role t_fleet connection limit {most};
         grant all on t to t_fleet; grant usage on schema public to t_fleet""")
     url = make_conninfo(project.db_url, user="t_fleet", password="few")
-    crawls_at_once(number, tmp_path, project, sql, SUPABASE_URL=None, SUPABASE_DB_URL=url)
+    held = [psycopg.connect(url) for _ in range(most)]
+    crawls_at_once(number, tmp_path, project, sql, held, SUPABASE_URL=None, SUPABASE_DB_URL=url)
 
 
 @pytest.mark.parametrize("mode", ["asyncio", "select", "none"])
