@@ -39,6 +39,7 @@ class Book:
     title: str
     price: float
     about: str
+    category_id: int
 
 
 @dataclass
@@ -46,6 +47,18 @@ class Parent(Book):
     """A book with its reviews."""
 
     reviews: list[Child] = field(default_factory=list)
+
+
+@dataclass
+class InCategory:
+    """A book with its reviews and the name of its category."""
+
+    url: str
+    title: str
+    price: float
+    about: str
+    category: str
+    reviews: list[Child]
 
 
 class Books(scrapy.Spider):
@@ -60,10 +73,13 @@ class Books(scrapy.Spider):
         for number in range(job["count"]):
             book = (f"https://example.com/p/{number}", f"Product {number}", 9.99, "x" * 130)
             texts = [(n % 5, f"{n} {'y' * 100}") for n in range(job["children"])]
-            if job["kind"] == "children":
-                yield Parent(*book, [Child(*text) for text in texts])
+            category = number % job["categories"]
+            if job["kind"] != "items":
+                children = [Child(*text) for text in texts]
+                named = job["kind"] == "reference"
+                yield InCategory(*book, f"c{category}", children) if named else Parent(*book, category + 1, children)
                 continue
-            yield Book(*book)
+            yield Book(*book, category + 1)
             for n, text in enumerate(texts, 1):
                 yield Review(*text, book[0], n)
 

@@ -1,5 +1,7 @@
 """CPU of a crawl whose items have children, compared with one that yields the same rows as separate items.
 
+Items with a reference, too, have the name of a category and get its id; the others have the id.
+
 A parent has 10 children; all rows are dataclasses, yielded by `start()` without downloads. With foreign key, the child
 table refers to its parents in the database: separate items then wait for each other, too. CPU seconds are those of the
 crawl's process. The crawls take turns.
@@ -26,21 +28,32 @@ from benchmarks.common import (
 )
 
 CHILDREN = 10  # per parent
-KINDS = {"children": "items with children", "items": "the same rows as separate items"}
+CATEGORIES = 100
+KINDS = {
+    "children": "items with children",
+    "reference": "items with children and a reference",
+    "items": "the same rows as separate items",
+}
 TABLES = """
-drop table if exists reviews; drop table if exists books;
-create table books (url text primary key, title text, price numeric, about text);
+drop table if exists reviews; drop table if exists books; drop table if exists categories;
+create table categories (id int primary key, name text not null unique);
+insert into categories select n + 1, 'c' || n from generate_series(0, 99) n;
+create table books (url text primary key, title text, price numeric, about text, category_id int{});
 create table reviews (book_url text{}, n int, stars int, text text, primary key (book_url, n));
-grant all on books, reviews to service_role; notify pgrst, 'reload schema'
+grant all on books, reviews, categories to service_role; notify pgrst, 'reload schema'
 """
 CHILD_TABLES = {"reviews": {"table": "reviews", "parent": {"book_url": "url"}, "position": "n"}}
 
 
 def cpu_seconds(to: Server, over: str, kind: str, key: str, items: int, folder: str) -> float:
     """Return the CPU seconds of a crawl. Raises `RuntimeError` unless all rows are stored."""
-    to.run(TABLES.format(key))
+    to.run(TABLES.format(" references categories" if key else "", key))
     tables: dict[str, Any] = {"benchmarks.child_crawl.Book": {"table": "books", "children": CHILD_TABLES}}
-    if kind == "items":
+    if kind == "reference":
+        reference = {"table": "categories", "match": {"name": "category"}}
+        options = {"table": "books", "references": {"category_id": reference}, "children": CHILD_TABLES}
+        tables = {"benchmarks.child_crawl.InCategory": options}
+    elif kind == "items":
         tables = {"benchmarks.child_crawl.Book": "books", "benchmarks.child_crawl.Review": "reviews"}
     settings = {
         "ITEM_PIPELINES": {"scrapy_supabase.SupabasePipeline": 300},
@@ -51,9 +64,10 @@ def cpu_seconds(to: Server, over: str, kind: str, key: str, items: int, folder: 
         "LOG_LEVEL": "ERROR",
         **({"SUPABASE_DB_URL": to.db_url} if over == "database" else {}),
     }
-    job = {"settings": settings, "count": items, "children": CHILDREN, "kind": kind}
+    job = {"settings": settings, "count": items, "children": CHILDREN, "kind": kind, "categories": CATEGORIES}
     found = child(job, "benchmarks.child_crawl")
-    ((stored,),) = to.run("select (select count(*) from books) + (select count(*) from reviews)")
+    in_category = "books where category_id = split_part(url, '/', 5)::int % 100 + 1"
+    ((stored,),) = to.run(f"select (select count(*) from {in_category}) + (select count(*) from reviews)")
     if stored != items * (1 + CHILDREN):
         raise RuntimeError(f"{kind}: {stored} of {items * (1 + CHILDREN)} rows stored")
     return float(found["cpu"])
