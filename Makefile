@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv$(if $(filter-out file,$(origin PYTHON)),$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
+# One more than there are cores: many tests wait for a server or a process.
+PROCESSES := $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -60,7 +62,7 @@ demo: $(VENV)/.package  ## crawl the documentation of this Python into a local S
 	  from modules_latest order by snapshot_date desc, symbol_count desc limit 10"
 
 test: $(VENV)/.installed .venv-oldest/.installed  ## run the tests against a real PostgreSQL and REST API on this machine
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup $(ARGS)
 
 messages: $(VENV)/.installed .venv-oldest/.installed  ## update the golden messages in tests/golden; read the diff before you commit it
 	SUPABASE_WRITE_MESSAGES=1 $(BIN)/python -m pytest -q tests/test_messages_*.py $(ARGS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -108,8 +107,8 @@ def scrapyd(folder: Path, environment: dict[str, str]) -> Iterator[Call]:
         add_egg(f"http://127.0.0.1:{port}/addversion.json")
         yield call
     finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(30)
+        server.kill()  # its jobs are over
+        server.wait()
 
 
 def answers(call: Call) -> bool:

@@ -96,6 +96,7 @@ def test_the_facts_come_from_the_database(command: Command, sql: Sql, project: P
 
 def test_odd_names_and_types(sql: Sql) -> None:
     """Names are quoted, and a column of type json is compared, too. A key column is not watched."""
+    sql('drop table if exists "t Odd", "t Odd_history" cascade')
     sql('create table "t Odd" ("Key" int primary key, "Was" json, "user" text)')
     types = {"Key": "integer", "Was": "json", "user": "text"}
     sql(history_sql(History("t Odd", "public", ("Key",), ("Was", "Key", "user"), types)))
