@@ -63,13 +63,8 @@ class Schema:
 
     def with_table(self, spec: TableSpec) -> Schema:
         """Return a new schema of one table with another spec, and the server's description of it and its parents."""
-        other = Schema(
-            {spec.name: spec},
-            unknown=self.unknown,
-            insert_fallback=self.insert_fallback,
-            database_schema=self.database_schema,
-            role=self.role,
-        )
+        other = Schema({spec.name: spec}, unknown=self.unknown, role=self.role, database_schema=self.database_schema)
+        other.insert_fallback = self.insert_fallback
         for table in (spec.name, *_parents(spec)):
             if (info := self._known.get(table)) is not None:
                 other.learn(table, info)
