@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from scrapy_supabase.messages import sentence
 
@@ -171,9 +171,17 @@ class UnknownError(FatalError):
     """
 
 
+E = TypeVar("E", bound=ServerError)
+
+
+def retyped(kind: type[E], error: ServerError) -> E:
+    """Return `error` as an error of another class."""
+    return kind(error.message, code=error.code, status=error.status, details=error.details, hint=error.hint)
+
+
 def fatal(error: ServerError, reason: str, remedy: str) -> FatalError:
     """Return `error` as a `FatalError` with a finish reason and a remedy."""
-    made = FatalError(error.message, code=error.code, status=error.status, details=error.details, hint=error.hint)
+    made = retyped(FatalError, error)
     made.reason, made.remedy = reason, remedy
     return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scrapy_supabase.errors import BadRowsError, FatalError, SchemaDriftError, ServerError, UpsertRefusedError, fatal
+from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, UpsertRefusedError, fatal
 from scrapy_supabase.models import Reference
 from scrapy_supabase.schema.remedies import columns, for_denied, lacks, qualified
 from scrapy_supabase.schema.schema import Schema
@@ -22,11 +22,6 @@ def several_parents(reference: Reference, texts: Sequence[str | None]) -> Server
     """Return the reason to reject a row for which there are several parents."""
     problem = f"column {reference.column!r}: table {reference.table} has several rows with {_named(reference, texts)}"
     return ServerError(problem, code="no_parent")
-
-
-def about_rows(error: ServerError) -> BadRowsError:
-    """Return a refusal as one of rows, because the same request without rows passes."""
-    return BadRowsError(error.message, code=error.code, status=error.status, details=error.details, hint=error.hint)
 
 
 def fatal_for(schema: Schema, table: str, reference: Reference, error: ServerError) -> ServerError:

@@ -11,9 +11,16 @@ import msgspec
 from scrapy_supabase.backends.base import Select, Write
 from scrapy_supabase.backends.filters import in_groups, matches
 from scrapy_supabase.delivery.attempts import Sender
-from scrapy_supabase.delivery.parent_errors import about_rows, fatal_for
+from scrapy_supabase.delivery.parent_errors import fatal_for
 from scrapy_supabase.delivery.upload_state import UploadState
-from scrapy_supabase.errors import BadRowsError, FatalError, SchemaDriftError, ServerError, UpsertRefusedError
+from scrapy_supabase.errors import (
+    BadRowsError,
+    FatalError,
+    SchemaDriftError,
+    ServerError,
+    UpsertRefusedError,
+    retyped,
+)
 from scrapy_supabase.models import Key, Mode, Reference
 from scrapy_supabase.rows.keys import KeyForm
 from scrapy_supabase.rows.values import text_of_json
@@ -155,7 +162,7 @@ class ParentSearch:
     ) -> ServerError:
         """Return the error to raise for a refusal; `refusal` is that of the same request without rows."""
         if refusal is None or isinstance(refusal, BadRowsError):
-            return about_rows(error)
+            return retyped(BadRowsError, error)
         return fatal_for(self._schema, state.chunk.table, reference, refusal)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -27,6 +27,7 @@ from scrapy_supabase.errors import (
     UpsertRefusedError,
     fatal,
     is_policy_violation,
+    retyped,
 )
 from scrapy_supabase.models import Chunk, Mode, Row, RowCounts
 from scrapy_supabase.schema.remedies import (
@@ -42,8 +43,6 @@ from scrapy_supabase.schema.remedies import (
 from scrapy_supabase.schema.schema import Schema
 
 logger = logging.getLogger(__name__)
-
-E = TypeVar("E", bound=ServerError)
 
 UPSERTS_REFUSED = (
     "Table %s refuses upserts: %s From now on its rows are inserted: rows that exist already are rejected, or stored "
@@ -172,14 +171,14 @@ class TableWriter:
         """Return `error` as an error about rows. If it may be about all rows, also set the state's `suspicion`."""
         if error.code.startswith("http_"):  # the refusal of a gateway may be temporary
             state.suspicion = error if isinstance(error, FatalError) else None
-            passing = _retyped(TransientError, error)
+            passing = retyped(TransientError, error)
             passing.reachable = passing.about_rows = True
             return passing
         if error.code == "53100" and isinstance(error, FatalError):
             state.suspicion = error
         elif error.code == "42501" and isinstance(error, FatalError) and not isinstance(error, UnknownError):
             state.suspicion = fatal(error, error.reason, for_denied(self._schema, state.chunk.table, error))
-        return _retyped(BadRowsError, error)
+        return retyped(BadRowsError, error)
 
     def _is_stored_by_insert(
         self, state: UploadState[Any], rows: tuple[Row, ...], write: Write, error: BadRowsError
@@ -288,10 +287,6 @@ class TableWriter:
         table = state.chunk.table
         if self._schema.fall_back(table):
             logger.warning(UPSERTS_REFUSED, table, error.answer, remedy)
-
-
-def _retyped(kind: type[E], error: ServerError) -> E:
-    return kind(error.message, code=error.code, status=error.status, details=error.details, hint=error.hint)
 
 
 def _value(row: Row, column: str) -> Any:
