@@ -170,7 +170,7 @@ def test_rows_in_the_spool_keep_what_they_got(
     )
     spool = crawl.folder / "spool"
     assert eventually(
-        lambda: sum(path.read_bytes().count(b'"source"') for path in spool.glob("*/*.jsonl")) >= len(items)
+        lambda: sum(path.read_bytes().count(b'"test0 1"') for path in spool.glob("*/*.jsonl")) == len(items)
     )
     killed.send_signal(signal.SIGKILL)
     crawl.finish(killed, balanced=False)
