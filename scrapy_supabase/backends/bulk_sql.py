@@ -7,15 +7,15 @@ The database backend and the local gateway share it. `quote` quotes every name; 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 _COUNT = "coalesce(nullif(current_setting('pgrst.inserted', true), '')::int, 0)"
 _COUNT_IN = f"set_config('pgrst.inserted', ({_COUNT} + 1)::text, true) <> '0'"
 _COUNT_OUT = f"set_config('pgrst.inserted', ({_COUNT} - 1)::text, true) <> '-1'"
 
 
-@dataclass(frozen=True, slots=True)
-class BulkInsert:
+class BulkInsert(msgspec.Struct, frozen=True):
     """An insert or upsert: `columns` maps names to types; an empty `on_conflict` means a plain insert.
 
     `defaults` (name → SQL expression) fill in the fields that a row lacks; with them, the JSON is read as jsonb.

@@ -7,9 +7,10 @@ use them. A subclass is treated as its nearest base class that is listed here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn
+
+import msgspec
 
 _FINER_THAN_PYTHON = ("[ns]", "[ps]", "[fs]", "[as]")  # units of numpy's times; Python's and PostgreSQL's is [us]
 
@@ -23,8 +24,7 @@ class NoValueError(TypeError):
         self.remedy = remedy
 
 
-@dataclass(frozen=True, slots=True)
-class LibraryType:
+class LibraryType(msgspec.Struct, frozen=True):
     """How values of a type are stored. `plain` converts them to Python's types; `sql_type` is the column's, or ""."""
 
     plain: Callable[[Any], Any]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 from scrapy.settings import BaseSettings
 
 from scrapy_supabase.settings.create import CreateConfig, read_create
@@ -77,19 +77,18 @@ KNOWN = frozenset(IN_ORDER)
 """The names of all settings. A test compares them with docs/reference/settings.md."""
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(msgspec.Struct, frozen=True):
     """All settings, validated. The caller logs `warnings` once."""
 
     # Nine fields: one per module of this folder, and two more. All but the first have defaults.
 
     server: ServerConfig
-    tables: TablesConfig = field(default_factory=TablesConfig)
-    upload: UploadConfig = field(default_factory=UploadConfig)
-    spool: SpoolConfig = field(default_factory=SpoolConfig)
-    monitors: MonitorsConfig = field(default_factory=MonitorsConfig)
+    tables: TablesConfig = msgspec.field(default_factory=TablesConfig)
+    upload: UploadConfig = msgspec.field(default_factory=UploadConfig)
+    spool: SpoolConfig = msgspec.field(default_factory=SpoolConfig)
+    monitors: MonitorsConfig = msgspec.field(default_factory=MonitorsConfig)
     skip_stored: tuple[SkipRule, ...] = ()
-    create: CreateConfig = field(default_factory=CreateConfig)
+    create: CreateConfig = msgspec.field(default_factory=CreateConfig)
     enabled: bool = True
     warnings: tuple[str, ...] = ()
 

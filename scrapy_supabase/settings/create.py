@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from scrapy_supabase.settings.reader import Reader
 from scrapy_supabase.settings.server import LOCAL, ServerConfig, read_db_url
 
 
-@dataclass(frozen=True, slots=True)
-class CreateConfig:
+class CreateConfig(msgspec.Struct, frozen=True):
     """Whether tables and columns are created, and the connection string for that; None: there is none."""
 
     enabled: bool = False
-    db_url: str | None = field(default=None, repr=False)
+    db_url: str | None = None
+
+    def __repr__(self) -> str:
+        """Without the connection string, which may contain a password."""
+        return f"CreateConfig(enabled={self.enabled!r})"
 
 
 def read_create(reader: Reader, server: ServerConfig) -> CreateConfig:

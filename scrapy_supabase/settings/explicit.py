@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 from scrapy.settings import BaseSettings
 
 from scrapy_supabase.backends.base import Order, Select
@@ -86,7 +85,7 @@ def config_for_new_table(
     snapshots = spec.snapshots and not set(SNAPSHOT_STAMPS) <= set(on_conflict)
     if on_conflict and snapshots:
         on_conflict = (*on_conflict, *SNAPSHOT_STAMPS)
-    return config, msgspec.structs.replace(spec, name=overrides.get("table", spec.name), on_conflict=on_conflict)
+    return config, replace(spec, name=overrides.get("table", spec.name), on_conflict=on_conflict)
 
 
 def config_without_server(settings: BaseSettings, table: str, spiders: Sequence[str] = ()) -> Config:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -22,11 +21,10 @@ class Thresholds(msgspec.Struct, frozen=True):
     upload_age: float = 900.0
 
 
-@dataclass(frozen=True, slots=True)
-class MonitorsConfig:
+class MonitorsConfig(msgspec.Struct, frozen=True):
     """The thresholds of the monitors, the file of the report (None: no report), and which rows make a crawl fail."""
 
-    thresholds: Thresholds = field(default_factory=Thresholds)
+    thresholds: Thresholds = msgspec.field(default_factory=Thresholds)
     report: Path | None = None
     fail_on: frozenset[str] = frozenset()  # of _FAIL_ON
     max_failed: float | None = None  # rows, or below 1 a fraction of them

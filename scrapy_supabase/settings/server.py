@@ -7,7 +7,6 @@ import os
 import re
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,18 +21,21 @@ LOCAL = "local"
 REST, DATABASE = "rest", "database"  # the values of `SUPABASE_BACKEND`
 
 
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
+class ServerConfig(msgspec.Struct, frozen=True):
     """A server, addressed by URL and key or by a connection string. `timeout` is in seconds."""
 
     url: str
-    key: str = field(default="", repr=False)
-    db_url: str | None = field(default=None, repr=False)
+    key: str = ""
+    db_url: str | None = None
     schema: str = "public"
     timeout: float = 65.0
-    proxy: str | None = field(default=None, repr=False)
+    proxy: str | None = None
     local_dir: Path = Path()
     migrations: Path | None = None
+
+    def __repr__(self) -> str:
+        """Without the key, the connection string and the proxy, which may contain passwords."""
+        return f"ServerConfig(url={self.url!r}, schema={self.schema!r})"
 
     @property
     def host(self) -> str:

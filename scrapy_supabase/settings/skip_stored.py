@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 from scrapy.settings import BaseSettings
 
 from scrapy_supabase.backends.filters import Filter
@@ -23,8 +23,7 @@ _KEYS = ("url", "younger_than", "time", "where")
 _AGE = "a text such as '7 days' or '12 hours', a number of seconds, or a timedelta"
 
 
-@dataclass(frozen=True, slots=True)
-class SkipRule:
+class SkipRule(msgspec.Struct, frozen=True):
     """A table with URLs that are not requested. `url` is their column.
 
     With `younger_than`, only rows count whose `time` is later than that long ago.

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from scrapy.settings import BaseSettings
 
 from scrapy_supabase.settings.folders import project_data
 from scrapy_supabase.settings.reader import Reader
 
 
-@dataclass(frozen=True, slots=True)
-class SpoolConfig:
+class SpoolConfig(msgspec.Struct, frozen=True):
     """The spool's folder (None: no spool), whether its files are synced to disk, and its maximum size in bytes."""
 
     folder: Path | None = None

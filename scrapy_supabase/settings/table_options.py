@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -52,8 +51,7 @@ def common_options(reader: Reader) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """The options of one table. `name` is that of its entry in `SUPABASE_TABLES`; empty for `SUPABASE_TABLE`."""
 
     reader: Reader

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -25,14 +24,13 @@ SNAPSHOT_VERSION = "snapshot_version"
 _SWITCH_KEYS = ("by", "tables")
 
 
-@dataclass(frozen=True, slots=True)
-class TablesConfig:
+class TablesConfig(msgspec.Struct, frozen=True):
     """The tables of each item class (None: any other), and what a crawl's end needs.
 
     `runs_table` is the ledger's table, which gets one row per run. `after_crawl` is a function of the database.
     """
 
-    routes: Routes = field(default_factory=dict)
+    routes: Routes = msgspec.field(default_factory=dict)
     runs_table: str | None = None
     after_crawl: str | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from scrapy_supabase.schema.schema import UnknownColumns
 from scrapy_supabase.settings.reader import Reader
@@ -10,8 +10,7 @@ from scrapy_supabase.settings.reader import Reader
 MOST_ROWS = 1000  # the usual limit of Supabase and PostgREST for the rows that one request may touch
 
 
-@dataclass(frozen=True, slots=True)
-class UploadConfig:
+class UploadConfig(msgspec.Struct, frozen=True):
     """Limits and policies of uploads. Durations are in seconds, sizes in bytes or rows."""
 
     chunk_rows: int = 100
@@ -25,7 +24,7 @@ class UploadConfig:
     close_timeout: float = 60.0
     max_outage: float | None = None
     insert_fallback: bool = True
-    unknown_columns: UnknownColumns = field(default_factory=UnknownColumns)
+    unknown_columns: UnknownColumns = msgspec.field(default_factory=UnknownColumns)
 
     @property
     def grows(self) -> bool:
