@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fix_messages",
     "tests.fix_golden",
     "tests.fix_redis",
+    "tests.fix_bouncer",
 ]
 
 # Long files whose tests share nothing: they run on whichever process is free. The tests of any other file run one after

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -26,6 +26,9 @@ from scrapy_supabase.schema.table_spec import ParentFields, TableSpec
 from scrapy_supabase.settings.server import role_of
 from tests.fault_proxy import FaultProxy
 from tests.fix_local import Connection
+
+if TYPE_CHECKING:
+    from tests.fix_bouncer import Bouncer
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,12 @@ def as_role(db_url: str, role: str) -> str:
 def line(project: Project, request: pytest.FixtureRequest) -> Iterator[MakeLine]:
     """Make a `Line`: `line(mode=…, on_conflict=…, check=True, …)`. Waits are of 10 ms.
 
-    It ends in the REST API; with the parameter "database" in a database connection as the role of `key`.
+    It ends in the REST API; with the parameter "database" in a database connection as the role of `key`, with "pooler"
+    in one that PgBouncer gives.
     """
     made: list[Backend] = []
     over = getattr(request, "param", "rest")
+    bouncer: Bouncer | None = request.getfixturevalue("bouncer") if over == "pooler" else None
 
     def make(
         *tables: str,
@@ -158,6 +163,8 @@ def line(project: Project, request: pytest.FixtureRequest) -> Iterator[MakeLine]
         backend: Backend
         if over == "rest":
             backend = PostgrestBackend(url or project.url, key, timeout=timeout)
+        elif bouncer is not None:
+            backend = PostgresBackend(url or bouncer.url(role_of(key)), timeout=timeout)
         else:
             backend = PostgresBackend(as_role(url or project.db_url, role_of(key)), timeout=timeout)
         made.append(backend)

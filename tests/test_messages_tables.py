@@ -626,12 +626,15 @@ REFUSALS = (
     ("An address that is not allowed", "(EADDRNOTALLOWED) address not in tenant allow_list: {127, 0, 0, 1}"),
     ("A project that is blocked", "(EBANNED) tenant is banned: abuse"),
     ("A pooler that is full", "(EMAXCLIENTSESSION) max clients reached in session mode"),
+    ("A parameter that PgBouncer does not know", "unsupported startup parameter: options"),
+    ("PgBouncer in statement mode", "transaction blocks not allowed in statement pooling mode"),
+    ("A database that PgBouncer cannot reach", "server login has been failing, try again later (server_login_retry)"),
 )
 
 
 @pytest.mark.parametrize(("how", "words"), REFUSALS, ids=[how for how, _ in REFUSALS])
 def test_a_connection_that_is_refused(how: str, words: str, said: Said) -> None:
-    """The errors are those of Supabase's pooler, Supavisor."""
+    """The errors are those of Supabase's pooler, Supavisor, and of PgBouncer."""
     with RefusingServer(words) as server:
         said(how, at_open(f"postgresql://postgres@127.0.0.1:{server.port}/postgres?sslmode=prefer"))
 

@@ -42,9 +42,10 @@ _REACHABLE = r"XX...|PGRSTX00|40...|55P03|25P03"
 _TWICE_AT_MOST = r"XX...|PGRSTX00"  # a fault inside the server does not pass with time
 _OVERLOAD = r"PGRST003|53300|(?:http_|PT)(?:420|429|503|529)"
 _LOST = r"08..."  # of a database: there is no connection, or it broke
-_OUTCOME_UNKNOWN = r"40003|08007"
+_OUTCOME_UNKNOWN = r"40003|08007|08P01"  # 08P01: PgBouncer lost its connection to the database
 # The gateway stopped waiting; the database may have finished the work after that.
 _GATEWAY_TIMEOUT = r"http_(?:499|504|524|544|598|599)"
+_GIVEN_UP = r"(?:query|transaction)\stimeout"  # of PgBouncer's own settings
 _DEFERRABLE = "does not support deferrable unique constraints"
 _STALE_TYPE = r'(?s)column ".*" is of type .* but expression is of type .*'
 
@@ -139,6 +140,9 @@ def classify_sql(
     error = _classify(code, message, details, hint, table=table)
     if isinstance(error, FatalError) and error.reason == "supabase_unauthorized":
         error.remedy = no_connection.CREDENTIALS
+    if isinstance(error, TransientError) and code == no_connection.PGBOUNCER:
+        error.unanswered = True
+        error.splittable = re.fullmatch(_GIVEN_UP, message) is not None
     return error
 
 

@@ -1,12 +1,17 @@
-"""The texts with which PostgreSQL, PgBouncer and Supavisor refuse a connection: they come without a code."""
+"""The texts with which PostgreSQL, PgBouncer and Supavisor refuse a connection: they come without a code.
+
+PgBouncer uses the same texts in answer to a statement, with the code 08P01, whatever the reason.
+"""
 
 from __future__ import annotations
 
 import re
 
+PGBOUNCER = "08P01"  # its code for every error; PostgreSQL uses it for violations of its protocol
 CREDENTIALS = "Check user, password and database in SUPABASE_DB_URL against the project's connection strings."
 _REFUSALS = (
-    # pattern of the text, the SQLSTATE it stands for, the remedy. In parentheses: Supavisor's lib/supavisor/errors
+    # pattern of the text, the SQLSTATE it stands for, the remedy. In parentheses: Supavisor's lib/supavisor/errors;
+    # PgBouncer's texts are in its client.c, janitor.c and objects.c
     (
         r"\((?:ENOTFOUND|ENOIDENTIFIER)\)|tenant or user not found",
         "28000",
@@ -26,17 +31,50 @@ _REFUSALS = (
         "Add this machine's address in the project's dashboard: Database settings > Network restrictions.",
     ),
     (r"\(EBANNED\)", "28000", "The project is blocked: see its dashboard."),
+    (
+        r"unsupported startup parameter",
+        "0A000",
+        (
+            "Remove the parameter from SUPABASE_DB_URL (options may also come from the environment: PGOPTIONS), and "
+            "set its value with ALTER ROLE … SET. Or add its name to ignore_startup_parameters of PgBouncer, which "
+            "then ignores the value."
+        ),
+    ),
+    (
+        r"not allowed in statement pooling mode",
+        "0A000",
+        "Set pool_mode = transaction in PgBouncer: check and SUPABASE_CREATE_TABLES need transactions.",
+    ),
     (r"database \".*\" does not exist|no such database", "3D000", CREDENTIALS),
     (
         (
             r"authentication failed|no password supplied|role \".*\" does not exist|not permitted to log in"
-            r"|no pg_hba\.conf entry|permission denied to set role"
+            r"|no pg_hba\.conf entry|permission denied to set role|no such user|login rejected"
         ),
         "28000",
         CREDENTIALS,
     ),
-    (r"\((?:EMAX|ECHECKOUT)[A-Z]*\)|too many (clients|connections)|connection slots|max.?client", "53300", ""),
-    (r"is starting up|is shutting down|is not yet accepting connections|in recovery mode", "57P03", ""),
+    (
+        (
+            r"\((?:EMAX|ECHECKOUT)[A-Z]*\)|too many (clients|connections)|connection slots|max.?client"
+            r"|query_wait_timeout|query_timeout"
+        ),
+        "53300",
+        "",
+    ),
+    (
+        (
+            r"is starting up|(is|server) shutting down|is not yet accepting connections|in recovery mode"
+            r"|database \".*\" is disabled"
+        ),
+        "57P03",
+        "",
+    ),
+    (
+        r"server login has been failing|client_login_timeout",
+        "57P03",
+        "PgBouncer cannot open a connection to the database: its log has the reason.",
+    ),
 )
 _DIRECT_HOST = r"\bdb\.[a-z0-9]+\.supabase\.\w+"
 _NO_ROUTE = (
@@ -60,5 +98,7 @@ def explain(message: str) -> tuple[str, str]:
 
 
 def is_from_pooler(code: str, message: str) -> bool:
-    """Return whether an answer to a statement comes from a pooler, in PostgreSQL's form."""
-    return code in ("XX000", "08P01") and re.match(r"\(E[A-Z]+\)", message) is not None
+    """Return whether an answer to a statement comes from a pooler that did not send it to the database."""
+    if code == PGBOUNCER and explain(message)[0] != "08001":
+        return True
+    return code in ("XX000", PGBOUNCER) and re.match(r"\(E[A-Z]+\)", message) is not None

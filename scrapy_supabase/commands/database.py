@@ -61,7 +61,8 @@ def connect(url: str, query: str = "") -> Iterator[psycopg.Connection[Any]]:
     except ImportError:
         raise ConfigurationError("psycopg is not installed. Run: pip install 'scrapy-supabase[postgres]'") from None
     try:
-        with psycopg.connect(url, autocommit=True, connect_timeout=15) as connection:
+        # A pooler would give a prepared statement to other clients, too.
+        with psycopg.connect(url, autocommit=True, connect_timeout=15, prepare_threshold=None) as connection:
             yield connection
     except psycopg.Error as error:
         raise SqlError(_described(error, query)) from error

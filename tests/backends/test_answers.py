@@ -246,6 +246,26 @@ def test_poolers_that_are_full(words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "code", "lost"),
+    [
+        ("query_wait_timeout", "53300", False),
+        ("no more connections allowed (max_client_conn)", "53300", False),
+        ("server login has been failing, try again later (server_login_retry)", "57P03", False),
+        ('database "postgres" is disabled', "57P03", False),
+        ("server conn crashed?", "08P01", True),
+        ("query timeout", "08P01", True),
+    ],
+)
+def test_pgbouncer_in_answer_to_a_statement(words: str, code: str, lost: bool) -> None:
+    """Its code is always 08P01: the words decide whether the rows may be stored, and whether it is busy."""
+    error = classify_sql("08P01", words)
+    assert isinstance(error, TransientError)
+    assert (error.code, error.ambiguous, error.busy) == (code, lost, not lost)
+    assert error.unanswered
+    assert error.splittable is (words == "query timeout")
+
+
+@pytest.mark.parametrize(
     "message",
     [
         DIRECT + "Network is unreachable",

@@ -1,7 +1,7 @@
 """Every row of the classification table, produced for real: chunk in, outcome and table contents out.
 
-Both backends must pass. What only HTTP can say is left out for the database, whose own faults are in
-tests/backends/test_database.py.
+Both backends must pass, the database also behind a PgBouncer in transaction mode. What only HTTP can say is left out
+for the database, whose own faults are in tests/backends/test_database.py, and those of PgBouncer in test_pooler.py.
 """
 
 from __future__ import annotations
@@ -33,11 +33,20 @@ from tests.fix_project import MakeLine, Project
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 
+# Not over a pooler: they take seconds or have many cases, and what they are about is the same there.
+NOT_POOLED = {
+    "test_a_statement_timeout_halves",
+    "test_a_lock_at_open_is_no_matter_of_size",
+    "test_the_column_that_is_printed_takes_the_value",
+}
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test over REST and over a database connection."""
+    """Run each test over REST, over a database connection, and over one of a pooler."""
     if "line" in metafunc.fixturenames:
         http = "proxy" in metafunc.fixturenames or metafunc.definition.get_closest_marker("rest_only")
-        metafunc.parametrize("line", ["rest"] if http else ["rest", "database"], indirect=True)
+        connections = ["database"] if metafunc.definition.name in NOT_POOLED else ["database", "pooler"]
+        metafunc.parametrize("line", ["rest", *([] if http else connections)], indirect=True)
 
 
 BOOKS = """

@@ -41,21 +41,25 @@ options = st.builds(
 )
 
 
-@pytest.fixture(params=["function", "database"])
+@pytest.fixture(params=["function", "database", "pooler"])
 def backend(request: pytest.FixtureRequest, project: Project, sql: Sql) -> Iterator[Backend]:
     """Each backend that merges, and the table `t`."""
     sql("create table t (id int primary key, a text, n int default 7, j jsonb); grant all on t to service_role")
     sql(function_sql("public", "service_role"))
-    is_rest = request.param == "function"
-    made = PostgrestBackend(project.url, project.key) if is_rest else PostgresBackend(project.db_url)
+    made: Backend
+    if request.param == "function":
+        made = PostgrestBackend(project.url, project.key)
+    else:
+        over_pooler = request.param == "pooler"
+        made = PostgresBackend(request.getfixturevalue("bouncer").url() if over_pooler else project.db_url)
     yield made
     made.close()
 
 
-def test_stored_rows_and_counts(backend: Backend, sql: Sql) -> None:
+def test_stored_rows_and_counts(backend: Backend, sql: Sql, request: pytest.FixtureRequest) -> None:
     """Rows that share a key are reported as missed, and right when they are sent again one by one."""
 
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=20 if "pooler" in request.node.name else 80, deadline=None)
     @given(
         history=st.lists(chunks, min_size=1, max_size=4),
         mode=st.sampled_from([Mode.UPSERT, Mode.UPDATE]),

@@ -30,10 +30,10 @@ VALUES = (
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test over REST and over a database connection."""
+    """Run each test over REST, over a database connection, and over one of a pooler."""
     if "line" in metafunc.fixturenames:
         http = "proxy" in metafunc.fixturenames
-        metafunc.parametrize("line", ["rest"] if http else ["rest", "database"], indirect=True)
+        metafunc.parametrize("line", ["rest"] if http else ["rest", "database", "pooler"], indirect=True)
 
 
 def ids(line: Line, where: Mapping[str, Any], **more: Any) -> list[int]:

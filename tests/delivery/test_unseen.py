@@ -26,12 +26,14 @@ TABLE = """create table t ("Id" int primary key, title text, source text, "RunId
 create table t_other (id int primary key, t_id int references t); grant all on t, t_other to service_role"""
 
 
-@pytest.fixture(params=["rest", "database"])
+@pytest.fixture(params=["rest", "database", "pooler"])
 def backend(request: pytest.FixtureRequest, project: Project) -> Iterator[Backend]:
     """A backend of each kind."""
     made: Backend
     if request.param == "rest":
         made = PostgrestBackend(project.url, project.key)
+    elif request.param == "pooler":
+        made = PostgresBackend(request.getfixturevalue("bouncer").url("service_role"))
     else:
         made = PostgresBackend(as_role(project.db_url, "service_role"))
     yield made
