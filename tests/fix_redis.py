@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ STOCK = "scrapy_redis.scheduler.Scheduler"
 class RedisServer:
     """A `redis-server` that writes each command to its disk."""
 
-    def __init__(self, program: str, folder: Path) -> None:
+    def __init__(self, program: str, folder: Path, options: Sequence[str] = ("--appendonly", "yes")) -> None:
         self.program = program
+        self.options = options
         self.folder = folder
         self.socket = str(folder / "redis.sock")
         self.process: subprocess.Popen[bytes] | None = None
@@ -42,8 +43,8 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = ["--port", "0", "--unixsocket", self.socket, "--dir", str(self.folder), "--appendonly", "yes"]
-        self.process = subprocess.Popen([self.program, *options], stdout=subprocess.DEVNULL)
+        place = ["--port", "0", "--unixsocket", self.socket, "--dir", str(self.folder)]
+        self.process = subprocess.Popen([self.program, *self.options, *place], stdout=subprocess.DEVNULL)
         assert eventually(self.answers)
 
     def answers(self) -> bool:
@@ -78,7 +79,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 class Site:
-    """Pages by path: `status`, `location`, and what tests/redis_crawl.py reads; `first` is sent once.
+    """Pages by path: `status`, `location`, `html`, or what tests/redis_crawl.py reads; `first` is sent once.
 
     A page with `hold` is sent when `gate` is set.
     """
@@ -100,11 +101,11 @@ class Site:
                     page = page["first"]
                 if page.get("hold"):
                     site.gate.wait(30)
-                body = json.dumps(page).encode()
+                body = page.get("html", json.dumps(page)).encode()
                 self.send_response(page.get("status", 200))
                 if "location" in page:
                     self.send_header("Location", page["location"])
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", "text/html" if "html" in page else "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

@@ -1,4 +1,4 @@
-"""A project in Scrapyd: an egg, a job, a cancelled job, and the commands inside the egg."""
+"""A project in Scrapyd, with the example's scrapyd.conf: an egg, a job, a cancelled job, the commands in the egg."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.deployment import DEPLOY
 from tests.fix_project import Project
 
 pytest.importorskip("scrapyd", reason="scrapyd is not installed")
@@ -60,9 +61,10 @@ Call = Callable[..., dict[str, Any]]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The folder in which Scrapyd runs; it has no scrapy.cfg of a project."""
+    shipped = (DEPLOY / "scrapyd" / "scrapyd.conf").read_text()
     (tmp_path / "scrapyd.conf").write_text(
-        "[scrapyd]\nbind_address = 127.0.0.1\nhttp_port = 0\npoll_interval = 0.2\nmax_proc = 2\n"
-        "eggs_dir = eggs\nlogs_dir = logs\ndbs_dir = dbs\n"
+        shipped.replace("/var/lib/scrapyd", str(tmp_path)).replace("http_port = 6800", "http_port = 0")
+        + "poll_interval = 0.2\n"
     )
     return tmp_path
 

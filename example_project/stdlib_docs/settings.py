@@ -9,7 +9,8 @@ SPIDER_MODULES = ["stdlib_docs.spiders"]
 ADDONS = {"scrapy_supabase.Addon": 300}
 
 SUPABASE_URL = os.environ.get("SUPABASE_URL", "local")
-SUPABASE_MIGRATIONS = Path(__file__).parents[2] / "migrations"  # for the local Supabase; elsewhere, run them yourself
+if SUPABASE_URL == "local":  # elsewhere, run them yourself
+    SUPABASE_MIGRATIONS = Path(__file__).parents[2] / "migrations"
 
 SUPABASE_TABLES = {
     "stdlib_docs.items.Module": "modules",
@@ -25,10 +26,16 @@ SUPABASE_STAMPS = {"collected_at": "now"}
 SUPABASE_DAILY_SNAPSHOTS = True  # the rows of every run are kept, see migrations/006
 SUPABASE_RUNS_TABLE = "scrapy_runs"  # one row per crawl, see migrations/009
 
+if "REDIS_URL" in os.environ:  # several workers with one queue, see deploy/compose.yaml
+    REDIS_URL = os.environ["REDIS_URL"]
+    SCHEDULER = "scrapy_supabase.contrib.redis.LeaseScheduler"
+    DUPEFILTER_CLASS = "scrapy_redis.dupefilter.RFPDupeFilter"
+
 LOG_LEVEL = "INFO"
 ROBOTSTXT_OBEY = False
 TELNETCONSOLE_ENABLED = False
+REMOTE_CONTROL_ENABLED = False  # it writes to the home folder; a container may have none
 
 # The log has the lines of pipeline and spider, and the stats. Scrapy's lists of its components are left out.
-for name in ("addons", "core.engine", "crawler", "extensions.remote_control", "middleware", "utils.log"):
+for name in ("addons", "core.engine", "crawler", "middleware", "utils.log"):
     logging.getLogger(f"scrapy.{name}").addFilter(lambda record: record.levelno > logging.INFO)

@@ -97,8 +97,8 @@ class LeaseScheduler(Scheduler):
         if worker is None:
             return
         self._ticker.stop()
-        others = worker.others()
         worker.leave()
+        others = worker.others()  # after it: of two that end at the same time, one sees no other
         is_last = others == (0, 0) and not worker.link.is_out
         if reason == "finished" and not self.persist and is_last and not len(self.queue):
             self.df.clear()
