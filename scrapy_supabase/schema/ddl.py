@@ -16,7 +16,7 @@ from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.schema.item_fields import ItemField, columns_sent, of_new_table
 from scrapy_supabase.schema.remedies import columns, identifier, rights
-from scrapy_supabase.schema.table_spec import TableSpec
+from scrapy_supabase.schema.table_spec import TableSpec, Unseen
 
 _ROW_ID = "id"  # the key column of tables whose items have no key
 _LONGEST_NAME = 63  # bytes
@@ -31,7 +31,7 @@ class Table:
     `unique`: the columns of the unique index. `foreign_keys`: column → what it references, as SQL.
     """
 
-    # Eleven fields: the parts of a CREATE TABLE and its grants. Seven have defaults.
+    # Twelve fields: the parts of a CREATE TABLE and its grants. Eight have defaults.
     name: str
     schema: str
     columns: tuple[ItemField, ...]
@@ -43,6 +43,7 @@ class Table:
     notes: tuple[str, ...] = ()
     row_id: str = _ROW_ID
     foreign_keys: Mapping[str, str] = field(default_factory=dict)
+    unseen: Unseen | None = None
 
 
 def table_of(
@@ -94,7 +95,17 @@ def table_from(
             "No columns are known to make a row unique: rows sent twice are stored twice. Add --key, or set "
             "SUPABASE_ON_CONFLICT."
         )
-    return Table(spec.name, schema, tuple(typed.values()), primary, unique, spec.mode, role, notes=tuple(notes))
+    return Table(
+        spec.name,
+        schema,
+        tuple(typed.values()),
+        primary,
+        unique,
+        spec.mode,
+        role,
+        notes=tuple(notes),
+        unseen=spec.unseen,
+    )
 
 
 def create_sql(table: Table) -> str:
@@ -106,15 +117,11 @@ def create_sql(table: Table) -> str:
     if table.unique:
         index = identifier(name_of(f"{table.name}__{'_'.join(table.unique)}_key"))
         lines += [f"create unique index if not exists {index} on {name} ({columns(table.unique)});"]
-    lines += ["", f"grant {rights(table.mode)} on {name} to {identifier(table.role)};"]
+    granted = rights(table.mode, table.unseen)
+    lines += ["", f"grant {granted} on {name} to {identifier(table.role)};"]
     lines += [f"alter table {name} enable row level security;"]
     if table.role != "service_role":  # service_role bypasses row-level security
-        commands = {
-            Mode.UPSERT: ("insert", "select", "update"),
-            Mode.IGNORE: ("insert", "select"),
-            Mode.UPDATE: ("select", "update"),
-        }
-        for command in commands.get(table.mode, ("insert",)):
+        for command in sorted(granted.split(", ")):
             lines += open_policy(name, f"scrapy may {command}", command, table.role)
     if table.readable:
         lines += [f"grant select on {name} to anon, authenticated;"]
@@ -216,6 +223,7 @@ _CLAUSES: Mapping[str, str] = {
     "insert": "with check (true)",
     "update": "using (true) with check (true)",
     "select": "using (true)",
+    "delete": "using (true)",
 }
 
 

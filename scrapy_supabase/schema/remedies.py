@@ -10,6 +10,7 @@ from scrapy_supabase.backends.base import View
 from scrapy_supabase.errors import ServerError, denied
 from scrapy_supabase.models import SNAPSHOT_STAMPS, Mode
 from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import Unseen
 
 PUBLIC_ROLE = "anon"
 GENERATED_COLUMN = "Table %s generates column %r itself: the items' values for it are not sent."
@@ -47,7 +48,7 @@ def for_denied(schema: Schema, table: str, error: ServerError, needed: str = "")
 
 
 def grant_sql(schema: Schema, table: str, error: ServerError, role: str, needed: str = "") -> str:
-    """Return the GRANTs that `role` needs: the privileges `needed`, by default those for the mode of the table.
+    """Return the GRANTs that `role` needs: the privileges `needed`, by default those for mode and options of the table.
 
     `error` names what was denied: the table, its schema, or another object that an insert needs (a sequence, a table
     that a trigger writes to). New tables on hosted Supabase have no grants since 2026-10-30.
@@ -58,17 +59,22 @@ def grant_sql(schema: Schema, table: str, error: ServerError, role: str, needed:
         return f"GRANT usage ON SEQUENCE {qualified(schema, denied_name)} TO {role};"
     usage = f"GRANT usage ON SCHEMA {identifier(denied_name)} TO {role}; " if kind == "schema" else ""
     name = qualified(schema, denied_name if kind == "table" else table)
-    return f"{usage}GRANT {needed or rights(schema.specs[table].mode)} ON {name} TO {role};"
+    if not needed:
+        needed = rights(schema.specs[table].mode, schema.specs[table].unseen)
+    return f"{usage}GRANT {needed} ON {name} TO {role};"
 
 
-def rights(mode: Mode) -> str:
-    """Return the privileges that a mode needs, as a list for GRANT."""
-    return {
-        Mode.UPSERT: "select, insert, update",
-        Mode.IGNORE: "select, insert",
-        Mode.INSERT: "insert",
-        Mode.UPDATE: "select, update",
+def rights(mode: Mode, unseen: Unseen | None = None) -> str:
+    """Return the privileges that a mode and the options `unseen` and `replace` need, as a list for GRANT."""
+    needed = {
+        Mode.UPSERT: {"select", "insert", "update"},
+        Mode.IGNORE: {"select", "insert"},
+        Mode.INSERT: {"insert"},
+        Mode.UPDATE: {"select", "update"},
     }[mode]
+    if unseen is not None:
+        needed |= {"select", "delete" if unseen.deletes else "update"}
+    return ", ".join(each for each in ("select", "insert", "update", "delete") if each in needed)
 
 
 def unique_index_sql(schema: Schema, table: str, error: ServerError | None = None) -> str:

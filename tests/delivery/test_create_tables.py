@@ -152,6 +152,24 @@ def test_a_table_and_its_children(crawl: Crawler, sql: Sql, project: Project) ->
     assert sql("select * from t_tags") == [(7, 1, "x")]
 
 
+def test_rights_to_delete(crawl: Crawler, sql: Sql, project: Project) -> None:
+    """A role that owns no table deletes what is gone from the tables that the crawl created: `unseen`, `replace`."""
+    reviews = {"table": "t_reviews", "parent": {"book": "id"}, "position": "n", "on_conflict": ["book", "n"]}
+    books = {
+        "table": "t",
+        "on_conflict": "id",
+        "unseen": {"delete": True, "at_most": 1.0},
+        "children": {"reviews": {**reviews, "replace": True}},
+    }
+    settings = server(project, "rest", SUPABASE_TABLES={"*": books}, SUPABASE_TABLE=None)
+    settings["SUPABASE_STAMPS"] = {"run_id": "run_id"}
+    for numbers, stars, unseen in (((1, 2), (5, 4), 0), ((1,), (3,), 2)):
+        done = crawl(dicts(*({"id": n, "reviews": [{"stars": s} for s in stars]} for n in numbers)), **settings)
+        assert done.counts("failed", "spooled", "unseen") == (0, 0, unseen), done.log
+    assert sql("select id from t") == [(1,)]
+    assert sql("select book, n, stars from t_reviews order by 1, 2") == [(1, 1, 3), (2, 1, 5), (2, 2, 4)]
+
+
 def test_a_table_and_its_parents(crawl: Crawler, sql: Sql, project: Project) -> None:
     """A parent has a number and a unique natural key, and the column with its id is a foreign key."""
     brand = {"table": "t_brands", "match": {"name": "brand"}, "columns": {"site": "brand_site"}, "create": True}
