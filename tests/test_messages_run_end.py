@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from scrapy_supabase.delivery.run_end import EndedRun, check_function, steps_of
 from scrapy_supabase.delivery.unseen import check_unseen
