@@ -78,7 +78,7 @@ $(VENV)/.package-tools: $(VENV)/.installed
 package: $(VENV)/.package-tools  ## build the package, check it, and crawl with it in a separate environment (a minute)
 	$(BIN)/python -m pytest -m package $(ARGS)
 
-BENCHMARKS := rate ways crawl item peers latency bad_rows growth children references load
+BENCHMARKS := rate ways crawl item peers latency bad_rows growth skip_stored children references load
 
 bench: $(VENV)/.bench .venv-peers/.installed  ## run all benchmarks and update docs/benchmarks (25 minutes; each script has --help)
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name --write || exit 1; done

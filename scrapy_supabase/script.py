@@ -25,6 +25,7 @@ from scrapy_supabase.errors import ConfigurationError, FatalError, ItemError
 from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Mode, Outcome, Rejection, Row
 from scrapy_supabase.monitoring.counters import Counters
+from scrapy_supabase.monitoring.reject_log import RejectExamples
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.monitoring.upload_result import UploadResult
 from scrapy_supabase.rows.children import FamilyBuilder, add_family
@@ -143,6 +144,7 @@ class Upload:
         progress: Callable[[int], object] = lambda _: None,
     ) -> None:
         self.error: FatalError | None = None  # the error that ended the upload early
+        self.examples = RejectExamples()
         self._config = config
         self._counters = counters = Counters()
         self._progress = progress
@@ -216,6 +218,7 @@ class Upload:
         """Count and keep items that cannot become rows."""
         for rejection in rejections:
             self._counters.refused(rejection)
+        self.examples.add(rejections)
         self._run.spool.reject(rejections)
 
     def add_family(self, rows: Iterable[Row | Rejection]) -> bool:
@@ -250,6 +253,7 @@ class Upload:
     def on_chunk_done(self, outcome: Outcome) -> None:
         """See `observer.RunObserver`."""
         self._counters.on_chunk_done(outcome)
+        self.examples.add(outcome.rejections)
         self._progress(outcome.uploaded + outcome.superseded + len(outcome.rejections))
         logger.info(
             "Chunk %d%s: %d of %s uploaded to %s in %.3f s",

@@ -103,12 +103,16 @@ def test_tables_are_created(said: Said, sql: Sql, project: Project, caplog: pyte
     assert opened(settings) == ""
     assert sql("select label from t") == []
     said("A column that is created", of_records(caplog, least=logging.INFO))
+    entry = {"table": "t", "on_conflict": "id", "stamps": {"run": "run_id"}, "unseen": {"set": {"gone": True}}}
+    settings.set("SUPABASE_TABLES", {f"{__name__}.Tag": entry})
+    findings.append(found(settings))
     sql("drop table t; notify pgrst, 'reload schema'")
     findings.append(found(settings_of(project, None, project.db_url)))
     findings.append(found(settings_of(project, Tag, None)))
     titles = (
         "check of a table that a crawl creates",
         "check of a column that a crawl creates",
+        "check of columns for unseen rows that a crawl creates",
         "check of a table that a crawl creates from its first rows",
         "check of a table that a crawl cannot create",
     )

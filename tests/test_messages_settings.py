@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,11 +24,11 @@ from tests.messages import Said, of_log
 GOOD = {"SUPABASE_URL": "https://abc.supabase.co", "SUPABASE_KEY": "sb_secret_x", "SUPABASE_TABLE": "t"}
 
 
-def read(changes: dict[str, Any]) -> list[str]:
-    """Return the messages about valid settings with `changes`; None removes a setting."""
-    given = {name: value for name, value in {**GOOD, **changes}.items() if value is not None}
+def read(changes: dict[str, Any], environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return the messages about valid settings with `changes`; None removes a setting. `environ` replaces them all."""
+    given = {name: value for name, value in {**GOOD, **changes}.items() if value is not None and environ is None}
     try:
-        found = Config.from_settings(Settings(given), {})
+        found = Config.from_settings(Settings(given), environ or {})
     except ConfigurationError as error:
         return [f"{type(error).__name__}: {error}"]
     return [f"WARNING: {warning}" for warning in found.warnings]
@@ -75,6 +75,7 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
     ("An empty schema", {"SUPABASE_SCHEMA": ""}),
     ("An unknown mode", {"SUPABASE_MODE": "replace"}),
     ("Conflict columns with a comma too many", {"SUPABASE_ON_CONFLICT": "a,,b"}),
+    ("Conflict columns as JSON that does not end", {"SUPABASE_ON_CONFLICT": '["a"'}),
     ("Stamps that are a list", {"SUPABASE_STAMPS": ["now"]}),
     ("An unknown stamp", {"SUPABASE_STAMPS": {"seen": "yesterday"}}),
     ("A table that is a number", {"SUPABASE_TABLE": 5}),
@@ -84,6 +85,7 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
         {"SUPABASE_TABLE": None, "SUPABASE_TABLES": "{'*': 'books'}"},
     ),
     ("An entry of SUPABASE_TABLES with a misspelt key", {"SUPABASE_TABLES": {"*": {"tabel": "t"}}}),
+    ("An entry of SUPABASE_TABLES with an option that does not exist", {"SUPABASE_TABLES": {"*": {"name": "t"}}}),
     ("An item class that cannot be imported", {"SUPABASE_TABLES": {"nowhere.Item": "t"}}),
     ("An item class that is not a class", {"SUPABASE_TABLES": {"os.getcwd": "t"}}),
     ("Two fields for one column", {"SUPABASE_TABLES": {"*": {"table": "t", "columns": {"a": "c", "b": "c"}}}}),
@@ -114,6 +116,7 @@ CASES: Sequence[tuple[str, dict[str, Any]]] = (
         {"SUPABASE_TABLES": {"*": {"table": "t", "merge": "a"}, "scrapy.Item": {"table": "t"}}},
     ),
     ("Unseen rows without a stamp", {"SUPABASE_TABLES": {"*": {"table": "t", "unseen": {"delete": True}}}}),
+    ("Unseen rows as a text", {"SUPABASE_TABLES": {"*": {**SEEN, "unseen": "delete"}}}),
     ("An option of unseen rows, misspelt", {"SUPABASE_TABLES": {"*": {**SEEN, "unseen": {"delte": True}}}}),
     ("Unseen rows without a change", {"SUPABASE_TABLES": {"*": {**SEEN, "unseen": {"where": {"a": 1}}}}}),
     ("Unseen rows that are perhaps deleted", {"SUPABASE_TABLES": {"*": {**SEEN, "unseen": {"delete": "yes"}}}}),
@@ -224,6 +227,26 @@ def test_a_wrong_setting(said: Said, how: str, changes: dict[str, Any]) -> None:
     assert "s3cret" not in str(messages)
     assert "two words" not in str(messages)
     said(how, messages)
+
+
+ENVIRONMENTS: Sequence[tuple[str, dict[str, str]]] = (
+    ("A misspelt variable", {"SUPABASE_ON_CONFLCT": "id"}),
+    ("The key under another name", {"SUPABASE_KEY": "", "SUPABASE_SERVICE_ROLE_KEY": "s3cret"}),
+)
+
+
+@pytest.mark.parametrize(("how", "changes"), ENVIRONMENTS, ids=[how for how, _ in ENVIRONMENTS])
+def test_an_environment(said: Said, how: str, changes: dict[str, str]) -> None:
+    """A misspelt variable is reported as a misspelt setting is. A key under another name is not printed."""
+    messages = read({}, {**GOOD, **changes})
+    assert "s3cret" not in str(messages)
+    said(how, messages)
+
+
+def test_variables_of_other_programs() -> None:
+    """No warning about names that are only somewhat alike, or whose setting is set under its right name, too."""
+    others = ("SUPABASE_DB_SCHEMA", "SUPABASE_ANON_KEY", "SUPABASE_API_URL", "SUPABASE_JWT_SECRET", "SUPABASE_TABEL")
+    assert read({}, {**GOOD, **dict.fromkeys(others, "x")}) == []
 
 
 def test_a_database_without_psycopg(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:

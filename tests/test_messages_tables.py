@@ -28,6 +28,7 @@ from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.rows.builder import RowBuilder
 from scrapy_supabase.schema.ddl import ledger_sql
 from scrapy_supabase.schema.declared import DeclaredItems
+from scrapy_supabase.schema.routes import Switch
 from scrapy_supabase.schema.schema import Schema, UnknownColumns
 from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.settings.config import Config
@@ -469,10 +470,10 @@ class Book:
 def test_a_table_that_is_missing(said: Said, project: Project) -> None:
     """The command that prints its SQL names the item class; a local Supabase gets its tables from migrations."""
 
-    def refused(item_class: type | None, table: str, *, is_local: bool) -> str:
+    def refused(item_class: type | None, table: str, *, is_local: bool, route: TableSpec | Switch | None = None) -> str:
         spec = TableSpec(table)
         backend = PostgrestBackend(project.url, project.key)
-        declared = DeclaredItems({item_class: spec}, is_local=is_local)
+        declared = DeclaredItems({item_class: route or spec}, is_local=is_local)
         check = SchemaCheck(
             backend, Schema({spec.name: spec}), {}, policy=OpenPolicy(1, 0, Deadline()), declared=declared
         )
@@ -482,6 +483,12 @@ def test_a_table_that_is_missing(said: Said, project: Project) -> None:
         return f"{raised.value.reason}: {raised.value}"
 
     said("A missing table of an item class", refused(Book, "t_none", is_local=False))
+    one, two = TableSpec("t_none", children={"reviews": TableSpec("t_child")}), TableSpec("t_other")
+    said("A missing table of children", refused(Book, "t_child", is_local=False, route=one))
+    said(
+        "One of several tables is missing",
+        refused(Book, "t_none", is_local=False, route=Switch("a", {"1": one, "2": two})),
+    )
     said("A missing table of an item class, in a local Supabase", refused(Book, "t_none", is_local=True))
     said("A missing table of dicts, in a local Supabase", refused(None, "t_none", is_local=True))
     said("A table's name with its schema in front", refused(None, "public.t", is_local=True))

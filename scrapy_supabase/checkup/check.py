@@ -112,6 +112,7 @@ def _check_server_and_tables(
             continue
         if creation is not None:
             yield from creation.columns(spec)
+            spec = creation.without_later(spec)
         wrong = False
         for finding in tables.findings(spec, kinds[spec.name]):
             yield finding

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.checkup.finding import Finding, error, ok
 from scrapy_supabase.errors import FatalError, ServerError, TransientError
@@ -50,6 +52,13 @@ class CreationCheck:
             return error(subject, problem, "Set SUPABASE_DB_URL.")
         when = "from its first rows" if wanted.is_open else f"with {pluralize(len(wanted.columns), 'column')}"
         return ok(subject, f"does not exist: a crawl creates it {when} (SUPABASE_CREATE_TABLES)")
+
+    def without_later(self, spec: TableSpec) -> TableSpec:
+        """Return the spec without the option `unseen` if a crawl adds its columns: no request can try it before."""
+        info, unseen = self._schema.info(spec.name), spec.unseen
+        missing = {column for column in unseen.types if column not in info.columns} if unseen and info else set()
+        added = {name for name, one in self._wanted[spec.name].columns.items() if one.sql_type} if self._can else set()
+        return msgspec.structs.replace(spec, unseen=None) if missing and missing <= added else spec
 
     def columns(self, spec: TableSpec) -> Iterator[Finding]:
         """Yield the finding for columns that a table lacks."""

@@ -33,7 +33,7 @@ def check_unseen_rows(config: Config, backend: Backend, spec: TableSpec) -> Iter
     number = backend.count(spec.name, unseen_rows(unseen, last.run, last.started))
     text = f"unseen: {number} of {pluralize(total, 'row')} not stored by {who}"
     if number > unseen.at_most * total:
-        remedy = "If they are really gone, raise at_most in unseen: a crawl changes none of them else."
+        remedy = "If they are really gone, raise at_most in unseen. Otherwise a crawl changes none of them."
         yield warning(subject, f"{text}, more than at_most allows ({most})", remedy)
     else:
         yield ok(subject, f"{text}: the next complete crawl {changes} those that it does not store either")

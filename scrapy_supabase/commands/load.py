@@ -103,7 +103,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
         if stack is not None:
             stack.stop()
     result = upload.result
-    print_summary(result, folder)
+    print_summary(result, folder, upload.examples)
     if unreadable:
         raise ConfigurationError(f"{unreadable.problem} {_stored(result.uploaded)} {unreadable.remedy}".rstrip())
     return 0 if result else 1

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scrapy_supabase.messages import kept_rows, pluralize, rejected_rows
+from scrapy_supabase.messages import Examples, kept_rows, pluralize, rejected_rows
 from scrapy_supabase.monitoring.upload_result import UploadResult
 from scrapy_supabase.spool.reject_file import REJECTED
 
@@ -38,8 +38,8 @@ def progress_bar(label: str, total: int | None, unit: str) -> Iterator[tqdm[Any]
         yield bar
 
 
-def print_summary(result: UploadResult, folder: Path) -> None:
-    """Print the counts of rows, and where rows that were not uploaded are."""
+def print_summary(result: UploadResult, folder: Path, examples: Examples) -> None:
+    """Print the counts of rows, and where rows that were not uploaded are, with `examples` of reasons."""
     uploaded = pluralize(result.uploaded, "row")
     older = f", {result.superseded} superseded by a newer row of the same key" if result.superseded else ""
     older += f", {result.not_found} not stored (their key is not in the table)" if result.not_found else ""
@@ -50,4 +50,4 @@ def print_summary(result: UploadResult, folder: Path) -> None:
     if result.left:
         print(kept_rows(result.left, folder), file=sys.stderr)
     if result.failed:
-        print(rejected_rows(result.failed, result.reasons, folder / REJECTED), file=sys.stderr)
+        print(rejected_rows(result.failed, result.reasons, folder / REJECTED, examples), file=sys.stderr)

@@ -135,7 +135,7 @@ def _upload(config: Config, folder: Path, only: str | None, opts: argparse.Names
     for problem, number in (+kept).items():
         print(f"Left in {folder / REJECTED}: {pluralize(number, 'line')} {problem}.", file=sys.stderr)
     result = upload.result
-    print_summary(result, folder)
+    print_summary(result, folder, upload.examples)
     if spool.outdated:  # by a crawl that started meanwhile
         print(". ".join(outdated_rows(spool.outdated, folder)), file=sys.stderr)
     _mention_rejects(folder, opts)

@@ -6,6 +6,7 @@ from the rows of the first chunk that needs it, before that chunk is sent.
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
@@ -91,7 +92,8 @@ class TableCreator:
             return ""
         text = "SUPABASE_CREATE_TABLES needs a connection string to create the table: set SUPABASE_DB_URL."
         if wanted.waits:
-            return f"{text} Or print its SQL from a file of rows: scrapy supabase ddl --from FILE"
+            file = f"scrapy supabase ddl --from FILE --table {shlex.quote(table)}"
+            return f"{text} Or print its SQL from a file of rows: {file}"
         return f"{text} Or run this SQL, then {RELOAD_SQL}\n{sql_of_missing(wanted, None, self._schema)}"
 
     def is_pending(self, table: str) -> bool:

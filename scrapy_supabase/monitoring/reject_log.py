@@ -17,27 +17,38 @@ _FIRST = 200  # rows; a share of fewer says little
 _MAX_KINDS = 20  # logged; all are in the reject file
 
 
+class RejectExamples(dict[tuple[str, str], str]):
+    """Table and code → the reason of the first rejected row."""
+
+    def add(self, rejections: Iterable[Rejection]) -> list[tuple[str, str]]:
+        """Add the reasons of new kinds, and return these kinds."""
+        new = []
+        for rejection in rejections:
+            kind = rejection.table, rejection.code
+            if kind in self or len(self) == _MAX_KINDS:
+                continue
+            if rejection.code == NOT_KEPT or rejection.table == NO_TABLE:
+                continue  # each row that is not kept is logged, and each class without a table
+            sample = sample_of(rejection)
+            self[kind] = " ".join(sentence(part) for part in (sample.message, sample.details) if part)
+            new.append(kind)
+        return new
+
+
 class RejectLog:
     """Logs which rows are rejected. `most` is `SUPABASE_MAX_FAILED`: rows, a fraction below 1, or None."""
 
     def __init__(self, counters: Counters, most: float | None) -> None:
-        self.examples: dict[tuple[str, str], str] = {}  # (table, code) → the first reason
+        self.examples = RejectExamples()
         self._counters = counters
         self._most = most
         self._has_judged = False  # the first rows
 
     def add(self, rejections: Iterable[Rejection]) -> None:
         """Log the first rejected row of each table and code."""
-        for rejection in rejections:
-            kind = rejection.table, rejection.code
-            if kind in self.examples or len(self.examples) == _MAX_KINDS:
-                continue
-            if rejection.code == NOT_KEPT or rejection.table == NO_TABLE:
-                continue  # each row that is not kept is logged, and each class without a table
-            sample = sample_of(rejection)
-            reason = " ".join(sentence(part) for part in (sample.message, sample.details) if part)
-            self.examples[kind] = reason
-            logger.warning("Table %s: the first rejected row with code %s: %s", rejection.table, rejection.code, reason)
+        for table, code in self.examples.add(rejections):
+            reason = self.examples[table, code]
+            logger.warning("Table %s: the first rejected row with code %s: %s", table, code, reason)
 
     def judge(self) -> FatalError | None:
         """Warn once if most of the first rows are rejected. Return an error if `SUPABASE_MAX_FAILED` is exceeded."""

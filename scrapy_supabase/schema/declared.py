@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.schema.paths import columns_by_field
 from scrapy_supabase.schema.remedies import for_missing_table
-from scrapy_supabase.schema.routes import Routes, specs_by_class
+from scrapy_supabase.schema.routes import Routes, Switch, specs_by_class
 from scrapy_supabase.schema.schema import Schema
 
 
@@ -56,11 +57,17 @@ class DeclaredItems:
         return for_missing_table(schema, table, self._ddl(table), is_local=self._is_local)
 
     def _ddl(self, table: str) -> str:
-        """Return the command: with the first item class that declares its fields, else with a file of rows."""
-        for item_class, spec in specs_by_class(self._routes):
-            if spec.name == table and item_class and item_class is not dict and _declared_fields(item_class):
-                return f"scrapy supabase ddl {item_class.__module__}.{item_class.__qualname__}"
-        return "scrapy supabase ddl --from FILE"
+        """Return the command: with the first item class that declares its fields, else with a file of rows.
+
+        The SQL of an item class includes that of its child tables.
+        """
+        option = f"--table {shlex.quote(table)}"
+        for item_class, route in self._routes.items():
+            names = {spec.name for _, spec in specs_by_class({item_class: route})}
+            if table in names and item_class and item_class is not dict and _declared_fields(item_class):
+                command = f"scrapy supabase ddl {item_class.__module__}.{item_class.__qualname__}"
+                return f"{command} {option}" if isinstance(route, Switch) else command
+        return f"scrapy supabase ddl --from FILE {option}"
 
 
 def _declared_fields(item_class: type) -> Iterable[str] | None:

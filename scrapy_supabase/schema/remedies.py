@@ -28,7 +28,8 @@ def for_missing_table(schema: Schema, table: str, ddl: str, *, is_local: bool) -
     if is_local:
         return (
             f"If the name is wrong, {correct}. A local Supabase gets its tables from the SQL files in the folder "
-            f"SUPABASE_MIGRATIONS. To create the table without a file, run: {ddl} --apply"
+            "SUPABASE_MIGRATIONS, or from crawls with SUPABASE_CREATE_TABLES = True. To create the table now, run: "
+            f"{ddl} --apply"
         )
     return f"Create it ({ddl} prints the SQL), or {correct}. If it is new, run: {RELOAD_SQL}"
 

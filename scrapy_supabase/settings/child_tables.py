@@ -66,7 +66,7 @@ class _ChildOptions:
         if not isinstance(own, Mapping):
             return reader.wrong(name, own, f"a dict with the keys {', '.join(CHILD_KEYS)}", None)
         if unknown := [key for key in own if key not in CHILD_KEYS]:
-            reader.problems.append(f"{name} has no option {unknown[0]!r}. Its options are {', '.join(CHILD_KEYS)}.")
+            reader.unknown_option(name, unknown[0], CHILD_KEYS)
             return None
         rest = {"table": None, **{key: value for key, value in own.items() if key not in OF_CHILDREN}}
         return cls(Options(reader, name, rest, of_parent.common), own, of_parent.own["children"])

@@ -127,14 +127,19 @@ def _position(problem: str) -> int:
     return IN_ORDER.index(TABLE_SETTINGS[0] if name in TABLE_SETTINGS else name)
 
 
+_ALIKE = {"setting": 0.85, "variable": 0.92}
+"""How similar a misspelt name must be to that of a setting. Variables may belong to other programs."""
+
+
 def _warn_of_misspelt(reader: Reader) -> None:
-    for name in reader.names():
+    names = {**dict.fromkeys(reader.variables(), "variable"), **dict.fromkeys(reader.names(), "setting")}
+    for name, kind in names.items():
         if not name.startswith(("SUPABASE_", "BATCH_")) or name in KNOWN:
             continue
-        import difflib  # few crawls need it
+        from difflib import get_close_matches  # few crawls need it
 
-        close = difflib.get_close_matches(name, KNOWN, 1, 0.85)
-        if close:
+        close = get_close_matches(name, KNOWN, 1, _ALIKE[kind])
+        if close and (kind == "setting" or not reader.is_set(close[0])):
             message = f"{name} is not a setting of scrapy-supabase and has no effect. Did you mean {close[0]}?"
             if reader.problems:  # a misspelt name may be why a setting is missing: list it first
                 reader.problems.insert(0, message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from scrapy_supabase.messages import pluralize
 
 _SECRET = ("SUPABASE_DB_URL", "SUPABASE_KEY")
 _SECRET_VALUE = re.compile(r"sb_secret_|eyJ[\w-]{5}|://[^\s/]*:\S*@")  # a key or a password, in the wrong setting
+_JSON_STARTS = ("{", "[")
 
 T = TypeVar("T")
 
@@ -57,6 +58,10 @@ class Reader:
         """Return the names of all settings, including Scrapy's."""
         return [name for name in self._settings if isinstance(name, str)]
 
+    def variables(self) -> list[str]:
+        """Return the names of all environment variables that are not empty."""
+        return [name for name, value in self._environ.items() if value]
+
     def wrong(self, name: str, value: Any, allowed: str, default: T) -> T:
         """Record that `value` is not allowed, and return `default`."""
         if value is None:
@@ -64,10 +69,18 @@ class Reader:
             return default
         hidden = name in _SECRET or _SECRET_VALUE.search(str(value))
         printed = "set (value hidden)" if hidden else _printed(value)
-        if isinstance(value, str) and value.strip()[:1] in ("{", "["):
+        if isinstance(value, str) and value.strip()[:1] in _JSON_STARTS:
             allowed += ". The text is not valid JSON, which has double quotes"
         self.problems.append(f"{name} is {printed}: it must be {allowed}.")
         return default
+
+    def unknown_option(self, name: str, option: Any, options: Sequence[str]) -> None:
+        """Record that `name` has no such option among its `options`."""
+        from difflib import get_close_matches  # few runs need it
+
+        close = get_close_matches(str(option), options, 1)
+        meant = f" Did you mean {close[0]!r}?" if close else ""
+        self.problems.append(f"{name} has no option {option!r}.{meant} Its options are {', '.join(options)}.")
 
     def number(self, name: str, default: T, convert: Callable[[Any], T], least: float, allowed: str) -> T:
         """Return a finite number of at least `least`; `convert` is int or float."""
@@ -99,8 +112,9 @@ class Reader:
 
     def column_names(self, name: str, value: Any) -> tuple[str, ...]:
         """Return the column names in `value`, a list or a comma-separated text."""
+        is_json = isinstance(value, str) and value.strip()[:1] in _JSON_STARTS  # that cannot be parsed
         names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-        if not isinstance(names, (list, tuple)) or not all(isinstance(part, str) and part for part in names):
+        if is_json or not isinstance(names, (list, tuple)) or not all(isinstance(part, str) and part for part in names):
             return self.wrong(name, value, "column names: a list, or a comma-separated text", ())
         return tuple(dict.fromkeys(names))
 
@@ -118,7 +132,7 @@ def _value_of(value: Any) -> Any:
     text = value.strip()
     if text == "None":
         return None
-    if text[:1] in ("{", "["):
+    if text[:1] in _JSON_STARTS:
         with suppress(ValueError):
             return json.loads(text)
     return value

@@ -40,7 +40,7 @@ def _read_one(reader: Reader, name: str, column: str, options: Any) -> tuple[Ref
     if not isinstance(options, Mapping):
         return reader.wrong(name, options, f"a dict with the keys {', '.join(_KEYS)}", None)
     if unknown := [key for key in options if key not in _KEYS]:
-        reader.problems.append(f"{name} has no option {unknown[0]!r}. Its options are {', '.join(_KEYS)}.")
+        reader.unknown_option(name, unknown[0], _KEYS)
     table, identity, create = options.get("table"), options.get("column", "id"), options.get("create", False)
     if not isinstance(table, str) or not table:
         table = reader.wrong(f"{name}['table']", table, "the name of the parent's table", "")

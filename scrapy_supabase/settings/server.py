@@ -118,6 +118,10 @@ def local_migrations(settings: BaseSettings, environ: Mapping[str, str] | None =
     return folder
 
 
+_OTHER_NAMES = tuple(f"SUPABASE_{kind}_KEY" for kind in ("SECRET", "SERVICE_ROLE", "SERVICE"))
+"""Names that Supabase's documentation and many projects give the variable with the secret key."""
+
+
 def read_key(reader: Reader, database: bool = False) -> str:
     """Return the key; empty if none is needed."""
     value = reader.raw("SUPABASE_KEY", "")
@@ -126,11 +130,13 @@ def read_key(reader: Reader, database: bool = False) -> str:
     if not value and database:
         return ""
     if not isinstance(value, str) or not value.strip():
-        allowed = (
-            "the project's secret key (Supabase dashboard > Project Settings > API keys). Set it in the environment: "
-            "export SUPABASE_KEY=sb_secret_…"
+        other = next((name for name in _OTHER_NAMES if name in reader.variables()), None)
+        key = f'"${other}"' if other else "sb_secret_…"
+        reader.problems.append(
+            "SUPABASE_KEY is missing. It must be the project's secret key (Supabase dashboard > Project Settings > "
+            f"API keys). Set it in the environment: export SUPABASE_KEY={key}"
         )
-        return reader.wrong("SUPABASE_KEY", None, allowed, "")
+        return ""
     if any(not " " < character < "\x7f" or character in "\"'" for character in value.strip()):
         allowed = "a key without quotation marks, spaces, control or non-ASCII characters"
         return reader.wrong("SUPABASE_KEY", value, allowed, "")

@@ -56,7 +56,7 @@ def _rule(reader: Reader, table: str, entry: str, options: Any) -> SkipRule:
     if not isinstance(options, Mapping):
         return reader.wrong(name, options, f"a dict with the keys {', '.join(_KEYS)}", SkipRule(table, ""))
     if unknown := [key for key in options if key not in _KEYS]:
-        reader.problems.append(f"{name} has no option {unknown[0]!r}. Its options are {', '.join(_KEYS)}.")
+        reader.unknown_option(name, unknown[0], _KEYS)
     url = options.get("url")
     if not isinstance(url, str) or not url:
         url = reader.wrong(f"{name}['url']", url, "the name of the column with the URL", "")

@@ -116,7 +116,7 @@ def _has_known_keys(reader: Reader, name: str, own: Any) -> bool:
         return False
     unknown = [key for key in own if key not in TABLE_KEYS]
     if unknown:
-        reader.problems.append(f"{name} has no option {unknown[0]!r}. Its options are {', '.join(TABLE_KEYS)}.")
+        reader.unknown_option(name, unknown[0], TABLE_KEYS)
     return not unknown
 
 

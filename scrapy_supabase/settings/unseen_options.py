@@ -27,8 +27,11 @@ def read_unseen(options: TableOptions, spec: TableSpec) -> Unseen | None:
     if value is None:
         return None
     reader, path = options.reader, options.path("unseen")
-    if not isinstance(value, Mapping) or not set(value) <= set(_KEYS):
+    if not isinstance(value, Mapping):
         return reader.wrong(path, value, _SHAPE, None)
+    if unknown := [key for key in value if key not in _KEYS]:
+        reader.unknown_option(path, unknown[0], _KEYS)
+        return None
     _check_table(options, spec, path)
     seen = _seen_columns(spec)
     found = Unseen(

@@ -82,7 +82,11 @@ def test_a_project_without_a_scrapy_cfg_has_a_spool(tmp_path: Path, monkeypatch:
         ("SUPABASE_STAMPS", ["now"], "a dict"),
         ("SUPABASE_TABLE", 5, "not empty"),
         ("SUPABASE_TABLES", "t", "a dict"),
-        ("SUPABASE_TABLES", {"*": {"tabel": "t"}}, "no option 'tabel'. Its options are table, on_conflict"),
+        (
+            "SUPABASE_TABLES",
+            {"*": {"tabel": "t"}},
+            "no option 'tabel'. Did you mean 'table'? Its options are table, on_conflict",
+        ),
         ("SUPABASE_TABLES", {"nowhere.Item": "t"}, "cannot be imported"),
         ("SUPABASE_TABLES", {"*": {"table": "t", "columns": {"a": "c", "b": "c"}}}, "give each its own column"),
         ("SUPABASE_UNKNOWN_COLUMNS", 5, "not empty"),
