@@ -155,6 +155,7 @@ class Upload:
         # Events that are only counted.
         self.on_chunk_sealed = counters.on_chunk_sealed
         self.on_rows_kept = counters.on_rows_kept
+        self.on_outdated = counters.on_outdated
         self.on_chunk_loaded = counters.on_chunk_loaded
         self.on_waited = counters.on_waited
         self.on_outage_end = counters.on_outage_end

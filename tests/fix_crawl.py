@@ -74,7 +74,8 @@ class Crawler:
     ) -> subprocess.Popen[str]:
         """Start a crawl. Settings that are None are left out; those that are "@none" are None.
 
-        Its files cannot become longer than `file_size` bytes, except its log. Its folder at the start is `cwd`.
+        Its files cannot become longer than `file_size` bytes, except its log. Its folder at the start and its home are
+        `cwd`.
         """
         enabled = (
             {"ADDONS": {"scrapy_supabase.Addon": 300}}
@@ -100,6 +101,7 @@ class Crawler:
             "cwd": str(cwd) if cwd else None,
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SUPABASE_")}
+        environment |= {"HOME": str(cwd)} if cwd else {}
         # A file: a pipe that nobody reads yet would hold the crawl up.
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`finish` closes it)
         reader, writer = os.pipe() if file_size else (None, None)

@@ -136,15 +136,19 @@ class Site:
 class Worker:
     """A crawl in a process of its own."""
 
-    def __init__(self, folder: Path, job: dict[str, Any], python: str = sys.executable) -> None:
+    def __init__(
+        self, folder: Path, job: dict[str, Any], python: str = sys.executable, home: Path | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.stats_path = folder / "stats.json"
         self.log_path = folder / "log"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SUPABASE_")}
+        if home is not None:
+            environment |= {"HOME": str(home), "PYTHONPATH": str(ROOT)}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [python, "-m", "tests.redis_crawl"],
-                cwd=ROOT,
+                cwd=home or ROOT,
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -195,9 +199,10 @@ class Fleet:
         mode: str = "asyncio",
         python: str = sys.executable,
         plan: Any = None,
+        home: Path | None = None,
         **settings: Any,
     ) -> Worker:
-        """Start a worker: a spider of tests/redis_crawl.py with its plan."""
+        """Start a worker: a spider of tests/redis_crawl.py with its plan. Its folder and home is `home`."""
         given = {
             "SCHEDULER": SCHEDULER,
             "DUPEFILTER_CLASS": "scrapy_redis.dupefilter.RFPDupeFilter",
@@ -208,7 +213,7 @@ class Fleet:
             **settings,
         }
         job = {"spider": spider, "plan": plan or {}, "mode": mode, "settings": given}
-        worker = Worker(self.folder / f"worker{len(self.workers)}", job, python)
+        worker = Worker(self.folder / f"worker{len(self.workers)}", job, python, home)
         self.workers.append(worker)
         return worker
 

@@ -92,7 +92,7 @@ def test_stats() -> None:
         counters.on_chunk_done(Outcome(each, 1, (Rejection("t", b"", "c", "m"),), (), (row,), None, effort))
         counters.on_chunk_done(Outcome(each, 1, counts=RowCounts(1, 1, 1, 1)))
         counters.on_rows_kept(each, 1)
-    counters.outdated(Counter({"t": 1}))
+    counters.on_outdated(Counter({"t": 1}))
     counters.on_chunk_loaded(Loaded(None, torn=1))
     counters.on_outage_end(1.0)
     counters.on_throttled()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +22,14 @@ from scrapy_supabase.contrib.redis.scheduler import _Codec, _kind_of
 from scrapy_supabase.contrib.redis.worker import Worker
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.monitoring.stats import RequestStats
-from tests.fix_redis import Fleet, RedisServer
+from tests.checkup.test_check import Look, look
+from tests.fix_redis import SCHEDULER, STOCK, Fleet, RedisServer
 from tests.messages import Said, of_log, of_records
 from tests.polling import eventually
+from tests.test_messages_check import shown
+from tests.test_messages_commands import leave
+
+__all__ = ["look"]  # a fixture
 
 
 class Reversed(PriorityQueue):  # type: ignore[misc] # it has no types
@@ -95,6 +102,39 @@ def test_other_workers(said: Said, fleet: Fleet) -> None:
     assert eventually(lambda: "Waiting for" in worker.log, 20)
     other.acknowledge(["0"])
     said("Other workers are at work", of_log(worker.end()))
+
+
+def test_check(
+    said: Said,
+    redis_server: RedisServer,
+    look: Look,
+    sql: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Findings about Redis, the spool and the options of tables."""
+    sql("create table t (id bigint, day date, snapshot_date date, snapshot_version int, run_id text, active boolean)")
+    unseen = {"table": "t", "stamps": {"run_id": "run_id"}, "unseen": {"set": {"active": False}}}
+    odd: dict[str, Any] = {"SUPABASE_TABLES": {"*": unseen, "tests.crawl.Tag": {"table": "t_b", "snapshots": True}}}
+
+    def found(scheduler: str = SCHEDULER, **settings: Any) -> list[str]:
+        settings = {"SCHEDULER": scheduler, "REDIS_URL": redis_server.url, **settings}
+        listed = [one for one in look(**settings) if one[1] in ("redis", "settings", "spool") or "fleet" in one[2]]
+        return [one.replace(redis_server.socket, "<socket>") for one in shown(listed)]
+
+    said("A fleet that is ready", found())
+    running = [leave(tmp_path / "spool", "p", alive=True) for _ in range(2)]
+    redis_server.client.config_set("appendonly", "no")
+    said("Workers that share a spool, and a Redis that may forget", found())
+    for one in running:
+        one.close()
+    said("Options that a fleet cannot have", found(SUPABASE_SPOOL_DIR=None, **odd))
+    redis_server.stop()
+    said("No Redis", found(STOCK))
+    redis_server.start()
+    monkeypatch.setitem(sys.modules, "scrapy_redis", None)
+    monkeypatch.delitem(sys.modules, "scrapy_supabase.contrib.redis")
+    said("The scheduler without its extra", found())
 
 
 def test_what_it_cannot_use(said: Said, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:

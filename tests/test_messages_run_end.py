@@ -40,6 +40,7 @@ LOST = {
     "httperror/response_ignored_status_count/429": 1,
     "supabase/skipped_count": 4,
     "scheduler/dequeued": 8,
+    "scheduler/enqueued/redis": 5,
 }
 DOWN = faults.answers(503, "<h1>down</h1>")
 

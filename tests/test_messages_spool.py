@@ -13,16 +13,18 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from scrapy_supabase.delivery.executor import Executor
 from scrapy_supabase.delivery.limits import Limits
+from scrapy_supabase.delivery.observer import RunObserver
 from scrapy_supabase.delivery.takeover import Takeover
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.messages import rejected_rows
 from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection
+from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.spool.disk import DiskSpool
@@ -304,7 +306,7 @@ def test_a_takeover(
     now = 0.0
     executor = Executor(None, None, settle=mine.settle, wake=lambda: None)  # type: ignore[arg-type]
     monkeypatch.setattr(executor, "run", lambda job, then: then(job()))
-    takeover = Takeover(mine, executor, lambda: now)
+    takeover = Takeover(mine, executor, cast(RunObserver, Counters()), lambda: now)
     leave(mine.folder, "p", {"id": 1})
     caplog.set_level("INFO", "scrapy_supabase.delivery.takeover")
     assert takeover.tick() == ()

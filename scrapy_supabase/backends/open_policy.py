@@ -112,12 +112,20 @@ class OpenPolicy:
             backoff = max(min(backoff, rest), asked)  # the last try is at the end of the time
         longest = rest if self._timeout else _LONGEST_RETRY_AFTER
         if asked > longest or (failed >= self._attempts and rest <= 0):
-            error.remedy = error.remedy or (
-                f"The server was busy for more than {self._timeout:g} s (SUPABASE_OPEN_TIMEOUT). Raise the setting, or "
-                "start fewer crawls at the same time."
-            )
+            error.remedy = error.remedy or self._remedy()
             return None
         return backoff
+
+    def _remedy(self) -> str:
+        if not self._timeout:
+            return (
+                "The server is busy. Start fewer crawls at the same time, or set SUPABASE_OPEN_TIMEOUT to the number "
+                "of seconds to wait for it."
+            )
+        return (
+            f"The server was busy for more than {self._timeout:g} s (SUPABASE_OPEN_TIMEOUT). Raise the setting, or "
+            "start fewer crawls at the same time."
+        )
 
     def _backoff(self, tries: int) -> float:
         return min(self._delay * 2.0 ** min(tries - 1, 30), _LONGEST_BACKOFF)

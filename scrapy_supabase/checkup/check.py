@@ -13,6 +13,7 @@ from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.backends.retry import Deadline
 from scrapy_supabase.checkup.creation import CreationCheck
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
+from scrapy_supabase.checkup.fleet import check_fleet
 from scrapy_supabase.checkup.project import check_enabled, check_run, check_spool
 from scrapy_supabase.checkup.run_end import check_function, check_unseen_rows
 from scrapy_supabase.checkup.server import check_distance, check_key, check_server, no_server
@@ -60,6 +61,7 @@ def check(
         yield warning("settings", "SUPABASE_ENABLED is False: nothing is uploaded", "Set it to True, or remove it.")
     yield ok("settings", f"{pluralize(len(config.tables.specs), 'table')} configured, all values valid")
     yield from check_spool(config)
+    yield from check_fleet(settings, config)
     try:
         config, stack = find_server(config)
     except SupabaseError as failed:

@@ -27,9 +27,10 @@ from scrapy_supabase.settings.explicit import config_of_command
 from scrapy_supabase.spool.access import exists, readable
 from scrapy_supabase.spool.chunk_file import Header
 from scrapy_supabase.spool.disk import DiskSpool
+from scrapy_supabase.spool.later_runs import notes_for_replay
 from scrapy_supabase.spool.reject_file import REJECTED
 from scrapy_supabase.spool.replay import Found, chunks_in, outdated, rejects_in, requeue_rejects
-from scrapy_supabase.spool.run_folders import is_run, runs_noted
+from scrapy_supabase.spool.run_folders import is_run
 
 WHEN_REFUSED = "No row was uploaded; the spool is unchanged."
 WHEN_INTERRUPTED = "Rows that are not uploaded stay in the spool. Run the command again to upload them."
@@ -84,7 +85,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
         print(f"Nothing to upload in {folder}.")
         _mention_rejects(folder, opts)
         return 0
-    if opts.mode is None and (old := outdated(mine, runs_noted(folder), host)):
+    if opts.mode is None and (old := outdated(mine, notes_for_replay(folder, config.spool.folder), host)):
         raise ConfigurationError(
             f"Nothing was uploaded: {rows_by_table(old)} may be older than the stored rows, because a later run stored "
             "rows in the same table. Add --mode upsert to replace stored rows, or --mode ignore to keep them and add "

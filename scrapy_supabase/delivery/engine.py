@@ -53,7 +53,7 @@ class Delivery:
         self._clock = clock
         self._takeover: Takeover | None = None
         if isinstance(backlog.spool, DiskSpool) and not executor.blocks:  # a crawl, not a command
-            self._takeover = Takeover(backlog.spool, executor, clock)
+            self._takeover = Takeover(backlog.spool, executor, observer, clock)
         self._pressed = False
         self._waiting: Future[None] | None = None
         self._waiting_since = 0.0

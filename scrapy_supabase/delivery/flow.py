@@ -196,8 +196,8 @@ class Flow:
         rest = chunk.subset(outcome.left, tries=chunk.tries if is_locked else chunk.tries + 1)
         if transient is None and outcome.fatal is None and is_only_new(chunk):
             self._spool.leave(rest)  # newer rows with their keys are not held back: they may be stored
-            self._observer.on_rows_kept(rest, len(rest.rows))
-            rows = Counter({chunk.table: len(rest.rows)})
+            rows = Counter({chunk.table: len(rest.rows) + rest.superseded})
+            self._observer.on_outdated(rows)
             level = logging.DEBUG if chunk.table in self._logged_outdated else logging.WARNING
             self._logged_outdated.add(chunk.table)
             logger.log(level, "Not uploaded: %s. %s", *outdated_rows(rows, self._spool.folder or Path()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Protocol
 
 from scrapy_supabase.errors import FatalError
@@ -20,6 +21,9 @@ class RunObserver(Protocol):
 
     def on_rows_kept(self, kept: Chunk | Stored, rows: int) -> None:
         """Handle a chunk of which `rows` rows stay in the spool for the next run."""
+
+    def on_outdated(self, rows: Counter[str]) -> None:
+        """Handle rows of earlier runs, by table, that stay in the spool because newer ones may be stored."""
 
     def on_chunk_loaded(self, loaded: Loaded) -> None:
         """Handle a chunk read back from its file, with its damaged lines."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from scrapy_supabase.delivery.executor import Executor
+from scrapy_supabase.delivery.observer import RunObserver
 from scrapy_supabase.messages import outdated_rows, pluralize, reason, sentence
 from scrapy_supabase.spool.base import Stored
 from scrapy_supabase.spool.disk import DiskSpool
@@ -22,9 +24,16 @@ class Takeover:
     `clock` returns monotonic seconds.
     """
 
-    def __init__(self, spool: DiskSpool, executor: Executor, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        spool: DiskSpool,
+        executor: Executor,
+        observer: RunObserver,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._spool = spool
         self._executor = executor
+        self._observer = observer
         self._clock = clock
         self._due = clock() + _EVERY
         self._found: list[Stored] = []
@@ -33,18 +42,27 @@ class Takeover:
         """Return the chunks that have been taken over since the last call; look for more if that is due."""
         if self._clock() >= self._due:
             self._due = self._clock() + _EVERY
-            self._executor.run(self._look, self._found.extend)
+            self._executor.run(self._look, self._take)
         found = tuple(self._found)
         self._found.clear()
         return found
 
-    def _look(self) -> Sequence[Stored]:
+    def _take(self, looked: tuple[Sequence[Stored], Counter[str]]) -> None:
+        found, outdated = looked
+        self._found.extend(found)
+        if outdated:
+            self._observer.on_outdated(outdated)
+
+    # In a worker thread
+
+    def _look(self) -> tuple[Sequence[Stored], Counter[str]]:
+        """Return the chunks that were taken over, and the number of rows, by table, that stay in the spool."""
         before = self._spool.outdated.copy()
         try:
             found = self._spool.recover(is_alive=True)
         except Exception as error:  # noqa: BLE001 (of the file system or a bug of ours: the crawl goes on without)
             logger.warning("The spool was not searched for rows of runs that ended: %s", sentence(reason(error)))
-            return ()
+            return (), Counter()
         if found:
             logger.info(
                 "Another run ended and left %s (%d bytes) in the spool; this run will upload these rows, too.",
@@ -53,4 +71,4 @@ class Takeover:
             )
         if outdated := self._spool.outdated - before:
             logger.warning("Not uploaded: %s. %s", *outdated_rows(outdated, self._spool.folder))
-        return found
+        return found, outdated

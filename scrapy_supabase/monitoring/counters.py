@@ -88,6 +88,11 @@ class Counters:
         self._move(kept.table, "spooled", rows, recovered=recovered)
         self.failed_chunks.add(kept.number)
 
+    def on_outdated(self, rows: Counter[str]) -> None:
+        """Count rows of earlier runs, by table, that stay in the spool because newer ones may be stored."""
+        for table, number in rows.items():
+            self._add(table, "recovered_outdated", number)
+
     def on_chunk_loaded(self, loaded: Loaded) -> None:
         """Count the lines of a chunk's file that could not be read."""
         self.torn_lines += loaded.torn
@@ -110,11 +115,6 @@ class Counters:
         """Count an item that could not become a row, as received and failed."""
         self._receive(rejection.table, 1)
         self._reject((rejection,), recovered=False)
-
-    def outdated(self, rows: Counter[str]) -> None:
-        """Count rows of earlier runs, by table, that stay in the spool because newer ones may be stored."""
-        for table, number in rows.items():
-            self._add(table, "recovered_outdated", number)
 
     def cleaned(self, table: str) -> None:
         """Count a row that lost characters that PostgreSQL cannot store."""

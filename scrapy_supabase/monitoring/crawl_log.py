@@ -132,7 +132,7 @@ class CrawlLog:
                 rows["recovered"],
                 rows["recovered_failed"],
                 rows["recovered_superseded"],
-                rows["recovered_spooled"],
+                rows["recovered_spooled"] + rows["recovered_outdated"],
             )
         folder = self._folder
         if folder and (left := rows["spooled"] + rows["recovered_spooled"]):
@@ -176,7 +176,7 @@ def recover(spool: Spool, counters: Counters) -> Sequence[Stored]:
             sum(stored.size for stored in recovered),
         )
     if spool.outdated:
-        counters.outdated(spool.outdated)
+        counters.on_outdated(spool.outdated)
         logger.warning("Not uploaded: %s. %s", *outdated_rows(spool.outdated, spool.folder))
     for project, (chunks, rows) in spool.of_others.items():
         problem, remedy = other_project(chunks, rows, project, spool.project, spool.folder)

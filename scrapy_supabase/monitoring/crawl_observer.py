@@ -40,6 +40,7 @@ class CrawlObserver:
         # Events that are only counted.
         self.on_chunk_sealed = counters.on_chunk_sealed
         self.on_rows_kept = counters.on_rows_kept
+        self.on_outdated = counters.on_outdated
         self.on_waited = counters.on_waited
         self.on_throttled = counters.on_throttled
 

@@ -70,6 +70,8 @@ def lost_pages(stats: Mapping[str, Any]) -> list[str]:
     lost = [f"{pluralize(number, noun)} {what}" for number, noun, what in found if number]
     if of("scheduler/dequeued") > of("scheduler/enqueued"):
         lost.append("it went on with the requests of an earlier crawl (JOBDIR)")
+    if of("scheduler/enqueued/redis") or of("scheduler/dequeued/redis"):
+        lost.append("it shared its requests with other workers (Redis), which store rows of their own")
     return lost
 
 

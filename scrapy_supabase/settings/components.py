@@ -23,6 +23,17 @@ def components(settings: BaseSettings, name: str) -> Iterator[type]:
                 yield component
 
 
+def scheduler(settings: BaseSettings) -> type:
+    """Return the class of `SCHEDULER`. Raises what its import raises."""
+    found: type = load_object(settings["SCHEDULER"])
+    return found
+
+
+def scheduler_name(settings: BaseSettings) -> str:
+    """Return the value of `SCHEDULER` as text."""
+    return str(settings.get("SCHEDULER"))
+
+
 def is_set(settings: BaseSettings, name: str) -> bool:
     """Return whether the project sets `name`, a setting of this package."""
     return settings.getpriority(name) is not None

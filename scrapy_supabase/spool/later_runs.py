@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
+
 from scrapy_supabase.spool.chunk_file import Header, now
-from scrapy_supabase.spool.run_folders import RunNote, note_run
+from scrapy_supabase.spool.run_folders import RunNote, note_run, runs_noted
 
 _NOTED_EVERY = 600.0  # seconds
+_CLOCKS_DIFFER = timedelta(minutes=10)
 
 
 class LaterRuns:
@@ -40,6 +44,26 @@ class LaterRuns:
             if note.run != header.run:
                 return True
         return False
+
+
+def notes_for_replay(folder: Path, own: Path | None) -> list[RunNote]:
+    """Return the notes of a spool, and if it is a copy, also those of the spool of this machine (`own`).
+
+    Their clocks may differ: a run of this machine also counts as later if it ended ten minutes before. Notes that the
+    copy has, too, are of one machine. Raises `ConfigurationError`.
+    """
+    notes = runs_noted(folder)
+    if own is None or own.resolve() == folder:
+        return notes
+    copied = frozenset(notes)
+    return [*notes, *(_ten_minutes_later(note) for note in runs_noted(own) if note not in copied)]
+
+
+def _ten_minutes_later(note: RunNote) -> RunNote:
+    with suppress(ValueError):
+        later = datetime.fromisoformat(note.time) + _CLOCKS_DIFFER
+        return msgspec.structs.replace(note, time=later.isoformat(timespec="microseconds"))
+    return note
 
 
 class StoredNotes:

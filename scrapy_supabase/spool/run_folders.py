@@ -159,6 +159,20 @@ def dead_runs(folder: Path) -> Iterator[RunFolder]:
             yield found
 
 
+def count_live_runs(folder: Path) -> int:
+    """Count the runs that are alive. Raises `ConfigurationError`, like `dead_runs`."""
+    number = 0
+    with readable(folder):
+        for path in folder.iterdir() if exists(folder) else ():
+            if is_run(path):
+                owned = RunFolder.adopt(path)
+                if owned is None:
+                    number += 1
+                else:
+                    owned.release()
+    return number
+
+
 def chunk_files(run: Path) -> list[Path]:
     """Return the chunk files in a run's folder, oldest first."""
     return sorted(path for path in run.glob("*.jsonl") if path.name != REJECTED)

@@ -43,6 +43,22 @@ def test_a_row_that_the_answer_names_costs_two_requests(books: Sql, line: MakeLi
     assert outcome.effort.requests <= 4  # in all: three more than without a bad row
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_duplicate_that_another_writer_has_just_stored(sql: Sql, line: MakeLine, alone: bool) -> None:
+    """An upsert refused by a second unique index is sent once more: then the key is there, and it updates the row."""
+    sql("""create table t (id int primary key, isbn text unique); create sequence t_tries owned by t.id;
+        create or replace function t_refuse() returns trigger language plpgsql as $$ begin
+        if new.id = 3 and nextval('t_tries') = 1 then raise unique_violation using
+        message = 'duplicate key value violates unique constraint "t_isbn_key"',
+        detail = 'Key (isbn)=(c) already exists.'; end if; return new; end $$;
+        create trigger refuse before insert on t for each row execute function t_refuse();
+        grant all on t to service_role; grant usage on sequence t_tries to service_role""")
+    rows = [{"id": n, "isbn": "abcde"[n - 1]} for n in ([3] if alone else range(1, 6))]
+    outcome = line().upload(*rows)
+    assert (outcome.uploaded, outcome.rejections, outcome.left) == (len(rows), (), ())
+    assert sql("select isbn from t where id = 3") == [("c",)]
+
+
 @pytest.mark.parametrize("number", [2, 5, 20])
 def test_many_bad_rows_of_all_kinds(books: Sql, line: MakeLine, number: int) -> None:
     """At most three more requests for each."""

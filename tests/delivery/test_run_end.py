@@ -279,3 +279,6 @@ def test_what_scrapy_says_of_lost_pages() -> None:
         "1 page refused by the site (httperror)",
         "it went on with the requests of an earlier crawl (JOBDIR)",
     ]
+    shared = ["it shared its requests with other workers (Redis), which store rows of their own"]
+    assert lost_pages({**complete, "scheduler/enqueued/redis": 1}) == shared
+    assert lost_pages({**complete, "scheduler/dequeued/redis": 1}) == shared

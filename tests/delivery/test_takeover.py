@@ -6,11 +6,19 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from scrapy_supabase.delivery.executor import Executor
+from scrapy_supabase.delivery.takeover import Takeover
+from scrapy_supabase.models import Mode, Row
+from scrapy_supabase.monitoring.counters import Counters
+from scrapy_supabase.monitoring.crawl_observer import CrawlObserver
+from scrapy_supabase.schema.schema import Schema
+from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.settings.server import project_host
+from scrapy_supabase.spool.disk import DiskSpool
 from tests.fix_crawl import Crawler
 from tests.fix_project import Project
 from tests.polling import eventually
@@ -50,7 +58,11 @@ def test_rows_of_a_run_that_dies_meanwhile(
     found = sql("select id, n from t where id > 0 order by id")
     if table == "t":
         assert found == [(1, 2), (2, 1), (3, 1), (4, 0), (5, 1)]
-        assert done.counts("uploaded", "recovered", "recovered_spooled") == (2, 3, 2), done.log
+        counts = done.counts("uploaded", "recovered", "recovered_spooled", "recovered_outdated")
+        assert counts == (2, 3, 0, 2), done.log
+        assert "Rows of earlier runs: 3 uploaded, 0 rejected, 0 superseded by a newer row of the same key, 2 left" in (
+            done.log
+        )
         assert done.log.count("WARNING: Not uploaded: 1 row for table t in") == 1
         left = [json.loads(line) for path in done.spooled for line in path.read_text().splitlines()[1:]]
         assert left == [{"id": 1, "n": 1}, {"id": 4, "n": 1}]
@@ -58,3 +70,32 @@ def test_rows_of_a_run_that_dies_meanwhile(
         assert found == [(number, 1) for number in range(1, 6)]
         assert done.counts("uploaded", "recovered", "recovered_spooled") == (2, 5, 0), done.log
         assert done.spooled == []
+
+
+class Now:
+    """An executor whose jobs end at once."""
+
+    def run(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Run a job."""
+        then(job())
+
+
+def test_chunks_that_stay_as_a_whole_are_counted(tmp_path: Path) -> None:
+    """Once, though the folder is there at each look."""
+    schema = Schema({"t": TableSpec("t", Mode.UPDATE, ("id",))})
+
+    def spool(run: str) -> DiskSpool:
+        made = DiskSpool(tmp_path, run, schema, {"run": run, "project": "p"})
+        for number in range(2):
+            made.open(Row("t", ("id",), str(number), b"")).append(b'{"id":%d}' % number)
+        return made
+
+    alive, dead, counters, now = spool("b"), spool("a"), Counters(), [0.0]
+    takeover = Takeover(alive, cast(Executor, Now()), cast(CrawlObserver, counters), lambda: now[0])
+    for count in (0, 2, 2):
+        assert takeover.tick() == ()
+        assert counters.tables["t"]["recovered_outdated"] == count
+        now[0] += 60
+        if not count:
+            dead.close()
+    alive.close()
