@@ -100,6 +100,8 @@ class TestSpider(scrapy.Spider):
         if "select" in self.plan:
             async for row in select_rows(self.crawler, **self.plan["select"]):
                 yield row
+        if "raises" in self.plan:
+            raise ValueError(self.plan["raises"])
 
     def parse(self, response: Response) -> Iterator[Any]:
         """A page is a JSON list of items."""

@@ -266,6 +266,11 @@ def test_few_of_the_lost_parents_are_remembered(line: MakeLine, sql: Sql, monkey
     parents.keep(made.chunk([{"a": 9, "b": "x"}]))
     outcome = uploader.upload(made.chunk([{"x": 9, "y": "x", "n": 1}, {"x": 9, "y": "z", "n": 1}], "t_c"))
     assert (outcome.uploaded, len(outcome.left), outcome.transient) == (1, 1, None)
+    # Rows that are on their way when a newer version of their parent is rejected.
+    sent = uploader.send(made.chunk([{"x": 50, "y": "x", "n": 1}], "t_c"))
+    assert sent is not None
+    assert len(uploader.upload(made.chunk([{"a": 50, "b": "x", "c": "many"}])).rejections) == 1
+    assert sent.finish().uploaded == 1
 
 
 def test_check_reports_a_child_table_without_a_key(look: Look, sql: Sql) -> None:

@@ -97,6 +97,7 @@ NOT_SAID = {
     "time with time zone": _TYPE,
     "time without time zone": _TYPE,
     "double precision": _TYPE,
+    "Error while reading start items and requests": "Scrapy's words: tests/delivery/test_run_end.py",
     "character varying": _TYPE,
     "create table if not exists {} (": _DDL,
     "{} bigint generated always as identity primary key": _DDL,

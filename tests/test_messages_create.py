@@ -143,6 +143,26 @@ def test_tables_that_cannot_be_created(
     assert sql("select to_regclass('t')") == [(None,)]
 
 
+def test_names_that_cannot_be_created(said: Said, sql: Sql, project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    """Fields are left out; a table that cannot be created ends the run."""
+    sql("select 1")
+    caplog.set_level(logging.INFO, "scrapy_supabase")
+    settings = settings_of(project, None, project.db_url)
+    for table in ("t", "t" * 64):
+        settings.set("SUPABASE_TABLES", {"*": {"table": table, "on_conflict": "id"}})
+        destination = Destination.find(Config.from_settings(settings, {}))
+        try:
+            destination.begin(Config.from_settings(settings, {}), Run("t"))
+            chunk = Chunk(1, (Row(table, ("ctid", "id", "x" * 64), None, b'{"id":1,"ctid":2}'),), "1")
+            assert destination.creator is not None
+            destination.creator.create(chunk)
+        except FatalError as error:
+            said("A table whose name is too long", [f"FatalError: {error}"])
+        finally:
+            destination.close()
+    said("Fields whose names no column can have", of_records(caplog))
+
+
 def test_the_database_is_gone_before_the_first_rows(said: Said, sql: Sql, project: Project) -> None:
     """The run ends, and its rows stay in the spool."""
     sql("select 1")

@@ -69,6 +69,7 @@ DDL: Sequence[tuple[str, Sequence[str], bytes]] = (
     ("A key that is no column", [f"{HERE}.Loose", "--key", "isbn"], b""),
     ("ddl of a table without a name", [f"{HERE}.Loose", "--table", ""], b""),
     ("ddl of a table whose name is too long", [f"{HERE}.Loose", "--table", "t" * 64], b""),
+    ("ddl of a column whose name is too long", ["--from", "-", "--format", "csv"], b"%b\n1\n" % (b"x" * 64)),
     ("ddl of a column that every table has", ["--from", "-", "--format", "csv"], b"ctid\n1\n"),
     ("ddl of a field whose name is no text", [f"{HERE}.Numbered"], b""),
     ("ddl of a file that is not there", ["--from", "nowhere.csv"], b""),

@@ -87,6 +87,7 @@ def test_unseen_rows(said: Said, ended: Make, rows: Sql, project: Project, caplo
     said("Rows that are marked", end(over, caplog))
     over = ended(project.url, uploaded=0, reason="shutdown")
     over.counters.refused(Rejection("t", b"{}", "x", "y"))
+    over.schema.unstamped.add("t")
     said("A crawl that is not complete", end(over, caplog, "2 pages not fetched (retry/max_reached)"))
     over = ended(project.url)
     over.schema.fall_back("t")
@@ -94,6 +95,7 @@ def test_unseen_rows(said: Said, ended: Make, rows: Sql, project: Project, caplo
         over.counters, Record("", "", over.run.started, "", {}, over.counters), lambda _: None, is_crawl=False
     )
     observer.on_item_error()
+    logging.getLogger("scrapy.core.engine").error("Error while reading start items and requests: no more jobs")
     lost = [*lost_pages(LOST), *observer.lost]
     said("A crawl that has lost pages and items, with Scrapy's stats", end(over, caplog, *lost))
     rows("update t set active = true, gone_at = null; update t set run_id = 'old' where id < 5")
@@ -103,6 +105,10 @@ def test_unseen_rows(said: Said, ended: Make, rows: Sql, project: Project, caplo
     rows(
         "create table t_parent (id int primary key, run_id text); grant select on t_parent to service_role; "
         "insert into t_parent select id, 'new' from t; notify pgrst, 'reload schema'"
+    )
+    said(
+        "Items that do not tell which children they have",
+        end(msgspec.structs.replace(family, unlisted={"t": 2}), caplog),
     )
     said("Children that others refer to are not replaced", end(family, caplog))
     over = unseen(ended(project.url), at_most=1.0)

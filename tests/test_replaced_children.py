@@ -88,6 +88,19 @@ def test_children_that_are_gone_are_deleted(crawl: Crawler, tables: Sql, project
     assert counted(tables) == (261, 780 - 25, 1560 - 10 - 25 * 2)
 
 
+def test_an_item_that_does_not_tell_which_children_it_has(crawl: Crawler, tables: Sql) -> None:
+    """As one of a list of books without their reviews: nothing is deleted."""
+    crawl({"items": books(range(4), 2)}, **SETTINGS)
+    items = [{"shop": 'a,"b)', "id": 0}, {"shop": 'a,"b)', "id": 1, "reviews": None}, *books(range(2, 3), 0)]
+    done = crawl({"items": items}, **SETTINGS)
+    reason = "2 items without a list of children (None or missing; [] means none)"
+    assert f"Unseen rows of table t_reviews are not deleted: the crawl is not complete: {reason}." in done.log
+    assert counted(tables) == (4, 8, 16)
+    done = crawl({"items": [*items[1:], {**items[1], "reviews": []}][1:]}, **SETTINGS)
+    assert done.counts("unseen") == (4,), done.log
+    assert counted(tables) == (4, 4, 8)
+
+
 def test_a_missing_column_is_told_at_start(crawl: Crawler, tables: Sql) -> None:
     """Otherwise the end of the crawl could not tell which rows to delete."""
     tables("alter table t_reviews drop column run_id; notify pgrst, 'reload schema'")

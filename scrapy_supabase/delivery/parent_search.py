@@ -48,6 +48,11 @@ class Found(msgspec.Struct):
     ids: dict[bytes, bytes] = msgspec.field(default_factory=dict)
     ambiguous: set[bytes] = msgspec.field(default_factory=set)
 
+    @property
+    def number(self) -> int:
+        """The number of keys with at least one parent."""
+        return len(self.ids) + len(self.ambiguous)
+
     def without(self, keys: Mapping[bytes, Texts]) -> dict[bytes, Texts]:
         """Return the keys that have no parent."""
         return {key: texts for key, texts in keys.items() if key not in self.ids and key not in self.ambiguous}
@@ -65,16 +70,19 @@ class ParentSearch:
         if not wanted.keys:
             return Found()
         found = self._find(state, wanted.reference, wanted.keys)
-        absent = found.without(wanted.keys)
-        if not absent or not wanted.reference.create:
-            return found
-        made = self._make(state, msgspec.structs.replace(wanted, keys=absent))
-        found.ids |= made.ids
-        # Another crawl may have made the others meanwhile, or the database changed the values.
-        if rest := found.without(absent):
+        rest = found.without(wanted.keys)
+        if rest and wanted.reference.create:
+            found.ids |= self._make(state, msgspec.structs.replace(wanted, keys=rest)).ids
+            rest = found.without(rest)
+        # Another crawl may have made these meanwhile, the database may have changed the values, or the server may
+        # return fewer rows than were asked for (`db-max-rows`).
+        while rest and (wanted.reference.create or found.number):
             others = self._find(state, wanted.reference, rest)
+            if not others.number:
+                break
             found.ids |= others.ids
             found.ambiguous |= others.ambiguous
+            rest = found.without(rest)
         return found
 
     def _find(self, state: UploadState[Any], reference: Reference, keys: Mapping[bytes, Texts]) -> Found:

@@ -61,7 +61,7 @@ class ParentResolver:
     def prepare(self, state: UploadState[Any], part: Slice) -> Slice | None:
         """Find the ids that a slice needs; return it without the rows that have no parent, or None if all have none.
 
-        Those rows are rejected, or deferred if the crawl also stores parents. Blocks. Raises `ServerError`.
+        Those rows are rejected, or deferred if the run also stores parents. Blocks. Raises `ServerError`.
         """
         if state.ids is None:
             return part
@@ -71,7 +71,7 @@ class ParentResolver:
             return part
         rest = tuple(row for at, row in enumerate(part.rows) if at not in lacking)
         tables = {reference.table for reference, _ in lacking.values()}
-        may_come = not last and not tables.isdisjoint(self._schema.specs)
+        may_come = not last and not tables.isdisjoint(self._schema.stored)
         if may_come and chunk.is_ordered:
             state.defer(part.rows)
             return None

@@ -40,7 +40,7 @@ _SECONDS = 10.0  # the least time of a step, even after `SUPABASE_CLOSE_TIMEOUT`
 
 
 class EndedRun(msgspec.Struct, frozen=True):
-    """A crawl whose uploads are over. `reason` is its finish reason."""
+    """A crawl whose uploads are over. `reason` is its finish reason; for `unlisted` see `rows.children`."""
 
     config: Config
     run: Run
@@ -48,6 +48,7 @@ class EndedRun(msgspec.Struct, frozen=True):
     schema: Schema
     counters: Counters
     reason: str
+    unlisted: Mapping[str, int] = msgspec.field(default_factory=dict)
 
 
 class Step(Protocol):
@@ -91,11 +92,17 @@ def _incomplete(ended: EndedRun, table: str) -> Sequence[str]:
     for account, what in (("failed", "rejected"), ("spooled", "left in the spool")):
         if rows := counters.totals[account]:
             reasons.append(f"{pluralize(rows, 'row')} {what}")
+    reasons += _unstamped(ended, table)
     if not counters.tables[table]["uploaded"]:
         reasons.append("no row of this table stored")
     elif not ended.schema.mode(table).updates:
         reasons.append("the table refuses upserts, so that stored rows keep the id of an earlier run")
     return reasons
+
+
+def _unstamped(ended: EndedRun, table: str) -> Sequence[str]:
+    unseen = ended.schema.specs[table].unseen if table in ended.schema.unstamped else None
+    return [f"an item has a value of its own for column {unseen.seen_column!r}"] if unseen else []
 
 
 def _children_lost(ended: EndedRun, spec: TableSpec) -> Sequence[str]:
@@ -104,6 +111,9 @@ def _children_lost(ended: EndedRun, spec: TableSpec) -> Sequence[str]:
     for account, what in (("failed", "rejected"), ("spooled", "left in the spool")):
         if rows := counts[account]:
             reasons.append(f"{pluralize(rows, 'row')} {what}")
+    reasons += _unstamped(ended, spec.name)
+    if items := ended.unlisted.get(spec.name):
+        reasons.append(f"{pluralize(items, 'item')} without a list of children (None or missing; [] means none)")
     parent = spec.writing.parent.table if spec.writing.parent else ""
     if not all(ended.schema.mode(table).updates for table in (spec.name, parent)):
         reasons.append("the table refuses upserts, so that stored rows keep the id of an earlier run")

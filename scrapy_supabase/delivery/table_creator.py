@@ -6,6 +6,7 @@ from the rows of the first chunk that needs it, before that chunk is sent.
 
 from __future__ import annotations
 
+import logging
 import shlex
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -16,14 +17,16 @@ import msgspec
 from scrapy_supabase.backends.answers import RELOAD_SQL
 from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.backends.open_policy import OpenPolicy
-from scrapy_supabase.errors import FatalError, ServerError, TransientError, fatal
+from scrapy_supabase.errors import ConfigurationError, FatalError, ServerError, TransientError, fatal
 from scrapy_supabase.models import Chunk, Mode
-from scrapy_supabase.schema.ddl import is_column_name
+from scrapy_supabase.schema.ddl import SYSTEM_COLUMNS, is_column_name
 from scrapy_supabase.schema.remedies import identifier
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import TableSpec
 from scrapy_supabase.schema.wanted import WantedTable, sql_of_missing, wanted_tables
 from scrapy_supabase.settings.config import Config
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT = 30.0  # seconds for the REST API to read the tables again
 _POLL = 0.1
@@ -122,14 +125,14 @@ class TableCreator:
                 return  # another thread has just done it
             is_new = schema.info(table) is None
             names = schema.creatable(table, _names(chunk))
-            for name in names:
-                if not is_column_name(name):
-                    schema.drop(table, name)
+            self._leave_out(table, [name for name in names if not is_column_name(name)])
             names = schema.creatable(table, names)
             declared = self._wanted[table].with_classes(schema.item_classes(table))
             wanted = declared.for_rows(chunk.rows, names, nulls=self._needs_all(table))
             try:
                 self._change({table: wanted}, {})
+            except ConfigurationError as error:  # the name of the table
+                raise fatal(ServerError(str(error), code="42602"), "supabase_schema", "") from error
             except TransientError as error:
                 if self._is_own_server:
                     raise
@@ -139,6 +142,19 @@ class TableCreator:
                     schema.drop(table, name)
             if is_new:
                 self._check(schema.specs[table])
+
+    def _leave_out(self, table: str, names: Iterable[str]) -> None:
+        """Leave out fields whose names no column may have."""
+        for name in names:
+            self._schema.drop(table, name)
+        if new := self._schema.first_mention(table, sorted(names)):
+            logger.warning(
+                "Table %s: fields whose names no column can have are left out: %s. A name has 1 to 63 bytes, and is "
+                "none of %s. To store these fields, map them to other columns in SUPABASE_TABLES (columns).",
+                table,
+                ", ".join(map(repr, new)),
+                ", ".join(SYSTEM_COLUMNS),
+            )
 
     def _lacks(self, wanted: WantedTable, later: Collection[str]) -> bool:
         """Return whether a table lacks something that is known before the first item, or may not exist."""

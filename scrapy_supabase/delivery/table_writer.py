@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -250,6 +249,7 @@ class TableWriter:
         """Return the columns to send, and the rows adapted to what was learned since they were built."""
         columns, cannot = self._schema.split(table, wanted)
         policy = self._schema.policy(table)
+        self._warn_left_out(table, wanted, cannot, rows)
         if cannot and policy == "reject":
             raise RefusedRowsError(ServerError(lacks(table, cannot), code="unknown_column"))
         if cannot and policy == "collect":
@@ -259,6 +259,18 @@ class TableWriter:
             message = f"no field of the row is a column of table {table} (fields: {', '.join(cannot)})"
             raise RefusedRowsError(ServerError(message, code="no_column"))
         return columns, rows
+
+    def _warn_left_out(self, table: str, wanted: Collection[str], cannot: Sequence[str], rows: Sequence[Row]) -> None:
+        """Warn of columns that are not sent, if the rows were built before that was known."""
+        generated = self._schema.generated_columns(table)
+        for column in self._schema.first_mention(table, generated.keys() & wanted) if generated else ():
+            logger.warning(GENERATED_COLUMN, table, column)
+        lacking = {*cannot}.difference(self._schema.creatable(table, cannot)) if cannot else ()
+        if lacking and (new := self._schema.first_mention(table, sorted(lacking))):
+            from scrapy_supabase.schema.item_fields import type_for  # few crawls need it
+
+            types = {column: type_for(_value(rows, column)) for column in new}
+            logger.warning("%s", unknown_columns(self._schema, table, types))
 
     def _drop(self, rows: Sequence[Row], sent: tuple[str, ...], error: SchemaDriftError) -> None:
         table, column = rows[0].table, error.column
@@ -270,17 +282,10 @@ class TableWriter:
             raise fatal(error, "supabase_schema", remedy) from error
         if error.is_generated:
             self._schema.learn_generated(table, error)
-            if self._schema.first_mention(table, [column]):
-                logger.warning(GENERATED_COLUMN, table, column)
-            return
-        if column == self._schema.collector(table):
+        elif column == self._schema.collector(table):
             raise fatal(error, "supabase_schema", no_collector(self._schema, table)) from error
-        self._schema.drop(table, column)
-        if self._schema.first_mention(table, [column]):
-            from scrapy_supabase.schema.item_fields import type_for  # few crawls need it
-
-            types = {column: type_for(_value(rows[0], column))}
-            logger.warning("%s", unknown_columns(self._schema, table, types))
+        else:
+            self._schema.drop(table, column)
 
     def _fall_back(self, state: UploadState[Any], error: ServerError, remedy: str) -> None:
         state.effort.fallbacks += 1
@@ -289,7 +294,6 @@ class TableWriter:
             logger.warning(UPSERTS_REFUSED, table, error.answer, remedy)
 
 
-def _value(row: Row, column: str) -> Any:
-    with suppress(msgspec.MsgspecError):
-        return msgspec.json.decode(row.data).get(column)
-    return None
+def _value(rows: Sequence[Row], column: str) -> Any:
+    """Return the first value in a column of the rows."""
+    return next((msgspec.json.decode(row.data).get(column) for row in rows if column in row.columns), None)

@@ -76,7 +76,8 @@ def change_unseen(backend: Backend, policy: Callable[..., Any], table: str, unse
 
     Raises `ServerError`.
     """
-    rows = unseen_rows(unseen, run.id, run.started.isoformat())
+    started = run.started.replace(microsecond=0)  # the column may round times of its rows to seconds
+    rows = unseen_rows(unseen, run.id, started.isoformat())
     number = policy(backend.count, table, rows)
     total = policy(backend.count, table, candidates(unseen)) if number else 0
     too_many = number > unseen.at_most * total

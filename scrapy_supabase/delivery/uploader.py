@@ -147,10 +147,14 @@ class Uploader:
     def upload(self, chunk: Chunk, sent: SentChunk | None = None) -> Outcome:
         """Upload `chunk`, or complete the upload that was `sent`. Blocks. Server errors are part of the outcome."""
         started = sent.started if sent else self._clock()
-        state = (sent and sent.state) or self._start(chunk, sent.ids if sent else self._references.new_ids(chunk.table))
         if sent is not None and sent.request is not None:
+            # All rows of the chunk are on their way, also if rows that they belong to have been rejected meanwhile.
+            state = sent.state or UploadState(chunk, [Slice(chunk.rows)], sent.ids)
             state.sent = sent
             self._try(state, state.slices.pop())
+        else:
+            ids = sent.ids if sent else self._references.new_ids(chunk.table)
+            state = (sent and sent.state) or self._start(chunk, ids)
         while (part := self._next(state)) is not None:
             self._try(state, part)
         return self._outcome(state, started)

@@ -16,6 +16,19 @@ from scrapy_supabase.spool.base import Loaded
 logger = logging.getLogger(__name__)
 
 
+class _StartErrors(logging.Filter):
+    """Counts the exceptions that `Spider.start` raised. Scrapy 2.14 logs them, and the crawl ends as `finished`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Count the record, and let it pass."""
+        self.number += str(record.msg).startswith("Error while reading start items and requests")
+        return True
+
+
 class CrawlObserver:
     """The `delivery.observer.RunObserver` of a crawl. `stop` is called once, with the first fatal error.
 
@@ -37,6 +50,8 @@ class CrawlObserver:
         self._stop = stop
         self._is_crawl = is_crawl
         self._items_lost = 0
+        self._start_errors = _StartErrors()
+        logging.getLogger("scrapy.core.engine").addFilter(self._start_errors)
         # Events that are only counted.
         self.on_chunk_sealed = counters.on_chunk_sealed
         self.on_rows_kept = counters.on_rows_kept
@@ -49,7 +64,8 @@ class CrawlObserver:
         """Descriptions of what the crawl has lost before this pipeline, without pages."""
         items = [f"{pluralize(self._items_lost, 'item')} lost to an exception in an item pipeline"]
         pages = ["the command fetched single pages"]
-        return [*(items if self._items_lost else []), *([] if self._is_crawl else pages)]
+        lost = [*(items if self._items_lost else []), *([] if self._is_crawl else pages)]
+        return [*lost, "an exception in Spider.start"] if self._start_errors.number else lost
 
     def on_item_error(self) -> None:
         """Count an item that an item pipeline has lost: its exception is in Scrapy's log."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -62,7 +63,10 @@ def item_steps(
 
 
 class FamilyBuilder(RowBuilder):
-    """Converts items with children to rows. Its arguments are those of `RowBuilder`."""
+    """Converts items with children to rows. Its arguments are those of `RowBuilder`.
+
+    `unlisted`: child table with the option `replace` → the number of items that do not tell which children they have.
+    """
 
     def __init__(
         self, routes: Routes, schema: Schema, stamps: Mapping[str, Stamp], on_cleaned: Callable[[str], None]
@@ -70,6 +74,7 @@ class FamilyBuilder(RowBuilder):
         # The URL of an item's page may be asked for only once, and is also that of its children.
         self._url = _UrlOfItem(stamps["url"]) if "url" in stamps else None
         super().__init__(routes, schema, {**stamps, "url": self._url} if self._url else stamps, on_cleaned)
+        self.unlisted: Counter[str] = Counter()
 
     def rows_of(self, item: Any) -> Iterator[Row | Rejection]:
         """Yield the row of `item`, then those of its children, or the rejections of what cannot become a row.
@@ -90,7 +95,7 @@ class FamilyBuilder(RowBuilder):
             values = fields if recipe.mapper is None else recipe.mapper.columns_of(fields, item)
             yield self._row_of(recipe, values)
         except ItemError as error:
-            lost = error
+            lost, values = error, values or error.row or fields  # children keep their parent's values, for a replay
             yield self.rejection(item, error)
         if recipe.spec.children:
             yield from self._children(recipe.spec, fields, values, lost)
@@ -102,7 +107,9 @@ class FamilyBuilder(RowBuilder):
         reason = parent_rejected(spec.name, lost.code, str(lost)) if lost is not None else None
         for field, child_spec in spec.children.items():
             found, parent = fields.get(field), child_spec.writing.parent
-            if found is None or parent is None:
+            if parent is None or found is None or is_null(found):
+                if child_spec.replaces and reason is None:
+                    self.unlisted[child_spec.name] += 1
                 continue
             inherited = {
                 column: values.get(name) for column, name in zip(parent.columns, parent.referenced, strict=True)
@@ -131,9 +138,9 @@ class FamilyBuilder(RowBuilder):
             if lost is None:
                 yield self._row_of(recipe, values)
         except ItemError as error:
-            lost = lost or error
+            lost, values = lost or error, values or error.row or {**inherited, **fields}
         if lost is not None:
-            data, printed = printable(values or lost.row or {**inherited, **fields})
+            data, printed = printable(values)
             yield Rejection(spec.name, data, lost.code, str(lost), printed=printed)
         if spec.children:
             yield from self._children(spec, fields, values, lost)

@@ -47,6 +47,7 @@ class Mapper:
             self._named = self._without_children
         if any("." in name for name in spec.columns):
             self._named = self._at_paths
+        self._seen_column = spec.unseen.seen_column if spec.unseen else ""
         self._changes_nothing = spec.empty_text is EmptyText.KEEP and not spec.skip_none
         self._natural_keys = BoundedCache[tuple[str, str], msgspec.Raw](_MOST_NATURAL_KEYS)
         self._version = -1
@@ -81,6 +82,8 @@ class Mapper:
                 found = stamp(item, spec.name)
                 if found is not None or not spec.skip_none:
                     mapped[column] = found
+            elif column == self._seen_column:
+                self._schema.unstamped.add(spec.name)
         if self._hashes:
             self._add_hashes(mapped, fields if inherited is None else {**inherited, **fields})
         return mapped

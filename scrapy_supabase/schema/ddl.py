@@ -20,7 +20,9 @@ from scrapy_supabase.schema.table_spec import TableSpec, Unseen
 
 _ROW_ID = "id"  # the key column of tables whose items have no key
 _LONGEST_NAME = 63  # bytes
-_SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+"""The columns that PostgreSQL gives every table."""
+
 _SHORT = {"timestamp with time zone": "timestamptz", "time without time zone": "time"}
 
 
@@ -174,7 +176,7 @@ def name_of(text: str) -> str:
 
 def is_column_name(name: str) -> bool:
     """Return whether a column may have this name."""
-    return bool(name) and "\0" not in name and len(name.encode()) <= _LONGEST_NAME and name not in _SYSTEM_COLUMNS
+    return bool(name) and "\0" not in name and len(name.encode()) <= _LONGEST_NAME and name not in SYSTEM_COLUMNS
 
 
 def check_names(table: str, names: Iterable[str]) -> None:
@@ -184,11 +186,12 @@ def check_names(table: str, names: Iterable[str]) -> None:
         if not isinstance(name, str) or not name or "\0" in name:
             raise ConfigurationError(f"Invalid {kind} name {name!r}: it must be a text that is not empty.")
         if len(name.encode(errors="replace")) > _LONGEST_NAME:
+            remedy = "Map the field to a shorter name in SUPABASE_TABLES (columns), or rename it."
             raise ConfigurationError(
-                f"The {kind} name {name!r} is longer than PostgreSQL's limit of {_LONGEST_NAME} bytes. Map the field "
-                "to a shorter name in SUPABASE_TABLES (columns), or rename it."
+                f"The {kind} name {name!r} is longer than PostgreSQL's limit of {_LONGEST_NAME} bytes. "
+                f"{'Use a shorter name.' if kind == 'table' else remedy}"
             )
-        if kind == "column" and (name in _SYSTEM_COLUMNS or name in seen):
+        if kind == "column" and (name in SYSTEM_COLUMNS or name in seen):
             raise ConfigurationError(
                 f"Column {name!r} is a system column of every table, or used twice. Map the field to another column in "
                 "SUPABASE_TABLES (columns), or rename it."

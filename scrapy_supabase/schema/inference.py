@@ -32,11 +32,23 @@ _TIME = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?")
 _TIMESTAMP = re.compile(rf"{_DATE.pattern}[T ]{_TIME.pattern}(Z|[+-][0-9]{{2}}:?[0-9]{{2}})?")
 
 
-class Inference:
-    """Infers fields from rows. `texts`: all values are texts, including numbers and booleans (CSV)."""
+_CHANGED_BY = {  # type → one that also stores later values unchanged
+    "date": "text",  # drops the time of day
+    "timestamp without time zone": "text",  # drops the offset
+    "time without time zone": "text",  # drops date and offset
+    _EMPTY: "jsonb",  # the elements may be of any type
+}
 
-    def __init__(self, *, texts: bool = False) -> None:
+
+class Inference:
+    """Infers fields from rows. `texts`: all values are texts, including numbers and booleans (CSV).
+
+    `more_to_come`: these are the first rows, and the types must not change values of later ones.
+    """
+
+    def __init__(self, *, texts: bool = False, more_to_come: bool = False) -> None:
         self._texts = texts
+        self._more_to_come = more_to_come
         self._types: dict[str, str | None] = {}  # field → type; None: only nulls so far
         self.rows = 0
 
@@ -56,7 +68,10 @@ class Inference:
     @property
     def fields(self) -> tuple[ItemField, ...]:
         """The fields, in the order in which they appeared. None is required: later rows may lack a value."""
-        types = {name: "text[]" if found == _EMPTY else found or "" for name, found in self._types.items()}
+        types = {name: found or "" for name, found in self._types.items()}
+        if self._more_to_come:
+            types = {name: _CHANGED_BY.get(found, found) for name, found in types.items()}
+        types = {name: "text[]" if found == _EMPTY else found for name, found in types.items()}
         return tuple(ItemField(name, sql_type) for name, sql_type in types.items())
 
     def _type_of(self, value: Any) -> str:

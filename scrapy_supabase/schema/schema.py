@@ -48,6 +48,8 @@ class Schema:
         self.role = role
         self.version = 0
         self.families = Families(specs.values())
+        self.unstamped: set[str] = set()  # tables with `unseen` of which an item has a value in place of the stamp
+        self.stored: set[str] = {*specs}  # the tables whose rows this run uploads, also those of earlier runs
         self._known: dict[str, TableInfo] = {}
         self._views: dict[str, View] = {}
         self._key_types: dict[str, Mapping[str, str]] = {}
@@ -64,7 +66,7 @@ class Schema:
     def with_table(self, spec: TableSpec) -> Schema:
         """Return a new schema of one table with another spec, and the server's description of it and its parents."""
         other = Schema({spec.name: spec}, unknown=self.unknown, role=self.role, database_schema=self.database_schema)
-        other.insert_fallback = self.insert_fallback
+        other.insert_fallback, other.stored = self.insert_fallback, self.stored
         for table in (spec.name, *_parents(spec)):
             if (info := self._known.get(table)) is not None:
                 other.learn(table, info)
@@ -231,8 +233,7 @@ class Schema:
 
     def generates_key(self, table: str) -> bool:
         """Return whether a conflict column is generated, so that the rows' keys are unknown here."""
-        generated = self.generated_columns(table)
-        return any(generated.get(column) == "generated" for column in self.key(table))
+        return any(self.generated_columns(table).get(column) == "generated" for column in self.key(table))
 
     def policy(self, table: str) -> str:
         """Return the policy for fields without a column: "drop" if the whole item is stored anyway."""

@@ -115,6 +115,11 @@ class TableSpec(msgspec.Struct, frozen=True):
         return (*(parent.columns if parent else ()), *([self.position] if self.position else []))
 
     @property
+    def replaces(self) -> bool:
+        """Whether this is a child table with the option `replace`."""
+        return self.unseen is not None and bool(self.unseen.parent_column)
+
+    @property
     def consumed_fields(self) -> frozenset[str]:
         """The fields that options have used. They are not sent if the table lacks their columns, without a warning."""
         paths = [path for one in self.references.values() for path in (*one.match.values(), *one.columns.values())]

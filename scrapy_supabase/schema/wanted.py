@@ -188,7 +188,7 @@ def _declared(spec: TableSpec, fields: Iterable[ItemField]) -> dict[str, ItemFie
 
 
 def _inferred(rows: Iterable[Row]) -> tuple[ItemField, ...]:
-    inference = Inference()
+    inference = Inference(more_to_come=True)
     for row in rows:
         values = msgspec.json.decode(row.data)
         sent = set(row.columns)

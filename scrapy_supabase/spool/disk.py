@@ -124,6 +124,7 @@ class DiskSpool:
 
     def learn(self, header: Header) -> None:
         """Add what the header of a chunk of an earlier run says about its table to the schema."""
+        self._schema.stored.add(header.table)
         if (parent := header.options.parent) is not None:
             self._schema.families.add(header.table, parent)
 

@@ -109,10 +109,19 @@ def test_every_kind_of_item(crawl: Crawler, sql: Sql, project: Project, over: st
 def test_a_value_that_does_not_fit(load: Load, sql: Sql) -> None:
     """The row is rejected and the type stays. Rows without a key get a number."""
     load(["--chunk-size", "1"], {"n": 1, "day": "2026-11-27"}, {"n": "many", "day": "2026-11-28"})
-    assert columns(sql, "t") == {"id": "bigint", "n": "numeric", "day": "date"}
+    assert columns(sql, "t") == {"id": "bigint", "n": "numeric", "day": "text"}
     assert sql("select id, n from t") == [(1, 1)]
-    load([], {"n": 2, "day": "unknown"}, {"n": 3, "day": None})
+    load([], {"n": "some", "day": "unknown"}, {"n": 3, "day": None})
     assert sql("select n from t order by id") == [(1,), (3,)]
+
+
+def test_a_type_does_not_change_later_values(load: Load, sql: Sql) -> None:
+    """Dates would lose a time of day, times an offset, an array of texts the types of its elements."""
+    first = {"id": 1, "day": "2026-11-27", "at": "2026-11-27T10:00:00", "clock": "10:00:00", "tags": []}
+    later = {"id": 2, "day": "2026-11-28T09:00:00", "at": "2026-11-28T10:00:00+05:00", "clock": "10:00:00+05:00"}
+    rows = [first, {**later, "tags": [{"a": 1}]}, {**later, "id": 3, "day": "tomorrow", "tags": ["x", 1]}]
+    load(["--chunk-size", "1"], *rows)
+    assert [row for (row,) in sql("select to_jsonb(t) from t order by id")] == rows
 
 
 def test_two_crawls_at_once(crawl: Crawler, sql: Sql, project: Project, tmp_path: Any) -> None:
@@ -232,10 +241,21 @@ def test_the_policy_for_unknown_columns(load: Load, sql: Sql) -> None:
 
 
 def test_names_that_no_column_may_have(load: Load, sql: Sql) -> None:
-    """Their fields are left out, and the others are stored."""
-    load([], {"id": 1, "ctid": 5, "x" * 64: 1, "Odd \"name'": 2})
+    """Their fields are left out with a warning, and the others are stored."""
+    _, warning = load([], {"id": 1, "ctid": 5, "x" * 64: 1, "Odd \"name'": 2})
+    names = f"'ctid', '{'x' * 64}'"
+    start = "stderr: WARNING: Table t: fields whose names no column can have are left out"
+    assert warning.startswith(f"{start}: {names}. A name has ")
     assert sql('select id, "Odd ""name\'" from t') == [(1, 2)]
     assert list(columns(sql, "t")) == ["id", "Odd \"name'"]
     sql("create view t_view as select id from t")
-    load(["--table", "t_view"], {"id": 2, "more": 1})  # a view gets no column
+    _, warning = load(["--table", "t_view"], {"id": 2, "more": 1})  # a view gets no column
+    assert "Table t_view has no column 'more': the field is left out" in warning
     assert sql("select id from t order by id") == [(1,), (2,)]
+
+
+def test_the_name_of_a_later_field_is_that_of_the_generated_key(load: Load, sql: Sql) -> None:
+    """A warning says that its values are not stored."""
+    _, warning = load(["--chunk-size", "1"], {"n": 1}, {"n": 2, "id": 7})
+    assert "Table t generates column 'id' itself: the items' values for it are not sent." in warning
+    assert sql("select id, n from t order by id") == [(1, 1), (2, 2)]

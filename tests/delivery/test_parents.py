@@ -14,7 +14,7 @@ from scrapy_supabase.errors import FatalError
 from scrapy_supabase.models import Chunk, Outcome, Reference, WriteOptions
 from scrapy_supabase.schema.table_spec import ParentFields
 from tests import fault_proxy as faults
-from tests.fault_proxy import FaultProxy
+from tests.fault_proxy import Exchange, FaultProxy
 from tests.fix_project import Line, MakeLine
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -227,6 +227,24 @@ def test_failures_of_the_server(line: MakeLine, sql: Sql, proxy: FaultProxy) -> 
     assert done.transient is not None
     assert [row.data for row in done.left] == [b'{"n":3,"p":{"match":{"name":"c"}}}']
     assert sql("select name from t_p order by 1") == [("a",), ("b",)]
+
+
+def test_a_server_that_returns_few_rows(line: MakeLine, sql: Sql, proxy: FaultProxy) -> None:
+    """`db-max-rows` is the project's: parents that are not in the answer are looked up again."""
+    sql(TABLES + BOTH)
+    sql("insert into t_p (name) select n::text from generate_series(0, 9) n")
+
+    def at_most_three(exchange: Exchange) -> None:
+        exchange.handler.path = exchange.handler.path.replace("limit=1000", "limit=3")
+        faults.passes(exchange)
+
+    proxy.always = at_most_three
+    items = [{"n": n, "name": str(n)} for n in range(11)]
+    done = start(line, {"name": "name"}, url=proxy.url).upload(*items)
+    assert (done.uploaded, codes(done)) == (10, ["no_parent"])
+    made = start(line, {"name": "name"}, create=True, url=proxy.url).upload(*items)
+    assert (made.uploaded, codes(made)) == (11, [])
+    assert sql("select count(distinct p) from t join t_p on t_p.id = p and t.n::text = name") == [(11,)]
 
 
 @OVER

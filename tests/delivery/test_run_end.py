@@ -132,6 +132,18 @@ def test_a_crawl_that_lost_pages_and_items(crawl: Crawler, sql: Sql, project: Pr
     assert "ERROR: The exit code is 1: see the ERROR above (SUPABASE_FAIL_ON)." in done.log
 
 
+def test_a_start_that_raises_and_an_item_with_its_own_run(crawl: Crawler, sql: Sql, project: Project) -> None:
+    """Scrapy 2.14 ends such a crawl with the reason `finished`, and has no stat for it. The item would look unseen."""
+    sql(TABLE)
+    sql("insert into t values (3, 'x', 'test0', 'old', true)")
+    given = settings(project, unseen={**MARK, "at_most": 1.0})
+    own = [{**item, "run_id": "own"} for item in items(1)]
+    done = crawl({"items": [*own, *items(2)], "raises": "no more jobs"}, python=str(OLDEST), **given)
+    reasons = "an item has a value of its own for column 'run_id'; an exception in Spider.start"
+    assert f"are not marked: the crawl is not complete: {reasons}.\n" in done.log
+    assert gone(sql) == []
+
+
 def test_a_crawl_that_is_stopped(crawl: Crawler, sql: Sql, project: Project, site: Site) -> None:
     """Ctrl-C: nothing is marked, and the function learns the reason. Over a database connection."""
     sql(TABLE + FUNCTION)

@@ -119,6 +119,15 @@ def test_stamps_alone_and_rows_by_their_time(backend: Backend, table: Sql) -> No
     assert change_unseen(backend, once, "t", unseen, run).rows == 0
 
 
+def test_a_column_that_rounds_times(backend: Backend, table: Sql) -> None:
+    """A row that is stored in the second in which the run starts is seen."""
+    table("alter table t alter seen_at type timestamptz(0)")
+    run = Run("books")
+    run.started = run.started.replace(microsecond=200_000)
+    table("update t set seen_at = %s where \"RunId\" = 'own'", run.started.replace(microsecond=400_000))
+    assert change_unseen(backend, once, "t", Unseen("seen_at", by_time=True, at_most=1), run).rows == 11
+
+
 def test_counts_and_conditions(backend: Backend, table: Sql) -> None:
     """What is sent changes only rows that meet all conditions, also if there are none."""
     where: tuple[Filter, ...] = (equal("source", "shop"), one_of("Id", ["1", "2", "77"]), differs("RunId", None))

@@ -170,6 +170,15 @@ def test_children_of_a_rejected_item_are_rejected() -> None:
     assert "(not_encodable): field 'bad' of type object cannot be stored" in found[1][1][1]
     assert found[1][1][2] == {"text": "x", "book": "a", "n": 1}
     assert found[2][1][2] == {"who": "me", "book": "a", "review": 1}
+    # Also if the columns of the parent's row are not complete.
+    brand = {"brand_id": {"table": "brands", "match": {"name": "brand"}}}
+    for item, options in (
+        ({"url": "a", "brand": ["x"]}, {"references": brand}),
+        ({"url": "a", "title": "x", "name": "y"}, {"columns": {"title": "name"}}),
+    ):
+        found = rows_of({**item, "reviews": [{"text": "x"}]}, **options)
+        assert found[0][1][0] in ("no_parent", "same_column")
+        assert found[1][1][2] == {"text": "x", "book": "a", "n": 1}
 
 
 def test_back_pressure_is_that_of_the_last_row() -> None:
