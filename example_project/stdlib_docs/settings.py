@@ -26,7 +26,7 @@ SUPABASE_STAMPS = {"collected_at": "now"}
 SUPABASE_DAILY_SNAPSHOTS = True  # the rows of every run are kept, see migrations/006
 SUPABASE_RUNS_TABLE = "scrapy_runs"  # one row per crawl, see migrations/009
 
-if "REDIS_URL" in os.environ:  # several workers with one queue, see deploy/compose.yaml
+if "REDIS_URL" in os.environ:  # several workers with one queue, for `quotes`: deploy/compose.yaml
     REDIS_URL = os.environ["REDIS_URL"]
     SCHEDULER = "scrapy_supabase.contrib.redis.LeaseScheduler"
     DUPEFILTER_CLASS = "scrapy_redis.dupefilter.RFPDupeFilter"
