@@ -106,11 +106,11 @@ def _check_server_and_tables(
     drop_is_explicit = is_set(settings, "SUPABASE_UNKNOWN_COLUMNS")
     declared = DeclaredItems(config.tables.routes, is_local=is_local)
     tables = TableCheck(config, backend, schema, facts, declared, policy, drop_is_explicit=drop_is_explicit)
-    creation = CreationCheck(config, backend, schema) if config.create.enabled else None
+    creation = CreationCheck(config, backend, schema, policy) if config.create.enabled else None
     usable: TableSpec | None = None
     for spec in config.tables.specs.values():
         if creation is not None and creation.is_missing(spec):
-            yield creation.table(spec)
+            yield from creation.table(spec)
             continue
         if creation is not None:
             yield from creation.columns(spec)

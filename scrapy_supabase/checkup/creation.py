@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import msgspec
 
 from scrapy_supabase.backends.base import Backend, Write
-from scrapy_supabase.checkup.finding import Finding, error, ok
+from scrapy_supabase.backends.open_policy import OpenPolicy
+from scrapy_supabase.checkup.finding import Finding, error, ok, warning
+from scrapy_supabase.checkup.recorder import Recorder
+from scrapy_supabase.delivery.parents_check import ParentsCheck
 from scrapy_supabase.errors import FatalError, ServerError, TransientError
 from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Mode
@@ -20,10 +23,13 @@ from scrapy_supabase.settings.config import Config
 class CreationCheck:
     """Reports the tables and columns that a crawl creates. Stores nothing.
 
-    `schema` has been read from the server. Columns that a crawl adds are then no finding of the other checks.
+    `schema` has been read from the server. Columns that a crawl adds are then no finding of the other checks. `policy`
+    makes the requests about parents.
     """
 
-    def __init__(self, config: Config, backend: Backend, schema: Schema) -> None:
+    def __init__(self, config: Config, backend: Backend, schema: Schema, policy: OpenPolicy) -> None:
+        self._recorder = Recorder()
+        self._parents = ParentsCheck(backend, schema, policy, self._recorder.logger)
         self._can = config.create.db_url is not None
         self._wanted = wanted_tables(config.tables.routes)
         self._backend = backend
@@ -44,14 +50,22 @@ class CreationCheck:
             return isinstance(refused, FatalError) and refused.reason == "supabase_no_table"
         return False
 
-    def table(self, spec: TableSpec) -> Finding:
-        """Return the finding for a table that does not exist."""
+    def table(self, spec: TableSpec) -> Iterator[Finding]:
+        """Yield the findings for a table that does not exist, and for its parents. Raises `TransientError`."""
         subject, wanted = f"table {spec.name}", self._wanted[spec.name]
         if not self._can:
             problem = "does not exist, and a crawl cannot create it (SUPABASE_CREATE_TABLES): no connection string"
-            return error(subject, problem, "Set SUPABASE_DB_URL.")
+            yield error(subject, problem, "Set SUPABASE_DB_URL.")
+            return
         when = "from its first rows" if wanted.is_open else f"with {pluralize(len(wanted.columns), 'column')}"
-        return ok(subject, f"does not exist: a crawl creates it {when} (SUPABASE_CREATE_TABLES)")
+        yield ok(subject, f"does not exist: a crawl creates it {when} (SUPABASE_CREATE_TABLES)")
+        try:
+            self._parents.check(spec)
+        except FatalError as failed:
+            yield error(subject, failed.answer, failed.remedy)
+        while self._recorder.problems:
+            text, remedy = self._recorder.problems.pop(0)
+            yield warning(subject, text.removeprefix(f"Table {spec.name}: "), remedy)
 
     def without_later(self, spec: TableSpec) -> TableSpec:
         """Return the spec without the option `unseen` if a crawl adds its columns: no request can try it before."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,10 +11,10 @@ from scrapy_supabase.backends.merge_sql import FUNCTION, VERSION
 from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.checkup.fields import check_fields
 from scrapy_supabase.checkup.finding import Finding, Level, error, ok, warning
-from scrapy_supabase.checkup.policies import check_policies, check_upserts, upserts_refused
+from scrapy_supabase.checkup.policies import check_policies, check_upserts
+from scrapy_supabase.checkup.recorder import Recorder
 from scrapy_supabase.checkup.repeats import check_repeats
 from scrapy_supabase.delivery.schema_check import SchemaCheck
-from scrapy_supabase.delivery.table_writer import UPSERTS_REFUSED
 from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, TransientError
 from scrapy_supabase.messages import pluralize
 from scrapy_supabase.models import Mode
@@ -38,25 +36,6 @@ class ItemKind:
     name: str
     fields: tuple[ItemField, ...] | None
     spec: TableSpec
-
-
-class _Recorder(logging.Handler):
-    """Log handler that keeps the messages of a crawl's check as (problem, remedy)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.problems: list[tuple[str, str]] = []
-        self.logger = logging.Logger("check")
-        self.logger.addHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.msg == UPSERTS_REFUSED and isinstance(record.args, tuple):  # its text describes a running crawl
-            _, answer, remedy = record.args
-            self.problems.append((upserts_refused(str(answer)), str(remedy)))
-            return
-        # The remedy is last, and begins with "To …".
-        text, *remedy = re.split(r" (?=To [a-z ]+, (?:run|set)\b)", record.getMessage(), maxsplit=1)
-        self.problems.append((text, "".join(remedy)))
 
 
 class TableCheck:
@@ -87,7 +66,7 @@ class TableCheck:
         subject = f"table {spec.name}"
         names = {name for kind in kinds for name in self._columns_of(spec, kind)}
         self._schema.first_mention(spec.name, names)  # reported below, by class
-        recorder = _Recorder()
+        recorder = Recorder()
         check = SchemaCheck(
             self._backend,
             self._schema,

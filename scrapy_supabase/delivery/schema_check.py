@@ -102,6 +102,8 @@ class SchemaCheck:
             for spec in self._schema.specs.values():
                 if creator is None or not creator.is_pending(spec.name):
                     self.check(spec)
+                else:
+                    self._parents.check(spec)
 
     def learn(self) -> None:
         """Add the columns of all tables that the server describes to the schema. Raises `ServerError`.

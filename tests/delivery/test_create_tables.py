@@ -12,13 +12,14 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests import fault_proxy as faults
+from tests.checkup.test_check import Look, look
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import OLDEST, Crawler
 from tests.fix_project import Project
 from tests.polling import eventually
 from tests.test_messages_commands import Command, command
 
-__all__ = ["command"]  # a fixture
+__all__ = ["command", "look"]  # fixtures
 Sql = Callable[..., list[tuple[Any, ...]]]
 Load = Callable[..., list[str]]
 CLASSES: dict[str, Any] = {
@@ -206,6 +207,24 @@ def test_a_table_and_its_parents(crawl: Crawler, sql: Sql, project: Project) -> 
     assert sql(f"{joined} order by url") == [(f"u{n}", f"b{n % 2}", "s") for n in range(4)]
     keys = "select count(*) from pg_constraint where conrelid = 't_lamps'::regclass and contype = 'f'"
     assert sql(keys) == [(2,)]
+
+
+@pytest.mark.parametrize("child", ["", "create table t (url text primary key); grant all on t to service_role"])
+def test_a_parent_that_no_crawl_makes(crawl: Crawler, sql: Sql, project: Project, look: Look, child: str) -> None:
+    """Without `create`, its table must be there: the crawl and `check` say so before a page, for a new child, too."""
+    sql(f"{child or 'select'}; notify pgrst, 'reload schema'")
+    references = {"brand_id": {"table": "t_brands", "match": {"name": "brand"}}}
+    tables = {"*": {"table": "t", "on_conflict": "url", "references": references}}
+    settings = server(project, "rest", SUPABASE_TABLES=tables, SUPABASE_TABLE=None)
+    found = [finding for finding in look(**settings) if finding[0] == "error"]
+    assert [(subject, remedy) for _, subject, _, remedy in found] == [
+        ("table t", "Correct references['brand_id'] of table t in SUPABASE_TABLES, or create the table.")
+    ]
+    if child:
+        return
+    done = crawl(dicts({"url": "a", "brand": "b"}), **settings)
+    assert (done.stats["finish_reason"], sql("select to_regclass('t')")) == ("supabase_no_table", [(None,)]), done.log
+    assert "before its first page" in done.log
 
 
 def test_a_kill_between_the_table_and_its_first_row(
