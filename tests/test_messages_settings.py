@@ -269,6 +269,10 @@ def test_load_without_a_table(said: Said) -> None:
     with pytest.raises(ConfigurationError) as raised:
         config_for_table(Settings(), None, {})
     said("load without a table", f"ConfigurationError: {raised.value}")
+    routed = {"SUPABASE_TABLES": {"*": {"by": "kind", "tables": {"a": "t_a", "b": "t_b"}}}}
+    with pytest.raises(ConfigurationError) as raised:
+        config_for_table(Settings(routed), None, {})
+    said("load, and the items choose the table", f"ConfigurationError: {raised.value}")
 
 
 ARGUMENTS: Sequence[tuple[str, Callable[[Any], object]]] = (

@@ -162,7 +162,7 @@ def test_a_spool_of_another_user(said: Said, run: Run, sql: Sql, tmp_path: Path)
     close(next(path for path in folder.iterdir() if path.is_dir()))
     said("A run of another user", of_log(run("runspider", "spider.py").stderr)[:1])
     said("A run of another user, and replay", said_by(run("supabase", "replay")))
-    said("A run of another user, and check", said_by(run("supabase", "check"), "spool"))
+    said("A run of another user, and check", said_by(run("supabase", "check"), "cannot be read"))
     close(folder)
     said("The spool of another user", said_by(run("runspider", "spider.py"), "ConfigurationError:")[-1:])
     said("The spool of another user, and replay", said_by(run("supabase", "replay")))
@@ -181,12 +181,12 @@ def test_a_spool_of_another_user(said: Said, run: Run, sql: Sql, tmp_path: Path)
 def said_by(done: subprocess.CompletedProcess[str], part: str = "") -> list[str]:
     """The messages of a command that have this part."""
     found: list[str] = []
-    for line in (done.stdout + done.stderr).replace("✗ ", "error: ").splitlines():
+    for line in (done.stdout + done.stderr).replace("✗ ", "error: ").replace("! ", "warning: ").splitlines():
         if line.startswith("    ") and found:
             found[-1] += f"\n{line}"
         else:
             found.append(line.removeprefix("scrapy_supabase.errors."))
-    kinds = ("error: ", "ConfigurationError: ")
+    kinds = ("error: ", "warning: ", "ConfigurationError: ")
     return [one if one.startswith(kinds) else f"stderr: {one}" for one in found if part in one]
 
 

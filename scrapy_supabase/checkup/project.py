@@ -22,7 +22,8 @@ from scrapy_supabase.settings.components import components
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.skip_stored import skips_stored
 from scrapy_supabase.settings.tables import SNAPSHOT_VERSION, uses_url_stamp
-from scrapy_supabase.spool.access import nearest_visible, other_owner
+from scrapy_supabase.spool.access import nearest_visible, other_owner, owner_remedy
+from scrapy_supabase.spool.chunk_file import cannot_read
 from scrapy_supabase.spool.reject_file import REJECTED
 from scrapy_supabase.spool.replay import chunks_in, outdated, rejects_in
 from scrapy_supabase.spool.run_folders import runs_noted
@@ -80,7 +81,14 @@ def check_spool(config: Config) -> Iterator[Finding]:
 
 
 def _left(folder: Path, project: str) -> Iterator[Finding]:
-    dead = [one for one in chunks_in(folder) if not one.alive]
+    closed: list[Finding] = []
+
+    def note(run: Path, failed: PermissionError) -> None:
+        remedy = owner_remedy(run, failed)
+        closed.append(warning("spool", cannot_read(run, failed).removesuffix(remedy).rstrip(), remedy))
+
+    dead = [one for one in chunks_in(folder, note) if not one.alive]
+    yield from closed
     found = [one for one in dead if one.header.project == project]
     old = outdated(found, runs_noted(folder), project)
     if waiting := sum(one.rows for one in found) - old.total():

@@ -37,6 +37,12 @@ def config_for_table(settings: BaseSettings, table: str | None, overrides: Mappi
     """
     reader = Reader(settings, os.environ)
     routed = reader.raw("SUPABASE_TABLES")
+    others = routed.get("*") if isinstance(routed, Mapping) else None
+    if not table and isinstance(others, Mapping) and "by" in others:
+        raise ConfigurationError(
+            "SUPABASE_TABLES['*'] has several tables, and load uploads all rows of a file into one of them. "
+            "Add --table."
+        )
     table = table or reader.raw("SUPABASE_TABLE")
     if not table or SPIDER in table:
         raise ConfigurationError("No table is named. Add --table, or set SUPABASE_TABLE.")

@@ -39,21 +39,33 @@ class Found:
     problem: str = ""
 
 
-def chunks_in(folder: Path) -> Iterator[Found]:
+def chunks_in(folder: Path, on_closed: Callable[[Path, PermissionError], object] | None = None) -> Iterator[Found]:
     """Yield every readable chunk file in a spool, oldest first, without locking its folder for long.
 
-    Raises `ConfigurationError` if another user owns the spool.
+    `on_closed` is called with the folder of a run that this user may not read. Without it, and if another user owns
+    the spool, raises `ConfigurationError`.
     """
     with readable(folder):
         for run in sorted(path for path in folder.iterdir() if path.is_dir()) if exists(folder) else ():
-            owned = RunFolder.adopt(run)
-            if owned is not None:
-                owned.release()  # at once: a crawl that starts now must be able to adopt it
-            for path in chunk_files(run):
-                with suppress(UnreadableError, FileNotFoundError):
-                    header = read_header(path)
-                    if header is not None:
-                        yield Found(path, header, count_rows(path), alive=owned is None)
+            try:
+                found = list(_chunks_of(run))
+            except PermissionError as error:
+                if on_closed is None:
+                    raise
+                on_closed(run, error)
+            else:
+                yield from found
+
+
+def _chunks_of(run: Path) -> Iterator[Found]:
+    owned = RunFolder.adopt(run)
+    if owned is not None:
+        owned.release()  # at once: a crawl that starts now must be able to adopt it
+    for path in chunk_files(run):
+        with suppress(UnreadableError, FileNotFoundError):
+            header = read_header(path)
+            if header is not None:
+                yield Found(path, header, count_rows(path), alive=owned is None)
 
 
 def rejects_in(folder: Path) -> list[Found]:

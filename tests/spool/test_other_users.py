@@ -110,7 +110,7 @@ def test_one_run_of_another_user(run: Run, tmp_path: Path, command: list[str]) -
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs a folder of another user")
 def test_a_crawl_leaves_one_run_of_another_user(run: Run, sql: Sql, tmp_path: Path) -> None:
-    """It warns, and crawls."""
+    """It warns, and crawls. `check` warns, too."""
     sql("create table t (id bigint primary key); grant all on t to service_role")
     (of_other,) = [path for path in (tmp_path / "spool").iterdir() if path.is_dir()]
     close(of_other)
@@ -118,6 +118,10 @@ def test_a_crawl_leaves_one_run_of_another_user(run: Run, sql: Sql, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     said = f"{of_other} cannot be read: Permission denied. It is left unchanged. {of_other} belongs to user nobody"
     assert said in done.stderr
+    checked = run("supabase", "check").stdout
+    assert f"! spool: {of_other} cannot be read: Permission denied. It is left unchanged." in checked
+    assert f"{of_other} belongs to user nobody" in checked
+    assert "✗" not in checked
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs a folder of another user")
