@@ -120,6 +120,11 @@ class TransientError(ServerError):
     busy: bool = False
     remedy: str = ""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the server had no room for one more request or connection. The request itself may be a good one."""
+        return self.overload and not self.code.endswith(("503", "529"))
+
 
 class TrialStoredError(ServerError):
     """Rows of a dry run are stored: a trigger let only one of them through, and PostgREST accepts a single row."""

@@ -191,9 +191,10 @@ class Flow:
     def _try_again(self, chunk: Chunk, outcome: Outcome) -> None:
         """Queue the rows that were neither stored nor refused again, or leave them for the next run."""
         transient = outcome.transient
-        # A failure because of a lock is not counted: locks end.
-        is_locked = transient is not None and transient.reachable and not transient.about_rows
-        rest = chunk.subset(outcome.left, tries=chunk.tries if is_locked else chunk.tries + 1)
+        # A failure because of a lock is not counted: locks end. Nor is one for lack of room, which others have: of 16
+        # crawls at once with ten connections, or behind a gateway with four requests, one left a chunk in the spool.
+        has_to_wait = transient is not None and not transient.about_rows and (transient.reachable or transient.is_full)
+        rest = chunk.subset(outcome.left, tries=chunk.tries if has_to_wait else chunk.tries + 1)
         if transient is None and outcome.fatal is None and is_only_new(chunk):
             self._spool.leave(rest)  # newer rows with their keys are not held back: they may be stored
             rows = Counter({chunk.table: len(rest.rows) + rest.superseded})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from scrapy_supabase.backends.answers import classify, classify_sql
 from scrapy_supabase.errors import TransientError
 from scrapy_supabase.models import Chunk, Effort, Outcome, Row
 from scrapy_supabase.schema.schema import Schema
@@ -34,13 +36,14 @@ class Server:
         self.took = 0.0  # seconds that a vain upload takes
         self.now = 1000.0
         self.refuses: Callable[[Chunk], bool] = lambda _: False
+        self.error = GONE
         self.lock = threading.Lock()
 
     def upload(self, chunk: Chunk) -> Outcome:
         """Store all rows or none."""
         with self.lock:
             if self.is_gone or self.refuses(chunk):
-                return Outcome(chunk, 0, left=chunk.rows, transient=GONE, effort=Effort(seconds=self.took))
+                return Outcome(chunk, 0, left=chunk.rows, transient=self.error, effort=Effort(seconds=self.took))
             self.seen.extend(row.data for row in chunk.rows)
             return stored(chunk)
 
@@ -337,6 +340,26 @@ def test_chunks_that_are_given_up_together_are_logged_once(tmp_path: Path, caplo
     assert engine.stats.totals["spooled"] == 2
     said = [r for r in caplog.records if "not tried again in this run: OSError: no route to host." in r.getMessage()]
     assert [r.levelname for r in said] == ["ERROR", "DEBUG"]
+
+
+@pytest.mark.parametrize(
+    ("error", "left"), [(classify(429, b""), 0), (classify_sql("53300", "no room"), 0), (classify(502, b""), 1)]
+)
+def test_a_chunk_waits_for_a_server_without_room(tmp_path: Path, error: TransientError, left: int) -> None:
+    """However often others are given the room; other failures of a chunk are counted."""
+    server, disk = Server(), spool(tmp_path)
+    server.took = 5.0  # others got through meanwhile: no outage
+    server.error = error
+    refused = itertools.count()
+    server.refuses = lambda chunk: b'"v":"7"' in chunk.rows[0].data and next(refused) < 9
+    engine = Engine(server.upload, disk, rows=1, **server.options)
+    for number in range(10):
+        waiting = engine.delivery.add(row(str(number), text=str(number)))
+        assert waiting is None or engine.wait(waiting)
+    engine.finish()
+    engine.balance()
+    disk.close()
+    assert engine.stats.totals["spooled"] == left
 
 
 def test_chunks_of_earlier_runs_go_first_oldest_first(tmp_path: Path) -> None:
