@@ -82,7 +82,7 @@ def failure(line: Line, select: Select, key: tuple[str, ...] = ()) -> list[str]:
 
 def test_reading(sql: Sql, line: MakeLine, said: Said, proxy: FaultProxy, caplog: pytest.LogCaptureFixture) -> None:
     """Each message ends with what to do."""
-    sql(f"{TABLE}; create table t_closed (id int); create table t_keyless (a int)")
+    sql(f"{TABLE}; create table t_closed (id int); create table t_keyless (a int, tags text[])")
     sql("revoke all on t_closed from service_role; grant all on t_keyless to service_role")
     sql("insert into t_keyless values (null); insert into t values (1); notify pgrst, 'reload schema'")
     made = line(url=proxy.url, check=False)
@@ -92,6 +92,7 @@ def test_reading(sql: Sql, line: MakeLine, said: Said, proxy: FaultProxy, caplog
     said("A value that is no date", failure(made, Select("t", (), filters_of({"at": "someday"}))))
     said("A table without a key is read", failure(made, Select("t_keyless")))
     said("NULL in a key", failure(made, Select("t_keyless"), ("a",)))
+    said("An array as key", failure(made, Select("t_keyless"), ("tags",)))
     slow = faults.answers(500, {"code": "57014", "message": "canceling statement due to statement timeout"})
     proxy.faults.extend([faults.passes, slow])
     said("A table that takes too long to read", failure(made, Select("t", limit=1)))

@@ -71,6 +71,10 @@ class TableReader:
             raise ConfigurationError(_no_key(table))
         named = {each.column for each in select.order}
         order = (*select.order, *(Order(column) for column in key if column not in named))
+        types = {**info.columns, **info.key_types} if info else {}
+        for each in order:
+            if kind_of(kind := types.get(each.column, "")) == "json" or kind.endswith("[]"):
+                raise ConfigurationError(_no_order(table, each.column, kind))
         columns = dict.fromkeys((*select.columns, *(each.column for each in order)))
         drops = [column for column in columns if column not in select.columns] if select.columns else []
         numbers = _Numbers(self._backend, table, info)
@@ -182,6 +186,13 @@ def _no_key(table: str) -> str:
     return (
         f"The primary key of table {table} is not known, and its rows are read page by page in the order of a key. "
         f"Name columns that identify a row: key=…"
+    )
+
+
+def _no_order(table: str, column: str, kind: str) -> str:
+    return (
+        f"Column {column!r} of table {table} is of type {kind}, in whose order rows cannot be read page by page. Name "
+        "another column in order=… or key=…."
     )
 
 

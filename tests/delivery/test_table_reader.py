@@ -143,6 +143,18 @@ def test_a_table_without_a_key(sql: Sql, line: MakeLine) -> None:
     assert len(rows(made, Select("t", (), filters_of({"a": {"not": None}}), limit=4), ("a",))) == 9
 
 
+def test_columns_without_an_order(sql: Sql, line: MakeLine) -> None:
+    """A JSON null is no NULL, but looks like one, so that rows would be missing."""
+    sql("create table t (id int primary key, tags text[], meta jsonb); grant select on t to service_role")
+    sql("insert into t values (1, '{}', 'null'), (2, '{a}', '1'); notify pgrst, 'reload schema'")
+    made = line(check=False)
+    for column, kind in (("tags", r"text\[\]"), ("meta", "jsonb")):
+        with pytest.raises(
+            ConfigurationError, match=f"^Column '{column}' of table t is of type {kind}, in whose order"
+        ):
+            rows(made, Select("t", (), (), (Order(column),)))
+
+
 def test_what_cannot_be_read(sql: Sql, line: MakeLine) -> None:
     """Finish reason and remedy."""
     sql("create table t (id int primary key, at date); create table t_closed (id int primary key)")
@@ -171,6 +183,6 @@ def test_transient_failures(sql: Sql, line: MakeLine, proxy: FaultProxy) -> None
     limits = [path.rpartition("&limit=")[2] for _, path, _ in proxy.seen if path.startswith("/rest/v1/t?")]
     assert limits[:5] == ["16", "16", "4", "1", "1"]
     proxy.always = faults.answers(503)
-    with pytest.raises(FatalError, match="The server was busy") as raised:
+    with pytest.raises(FatalError, match="The server is busy") as raised:
         rows(made, Select("t"))
     assert raised.value.reason == "supabase_unavailable"
