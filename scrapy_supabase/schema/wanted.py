@@ -113,9 +113,9 @@ def _add_parents(found: dict[str, WantedTable], routes: Routes) -> None:
         fields = fields_of(item_class) if item_class is not None else None
         types = {one.name: one.sql_type for one in fields or ()}
         for reference in spec.writing.references:
-            if reference.create or reference.table in found:
-                parent = _parent(found.get(reference.table), reference, spec.references[reference.column], types)
-                found[reference.table] = parent
+            of_item = spec.references.get(reference.column)  # None for a column of the parent's row
+            if of_item is not None and (reference.create or reference.table in found):
+                found[reference.table] = _parent(found.get(reference.table), reference, of_item, types)
 
 
 def _parent(

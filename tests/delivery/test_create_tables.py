@@ -185,17 +185,22 @@ def test_a_table_and_its_parents(crawl: Crawler, sql: Sql, project: Project) -> 
     brand = {"table": "t_brands", "match": {"name": "brand"}, "columns": {"site": "brand_site"}, "create": True}
     shelf = {"table": "t_shelves", "match": {"code": "shelf"}}
     references = {"brand_id": brand, "shelf_id": shelf}
+    parent = {"lamp": "url", "brand": "brand_id"}
+    parts = {"table": "t_parts", "parent": parent, "position": "n", "on_conflict": ["lamp", "n"]}
     kinds = {
         "shelf": {"table": "t_shelves", "on_conflict": "code"},
-        "lamp": {"table": "t_lamps", "on_conflict": "url", "references": references},
+        "lamp": {"table": "t_lamps", "on_conflict": "url", "references": references, "children": {"parts": parts}},
     }
     settings = server(project, "rest", SUPABASE_TABLES={"*": {"by": "kind", "tables": kinds}}, SUPABASE_TABLE=None)
     lamps: list[dict[str, Any]] = [
         {"kind": "lamp", "url": f"u{n}", "brand": f"b{n % 2}", "brand_site": "x", "shelf": "s", "price": 1 + n}
         for n in range(4)
     ]
+    lamps[1]["parts"] = [{"name": "bulb"}]
     done = crawl(dicts({"kind": "shelf", "code": "s", "floor": 2}, *lamps), **settings)
-    assert done.counts("uploaded", "failed") == (5, 0), done.log
+    assert done.counts("uploaded", "failed") == (6, 0), done.log
+    assert columns(sql, "t_parts") == {"lamp": "text", "brand": "bigint", "n": "integer", "name": "text"}
+    assert sql("select t_parts.name from t_parts join t_brands b on b.id = brand where b.name = 'b1'") == [("bulb",)]
     assert columns(sql, "t_brands") == {"id": "bigint", "name": "text", "site": "text"}
     assert columns(sql, "t_shelves") == {"id": "bigint", "code": "text", "floor": "numeric"}
     found = columns(sql, "t_lamps")
