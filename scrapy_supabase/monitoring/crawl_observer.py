@@ -17,7 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class _StartErrors(logging.Filter):
-    """Counts the exceptions that `Spider.start` raised. Scrapy 2.14 logs them, and the crawl ends as `finished`."""
+    """Counts the exceptions that `Spider.start` raised, of all crawls of the process.
+
+    Scrapy 2.14 only logs them: there is no stat, and the crawl ends as `finished`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,6 +30,9 @@ class _StartErrors(logging.Filter):
         """Count the record, and let it pass."""
         self.number += str(record.msg).startswith("Error while reading start items and requests")
         return True
+
+
+_START_ERRORS = _StartErrors()  # one for all crawls: a logger keeps its filters for ever
 
 
 class CrawlObserver:
@@ -50,8 +56,8 @@ class CrawlObserver:
         self._stop = stop
         self._is_crawl = is_crawl
         self._items_lost = 0
-        self._start_errors = _StartErrors()
-        logging.getLogger("scrapy.core.engine").addFilter(self._start_errors)
+        logging.getLogger("scrapy.core.engine").addFilter(_START_ERRORS)
+        self._start_errors_before = _START_ERRORS.number
         # Events that are only counted.
         self.on_chunk_sealed = counters.on_chunk_sealed
         self.on_rows_kept = counters.on_rows_kept
@@ -65,7 +71,7 @@ class CrawlObserver:
         items = [f"{pluralize(self._items_lost, 'item')} lost to an exception in an item pipeline"]
         pages = ["the command fetched single pages"]
         lost = [*(items if self._items_lost else []), *([] if self._is_crawl else pages)]
-        return [*lost, "an exception in Spider.start"] if self._start_errors.number else lost
+        return [*lost, "an exception in Spider.start"] if _START_ERRORS.number > self._start_errors_before else lost
 
     def on_item_error(self) -> None:
         """Count an item that an item pipeline has lost: its exception is in Scrapy's log."""
