@@ -122,8 +122,9 @@ class TransientError(ServerError):
 
     @property
     def is_full(self) -> bool:
-        """Whether the server had no room for one more request or connection. The request itself may be a good one."""
-        return self.overload and not self.code.endswith(("503", "529"))
+        """Whether the server had no room for one more request or connection, but may have it within minutes."""
+        is_soon = (self.retry_after or 0.0) <= 300  # a longer wait is not made (`backends/retry.py`)
+        return self.overload and is_soon and not self.code.endswith(("503", "529"))
 
 
 class TrialStoredError(ServerError):

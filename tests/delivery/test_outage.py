@@ -343,7 +343,13 @@ def test_chunks_that_are_given_up_together_are_logged_once(tmp_path: Path, caplo
 
 
 @pytest.mark.parametrize(
-    ("error", "left"), [(classify(429, b""), 0), (classify_sql("53300", "no room"), 0), (classify(502, b""), 1)]
+    ("error", "left"),
+    [
+        (classify(429, b"", "1"), 0),
+        (classify(429, b"", "301"), 1),
+        (classify_sql("53300", "no room"), 0),
+        (classify(502, b""), 1),
+    ],
 )
 def test_a_chunk_waits_for_a_server_without_room(tmp_path: Path, error: TransientError, left: int) -> None:
     """However often others are given the room; other failures of a chunk are counted."""
