@@ -171,12 +171,12 @@ def test_a_server_with_room_for_few(
 ) -> None:
     """The short form of the test above: 429 and 53300 are waited for, and no row is lost."""
     sql(TABLE)
-    proxy.always = faults.above(3, 0)
+    proxy.always = faults.above(8, 0)
     server: dict[str, Any] = {"SUPABASE_URL": proxy.url}
     if over == "database":
-        server = {"SUPABASE_DB_URL": few_connections(sql, project, 8)}
-    check_uploads(upload_at_once(project, [items_of(n, 60) for n in range(5)], over, **server), 120)
-    check_rows(sql, 60)
+        server = {"SUPABASE_DB_URL": few_connections(sql, project, 6)}
+    check_uploads(upload_at_once(project, [items_of(n, 40) for n in range(4)], over, **server), 80)
+    check_rows(sql, 40)
     assert deadlocks() == 0
 
 
