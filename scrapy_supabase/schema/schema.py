@@ -262,7 +262,7 @@ class Schema:
         can: list[str] = []
         cannot: list[str] = []
         spec = self.specs.get(table)
-        consumed = spec.consumed_fields if spec is not None and (spec.references or spec.routed_by) else frozenset()
+        consumed = spec.consumed_by(self.policy(table)) if spec and (spec.references or spec.routed_by) else frozenset()
         explicit = spec.explicit_columns if spec is not None and (spec.json_column or consumed) else None
         for column in sorted(columns):
             if column in generated:

@@ -122,9 +122,13 @@ class TableSpec(msgspec.Struct, frozen=True):
     @property
     def consumed_fields(self) -> frozenset[str]:
         """The fields that options have used. They are not sent if the table lacks their columns, without a warning."""
+        return self.consumed_by("drop")
+
+    def consumed_by(self, policy: str) -> frozenset[str]:
+        """Return `consumed_fields`; if other fields are collected, without those of which a path uses only a part."""
         paths = [path for one in self.references.values() for path in (*one.match.values(), *one.columns.values())]
-        used = {*paths, *(path.partition(".")[0] for path in paths), self.routed_by}
-        return frozenset(used - {""})
+        roots = () if policy == "collect" else (path.partition(".")[0] for path in paths)
+        return frozenset({*paths, *roots, self.routed_by} - {""})
 
     @property
     def explicit_columns(self) -> set[str]:

@@ -12,6 +12,7 @@ import pytest
 from scrapy_supabase.delivery.executor import Progress
 from scrapy_supabase.errors import FatalError
 from scrapy_supabase.models import Chunk, Outcome, Reference, WriteOptions
+from scrapy_supabase.schema.schema import UnknownColumns
 from scrapy_supabase.schema.table_spec import ParentFields
 from tests import fault_proxy as faults
 from tests.fault_proxy import Exchange, FaultProxy
@@ -288,6 +289,21 @@ def test_the_id_as_part_of_the_key(line: MakeLine, sql: Sql) -> None:
         ("a", 1, 3),
         ("a", 2, 4),
         ("b", 1, 2),
+    ]
+
+
+def test_what_a_path_leaves_of_a_field_is_collected(line: MakeLine, sql: Sql) -> None:
+    """With a column for fields that have none; other settings leave the field out or take the row."""
+    sql(f"create table t_p ({ID}, name text unique)")
+    sql(f"create table t (n int primary key, p bigint references t_p, extra jsonb); {BOTH}")
+    shop = {"name": "a", "url": "u"}
+    for n, unknown in enumerate((UnknownColumns("collect", "extra"), UnknownColumns("reject"), UnknownColumns())):
+        made = start(line, {"name": "shop.name"}, create=True, unknown=unknown)
+        assert made.upload({"n": n, "shop": shop}).uploaded == 1
+    assert sql("select n, name, extra from t join t_p on id = p order by n") == [
+        (0, "a", {"shop": shop}),
+        (1, "a", None),
+        (2, "a", None),
     ]
 
 
