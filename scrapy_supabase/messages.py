@@ -47,9 +47,15 @@ def rows_by_table(rows: Counter[str]) -> str:
 def outdated_rows(rows: Counter[str], folder: Path) -> tuple[str, str]:
     """Return problem and remedy for rows of earlier runs that stay in the spool since newer ones may be stored."""
     rows_there = f"{rows_by_table(rows)} in {folder}"
-    return f"{rows_there} may be older than the stored rows: a later run stored rows in the same table", (
-        f"To replace the stored rows, run: {replay_command(folder, '--mode', 'upsert')}; "
-        f"to keep them and add only missing rows, run: {replay_command(folder, '--mode', 'ignore')}"
+    problem = f"{rows_there} may be older than the stored rows: a later run stored rows in the same table"
+    return problem, choose_mode(folder)
+
+
+def choose_mode(folder: Path, *options: str) -> str:
+    """Return the remedy for rows that may be older than the stored ones: the two commands among which to choose."""
+    return (
+        f"To replace the stored rows, run: {replay_command(folder, *options, '--mode', 'upsert')}; "
+        f"to keep them and add only missing rows, run: {replay_command(folder, *options, '--mode', 'ignore')}"
     )
 
 
@@ -62,9 +68,9 @@ def other_project(chunks: int, rows: int, project: str, own: str, folder: Path) 
     return f"{there} in {folder}; the settings name {own}", same_project(project, folder)
 
 
-def same_project(project: str, folder: Path) -> str:
-    """Return the remedy for rows of another project."""
-    return f"If both names mean one database, run: {replay_command(folder, '--project', project)}"
+def same_project(project: str, folder: Path, *options: str) -> str:
+    """Return the remedy for rows of another project; `options` select them in `replay`."""
+    return f"If both names mean one database, run: {replay_command(folder, *options, '--project', project)}"
 
 
 def rejected_rows(

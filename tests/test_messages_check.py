@@ -133,7 +133,8 @@ def test_the_spool(said: Said, sql: Sql, look: Look, project: Project, tmp_path:
     (tmp_path / "file").touch()
     said("A spool that cannot be written", shown(look(SUPABASE_SPOOL_DIR=str(tmp_path / "file" / "x")), "spool"))
     leave(tmp_path / "spool", host(project.url), {"id": 1})
-    rejected = {"time": "2026-01-01", "table": "t", "code": "23505", "message": "m", "row": {"id": 1}}
+    rejected = {"time": "2026-01-01", "table": "t", "code": "23505", "message": "m", "row": {"id": 1}, "mode": "upsert"}
+    rejected |= {"project": host(project.url), "run": "early", "columns": ["id"], "key": ["id"]}
     (tmp_path / "spool" / "rejected.jsonl").write_text(json.dumps(rejected) + "\n")
     said("Rows of earlier crawls", shown(look(), "spool"))
     leave(tmp_path / "spool", "old.example.com", {"id": 7}, {"id": 8})

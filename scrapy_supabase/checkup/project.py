@@ -12,7 +12,7 @@ from scrapy_supabase.addon import Addon
 from scrapy_supabase.backends.base import Backend, Write
 from scrapy_supabase.checkup.finding import Finding, error, ok, warning
 from scrapy_supabase.errors import ConfigurationError, SchemaDriftError, ServerError, TransientError
-from scrapy_supabase.messages import other_project, outdated_rows, pluralize, replay_command
+from scrapy_supabase.messages import choose_mode, other_project, outdated_rows, pluralize, replay_command
 from scrapy_supabase.middleware import SkipStoredMiddleware, UrlStampMiddleware
 from scrapy_supabase.models import Mode
 from scrapy_supabase.monitoring.ledger import LAST_SEEN, LEDGER_COLUMNS
@@ -102,12 +102,13 @@ def _left(folder: Path, project: str) -> Iterator[Finding]:
     for other in sorted({one.header.project for one in dead} - {project}):
         rows = [one.rows for one in dead if one.header.project == other]
         yield warning("spool", *other_project(len(rows), sum(rows), other, project, folder))
-    if rejected := sum(one.rows for one in rejects_in(folder)):
-        yield warning(
-            "spool",
-            f"{pluralize(rejected, 'row')} of earlier crawls rejected, with the reasons in {folder / REJECTED}",
-            f"After fixing the table or the rows, run: {replay_command(folder, '--rejected')}",
-        )
+    rejects = rejects_in(folder)
+    if rejected := sum(one.rows for one in rejects):
+        remedy = f"After fixing the table or the rows, run: {replay_command(folder, '--rejected')}"
+        if outdated((one for one in rejects if one.header.project == project), runs_noted(folder), project):
+            remedy = f"First fix the table or the rows. {choose_mode(folder, '--rejected')}"
+        text = f"{pluralize(rejected, 'row')} of earlier crawls rejected, with the reasons in {folder / REJECTED}"
+        yield warning("spool", text, remedy)
 
 
 def check_run(config: Config, backend: Backend) -> Iterator[Finding]:

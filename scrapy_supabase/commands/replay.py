@@ -18,7 +18,7 @@ from scrapy_supabase.assembly import find_server, new_schema
 from scrapy_supabase.commands.progress import print_summary, progress_bar
 from scrapy_supabase.commands.results import table as as_table
 from scrapy_supabase.errors import ConfigurationError
-from scrapy_supabase.messages import outdated_rows, pluralize, replay_command, rows_by_table, same_project
+from scrapy_supabase.messages import choose_mode, outdated_rows, pluralize, replay_command, rows_by_table, same_project
 from scrapy_supabase.models import Mode
 from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.script import Upload
@@ -74,7 +74,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
             skipped = pluralize(rows, "row")
             print(
                 f"Skipped: {skipped} of another project, {project or 'unknown'}; the settings name {host}. "
-                f"{same_project(project, folder)}"
+                f"{same_project(project, folder, *_options(opts))}"
             )
     else:
         mine = _of_project(found, opts.project, folder)
@@ -88,10 +88,18 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
     if opts.mode is None and (old := outdated(mine, notes_for_replay(folder, config.spool.folder), host)):
         raise ConfigurationError(
             f"Nothing was uploaded: {rows_by_table(old)} may be older than the stored rows, because a later run stored "
-            "rows in the same table. Add --mode upsert to replace stored rows, or --mode ignore to keep them and add "
-            "only missing rows."
+            f"rows in the same table. {choose_mode(folder / (only or ''), *_options(opts))}"
         )
     return _upload(config, folder, only, opts, sum(one.rows for one in mine if not one.problem))
+
+
+def _options(opts: argparse.Namespace) -> list[str]:
+    """Return the options that select rows, as they are typed."""
+    named = [(f"--{name}", getattr(opts, name)) for name in ("table", "project")]
+    return [
+        *(["--rejected"] if opts.rejected else []),
+        *(part for pair in named if pair[1] is not None for part in pair),
+    ]
 
 
 def _offline() -> dict[str, str]:

@@ -43,6 +43,7 @@ class Counters:
         self.waiting_since: datetime | None = None  # when rows last began to wait after a time without any
         self.last_upload_time: datetime | None = None
         self.chunks = 0  # sealed
+        self.recovered_chunks: set[int] = set()  # numbers of chunks of earlier runs that were taken up
         self.outcomes = 0  # uploads of chunks that have ended, retried chunks included
         self.failed_chunks: set[int] = set()  # numbers of chunks with rejected or spooled rows
         self.deferred_chunks = 0  # chunks with rows that waited for the rows that they refer to
@@ -66,6 +67,8 @@ class Counters:
         chunk = outcome.chunk
         recovered = chunk.origin is not None
         self.outcomes += 1
+        if recovered:
+            self.recovered_chunks.add(chunk.number)
         if outcome.uploaded:
             self.last_upload_time = datetime.now(UTC)
             self._move(chunk.table, "uploaded", outcome.uploaded, recovered=recovered)
@@ -85,6 +88,8 @@ class Counters:
     def on_rows_kept(self, kept: Chunk | Stored, rows: int) -> None:
         """Count rows as spooled: they stay in the spool for the next run."""
         recovered = kept.recovered if isinstance(kept, Stored) else kept.origin is not None
+        if recovered:
+            self.recovered_chunks.add(kept.number)
         self._move(kept.table, "spooled", rows, recovered=recovered)
         self.failed_chunks.add(kept.number)
 

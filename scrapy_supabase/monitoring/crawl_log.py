@@ -114,10 +114,10 @@ class CrawlLog:
             )
         if counts := [f"{rows[name]} {name}" for name in ("inserted", "updated", "unchanged") if rows[name]]:
             self._log.info("Of the uploaded rows: %s", ", ".join(counts))
-        if counters.chunks and counters.outcomes:
+        if (chunks := counters.chunks + len(counters.recovered_chunks)) and counters.outcomes:
             self._log.info(
                 "%s (%d not fully uploaded, %.3f s on average), %s sent again%s",
-                pluralize(counters.chunks, "chunk"),
+                pluralize(chunks, "chunk"),
                 len(counters.failed_chunks),
                 effort.seconds / counters.outcomes,
                 pluralize(effort.retries, "request"),
