@@ -111,7 +111,7 @@ def test_the_json_column(said: Said, sql: Sql, crawl: Crawler) -> None:
     said("A table without its JSON column", [one for one in of_log(done.log) if "json_column" in one])
 
 
-def test_references(said: Said, sql: Sql, line: MakeLine, caplog: pytest.LogCaptureFixture) -> None:
+def test_references(said: Said, sql: Sql, line: MakeLine, project: Project, caplog: pytest.LogCaptureFixture) -> None:
     """Rows without a parent, and each thing that the table of the parents lacks."""
     sql(
         "create table t_p (id bigint, name text, slug text not null, n bigint generated always as (id * 2) stored); "
@@ -119,10 +119,10 @@ def test_references(said: Said, sql: Sql, line: MakeLine, caplog: pytest.LogCapt
         "grant all on t_p to service_role; notify pgrst, 'reload schema'"
     )
 
-    def start(parent: str = "t_p", column: str = "name", create: bool = False, **columns: str) -> Line:
+    def start(parent: str = "t_p", column: str = "name", create: bool = False, key: str = "", **columns: str) -> Line:
         reference = Reference("p", parent, (column,), create=create)
         fields = ParentFields({column: "category"}, columns)
-        return line(writing=WriteOptions(references=(reference,)), parents={"p": fields})
+        return line(writing=WriteOptions(references=(reference,)), parents={"p": fields}, key=key)
 
     def refusal(**options: Any) -> str:
         with pytest.raises(FatalError) as raised:
@@ -131,6 +131,9 @@ def test_references(said: Said, sql: Sql, line: MakeLine, caplog: pytest.LogCapt
 
     done = start().upload({"id": 1, "category": "b"}, {"id": 2, "category": "a"})
     said("Rows without a parent", [f"rejected {one.code}: {one.message}" for one in done.rejections])
+    sql("alter table t_p enable row level security; grant all on t, t_p to anon")
+    (hidden,) = start(key=project.anon_key).upload({"id": 1, "category": "a"}).rejections
+    said("A row whose parent is hidden by a policy", f"rejected {hidden.code}: {hidden.message}")
     with pytest.raises(ItemError) as raised:
         start().upload({"id": 1, "category": ["a"]})
     said("A list as natural key", f"rejected {raised.value.code}: {raised.value}")

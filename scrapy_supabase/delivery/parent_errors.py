@@ -9,12 +9,15 @@ from scrapy_supabase.models import Reference
 from scrapy_supabase.schema.remedies import columns, for_denied, lacks, qualified
 from scrapy_supabase.schema.schema import Schema
 
+_SEES_ALL = ("service_role", "postgres")  # the roles that row-level security does not concern
 _LONGEST = 80  # characters of a value in a message
 
 
-def no_parent(reference: Reference, texts: Sequence[str | None]) -> ServerError:
-    """Return the reason to reject a row whose parent is not there."""
+def no_parent(reference: Reference, texts: Sequence[str | None], role: str) -> ServerError:
+    """Return the reason to reject a row whose parent is not there, or is hidden from the role by a policy."""
     problem = f"column {reference.column!r}: table {reference.table} has no row with {_named(reference, texts)}"
+    if role not in _SEES_ALL:
+        problem += f" that a policy lets the role {role} see"
     return ServerError(problem, code="no_parent")
 
 

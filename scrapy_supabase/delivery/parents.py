@@ -114,8 +114,11 @@ class ParentResolver:
                 ids[name, key] = self._cache[name, key] = one
             for at, need in needs.items():
                 if need.place not in ids:
-                    why = several_parents if need.place[1] in found.ambiguous else no_parent
-                    lacking.setdefault(at, (reference, why(reference, need.texts(reference))))
+                    texts = need.texts(reference)
+                    error = no_parent(reference, texts, self._schema.role)
+                    if need.place[1] in found.ambiguous:
+                        error = several_parents(reference, texts)
+                    lacking.setdefault(at, (reference, error))
         return lacking
 
 
