@@ -18,7 +18,7 @@ from scrapy_redis.dupefilter import RFPDupeFilter
 from scrapy_redis.queue import PriorityQueue
 
 from scrapy_supabase.contrib.redis.leases import SORTED, Leases
-from scrapy_supabase.contrib.redis.scheduler import _Codec, _kind_of
+from scrapy_supabase.contrib.redis.scheduler import LeaseScheduler, _Codec, _kind_of
 from scrapy_supabase.contrib.redis.worker import Worker
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.monitoring.stats import RequestStats
@@ -137,8 +137,14 @@ def test_check(
     said("The scheduler without its extra", found())
 
 
-def test_what_it_cannot_use(said: Said, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A queue of one's own; no scrapy-redis."""
+def test_what_it_cannot_use(
+    said: Said, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Redis that does not answer; a queue of one's own; no scrapy-redis."""
+    settings = {"REDIS_URL": "redis://:secret@127.0.0.1:1", "DUPEFILTER_CLASS": "scrapy_redis.dupefilter.RFPDupeFilter"}
+    with pytest.raises(ConfigurationError):
+        LeaseScheduler.from_crawler(get_crawler(settings_dict=settings))
+    said("No Redis at the start", of_records(caplog))
     with pytest.raises(ConfigurationError) as refused:
         _kind_of(Reversed(redis_server.client, Spider("q"), "q"))
     said("A queue with a pop of its own", f"ConfigurationError: {refused.value}")

@@ -53,8 +53,15 @@ class LeaseScheduler(Scheduler):
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Create the scheduler. Raises `ConfigurationError`, and `redis.ConnectionError` if Redis does not answer."""
-        made: Self = super().from_crawler(crawler)
+        """Create the scheduler. Raises `ConfigurationError`, also if Redis does not answer."""
+        try:
+            made: Self = super().from_crawler(crawler)
+        except RedisError as error:
+            refused = ConfigurationError(
+                f"Redis does not answer: {error} Start it, or correct REDIS_URL (or REDIS_HOST and REDIS_PORT)."
+            )
+            logger.log(logging.ERROR, "%s", refused)  # Scrapy's traceback ends with "Engine slot not assigned"
+            raise refused from error
         made._lease_time = lease_time(crawler.settings)
         return made
 
