@@ -140,7 +140,10 @@ class UpsertRefusedError(ServerError):
 
 
 class SchemaDriftError(ServerError):
-    """The table lacks `column`, or the database generates it (`is_generated`: a generated or identity column)."""
+    """The table lacks `column`, or the database generates it.
+
+    `is_generated`: it is a generated column, an identity column, or one that a view computes.
+    """
 
     column: str = ""
     is_generated: bool = False

@@ -47,6 +47,8 @@ _OUTCOME_UNKNOWN = r"40003|08007|08P01"  # 08P01: PgBouncer lost its connection 
 _GATEWAY_TIMEOUT = r"http_(?:499|504|524|544|598|599)"
 _GIVEN_UP = r"(?:query|transaction)\stimeout"  # of PgBouncer's own settings
 _DEFERRABLE = "does not support deferrable unique constraints"
+_VIEW_COLUMN = r'(?s)cannot (?:insert into|update) column "(?P<computed>.*)" of view "(?P<view>.*)"$'
+_NOT_WRITABLE = r'cannot (?:insert into|update) view "|cannot change materialized view "'
 _STALE_TYPE = r'(?s)column ".*" is of type .* but expression is of type .*'
 
 _KEY = (
@@ -110,6 +112,9 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
         "supabase_schema",
         "This column cannot be left out: check the table's columns, triggers and defaults.",
     ),
+)
+_NO_ROWS = (
+    "Upload into a table: rows cannot be stored in this view. An INSTEAD OF trigger makes an ordinary view accept them."
 )
 _UNKNOWN = "Look up the code in the error lists of PostgreSQL and PostgREST, fix the cause, then run again."
 
@@ -181,6 +186,8 @@ def _kind(code: str, message: str, status: int, table: str) -> type[ServerError]
         return FatalError
     if code == "55000" and _DEFERRABLE in message:
         return UpsertRefusedError
+    if code == "0A000" and (found := re.match(_VIEW_COLUMN, message)) and found["view"] == table:
+        return SchemaDriftError
     if code in ("42501", "42P01"):
         return FatalError if _names(code, message, table) else UnknownError
     if _is_transient_status(code):
@@ -212,7 +219,7 @@ def _new_error(
         error.parent = found["table"] if found else ""
     elif isinstance(error, SchemaDriftError):
         error.column = _column_of(error)
-        error.is_generated = code == "428C9"
+        error.is_generated = code in ("428C9", "0A000")
     elif isinstance(error, FatalError):
         wanted = "http_401" if _is_role_refused(code, message, status) else decisive
         for pattern, reason, remedy in _REASONS:
@@ -220,7 +227,7 @@ def _new_error(
                 error.reason, error.remedy = reason, remedy
                 break
         else:
-            error.remedy = _UNKNOWN
+            error.remedy = _NO_ROWS if re.match(_NOT_WRITABLE, message) else _UNKNOWN
     return error
 
 
@@ -277,6 +284,7 @@ _COLUMN = (
     r"(?s)Could not find the '(?P<cache>.*)' column of '"
     r'|column "(?P<plain>.*?)"(?: of relation ".*")? does not exist'
     r"|column (?P<bare>\S+) does not exist"
+    r'|column "(?P<computed>.*)" of view "'
     r'|column "(?P<generated>.*)"$'
 )
 

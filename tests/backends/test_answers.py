@@ -41,6 +41,8 @@ DEFERRABLE = "ON CONFLICT does not support deferrable unique constraints/exclusi
         (400, "42601", "ltree syntax error", UnknownError),
         (500, "55000", "record is not assigned yet", UnknownError),
         (400, "0A000", "not supported", UnknownError),
+        (400, "0A000", 'cannot insert into column "a" of view "t"', SchemaDriftError),
+        (400, "0A000", 'cannot update column "a" of view "another"', UnknownError),
         (400, "AB123", "a code of somebody's own", UnknownError),
         (400, "PGRST102", "Empty or invalid json", UnknownError),
         (406, "PGRST116", "Cannot coerce the result to a single JSON object", UnknownError),
