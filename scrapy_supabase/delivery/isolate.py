@@ -57,7 +57,9 @@ def find_suspects(error: ServerError, rows: Sequence[Row], types: Mapping[str, s
     columns = tuple(dict.fromkeys(column for found in hits.values() for column in found))
     # All rows with the same malformed value, or with the same missing key, are at fault alike.
     alike = error.code == "23503" or (error.code == "22P02" and all(types.get(column) for column in columns))
-    return Suspects(tuple(rows[at] for at in hits), columns, sure=len(hits) == 1 or alike)
+    # A trigger's own statement, or one that creates parents, quotes a row of another table.
+    is_of_table = 'relation "' not in message or f'relation "{rows[0].table}"' in message
+    return Suspects(tuple(rows[at] for at in hits), columns, sure=is_of_table and (len(hits) == 1 or alike))
 
 
 def columns_at_fault(error: ServerError, row: Row, types: Mapping[str, str]) -> tuple[str, ...]:

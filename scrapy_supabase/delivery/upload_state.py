@@ -174,13 +174,18 @@ class UploadState(msgspec.Struct, Generic[Sent]):
 
 
 def collected(row: Row, names: frozenset[str], column: str) -> Row:
-    """Return an encoded row with the fields `names` moved into its jsonb `column`."""
+    """Return an encoded row with the fields `names` moved into its jsonb `column`.
+
+    If the row has a value there that is no object, the value gets the name of the column in the new object.
+    """
     if names.isdisjoint(row.columns):
         return row
     values = msgspec.json.decode(row.data, type=dict[str, msgspec.Raw])
     more = {name: values.pop(name) for name in names if name in values}
     before = msgspec.json.decode(values[column]) if column in values else None
-    values[column] = msgspec.Raw(msgspec.json.encode({**before, **more} if isinstance(before, dict) else more))
+    if before is not None and not isinstance(before, dict):
+        before = {column: before}
+    values[column] = msgspec.Raw(msgspec.json.encode({**(before or {}), **more}))
     columns = tuple(sorted({*row.columns, column} - names))
     return msgspec.structs.replace(row, columns=columns, data=msgspec.json.encode(values))
 

@@ -266,7 +266,9 @@ class RowBuilder:
         kept = {name: value for name, value in values.items() if name not in shape.collect}
         more = {name: values[name] for name in shape.collect}
         before = kept.get(column)
-        kept[column] = {**before, **more} if isinstance(before, dict) else more
+        if before is not None and not isinstance(before, dict):
+            before = {column: before}
+        kept[column] = {**(before or {}), **more}
         return kept
 
     def _forget_shapes(self) -> None:

@@ -288,6 +288,23 @@ def test_unknown_columns_can_go_into_a_jsonb_column(books: Sql, line: MakeLine, 
 
 
 @pytest.mark.parametrize("check", [True, False])
+def test_a_value_of_its_own_in_the_column_for_unknown_fields(sql: Sql, line: MakeLine, check: bool) -> None:
+    """It is kept under the name of the column; an object gets the unknown fields."""
+    sql("create table t (id bigint primary key, more jsonb); grant all on t to service_role")
+    made = line(check=check, unknown=UnknownColumns("collect", "more"))
+    values = ("x", [1], {"a": 2}, None)
+    outcome = made.upload(*({"id": n, "colour": "red", "more": more} for n, more in enumerate(values)))
+    assert outcome.uploaded == 4
+    red = {"colour": "red"}
+    assert sql("select more from t order by id") == [
+        ({**red, "more": "x"},),
+        ({**red, "more": [1]},),
+        ({**red, "a": 2},),
+        (red,),
+    ]
+
+
+@pytest.mark.parametrize("check", [True, False])
 @pytest.mark.parametrize("mode", [Mode.INSERT, Mode.UPSERT])
 def test_a_jsonb_column_can_take_whole_items(sql: Sql, line: MakeLine, mode: Mode, check: bool) -> None:
     """No field is a column. An item without any field is still rejected."""

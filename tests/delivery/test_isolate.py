@@ -187,6 +187,18 @@ def test_an_error_of_a_trigger_about_another_table_is_about_the_row(
     assert books("select count(*) from t where name = 'x'") == [(4,)]
 
 
+def test_the_failing_row_of_another_table_names_no_row_of_this_one(books: Sql, line: MakeLine) -> None:
+    """A trigger's statement is refused. Its row has a value of another row of the chunk: that one is stored."""
+    books("""drop table if exists t_log; create table t_log (n int generated always as identity, word text
+            check (word <> 'bad')); grant all on t_log to service_role;
+        create or replace function t_guard() returns trigger language plpgsql as $$ begin
+        insert into t_log (word) values (case new.id when 12 then 'bad' end); return new;
+        end $$; create trigger guard before insert on t for each row execute function t_guard()""")
+    outcome = line().upload(*({"id": n, **GOOD, "name": "2" if n == 14 else "x"} for n in range(11, 17)))
+    assert outcome.uploaded == 5
+    assert [(b'"id":12,' in r.data, r.code) for r in outcome.rejections] == [(True, "23514")]
+
+
 def test_suspects_of_unusual_messages() -> None:
     """Names and values with quotes, commas and brackets; equal rows."""
     rows = [Row("t", ("a b", "c"), str(n), b'{"a b":"x, (%d)","c":"%s"}' % (n, b"same")) for n in range(5)]
