@@ -153,6 +153,7 @@ def test_a_crawl_that_is_stopped(crawl: Crawler, sql: Sql, project: Project, sit
         {"items": items(*range(10, 30)), "pages": 50, "site": site([[]] * 50)},
         SUPABASE_AFTER_CRAWL="t_after",
         BATCH_CHUNK_SIZE=20,
+        CONCURRENT_REQUESTS=1,
         DOWNLOAD_DELAY=1,
         **given,
     )
@@ -173,7 +174,7 @@ def test_rows_of_a_killed_run(crawl: Crawler, sql: Sql, proxy: FaultProxy, proje
     killed = crawl.start({"items": items(*range(6))}, SUPABASE_URL=proxy.url, SUPABASE_CLOSE_TIMEOUT=100, **given)
     spool = crawl.folder / "spool"
     assert eventually(
-        lambda: b"".join(path.read_bytes() for path in spool.glob("2*/*.jsonl")).count(b"run_id") >= 6, 30.0
+        lambda: b"".join(path.read_bytes() for path in spool.glob("2*/*.jsonl")).count(b'"run_id":"') >= 6, 30.0
     )
     killed.send_signal(signal.SIGKILL)
     crawl.finish(killed, balanced=False)

@@ -202,7 +202,7 @@ def test_back_pressure_is_that_of_the_last_row() -> None:
     [
         ("reviews", "'children'] is 'reviews' (str): it must be a dict that maps fields"),
         ({"reviews": "reviews"}, "'reviews'] is 'reviews' (str): it must be a dict with the keys table, on_conflict"),
-        ({"reviews": {**REVIEWS, "parents": 1}}, "no option 'parents'. Its options are table, on_conflict"),
+        ({"reviews": {**REVIEWS, "parents": 1}}, "no option 'parents'. Did you mean 'parent'?"),
         ({"reviews": {"parent": {"book": "url"}}}, "['table'] is missing"),
         ({"reviews": {"table": "reviews"}}, "['parent'] is missing. It must be a dict"),
         ({"reviews": {**REVIEWS, "parent": {}}}, "['parent'] is missing. It must be a dict"),
