@@ -143,7 +143,7 @@ SLOW = """create or replace function t_slow() returns trigger language plpgsql a
 $$ begin perform pg_sleep(60); return new; end $$;
 create trigger slow before insert on t for each row execute function t_slow()"""
 END_INSERTS = """select pg_terminate_backend(pid) from pg_stat_activity
-where query like '%json_to_recordset%' and pid <> pg_backend_pid()"""
+where state = 'active' and query like '%json_to_recordset%' and pid <> pg_backend_pid()"""
 
 
 @OVER
