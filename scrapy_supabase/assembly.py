@@ -204,16 +204,12 @@ class OpenRun:
         self.destination = destination
         self.spool = spool
         self.delivery = assemble(config, destination, spool, observer, wake, recovered, blocks=blocks)
-        self._unlisted: Mapping[str, int] = {}
 
     def row_builder(self, stamps: Mapping[str, Stamp], on_cleaned: Callable[[str], None]) -> RowBuilder:
         """Return a builder of rows for this run. `stamps` are added to the run's own; `on_cleaned` gets table names."""
-        routes, schema, stamps = self.config.tables.routes, self.destination.schema, {**stamps_of(self.run), **stamps}
-        if not has_children(routes):
-            return RowBuilder(routes, schema, stamps, on_cleaned)
-        builder = FamilyBuilder(routes, schema, stamps, on_cleaned)
-        self._unlisted = builder.unlisted
-        return builder
+        routes = self.config.tables.routes
+        kind = FamilyBuilder if has_children(routes) else RowBuilder
+        return kind(routes, self.destination.schema, {**stamps_of(self.run), **stamps}, on_cleaned)
 
     def finish(self, within: float) -> Future[None]:
         """Return a future that is done when all rows are uploaded or left. No retry starts after `within` seconds."""
@@ -223,8 +219,7 @@ class OpenRun:
     def last_steps(self, observer: CrawlObserver, reason: str, stats: Mapping[str, Any]) -> Sequence[Step]:
         """Return what is left to do after the uploads of a crawl; see `delivery.run_end`. `stats` are Scrapy's."""
         destination, counters = self.destination, observer.counters
-        backend, schema = destination.backend, destination.schema
-        ended = EndedRun(self.config, self.run, backend, schema, counters, reason, self._unlisted)
+        ended = EndedRun(self.config, self.run, destination.backend, destination.schema, counters, reason)
         return steps_of(ended, [*lost_pages(stats), *observer.lost])
 
     def stop(self) -> None:

@@ -21,12 +21,10 @@ from scrapy_supabase.models import Mode
 from scrapy_supabase.schema.column_types import Fit, fit, kind_of, sql_name
 from scrapy_supabase.schema.declared import DeclaredItems
 from scrapy_supabase.schema.item_fields import ItemField, columns_sent
-from scrapy_supabase.schema.remedies import add_column_sql, identifier, qualified
+from scrapy_supabase.schema.remedies import BYPASS_POLICIES, add_column_sql, identifier, qualified
 from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
 from scrapy_supabase.settings.config import Config
-
-_BYPASS_POLICIES = ("service_role", "postgres")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class TableCheck:
     ) -> None:
         self._config = config
         self._role = facts.role or config.server.role
-        self._bypasses_policies = self._role in _BYPASS_POLICIES if facts.bypasses is None else facts.bypasses
+        self._bypasses_policies = self._role in BYPASS_POLICIES if facts.bypasses is None else facts.bypasses
         self._backend = backend
         self._schema = schema
         self._declared = declared

@@ -95,11 +95,11 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
 
 def _options(opts: argparse.Namespace) -> list[str]:
     """Return the options that select rows, as they are typed."""
-    named = [(f"--{name}", getattr(opts, name)) for name in ("table", "project")]
-    return [
-        *(["--rejected"] if opts.rejected else []),
-        *(part for pair in named if pair[1] is not None for part in pair),
-    ]
+    options = ["--rejected"] if opts.rejected else []
+    for name in ("table", "project"):
+        if (value := getattr(opts, name)) is not None:
+            options += [f"--{name}", value]
+    return options
 
 
 def _offline() -> dict[str, str]:

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 
 from scrapy_supabase.errors import FatalError, SchemaDriftError, ServerError, UpsertRefusedError, fatal
 from scrapy_supabase.models import Reference
-from scrapy_supabase.schema.remedies import columns, for_denied, lacks, qualified
+from scrapy_supabase.schema.remedies import BYPASS_POLICIES, columns, for_denied, lacks, qualified
 from scrapy_supabase.schema.schema import Schema
 
-_SEES_ALL = ("service_role", "postgres")  # the roles that row-level security does not concern
 _LONGEST = 80  # characters of a value in a message
 
 
 def no_parent(reference: Reference, texts: Sequence[str | None], role: str) -> ServerError:
     """Return the reason to reject a row whose parent is not there, or is hidden from the role by a policy."""
     problem = f"column {reference.column!r}: table {reference.table} has no row with {_named(reference, texts)}"
-    if role not in _SEES_ALL:
+    if role not in BYPASS_POLICIES:
         problem += f" that a policy lets the role {role} see"
     return ServerError(problem, code="no_parent")
 

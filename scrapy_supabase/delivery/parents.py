@@ -115,9 +115,10 @@ class ParentResolver:
             for at, need in needs.items():
                 if need.place not in ids:
                     texts = need.texts(reference)
-                    error = no_parent(reference, texts, self._schema.role)
                     if need.place[1] in found.ambiguous:
                         error = several_parents(reference, texts)
+                    else:
+                        error = no_parent(reference, texts, self._schema.role)
                     lacking.setdefault(at, (reference, error))
         return lacking
 

@@ -40,7 +40,7 @@ _SECONDS = 10.0  # the least time of a step, even after `SUPABASE_CLOSE_TIMEOUT`
 
 
 class EndedRun(msgspec.Struct, frozen=True):
-    """A crawl whose uploads are over. `reason` is its finish reason; for `unlisted` see `rows.children`."""
+    """A crawl whose uploads are over. `reason` is its finish reason."""
 
     config: Config
     run: Run
@@ -48,7 +48,6 @@ class EndedRun(msgspec.Struct, frozen=True):
     schema: Schema
     counters: Counters
     reason: str
-    unlisted: Mapping[str, int] = msgspec.field(default_factory=dict)
 
 
 class Step(Protocol):
@@ -89,15 +88,17 @@ def _incomplete(ended: EndedRun, table: str) -> Sequence[str]:
     counters, reasons = ended.counters, []
     if ended.reason != "finished":
         reasons.append(f"it ended with the reason {ended.reason}")
-    for account, what in (("failed", "rejected"), ("spooled", "left in the spool")):
-        if rows := counters.totals[account]:
-            reasons.append(f"{pluralize(rows, 'row')} {what}")
-    reasons += _unstamped(ended, table)
+    reasons += [*_not_stored(counters.totals), *_unstamped(ended, table)]
     if not counters.tables[table]["uploaded"]:
         reasons.append("no row of this table stored")
     elif not ended.schema.mode(table).updates:
         reasons.append("the table refuses upserts, so that stored rows keep the id of an earlier run")
     return reasons
+
+
+def _not_stored(counts: Mapping[str, int]) -> list[str]:
+    accounts = (("failed", "rejected"), ("spooled", "left in the spool"))
+    return [f"{pluralize(rows, 'row')} {what}" for account, what in accounts if (rows := counts[account])]
 
 
 def _unstamped(ended: EndedRun, table: str) -> Sequence[str]:
@@ -107,12 +108,8 @@ def _unstamped(ended: EndedRun, table: str) -> Sequence[str]:
 
 def _children_lost(ended: EndedRun, spec: TableSpec) -> Sequence[str]:
     """Return the reasons why children of stored parents may not be stored, or not have the id of this run."""
-    counts, reasons = ended.counters.tables[spec.name], []
-    for account, what in (("failed", "rejected"), ("spooled", "left in the spool")):
-        if rows := counts[account]:
-            reasons.append(f"{pluralize(rows, 'row')} {what}")
-    reasons += _unstamped(ended, spec.name)
-    if items := ended.unlisted.get(spec.name):
+    reasons = [*_not_stored(ended.counters.tables[spec.name]), *_unstamped(ended, spec.name)]
+    if items := ended.schema.families.unlisted[spec.name]:
         reasons.append(f"{pluralize(items, 'item')} without a list of children (None or missing; [] means none)")
     parent = spec.writing.parent.table if spec.writing.parent else ""
     if not all(ended.schema.mode(table).updates for table in (spec.name, parent)):

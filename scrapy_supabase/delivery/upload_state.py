@@ -12,6 +12,7 @@ from scrapy_supabase.delivery.isolate import joined
 from scrapy_supabase.errors import FatalError, ServerError, TransientError
 from scrapy_supabase.messages import sentence
 from scrapy_supabase.models import Chunk, Effort, Outcome, Rejection, Row, RowCounts
+from scrapy_supabase.rows.mapping import with_unknown
 
 Sent = TypeVar("Sent")
 
@@ -174,18 +175,13 @@ class UploadState(msgspec.Struct, Generic[Sent]):
 
 
 def collected(row: Row, names: frozenset[str], column: str) -> Row:
-    """Return an encoded row with the fields `names` moved into its jsonb `column`.
-
-    If the row has a value there that is no object, the value gets the name of the column in the new object.
-    """
+    """Return an encoded row with the fields `names` moved into its jsonb `column`."""
     if names.isdisjoint(row.columns):
         return row
     values = msgspec.json.decode(row.data, type=dict[str, msgspec.Raw])
     more = {name: values.pop(name) for name in names if name in values}
     before = msgspec.json.decode(values[column]) if column in values else None
-    if before is not None and not isinstance(before, dict):
-        before = {column: before}
-    values[column] = msgspec.Raw(msgspec.json.encode({**(before or {}), **more}))
+    values[column] = msgspec.Raw(msgspec.json.encode(with_unknown(before, more, column)))
     columns = tuple(sorted({*row.columns, column} - names))
     return msgspec.structs.replace(row, columns=columns, data=msgspec.json.encode(values))
 

@@ -11,7 +11,7 @@ from scrapy_supabase.errors import ItemError
 from scrapy_supabase.models import NO_TABLE, Mode, Rejection, Row
 from scrapy_supabase.rows.chunks import OpenChunk
 from scrapy_supabase.rows.keys import NO_KEY, KeyForm, key_form
-from scrapy_supabase.rows.mapping import Mapper, item_to_dict
+from scrapy_supabase.rows.mapping import Mapper, item_to_dict, with_unknown
 from scrapy_supabase.rows.routing import choose_table
 from scrapy_supabase.rows.row_warnings import RowWarnings
 from scrapy_supabase.rows.stamps import Stamp
@@ -265,10 +265,7 @@ class RowBuilder:
         column = self._schema.unknown.column
         kept = {name: value for name, value in values.items() if name not in shape.collect}
         more = {name: values[name] for name in shape.collect}
-        before = kept.get(column)
-        if before is not None and not isinstance(before, dict):
-            before = {column: before}
-        kept[column] = {**(before or {}), **more}
+        kept[column] = with_unknown(kept.get(column), more, column)
         return kept
 
     def _forget_shapes(self) -> None:

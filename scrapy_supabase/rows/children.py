@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -63,10 +62,7 @@ def item_steps(
 
 
 class FamilyBuilder(RowBuilder):
-    """Converts items with children to rows. Its arguments are those of `RowBuilder`.
-
-    `unlisted`: child table with the option `replace` → the number of items that do not tell which children they have.
-    """
+    """Converts items with children to rows. Its arguments are those of `RowBuilder`."""
 
     def __init__(
         self, routes: Routes, schema: Schema, stamps: Mapping[str, Stamp], on_cleaned: Callable[[str], None]
@@ -74,7 +70,6 @@ class FamilyBuilder(RowBuilder):
         # The URL of an item's page may be asked for only once, and is also that of its children.
         self._url = _UrlOfItem(stamps["url"]) if "url" in stamps else None
         super().__init__(routes, schema, {**stamps, "url": self._url} if self._url else stamps, on_cleaned)
-        self.unlisted: Counter[str] = Counter()
 
     def rows_of(self, item: Any) -> Iterator[Row | Rejection]:
         """Yield the row of `item`, then those of its children, or the rejections of what cannot become a row.
@@ -109,7 +104,7 @@ class FamilyBuilder(RowBuilder):
             found, parent = fields.get(field), child_spec.writing.parent
             if parent is None or found is None or is_null(found):
                 if child_spec.replaces and reason is None:
-                    self.unlisted[child_spec.name] += 1
+                    self._schema.families.unlisted[child_spec.name] += 1
                 continue
             inherited = {
                 column: values.get(name) for column, name in zip(parent.columns, parent.referenced, strict=True)

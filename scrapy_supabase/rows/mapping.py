@@ -217,6 +217,15 @@ def item_to_dict() -> Callable[[Any], dict[str, Any]]:
     return lambda item: dict(ItemAdapter(item))
 
 
+def with_unknown(value: Any, unknown: Mapping[str, Any], column: str) -> dict[str, Any]:
+    """Return the object to store in the column for unknown fields. `value` is what the row has there itself.
+
+    If that is no object, it gets the name of the column in the new one.
+    """
+    own = {} if value is None else value if isinstance(value, dict) else {column: value}
+    return {**own, **unknown}
+
+
 def _is_same(value: Any, other: Any) -> bool:
     """Return whether two values are stored as the same."""
     try:

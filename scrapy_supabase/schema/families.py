@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable
 
 from scrapy_supabase.models import Parent
@@ -10,12 +11,16 @@ from scrapy_supabase.schema.table_spec import TableSpec
 
 
 class Families:
-    """Which tables are child tables of which: those of `specs`, and more. Thread-safe."""
+    """Which tables are child tables of which: those of `specs`, and more. Thread-safe.
+
+    `unlisted`: child table with the option `replace` → the number of items that do not tell which children they have.
+    """
 
     def __init__(self, specs: Iterable[TableSpec] = ()) -> None:
         self._parents: dict[str, frozenset[str]] = {}
         self._referenced: dict[str, frozenset[tuple[str, ...]]] = {}
         self._lock = threading.Lock()
+        self.unlisted: Counter[str] = Counter()
         for spec in specs:
             if spec.writing.parent is not None:
                 self.add(spec.name, spec.writing.parent)

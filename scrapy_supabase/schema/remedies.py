@@ -13,6 +13,9 @@ from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.schema.table_spec import Unseen
 
 PUBLIC_ROLE = "anon"
+BYPASS_POLICIES = ("service_role", "postgres")
+"""The roles that row-level security does not concern."""
+
 GENERATED_COLUMN = "Table %s generates column %r itself: the items' values for it are not sent."
 
 

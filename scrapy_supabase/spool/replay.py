@@ -19,7 +19,7 @@ from scrapy_supabase.spool.disk import DiskSpool
 from scrapy_supabase.spool.file_io import append_shared, take
 from scrapy_supabase.spool.later_runs import LaterRuns
 from scrapy_supabase.spool.reject_file import NO_ROW, REJECTED, RejectedLine, reject_lines
-from scrapy_supabase.spool.run_folders import RunFolder, RunNote, chunk_files
+from scrapy_supabase.spool.run_folders import RunNote, chunk_files, is_alive
 
 _MOST_OPEN = 64  # files at once
 
@@ -58,14 +58,12 @@ def chunks_in(folder: Path, on_closed: Callable[[Path, PermissionError], object]
 
 
 def _chunks_of(run: Path) -> Iterator[Found]:
-    owned = RunFolder.adopt(run)
-    if owned is not None:
-        owned.release()  # at once: a crawl that starts now must be able to adopt it
+    alive = is_alive(run)
     for path in chunk_files(run):
         with suppress(UnreadableError, FileNotFoundError):
             header = read_header(path)
             if header is not None:
-                yield Found(path, header, count_rows(path), alive=owned is None)
+                yield Found(path, header, count_rows(path), alive=alive)
 
 
 def rejects_in(folder: Path) -> list[Found]:

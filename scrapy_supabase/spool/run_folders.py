@@ -164,13 +164,16 @@ def count_live_runs(folder: Path) -> int:
     number = 0
     with readable(folder):
         for path in folder.iterdir() if exists(folder) else ():
-            if is_run(path):
-                owned = RunFolder.adopt(path)
-                if owned is None:
-                    number += 1
-                else:
-                    owned.release()
+            number += is_run(path) and is_alive(path)
     return number
+
+
+def is_alive(run: Path) -> bool:
+    """Return whether a run's folder is locked. Raises `OSError`."""
+    owned = RunFolder.adopt(run)
+    if owned is not None:
+        owned.release()  # at once: a crawl that starts now must be able to adopt it
+    return owned is None
 
 
 def chunk_files(run: Path) -> list[Path]:

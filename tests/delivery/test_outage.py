@@ -324,6 +324,15 @@ def test_a_chunk_that_always_fails_does_not_stop_the_others(tmp_path: Path, capl
     again.close()
 
 
+def deliver_ten_rows(engine: Engine) -> None:
+    """Add rows one by one, and close."""
+    for number in range(10):
+        waiting = engine.delivery.add(row(str(number), text=str(number)))
+        assert waiting is None or engine.wait(waiting)
+    engine.finish()
+    engine.balance()
+
+
 def test_chunks_that_are_given_up_together_are_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One ERROR with the reason, the others at DEBUG; the summary has the number of rows left."""
     caplog.set_level("DEBUG", "scrapy_supabase.delivery")
@@ -331,11 +340,7 @@ def test_chunks_that_are_given_up_together_are_logged_once(tmp_path: Path, caplo
     server.took = 5.0  # others got through meanwhile: no outage
     server.refuses = lambda chunk: b'"v":"7"' in chunk.rows[0].data or b'"v":"8"' in chunk.rows[0].data
     engine = Engine(server.upload, disk, rows=1, **server.options)
-    for number in range(10):
-        waiting = engine.delivery.add(row(str(number), text=str(number)))
-        assert waiting is None or engine.wait(waiting)
-    engine.finish()
-    engine.balance()
+    deliver_ten_rows(engine)
     disk.close()
     assert engine.stats.totals["spooled"] == 2
     said = [r for r in caplog.records if "not tried again in this run: OSError: no route to host." in r.getMessage()]
@@ -359,11 +364,7 @@ def test_a_chunk_waits_for_a_server_without_room(tmp_path: Path, error: Transien
     refused = itertools.count()
     server.refuses = lambda chunk: b'"v":"7"' in chunk.rows[0].data and next(refused) < 9
     engine = Engine(server.upload, disk, rows=1, **server.options)
-    for number in range(10):
-        waiting = engine.delivery.add(row(str(number), text=str(number)))
-        assert waiting is None or engine.wait(waiting)
-    engine.finish()
-    engine.balance()
+    deliver_ten_rows(engine)
     disk.close()
     assert engine.stats.totals["spooled"] == left
 
