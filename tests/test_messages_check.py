@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+import ssl
 import time
 from collections.abc import Iterable
 from datetime import datetime
@@ -23,6 +24,7 @@ from scrapy_supabase.schema.ddl import ledger_sql, newest_sql
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.spool.run_folders import note_run
 from tests.checkup.test_check import OPEN, TABLE, Look, Sql, look, token
+from tests.delivery.test_sent_chunks import certified
 from tests.fault_proxy import FaultProxy, answers, delays
 from tests.fix_project import Project
 from tests.messages import Said
@@ -44,6 +46,9 @@ def shown(found: Findings, *subjects: str, level: str = "") -> list[str]:
         (r"BATCH_CHUNK_SIZE to \d+", "BATCH_CHUNK_SIZE to <n>"),
         (r"answers: [^(]*", "answers: <server> "),
         (r"port \d{4,}", "port <port>"),
+        (r"_ssl\.c:\d+", "_ssl.c:<n>"),
+        # its name since OpenSSL 3.2
+        (r"RECORD_LAYER_FAILURE\] record layer failure", "WRONG_VERSION_NUMBER] wrong version number"),
         (r"database connection to [^,]+", "database connection to <host>"),
         (r"\d\d:\d\d UTC", "<time> UTC"),
         (r"\d+ s ahead", "<n> s ahead"),
@@ -171,7 +176,7 @@ def test_keys(said: Said, sql: Sql, look: Look, local_stack: LocalSupabase, proj
     said("A key that expires soon", shown(soon, "key"))
 
 
-def test_servers(said: Said, sql: Sql, look: Look, proxy: FaultProxy) -> None:
+def test_servers(said: Said, sql: Sql, look: Look, proxy: FaultProxy, project: Project, tmp_path: Path) -> None:
     """Findings for no answer, a wrong answer, a skewed clock and a distant server."""
     sql(TABLE)
     said("No server", shown(look(SUPABASE_URL="http://127.0.0.1:1"), "server"))
@@ -179,6 +184,13 @@ def test_servers(said: Said, sql: Sql, look: Look, proxy: FaultProxy) -> None:
     said("No database server", shown(look(SUPABASE_DB_URL=there), "server"))
     said("A schema that is not exposed", shown(look(SUPABASE_SCHEMA="private"), "server"))
     said("A clock that is wrong", shown(look(clock=lambda: time.time() + 120, **ANY_SIZE), "server", level="warning"))
+    without_tls = look(SUPABASE_URL=proxy.url.replace("http://", "https://"))
+    said("A server without TLS", shown(without_tls, "server"))
+    certificate, key = certified(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with FaultProxy(project.url, tls) as server:
+        said("A certificate of an unknown authority", shown(look(SUPABASE_URL=server.url), "server"))
     proxy.always = delays(0.05)
     far = look(SUPABASE_URL=proxy.url, BATCH_CHUNK_SIZE=1, SUPABASE_CONCURRENT_UPLOADS=1)
     said("A server far away", shown(far, "server", level="warning"))

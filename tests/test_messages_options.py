@@ -50,6 +50,10 @@ BOOKS = {"book": TableSpec("t"), "pen 2": TableSpec("t")}
 ITEMS: Mapping[str, tuple[Mapping[str, Any], TableSpec | Switch]] = {
     "No field of a hash": ({"id": 1, "title": None}, TableSpec("t", stamps={"key": "hash(title, meta.id)"})),
     "A path into a number": ({"id": 1, "price": 5}, TableSpec("t", columns={"price.amount": "price"})),
+    "No field of a reference": (
+        {"id": 1, "category": "chairs"},
+        TableSpec("t", references={"category_id": ParentFields({"slug": "categry"}, {})}),
+    ),
     "A value without a table": ({"id": 1, "type": "pen"}, Switch("type", BOOKS, setting="SUPABASE_TABLES['*']")),
     "No value for the table": ({"id": 1}, Switch("type", BOOKS, setting="SUPABASE_TABLES['*']")),
     "A function that fails": ({"id": 1}, Switch("shop.routing.table_of", BOOKS, choose=fails)),

@@ -88,7 +88,7 @@ class HttpPool:
         """Return the error for a failed request; `in_time` is the message for a timeout."""
         text = (isinstance(error, OSError) and error.strerror) or str(error) or "the connection was closed"
         through = f" by proxy {self._proxy.hostname}" if self._proxy else ""
-        message = in_time if isinstance(error, TimeoutError) else f"{text} ({self._host}{through})"
+        message = in_time if isinstance(error, TimeoutError) else f"{text} ({self._host}{through}){_tls_remedy(error)}"
         made = TransientError(message, code=type(error).__name__)
         made.unanswered, made.ambiguous = True, ambiguous
         return made
@@ -108,6 +108,14 @@ class HttpPool:
 def _start(head: bytes, body: bytes | None) -> bytes:
     """Return the bytes of a request before its body."""
     return head + b"\r\n" if body is None else b"%bContent-Length: %d\r\n\r\n" % (head, len(body))
+
+
+def _tls_remedy(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "; SSL_CERT_FILE can name the certificate of an authority of your network"
+    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return "; the server does not use TLS: try http:// in SUPABASE_URL"
+    return ""
 
 
 def _tls_context() -> ssl.SSLContext:

@@ -58,7 +58,8 @@ class RowFile:
         suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
         file_format = form or ("jsonl" if name == "-" else _BY_NAME.get(suffix.lower()))
         if file_format is None:
-            raise FileError(f"{name}: unknown file format.", "Add --format jsonl, json, csv or tsv.")
+            remedy = "Add --format jsonl, json, csv or tsv, if it is one of these; save other formats as CSV."
+            raise FileError(f"{name}: unknown file format.", remedy)
         self.format = "csv" if file_format == "tsv" else file_format
         delimiter = _WORDS.get(delimiter or "", delimiter)
         if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):

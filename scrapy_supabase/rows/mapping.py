@@ -19,7 +19,7 @@ from scrapy_supabase.rows.values import encode_row, is_null
 from scrapy_supabase.schema.column_types import is_text
 from scrapy_supabase.schema.paths import MISSING, columns_by_field, root_of, value_at
 from scrapy_supabase.schema.schema import Schema
-from scrapy_supabase.schema.table_spec import EmptyText, TableSpec
+from scrapy_supabase.schema.table_spec import EmptyText, ParentFields, TableSpec
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class Mapper:
         self._key: frozenset[str] = frozenset()
         self._not_text: frozenset[str] = frozenset()
         self._warned: set[str] = set()
+        self._checked: set[str] = set()  # columns of `references`; their first item is searched for the fields
 
     def columns_of(
         self, fields: Mapping[str, Any], item: Any, inherited: Mapping[str, Any] | None = None
@@ -176,8 +177,12 @@ class Mapper:
                     self._on_cleaned(self._spec.name)
                 elif type(text) is str:
                     self._natural_keys[column, text] = key
-            elif not self._spec.skip_none and any(root_of(path) in fields for path in parent.match.values()):
-                mapped[column] = None
+            elif any(root_of(path) in fields for path in parent.match.values()):
+                if not self._spec.skip_none:
+                    mapped[column] = None
+            elif column not in mapped and column not in self._checked:
+                self._warn_of_no_fields(column, parent)
+            self._checked.add(column)
 
     def _add_hashes(self, mapped: dict[str, Any], fields: Mapping[str, Any]) -> None:
         for column, names in self._hashes.items():
@@ -195,6 +200,16 @@ class Mapper:
         except ItemError:
             encode_row(fields)  # raises an `ItemError` that names the field
             raise
+
+    def _warn_of_no_fields(self, column: str, parent: ParentFields) -> None:
+        logger.warning(
+            "Table %s: column %r gets no id, since an item has no field %s. If the name is misspelt, correct "
+            "references[%r]['match'] in SUPABASE_TABLES. An item without a parent may lack the field.",
+            self._spec.name,
+            column,
+            " or ".join(map(repr, parent.match.values())),
+            column,
+        )
 
     def _warn_of_path(self, path: str, value: Any) -> None:
         if path not in self._warned:
