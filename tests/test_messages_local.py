@@ -140,12 +140,9 @@ def test_an_orphan_that_does_not_stop(said: Said, folder: Path, monkeypatch: pyt
     monkeypatch.setattr(cluster, "_STOP_TIMEOUT", 0.2)
     data = folder / "postgres"
     data.mkdir()
-    code = (
-        "import signal, sys, time\nfor n in (signal.SIGINT, signal.SIGQUIT): signal.signal(n, signal.SIG_IGN)\n"
-        "print('deaf', flush=True)\ntime.sleep(60)"
-    )
+    command = ["postgres", "-c", "trap '' INT QUIT; echo deaf; read wait", "-D", str(data)]
     with subprocess.Popen(
-        ["postgres", "-c", code, "-D", str(data)], executable=sys.executable, stdout=subprocess.PIPE, text=True
+        command, executable="/bin/sh", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as deaf:
         assert deaf.stdout
         assert deaf.stdout.readline() == "deaf\n"

@@ -371,7 +371,7 @@ def test_no_such_host(said: Said, line: MakeLine) -> None:
 
 
 FAULTS: Sequence[tuple[str, str, Sequence[faults.Fault], Mapping[str, Any]]] = (
-    ("No answer in time, twice", KEYED, [faults.hangs] * 2, {"timeout": 0.1, "attempts": 2}),
+    ("No answer in time, twice", KEYED, [faults.hangs] * 2, {"timeout": 0.4, "attempts": 2}),
     ("An answer that is lost, and rows without a key", f"create table t (n int); {ALL}", [faults.resets_after], {}),
     ("504 of a gateway", KEYED, [faults.answers(504, "<h1>Gateway time-out</h1>")], {}),
     ("An error of the database itself, twice", KEYED, [
