@@ -9,6 +9,7 @@ if every row is in the table.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any
@@ -28,7 +29,7 @@ from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.script import Upload
 from scrapy_supabase.settings.explicit import config_for_table, config_of_command
 
-_SHOWN_BYTES = 256 * 1024
+_SHOW_SECONDS = 0.1
 WHEN_REFUSED = "No row was uploaded."
 WHEN_INTERRUPTED = (
     "Rows that were read but not uploaded are in the spool; the other rows were not read. Run the command again, or "
@@ -126,7 +127,7 @@ class FileUpload:
 
     def add(self, file: RowFile) -> None:
         """Add the rows of a file. Stops early after a fatal error."""
-        shown = 0
+        shown, due = 0, 0.0
         for part in file.parts():
             if isinstance(part, Lines):
                 self._add_lines(part)
@@ -136,9 +137,10 @@ class FileUpload:
                 self._add_row(part.values, part.source, part.number)
             if self._upload.error is not None:
                 return
-            if file.position - shown >= _SHOWN_BYTES:
-                self._show(file.position - shown)
-                shown = file.position
+            if time.monotonic() > due:  # to ask for the position is a system call
+                position, due = file.position, time.monotonic() + _SHOW_SECONDS
+                self._show(position - shown)
+                shown = position
         self._show(file.position - shown)
 
     def _add_lines(self, part: Lines) -> None:

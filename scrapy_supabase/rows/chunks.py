@@ -84,6 +84,12 @@ class OpenChunk:
 
     def deduplicate(self) -> None:
         """Move the waiting rows to `rows`, keeping one row per key."""
+        if not self.rows and self.mode is not Mode.INSERT:
+            by_key = {row.key: row for row in self.waiting}
+            if len(by_key) == len(self.waiting) and set(map(type, by_key)) == {str}:  # the usual case
+                self.rows = by_key
+                self.waiting.clear()
+                return
         dropped = deduplicate(self.rows, self.waiting, self.mode)
         if self.mode is not Mode.INSERT:
             self.groups.update(key.group for row in self.waiting if type(key := row.key) is UncertainKey)

@@ -33,11 +33,6 @@ def deduplicate(kept: dict[Any, Row], rows: Sequence[Row], mode: Mode) -> list[R
 
     The last row of a key is kept; with `Mode.IGNORE`, the first.
     """
-    if mode is not Mode.INSERT and len(rows) > 1:
-        by_key = {row.key: row for row in rows}
-        if len(by_key) == len(rows) and None not in by_key and kept.keys().isdisjoint(by_key):
-            kept.update(by_key)  # the usual case
-            return []
     dropped: list[Row] = []
     for row in rows:
         key = row.key
