@@ -4,7 +4,8 @@ Compared are `scrapy supabase load`, including the start of its process; dlt's p
 psycopg on the same file: COPY, and COPY into a temporary table followed by an upsert, 1000 rows per chunk.
 
 `limit` compares the part of `load` after its start with the wire limit: `http.client` in four threads, posting bodies
-made before. Both send the same file, 60,000 rows of 350 bytes in the style of `json.dumps`.
+made before. Both send the same file, 60,000 rows of 350 bytes in the style of `json.dumps`, to a table with a primary
+key only, and to one with two indexes more: the more a row costs the server, the less counts what it costs the client.
 """
 
 from __future__ import annotations
@@ -59,6 +60,13 @@ NAMES = {
     "limit": "load of a file, and the wire limit",
 }
 LIMIT_ROWS = 60_000
+INDEXES = {
+    "key": "drop index if exists bench_url, bench_title",
+    "key, two indexes": (
+        "create index if not exists bench_url on bench (url); "
+        "create index if not exists bench_title on bench (title, price)"
+    ),
+}
 DLT = """
 import json, sys
 import dlt
@@ -145,8 +153,8 @@ def of_the_limit(to: Server, folder: Path, chunks: list[int], rows: int, repeat:
     path = folder / "bench.jsonl"
     path.write_text("".join(json.dumps(item(number)) + "\n" for number in range(rows)))
 
-    def rate(name: str, chunk: int) -> float:
-        to.run(TABLE)
+    def rate(name: str, chunk: int, indexes: str) -> float:
+        to.run(TABLE + indexes)
         job = {"contestant": name, "chunk": chunk, "uploads": 4, "file": str(path), "spool": str(folder / "spool")}
         seconds: float = child({**job, "url": to.url, "key": to.key})["seconds"]
         ((stored,),) = to.run("select count(*) from bench")
@@ -154,14 +162,19 @@ def of_the_limit(to: Server, folder: Path, chunks: list[int], rows: int, repeat:
             raise RuntimeError(f"{name}: {stored} of {rows} rows stored")
         return rows / seconds
 
-    runs = {f"{name}/{chunk}": partial(rate, name, chunk) for chunk in chunks for name in ("wire_limit", "load_file")}
+    runs = {
+        f"{name}/{table}/{chunk}": partial(rate, name, chunk, indexes)
+        for table, indexes in INDEXES.items() for chunk in chunks for name in ("wire_limit", "load_file")
+    }  # fmt: skip
     found = interleaved(runs, repeat)
     lines = [
-        [str(chunk), *(shown(found[f"{name}/{chunk}"]) for name in ("wire_limit", "load_file")),
-         shown(ratios(found, f"load_file/{chunk}", f"wire_limit/{chunk}"), ".2f")]
-        for chunk in chunks
+        [table, str(chunk), *(shown(found[f"{name}/{table}/{chunk}"]) for name in ("wire_limit", "load_file")),
+         shown(ratios(found, f"load_file/{table}/{chunk}", f"wire_limit/{table}/{chunk}"), ".2f")]
+        for table in INDEXES for chunk in chunks
     ]  # fmt: skip
-    return markdown(["rows per request", "wire limit, rows per second", "load of a file", "of the limit"], lines)
+    return markdown(
+        ["table", "rows per request", "wire limit, rows per second", "load of a file", "of the limit"], lines
+    )
 
 
 def main() -> None:
