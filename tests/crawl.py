@@ -1,4 +1,4 @@
-"""Run as a script: one crawl (or two at once), described by a JSON object on standard input.
+"""One crawl (or two at once) in a process of its own, described by a JSON object on standard input.
 
 `settings` are the project's; `spiders` a list of {"items": [...], "pages": n, "site": url}, with the arguments of
 `select_rows` as "select" and those of requests as "requests"; `mode` is asyncio, select or none. The stats of each
@@ -214,10 +214,3 @@ def main() -> None:
     process.start()
     stats = [crawler.stats.get_stats() for crawler in crawlers]
     Path(job["stats"]).write_text(json.dumps(stats, default=str))
-
-
-if __name__ == "__main__":
-    # Not from `__main__`: the item classes must be those that SUPABASE_TABLES names.
-    from tests import crawl
-
-    crawl.main()

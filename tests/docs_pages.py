@@ -11,6 +11,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from scrapy.utils.project import get_project_settings
+
+from scrapy_supabase.settings.config import Config
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [
@@ -98,3 +102,8 @@ def blocks_of(page: Path) -> list[Block]:
 def prose_of(page: Path) -> str:
     """A page without its blocks and comments."""
     return re.sub(r"<!--.*?-->", "", _FENCE.sub("", page.read_text()), flags=re.DOTALL)
+
+
+def print_warnings() -> None:
+    """Read the settings of the project in this folder."""
+    print(*Config.from_settings(get_project_settings()).warnings)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
+from tests import fork_server
 from tests.fix_project import Project
+from tests.fork_server import Forked
 
 ROOT = Path(__file__).parents[1]
 OLDEST = ROOT / ".venv-oldest" / "bin" / "python"
@@ -60,7 +61,7 @@ class Crawler:
 
     folder: Path
     project: Project
-    copiers: dict[int, threading.Thread] = field(default_factory=dict)
+    outputs: dict[int, tuple[IO[str], threading.Thread | None]] = field(default_factory=dict)  # pid → its log
 
     def start(
         self,
@@ -71,7 +72,7 @@ class Crawler:
         file_size: int | None = None,
         cwd: Path | None = None,
         **settings: Any,
-    ) -> subprocess.Popen[str]:
+    ) -> Forked:
         """Start a crawl. Settings that are None are left out; those that are "@none" are None.
 
         Its files cannot become longer than `file_size` bytes, except its log. Its folder at the start and its home are
@@ -104,47 +105,34 @@ class Crawler:
         environment |= {"HOME": str(cwd)} if cwd else {}
         # A file: a pipe that nobody reads yet would hold the crawl up.
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`finish` closes it)
-        reader, writer = os.pipe() if file_size else (None, None)
-        # The most memory that this process ever had would be taken for the crawl's own (`ru_maxrss` outlives an exec).
-        Path("/proc/self/clear_refs").write_text("5")
-        process = subprocess.Popen(
-            [python, "-W", "error::DeprecationWarning:scrapy_supabase", "-m", "tests.crawl"],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=log if writer is None else writer,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        process.stdout = log
-        if reader is not None and writer is not None:
-            os.close(writer)
-            copier = threading.Thread(target=_copy, args=(reader, log.fileno()), daemon=True)
+        pipe = os.pipe() if file_size else None
+        with os.fdopen(pipe[1], "w") if pipe else nullcontext(log) as output:
+            text = json.dumps(job).encode()
+            process = fork_server.start("tests.crawl:main", text=text, stdout=output, python=python, env=environment)
+        copier = threading.Thread(target=_copy, args=(pipe[0], log.fileno()), daemon=True) if pipe else None
+        if copier:
             copier.start()
-            self.copiers[process.pid] = copier
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(job))
-        process.stdin.close()
+        self.outputs[process.pid] = (log, copier)
         return process
 
-    def log_of(self, process: subprocess.Popen[str]) -> str:
+    def log_of(self, process: Forked) -> str:
         """What a crawl has said so far."""
-        assert process.stdout is not None
-        return os.pread(process.stdout.fileno(), 2**30, 0).decode()
+        log, _ = self.outputs[process.pid]
+        return os.pread(log.fileno(), 2**30, 0).decode()
 
-    def finish(self, process: subprocess.Popen[str], *, balanced: bool = True) -> Crawl:
+    def finish(self, process: Forked, *, balanced: bool = True) -> Crawl:
         """Wait for a crawl; its counts must add up."""
-        process.wait()
-        if copier := self.copiers.pop(process.pid, None):
+        code = process.wait()
+        output, copier = self.outputs.pop(process.pid)
+        if copier:
             copier.join()
-        assert process.stdout is not None
-        process.stdout.seek(0)
-        log = process.stdout.read()
-        process.stdout.close()
+        with output:
+            output.seek(0)
+            log = output.read()
         path = self.folder / "stats.json"
         stats = json.loads(path.read_text()) if path.exists() else []
         path.unlink(missing_ok=True)
-        crawl = Crawl(log, stats, self.folder, process.returncode)
+        crawl = Crawl(log, stats, self.folder, code)
         assert stats or not balanced, log
         for each in stats if balanced else []:
             check_balance(each, log)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import redis
 
+from tests import fork_server
 from tests.fix_crawl import ROOT
 from tests.polling import eventually
 
@@ -145,18 +146,11 @@ class Worker:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SUPABASE_")}
         if home is not None:
             environment |= {"HOME": str(home), "PYTHONPATH": str(ROOT)}
+        text = json.dumps({**job, "stats": str(self.stats_path)}).encode()
         with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [python, "-m", "tests.redis_crawl"],
-                cwd=home or ROOT,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
+            self.process = fork_server.start(
+                "tests.redis_crawl:main", text=text, stdout=log, python=python, cwd=home or ROOT, env=environment
             )
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({**job, "stats": str(self.stats_path)}).encode())
-        self.process.stdin.close()
 
     @property
     def log(self) -> str:

@@ -1,4 +1,4 @@
-"""Run as a script: one worker of a fleet, described by a JSON object on standard input (tests/fix_redis.py)."""
+"""One worker of a fleet in a process of its own, described by a JSON object on standard input (tests/fix_redis.py)."""
 
 from __future__ import annotations
 
@@ -124,9 +124,3 @@ def main() -> None:
     process.crawl(crawler)
     process.start()
     Path(job["stats"]).write_text(json.dumps(crawler.stats.get_stats(), default=str))
-
-
-if __name__ == "__main__":
-    from tests import redis_crawl  # not from `__main__`
-
-    redis_crawl.main()

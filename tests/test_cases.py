@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import psycopg
 import pytest
 
 from scrapy_supabase.local import LocalSupabase
+from tests import fork_server
 from tests.fix_local import Connection
 
 CASES = Path(__file__).parent / "data" / "cases"
@@ -79,8 +78,6 @@ def crawl(server: Server, spider: Path, folder: Path, over: str) -> str:
     environment |= {"SUPABASE_URL": stack.url, "SUPABASE_KEY": stack.service_role_key}
     if over == "database":
         environment["SUPABASE_DB_URL"] = stack.db_url
-    command = [sys.executable, "-m", "scrapy", "runspider", str(spider), "-s", "SUPABASE_SPOOL_DIR=spool"]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=100
-    )
+    given = ["-s", "SUPABASE_SPOOL_DIR=spool"]
+    done = fork_server.scrapy("runspider", str(spider), *given, cwd=folder, env=environment, timeout=100)
     return done.stdout + done.stderr

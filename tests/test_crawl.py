@@ -291,14 +291,18 @@ def test_an_error_of_another_pipeline_does_not_matter(crawl: Crawler, table: Sql
 
 def test_a_stats_collector_that_fails_stops_nothing(crawl: Crawler, table: Sql, site: Site) -> None:
     """Periodic work goes on, the crawl ends normally, and the error is logged once with each key."""
-    plan = {"pages": 4, "site": site([[{"id": page}] for page in range(4)])}
-    done = crawl.finish(
-        crawl.start(plan, STATS_CLASS="tests.crawl.BrokenStats", DOWNLOAD_DELAY=1, BATCH_FLUSH_INTERVAL=1),
-        balanced=False,
-    )
-    assert table("select count(*) from t") == [(4,)]
-    assert done.log.index("uploaded, 0 rejected") < done.log.index("Closing spider"), done.log
-    assert "4 rows received: 4 uploaded" in done.log
+    plan = {"pages": 200, "site": site([[{"id": page}] for page in range(200)])}
+    given: dict[str, Any] = {"CONCURRENT_REQUESTS": 1, "DOWNLOAD_DELAY": 0.5, "BATCH_FLUSH_INTERVAL": 0.1}
+    process = crawl.start(plan, STATS_CLASS="tests.crawl.BrokenStats", **given)
+    try:
+        said = crawl.log_of
+        assert eventually(lambda: said(process).count("uploaded, 0 rejected") >= 2, 60), said(process)
+    finally:
+        process.send_signal(signal.SIGINT)
+        done = crawl.finish(process, balanced=False)
+    rows = table("select count(*) from t")[0][0]
+    assert f"{rows} rows received: {rows} uploaded" in done.log
+    assert "Spider closed (shutdown)" in done.log
     assert done.log.count("ConnectionError: the server of the stats is gone") == 1
     assert done.log.count("supabase/uploaded_count/t") == 1
 

@@ -28,6 +28,7 @@ import psycopg
 import pytest
 
 from scrapy_supabase.local import LocalSupabase
+from tests import fork_server
 from tests.docs_pages import DOCS, PAGES, ROOT, Block, blocks_of, prose_of
 from tests.s3_server import s3_bucket
 
@@ -41,12 +42,6 @@ OF_EXAMPLE = (
     ROOT / "README.md",
 )  # its queries are about the tables of the example project, its script about a hosted one
 WITH_STORAGE = (DOCS / "how-to" / "images-and-files.md",)
-
-SETTINGS = """
-from scrapy.utils.project import get_project_settings
-from scrapy_supabase.settings.config import Config
-print(*Config.from_settings(get_project_settings()).warnings)
-"""
 
 
 @dataclass
@@ -133,10 +128,8 @@ class Reader:
             path.write_text(self._as_local(block.text))
 
     def _load_settings(self, block: Block) -> None:
-        done = subprocess.run(
-            [sys.executable, "-c", SETTINGS], cwd=self.cwd, env={"SUPABASE_KEY": "k", **self.environment},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        environment = {"SUPABASE_KEY": "k", **self.environment}
+        done = fork_server.run("tests.docs_pages:print_warnings", cwd=self.cwd, env=environment)
         assert (done.returncode, done.stdout.strip()) == (0, ""), f"{block}: {done.stdout}{done.stderr}"
 
     def _check(self, block: Block) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ from scrapy_supabase import init_supabase, upload_to_supabase
 from scrapy_supabase.errors import ConfigurationError, SupabaseError
 from scrapy_supabase.settings.config import Config
 from scrapy_supabase.settings.explicit import config_for_table
-from tests.fix_crawl import OLDEST, ROOT, Crawler
+from tests import fork_server
+from tests.fix_crawl import OLDEST, Crawler
 from tests.messages import Said, of_log
 
 GOOD = {"SUPABASE_URL": "https://abc.supabase.co", "SUPABASE_KEY": "sb_secret_x", "SUPABASE_TABLE": "t"}
@@ -327,8 +327,7 @@ def test_wrong_settings_in_a_crawl(said: Said, tmp_path: Path, python: str, mode
     given = ['ITEM_PIPELINES={"scrapy_supabase.SupabasePipeline": 300}', "SUPABASE_URL=local", "SUPABASE_TABLE=t"]
     wrong = ["SUPABASE_MODE=upset", "BATCH_CHUNK_SIZE=many", MODES[mode]]
     options = [part for setting in [*given, *wrong] if setting for part in ("-s", setting)]
-    command = [python, "-m", "scrapy", "runspider", str(tmp_path / "s.py"), *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = fork_server.scrapy("runspider", str(tmp_path / "s.py"), *options, python=python)
     assert done.returncode == 1
     messages = of_log(done.stderr)
     said("A crawl with two wrong settings", messages)

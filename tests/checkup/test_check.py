@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from scrapy.settings import Settings
 from scrapy_supabase.checkup.check import check
 from scrapy_supabase.checkup.finding import Level
 from scrapy_supabase.local import LocalSupabase
+from tests import fork_server
 from tests.fault_proxy import FaultProxy, answers, delays, passes, resets_before
 from tests.fix_project import Project
 
@@ -553,10 +553,7 @@ def run_in_project(folder: Path, project: Project, *arguments: str) -> subproces
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     environment = {**os.environ, "SUPABASE_URL": project.url, "SUPABASE_KEY": project.key, "BATCH_RETRY_DELAY": "0.01"}
-    return subprocess.run(
-        [sys.executable, "-m", "scrapy", "supabase", "check", *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    return fork_server.scrapy("supabase", "check", *arguments, cwd=folder, env=environment)
 
 
 def test_the_command_in_a_project(sql: Sql, project: Project, tmp_path: Path) -> None:

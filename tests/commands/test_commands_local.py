@@ -14,6 +14,7 @@ from postgrest.exceptions import APIError
 
 from scrapy_supabase.commands.results import table
 from scrapy_supabase.local import LocalSupabase
+from tests import fork_server
 from tests.backends.test_supabase_client import connected
 
 SCRAPY = [sys.executable, "-m", "scrapy", "supabase"]
@@ -21,9 +22,7 @@ SCRAPY = [sys.executable, "-m", "scrapy", "supabase"]
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `scrapy supabase …` and wait for its end."""
-    return subprocess.run(
-        [*SCRAPY, *arguments], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
-    )
+    return fork_server.scrapy("supabase", *arguments, cwd=cwd, env={**os.environ, **environment})
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests import fault_proxy as faults
+from tests import fork_server
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import OLDEST, ROOT
 from tests.fix_project import Project
@@ -68,16 +69,12 @@ def run(project: Project, proxy: FaultProxy, tmp_path: Path) -> Run:
             **settings,
         }
         pairs = [f"{name}={value}" for name, value in values.items()]
-        command = ["script.py", *pairs] if script else ["-m", "scrapy", "runspider", "s.py"]
-        options = [] if script else [part for pair in pairs for part in ("-s", pair)]
-        return subprocess.run(
-            [str(python), *command, *options],
-            cwd=tmp_path,
-            env={"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment = {"PYTHONPATH": str(ROOT)}
+        if script:
+            command = [str(python), "script.py", *pairs]
+            return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        options = [part for pair in pairs for part in ("-s", pair)]
+        return fork_server.scrapy("runspider", "s.py", *options, python=str(python), cwd=tmp_path, env=environment)
 
     return runs
 

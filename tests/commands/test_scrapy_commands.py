@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import fork_server
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import OLDEST
 from tests.fix_project import Project
@@ -64,14 +65,8 @@ def scrapy(project: Project, proxy: FaultProxy, tmp_path: Path, page: str) -> Sc
 
     def run(*arguments: str, python: str | Path = sys.executable) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SUPABASE_")}
-        return subprocess.run(
-            [str(python), "-m", "scrapy", *arguments],
-            cwd=tmp_path,
-            env={**environment, "BROWSER": "true"},  # of `view`
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+        environment["BROWSER"] = "true"  # of `view`
+        return fork_server.scrapy(*arguments, python=str(python), cwd=tmp_path, env=environment)
 
     return run
 

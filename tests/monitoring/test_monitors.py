@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
 import sys
 import threading
 from collections import defaultdict
@@ -22,6 +21,7 @@ from scrapy_supabase.models import Chunk, Outcome, Rejection, Row
 from scrapy_supabase.monitoring.counters import Counters
 from scrapy_supabase.monitoring.stats import Readings, Stats
 from tests import fault_proxy as faults
+from tests import fork_server
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import OLDEST, Crawl, Crawler
 from tests.fix_project import Project
@@ -73,11 +73,8 @@ class Books:
     def crawl(self, *arguments: str, without: str = "EXTENSIONS.pop('shop.prometheus.PushStats')") -> tuple[int, str]:
         """Exit code and log of `scrapy crawl books`, without the parts of the page that a test is not about."""
         self.change(without)
-        done = subprocess.run(
-            [sys.executable, "-m", "scrapy", "crawl", "books", *arguments],
-            cwd=self.folder, capture_output=True, text=True, check=False,
-            env={**os.environ, "SUPABASE_URL": self.project.url, "SUPABASE_KEY": self.project.key},
-        )  # fmt: skip
+        environment = {**os.environ, "SUPABASE_URL": self.project.url, "SUPABASE_KEY": self.project.key}
+        done = fork_server.scrapy("crawl", "books", *arguments, cwd=self.folder, env=environment)
         assert self.project.key not in done.stderr
         return done.returncode, done.stderr
 

@@ -394,20 +394,17 @@ def test_crawls_at_once_share_a_folder_and_a_table(crawl: Crawler, sql: Sql, tmp
     for number in range(6):
         killed(crawl, crawl.start({"count": 20000, "n": number}), 0.3, uploading=True)
     folders = [path for path in (tmp_path / "spool").iterdir() if path.is_dir()]
+    crawlers = [Crawler(tmp_path / f"crawl{number}", crawl.project) for number in range(crawls)]
+    for each in crawlers:
+        each.folder.mkdir()
+    spool = str(tmp_path / "spool")
     processes = [
-        Crawler(tmp_path / f"crawl{number}", crawl.project).start(
-            {"count": 4000, "n": 100 + number}, SUPABASE_SPOOL_DIR=str(tmp_path / "spool")
-        )
-        for number in range(crawls)
+        each.start({"count": 4000, "n": 100 + number}, SUPABASE_SPOOL_DIR=spool) for number, each in enumerate(crawlers)
     ]
-    for number in range(crawls):
-        (tmp_path / f"crawl{number}").mkdir()
-    ended = [
-        Crawler(tmp_path / f"crawl{number}", crawl.project).finish(process) for number, process in enumerate(processes)
-    ]
-    assert all(each.counts("failed", "spooled", "recovered_failed") == (0, 0, 0) for each in ended)
-    assert [line for each in ended for line in each.log.splitlines() if " ERROR: " in line] == []
-    adopted = sum(each.log.count("Earlier runs left") for each in ended)
+    ended = [each.finish(process) for each, process in zip(crawlers, processes, strict=True)]
+    assert all(done.counts("failed", "spooled", "recovered_failed") == (0, 0, 0) for done in ended)
+    assert [line for done in ended for line in done.log.splitlines() if " ERROR: " in line] == []
+    adopted = sum(done.log.count("Earlier runs left") for done in ended)
     assert adopted >= min(1, len(folders))
     assert sql("select count(*) filter (where id < 4000 and n >= 100) from t") == [(4000,)]
     assert not [path for path in (tmp_path / "spool").iterdir() if path.is_dir()]

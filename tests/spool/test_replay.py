@@ -16,6 +16,7 @@ import pytest
 
 from scrapy_supabase.spool.run_folders import note_run
 from tests import fault_proxy as faults
+from tests import fork_server
 from tests.commands.test_commands_local import SCRAPY
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import Crawler
@@ -49,17 +50,11 @@ def command(project: Project, tmp_path: Path) -> Command:
             **settings,
         }
         options = [option for name, value in given.items() for option in ("-s", f"{name}={value}")]
-        done = subprocess.run(
-            [*SCRAPY, *options, *arguments],
-            cwd=tmp_path,
-            input=text.encode() if isinstance(text, str) else text,
-            capture_output=True,
-            timeout=60,
-        )
-        shown = done.stdout.decode() + done.stderr.decode()
+        done = fork_server.scrapy("supabase", *options, *arguments, cwd=tmp_path, text=text)
+        shown = done.stdout + done.stderr
         assert project.key not in shown
         assert "Traceback" not in shown, shown
-        return subprocess.CompletedProcess([], done.returncode, done.stdout.decode(), done.stderr.decode())
+        return done
 
     return run
 

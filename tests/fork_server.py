@@ -1,0 +1,201 @@
+"""Processes without the second that Python needs to import Scrapy: a server imports it once, and forks for each.
+
+    process = start("tests.crawl:main", stdin=job, stdout=log)
+    done = run("scrapy.cmdline:execute", "scrapy", "supabase", "check", cwd=folder)
+
+Each process has its own arguments, folder, environment and files, and ends as any Python does, with its exit handlers.
+As a script, this is the server: it reads jobs from a socket, whose number is its argument.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib
+import json
+import os
+import select
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from scrapy.exceptions import NotConfigured
+from scrapy.settings import default_settings
+from scrapy.utils.misc import load_object
+
+ROOT = Path(__file__).parents[1]
+PRELOADED = ("scrapy.cmdline", "scrapy_supabase.assembly", "supabase", "psycopg", "tests.crawl")
+
+
+class Forked:
+    """A started process, with the methods and attributes of a `Popen` that tests use."""
+
+    def __init__(self, status: int) -> None:
+        self._status = os.fdopen(status, "r")
+        self.returncode: int | None = None
+        self.pid = int(self._status.readline())
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; return the exit code, -N after the signal N.
+
+        Raises:
+            TimeoutExpired: It runs for longer than `timeout` seconds.
+        """
+        if self.returncode is None:
+            if not select.select([self._status], [], [], timeout)[0]:
+                assert timeout is not None
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            self.returncode = int(self._status.readline())
+            self._status.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs."""
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+@functools.cache
+def _server(python: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """The connection to this process's server that runs `python`, and the server. It ends when the connection does."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server = subprocess.Popen(
+        [python, "-W", "error::DeprecationWarning:scrapy_supabase", "-m", "tests.fork_server", str(theirs.fileno())],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[theirs.fileno()],
+    )
+    theirs.close()
+    return ours, server
+
+
+def start(
+    entry: str,
+    *argv: str,
+    text: bytes = b"",
+    stdout: IO[Any],
+    stderr: IO[Any] | None = None,
+    python: str = sys.executable,
+    cwd: Path = ROOT,
+    env: dict[str, str] | None = None,
+) -> Forked:
+    """Call the function `entry` ("module:name") in a process of its own.
+
+    `argv` becomes its `sys.argv`, `text` its standard input; `stderr` is `stdout` unless it is given.
+    """
+    job = {"entry": entry, "argv": argv, "cwd": str(cwd), "env": dict(os.environ) if env is None else env}
+    reader, writer = os.pipe()
+    with tempfile.TemporaryFile() as stdin:
+        stdin.write(text)
+        stdin.seek(0)
+        files = [stdin.fileno(), stdout.fileno(), (stderr or stdout).fileno(), writer]
+        socket.send_fds(_server(python)[0], [json.dumps(job).encode()], files)
+    os.close(writer)
+    return Forked(reader)
+
+
+def run(
+    entry: str, *argv: str, timeout: float = 60, text: str | bytes = b"", **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Call `entry`, wait for its end, and return what it wrote.
+
+    Raises:
+        TimeoutExpired: It ran for longer than `timeout` seconds, and was killed.
+    """
+    given = text.encode() if isinstance(text, str) else text
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = start(entry, *argv, text=given, stdout=out, stderr=err, **options)
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        written = [os.pread(file.fileno(), 1 << 30, 0).decode() for file in (out, err)]
+    return subprocess.CompletedProcess(argv, code, *written)
+
+
+def scrapy(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run `scrapy …`, as its script does; `options` as in `run`."""
+    return run("scrapy.cmdline:execute", "scrapy", *arguments, **options)
+
+
+def serve(control: socket.socket) -> dict[str, Any] | None:
+    """Fork for each job, and say how each ended. Return the job in the process that is to do it, None at the end."""
+    selector = selectors.DefaultSelector()
+    selector.register(control, selectors.EVENT_READ)
+    while True:
+        for key, _ in selector.select():
+            if key.data is not None:
+                pid, status = key.data
+                selector.unregister(key.fileobj)
+                os.close(key.fd)
+                with suppress(BrokenPipeError), os.fdopen(status, "wb") as file:  # nobody waits for its end
+                    file.write(b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                continue
+            message, files, _, _ = socket.recv_fds(control, 1 << 20, 4, socket.MSG_CMSG_CLOEXEC)
+            if not message:
+                return None
+            *streams, status = files
+            if pid := os.fork():
+                os.write(status, b"%d\n" % pid)
+                selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status))
+                for stream in streams:
+                    os.close(stream)
+                continue
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+            selector.close()
+            control.close()
+            os.closerange(3, 1 << 10)
+            job: dict[str, Any] = json.loads(message)
+            return job
+
+
+def preload() -> None:
+    """Import what a crawl needs, and what Scrapy's default settings name; but no reactor, which a crawl chooses."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    for value in vars(default_settings).values():
+        for name in [*value, *value.values()] if isinstance(value, dict) else [value]:
+            if isinstance(name, str) and name.startswith("scrapy."):
+                with suppress(NotConfigured, ImportError):
+                    load_object(name)
+    assert "twisted.internet.reactor" not in sys.modules
+
+
+def main() -> None:
+    """Be the server, or a process that it forked."""
+    preload()
+    gc.freeze()
+    job = serve(socket.socket(fileno=int(sys.argv[1])))
+    if job is None:
+        return
+    os.environ.clear()
+    os.environ.update(job["env"])
+    os.chdir(job["cwd"])
+    sys.path[:1] = [job["cwd"], *filter(None, job["env"].get("PYTHONPATH", "").split(os.pathsep))]
+    sys.argv = job["argv"]
+    module, name = job["entry"].split(":")
+    getattr(importlib.import_module(module), name)()
+
+
+if __name__ == "__main__":
+    main()
