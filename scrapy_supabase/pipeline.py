@@ -30,7 +30,7 @@ from scrapy_supabase.monitoring.run import Run
 from scrapy_supabase.monitoring.stats import Stats, figures_of_scrapy
 from scrapy_supabase.report import page_of
 from scrapy_supabase.rows.children import item_steps
-from scrapy_supabase.settings.config import Config
+from scrapy_supabase.settings.config import Config, is_enabled
 from scrapy_supabase.settings.display import effective_settings
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class SupabasePipeline:
         Raises `ConfigurationError` for wrong settings, and `NotConfigured` if the pipeline is disabled. Outside a
         crawl, wrong settings raise `NotConfigured`, too: Scrapy logs the reason, and `scrapy shell` works.
         """
-        if not crawler.settings.getbool("SUPABASE_ENABLED", True):
+        if not is_enabled(crawler.settings):
             raise NotConfigured("SUPABASE_ENABLED is False")
         try:
             return cls(crawler, Config.from_settings(crawler.settings, spiders=spider_names(crawler)))

@@ -71,6 +71,7 @@ class Crawler:
         addon: bool = False,
         file_size: int | None = None,
         cwd: Path | None = None,
+        environment: dict[str, str] | None = None,
         **settings: Any,
     ) -> Forked:
         """Start a crawl. Settings that are None are left out; those that are "@none" are None.
@@ -101,14 +102,14 @@ class Crawler:
             "file_size": file_size,
             "cwd": str(cwd) if cwd else None,
         }
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SUPABASE_")}
-        environment |= {"HOME": str(cwd)} if cwd else {}
+        env = {name: value for name, value in os.environ.items() if not name.startswith("SUPABASE_")}
+        env |= {**({"HOME": str(cwd)} if cwd else {}), **(environment or {})}
         # A file: a pipe that nobody reads yet would hold the crawl up.
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`finish` closes it)
         pipe = os.pipe() if file_size else None
         with os.fdopen(pipe[1], "w") if pipe else nullcontext(log) as output:
             text = json.dumps(job).encode()
-            process = fork_server.start("tests.crawl:main", text=text, stdout=output, python=python, env=environment)
+            process = fork_server.start("tests.crawl:main", text=text, stdout=output, python=python, env=env)
         copier = threading.Thread(target=_copy, args=(pipe[0], log.fileno()), daemon=True) if pipe else None
         if copier:
             copier.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import stat
@@ -277,7 +276,7 @@ def test_kill_9_leaves_unconfirmed_rows_on_disk(crawl: Crawler, table: Sql, prox
         return len(stored) == 100 and len(kept | stored) == 300
 
     assert eventually(all_there)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     crawl.finish(process, balanced=False)
     assert table("select count(*) from t")[0][0] == 100
 
@@ -342,9 +341,14 @@ def test_without_a_spool_rows_not_uploaded_are_logged(crawl: Crawler, table: Sql
     assert '{"id":2,"title":"t2"}' in done.log
 
 
-def test_a_disabled_pipeline(crawl: Crawler) -> None:
+@pytest.mark.parametrize("where", ["settings", "environment"])
+def test_a_disabled_pipeline(crawl: Crawler, where: str) -> None:
     """`SUPABASE_ENABLED = False` needs no other setting."""
-    done = crawl({"items": items(3)}, SUPABASE_ENABLED=False, SUPABASE_URL=None, SUPABASE_KEY=None)
+    given: dict[str, Any] = {"SUPABASE_URL": None, "SUPABASE_KEY": None}
+    if where == "settings":
+        done = crawl({"items": items(3)}, SUPABASE_ENABLED=False, **given)
+    else:
+        done = crawl({"items": items(3)}, environment={"SUPABASE_ENABLED": "false"}, **given)
     assert done.stats["item_scraped_count"] == 3
     assert "supabase/received_count" not in done.stats
 

@@ -54,12 +54,11 @@ def test_only_settings_reads_settings_and_only_stats_knows_keys() -> None:
     for path in SOURCES:
         name = path.relative_to(ROOT / "scrapy_supabase").as_posix()
         text = path.read_text()
-        if name != "addon.py" and not name.startswith(("settings/", "local/", "commands/")):
+        if not name.startswith(("settings/", "local/")):
             reads = re.findall(r"settings\.get\w*\(|os\.environ|os\.getenv", text)
-            # Whether it is switched off is asked before anything is read, by those whom Scrapy or Spidermon call; and
-            # Scrapy's own reactor by who starts a crawl.
-            asks = name in ("pipeline.py", "contrib/spidermon.py", "testing/child.py")
-            assert reads == (["settings.getbool("] if asks else []), name
+            # Scrapy's own reactor; and the spool of a command that needs no server.
+            allowed = {"testing/child.py": ["settings.getbool("], "commands/replay.py": ["os.environ"]}
+            assert reads == allowed.get(name, []), name
         if name != "monitoring/stats.py":
             assert not re.search(r"[\"']supabase/[a-z]", text), name
 

@@ -38,6 +38,7 @@ from scrapy_supabase.schema.history import history_sql
 from scrapy_supabase.schema.inference import Inference
 from scrapy_supabase.schema.item_fields import ItemField, child_fields, columns_sent, fields_of
 from scrapy_supabase.settings.components import spiders_for
+from scrapy_supabase.settings.config import schema_name
 from scrapy_supabase.settings.explicit import config_for_new_table
 
 
@@ -94,7 +95,7 @@ def run(settings: Any, opts: argparse.Namespace) -> int:
 
 def _sql_for(settings: Any, opts: argparse.Namespace) -> list[str]:
     """Return the SQL that the options ask for."""
-    schema = settings.get("SUPABASE_SCHEMA") or "public"
+    schema = schema_name(settings)
     for_runs = list(_sql_for_runs(opts, schema))
     if opts.newest is not None:
         if not opts.item_class or opts.file or opts.table or opts.key or opts.public:

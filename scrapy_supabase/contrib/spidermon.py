@@ -20,7 +20,7 @@ except ImportError as error:
 
 from scrapy_supabase.messages import pluralize, replay_command
 from scrapy_supabase.monitoring.stats import Readings
-from scrapy_supabase.settings.config import Config
+from scrapy_supabase.settings.config import Config, is_enabled
 from scrapy_supabase.settings.monitors import Thresholds
 from scrapy_supabase.spool.reject_file import REJECTED
 
@@ -35,7 +35,7 @@ class SupabaseMonitor(BaseScrapyMonitor):
 
     def setUp(self) -> None:
         """Read settings and stats. Skip if the pipeline is disabled. Raises `ConfigurationError` for wrong settings."""
-        if not self.crawler.settings.getbool("SUPABASE_ENABLED", True):
+        if not is_enabled(self.crawler.settings):
             self.skipTest("SUPABASE_ENABLED is False")
         self._config = Config.from_settings(self.crawler.settings)
         self.readings = Readings(self.data.stats)

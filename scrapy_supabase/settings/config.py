@@ -77,6 +77,19 @@ KNOWN = frozenset(IN_ORDER)
 """The names of all settings. A test compares them with docs/reference/settings.md."""
 
 
+def is_enabled(settings: BaseSettings) -> bool:
+    """Return whether the pipeline is switched on. `Config` names a wrong value."""
+    return Reader(settings, os.environ).flag("SUPABASE_ENABLED", True)
+
+
+def schema_name(settings: BaseSettings) -> str:
+    """Return the setting or environment variable SUPABASE_SCHEMA. Raises `ConfigurationError`."""
+    reader = Reader(settings, os.environ)
+    name = reader.text("SUPABASE_SCHEMA", ServerConfig("").schema)
+    reader.check()
+    return name
+
+
 class Config(msgspec.Struct, frozen=True):
     """All settings, validated. The caller logs `warnings` once."""
 

@@ -131,11 +131,16 @@ def test_odd_names_and_kinds_of_tables(sql: Sql) -> None:
         newest_sql("t", "s" * 64)
 
 
-def test_the_command_prints_a_trigger_for_each_table(command: Command) -> None:  # noqa: F811
+def test_the_command_prints_a_trigger_for_each_table(
+    command: Command,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """In the schema of the settings. The option cannot be combined with those for a new table."""
     done = command("ddl", "--newest", "seen", "books", "My Offers", SUPABASE_SCHEMA="shop")
     assert done.returncode == 0
     assert done.stdout == newest_sql("books", "seen", "shop") + "\n" + newest_sql("My Offers", "seen", "shop")
+    monkeypatch.setenv("SUPABASE_SCHEMA", "shop")
+    assert command("ddl", "--newest", "seen", "books", "My Offers").stdout == done.stdout
     assert 'before update on shop."My Offers"\nfor each row when (new.seen < old.seen)' in done.stdout
     for wrong in (["--newest", "seen"], ["--newest", "seen", "books", "--key", "id"]):
         refused = command("ddl", *wrong)
