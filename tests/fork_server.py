@@ -1,15 +1,15 @@
 """Processes without the second that Python needs to import Scrapy: a server imports it once, and forks for each.
 
-    process = start("tests.crawl:main", stdin=job, stdout=log)
-    done = run("scrapy.cmdline:execute", "scrapy", "supabase", "check", cwd=folder)
+    process = start("tests.crawl:main", text=job, stdout=log)
+    done = scrapy("supabase", "check", cwd=folder)
 
 Each process has its own arguments, folder, environment and files, and ends as any Python does, with its exit handlers.
-As a script, this is the server: it reads jobs from a socket, whose number is its argument.
+Of the environment, what Python reads when it starts is the server's (PYTHONWARNINGS, LANG), except PYTHONPATH. As a
+script, this is the server: it reads jobs from a socket, whose number is its argument.
 """
 
 from __future__ import annotations
 
-import functools
 import gc
 import importlib
 import json
@@ -21,16 +21,17 @@ import socket
 import subprocess
 import sys
 import tempfile
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from scrapy.exceptions import NotConfigured
+from scrapy.exceptions import NotConfigured, ScrapyDeprecationWarning
 from scrapy.settings import default_settings
 from scrapy.utils.misc import load_object
 
 ROOT = Path(__file__).parents[1]
-PRELOADED = ("scrapy.cmdline", "scrapy_supabase.assembly", "supabase", "psycopg", "tests.crawl")
+PRELOADED = ("scrapy.cmdline", "scrapy_supabase.assembly", "psycopg", "tests.crawl")
 
 
 class Forked:
@@ -51,8 +52,10 @@ class Forked:
             if not select.select([self._status], [], [], timeout)[0]:
                 assert timeout is not None
                 raise subprocess.TimeoutExpired(str(self.pid), timeout)
-            self.returncode = int(self._status.readline())
-            self._status.close()
+            with self._status:
+                code = self._status.readline()
+            assert code, "the fork server has ended"
+            self.returncode = int(code)
         return self.returncode
 
     def poll(self) -> int | None:
@@ -65,26 +68,30 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended just now
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 
-@functools.cache
-def _server(python: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """The connection to this process's server that runs `python`, and the server. It ends when the connection does."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    server = subprocess.Popen(
-        [python, "-W", "error::DeprecationWarning:scrapy_supabase", "-m", "tests.fork_server", str(theirs.fileno())],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        pass_fds=[theirs.fileno()],
-    )
-    theirs.close()
-    return ours, server
+_servers: dict[str, tuple[socket.socket, subprocess.Popen[bytes]]] = {}
+
+
+def _server(python: str) -> socket.socket:
+    """The connection to this process's server that runs `python`. The server ends when the connection does."""
+    if python not in _servers or _servers[python][1].poll() is not None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [python, "-m", "tests.fork_server", str(theirs.fileno())]
+            env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+            null = subprocess.DEVNULL
+            server = subprocess.Popen(
+                command, cwd=ROOT, env=env, stdin=null, stdout=null, pass_fds=[theirs.fileno()], process_group=0
+            )
+        _servers[python] = ours, server
+    return _servers[python][0]
 
 
 def start(
@@ -99,7 +106,7 @@ def start(
 ) -> Forked:
     """Call the function `entry` ("module:name") in a process of its own.
 
-    `argv` becomes its `sys.argv`, `text` its standard input; `stderr` is `stdout` unless it is given.
+    `argv` becomes its `sys.argv`, `text` its standard input (a file); `stderr` is `stdout` unless it is given.
     """
     job = {"entry": entry, "argv": argv, "cwd": str(cwd), "env": dict(os.environ) if env is None else env}
     reader, writer = os.pipe()
@@ -107,7 +114,7 @@ def start(
         stdin.write(text)
         stdin.seek(0)
         files = [stdin.fileno(), stdout.fileno(), (stderr or stdout).fileno(), writer]
-        socket.send_fds(_server(python)[0], [json.dumps(job).encode()], files)
+        socket.send_fds(_server(python), [json.dumps(job).encode()], files)
     os.close(writer)
     return Forked(reader)
 
@@ -125,7 +132,7 @@ def run(
         process = start(entry, *argv, text=given, stdout=out, stderr=err, **options)
         try:
             code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
+        except BaseException:
             process.kill()
             raise
         written = [os.pread(file.fileno(), 1 << 30, 0).decode() for file in (out, err)]
@@ -152,10 +159,13 @@ def serve(control: socket.socket) -> dict[str, Any] | None:
                 continue
             message, files, _, _ = socket.recv_fds(control, 1 << 20, 4, socket.MSG_CMSG_CLOEXEC)
             if not message:
+                for running in [each.data[0] for each in selector.get_map().values() if each.data]:
+                    os.kill(running, signal.SIGKILL)
                 return None
             *streams, status = files
             if pid := os.fork():
-                os.write(status, b"%d\n" % pid)
+                with suppress(BrokenPipeError):  # an interrupted test
+                    os.write(status, b"%d\n" % pid)
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status))
                 for stream in streams:
                     os.close(stream)
@@ -170,7 +180,7 @@ def serve(control: socket.socket) -> dict[str, Any] | None:
 
 
 def preload() -> None:
-    """Import what a crawl needs, and what Scrapy's default settings name; but no reactor, which a crawl chooses."""
+    """Import what a crawl needs, and what Scrapy's default settings name (a quarter of a second)."""
     for name in PRELOADED:
         importlib.import_module(name)
     for value in vars(default_settings).values():
@@ -178,13 +188,16 @@ def preload() -> None:
             if isinstance(name, str) and name.startswith("scrapy."):
                 with suppress(NotConfigured, ImportError):
                     load_object(name)
-    assert "twisted.internet.reactor" not in sys.modules
+    # A crawl chooses its reactor, and does not import supabase.
+    assert not {"twisted.internet.reactor", "supabase"} & set(sys.modules)
 
 
 def main() -> None:
     """Be the server, or a process that it forked."""
+    for category in (DeprecationWarning, ScrapyDeprecationWarning):
+        warnings.filterwarnings("error", category=category, module=r"scrapy_supabase(\.|$)")
     preload()
-    gc.freeze()
+    gc.freeze()  # else the garbage collector copies all these pages when a process ends (0.4 s, instead of 0.06)
     job = serve(socket.socket(fileno=int(sys.argv[1])))
     if job is None:
         return
@@ -192,7 +205,7 @@ def main() -> None:
     os.environ.update(job["env"])
     os.chdir(job["cwd"])
     sys.path[:1] = [job["cwd"], *filter(None, job["env"].get("PYTHONPATH", "").split(os.pathsep))]
-    sys.argv = job["argv"]
+    sys.argv = job["argv"] or [job["entry"]]
     module, name = job["entry"].split(":")
     getattr(importlib.import_module(module), name)()
 

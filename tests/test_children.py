@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -147,7 +145,7 @@ def test_kill_9_and_recovery(crawl: Crawler, tables: Sql, project: Project, over
     settings = {**SETTINGS, **server(project, over), "BATCH_FLUSH_INTERVAL": 0}
     process = crawl.start({"items": books(40)}, **settings)
     assert eventually(lambda: len(lines(crawl)) >= 100, 60), (len(lines(crawl)), crawl.log_of(process))
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     crawl.finish(process, balanced=False)
     tables("select pg_advisory_unlock(42)")
     left = lines(crawl)

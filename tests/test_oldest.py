@@ -6,8 +6,6 @@ Other tests crawl with them in all modes (`test_every_mode_and_version_of_scrapy
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -94,7 +92,7 @@ def test_kill_9_and_the_next_crawl(crawl: Crawler, table: Sql, proxy: FaultProxy
     process = crawl.start({"items": rows(300)}, python=str(OLDEST), SUPABASE_URL=proxy.url)
     spool = crawl.folder / "spool"
     assert eventually(lambda: sum(path.read_text().count('"title":') for path in spool.glob("*/*.jsonl")) >= 300)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     crawl.finish(process, balanced=False)
     proxy.always = faults.passes
     done = crawl({"items": [{"id": 1000, "title": "new"}]}, python=str(OLDEST), SUPABASE_URL=proxy.url)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -43,7 +41,7 @@ def killed_while_it_uploads(crawl: Crawler, proxy: FaultProxy, while_alive: Call
     assert eventually(lambda: len(proxy.seen) > before + 2), crawl.log_of(process)
     proxy.always = faults.passes
     while_alive()
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     with suppress(AssertionError):
         crawl.finish(process, balanced=False)
 
