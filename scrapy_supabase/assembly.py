@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -13,6 +14,7 @@ from scrapy_supabase.backends.base import Backend
 from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.backends.retry import Deadline
+from scrapy_supabase.delivery.attempts import Sender
 from scrapy_supabase.delivery.backlog import Backlog
 from scrapy_supabase.delivery.engine import Delivery
 from scrapy_supabase.delivery.executor import Executor
@@ -198,12 +200,16 @@ class OpenRun:
         *,
         blocks: bool = False,
     ) -> None:
-        """Assemble the stages. `wake` and `blocks` are arguments of `delivery.executor.Executor`."""
+        """Assemble the stages. `observer` receives the engine's events.
+
+        `wake` is called in a worker thread when the owner should collect outcomes. `blocks` is true if the owner only
+        waits meanwhile, as a script does. `recovered` are the chunks of earlier runs, oldest first.
+        """
         self.config = config
         self.run = run
         self.destination = destination
         self.spool = spool
-        self.delivery = assemble(config, destination, spool, observer, wake, recovered, blocks=blocks)
+        self.delivery = self._delivery(observer, wake, recovered, blocks=blocks)
 
     def row_builder(self, stamps: Mapping[str, Stamp], on_cleaned: Callable[[str], None]) -> RowBuilder:
         """Return a builder of rows for this run. `stamps` are added to the run's own; `on_cleaned` gets table names."""
@@ -229,54 +235,44 @@ class OpenRun:
         self.delivery.close()
         self.spool.close()
 
+    def _delivery(
+        self, observer: RunObserver, wake: Callable[[], None], recovered: Sequence[Stored], *, blocks: bool
+    ) -> Delivery:
+        """Assemble the engine."""
+        upload, spool, destination = self.config.upload, self.spool, self.destination
+        schema, deadline = destination.schema, destination.deadline
+        chunker = Chunker(
+            max_rows=upload.chunk_rows,
+            max_bytes=upload.chunk_bytes,
+            max_age=upload.flush_interval,
+            mode=schema.mode,
+            references=schema.references,
+            open_file=spool.open,
+            mixes=schema.may_mix,
+            writing=schema.writing,
+            last=len(recovered),
+        )
+        parents = LostParents(schema)
+        attempts, delay = upload.attempts, upload.delay
+        new_sender = partial(Sender, destination.backend, attempts=attempts, delay=delay, deadline=deadline)
 
-def assemble(
-    config: Config,
-    destination: Destination,
-    spool: Spool,
-    observer: RunObserver,
-    wake: Callable[[], None],
-    recovered: Sequence[Stored] = (),
-    *,
-    blocks: bool = False,
-) -> Delivery:
-    """Assemble the engine of a run. `observer` receives its events.
+        def new_uploader(schema: Schema) -> Uploader:
+            return Uploader(new_sender(schema), parents)
 
-    `wake` is called in a worker thread when the owner should collect outcomes. `blocks` is true if the owner only waits
-    meanwhile, as a script does. `recovered` are the chunks of earlier runs, oldest first.
-    """
-    schema, backend, deadline = destination.schema, destination.backend, destination.deadline
-    chunker = Chunker(
-        max_rows=config.upload.chunk_rows,
-        max_bytes=config.upload.chunk_bytes,
-        max_age=config.upload.flush_interval,
-        mode=schema.mode,
-        references=schema.references,
-        open_file=spool.open,
-        mixes=schema.may_mix,
-        writing=schema.writing,
-        last=len(recovered),
-    )
-
-    attempts, delay, parents = config.upload.attempts, config.upload.delay, LostParents(schema)
-
-    def new_uploader(schema: Schema) -> Uploader:
-        return Uploader(backend, schema, attempts=attempts, delay=delay, deadline=deadline, parents=parents)
-
-    limits = Limits(
-        concurrency=config.upload.concurrency,
-        chunk_size=config.upload.chunk_rows,
-        max_rows=config.upload.most_chunk_rows,
-        waiting=lambda: deadline.waiting,
-        max_isolating=_max_isolating(config),
-    )
-    uploads = Uploaders(schema, new_uploader, destination.creator)
-    deadline.on_wait = wake
-    return Delivery(
-        Executor(uploads, limits, settle=spool.settle, wake=wake, blocks=blocks),
-        Schedule(schema.references, schema.has_unknown_key, schema.families.parents, parents.keep),
-        Backlog(spool, recovered, config.spool.max_bytes),
-        Outage(config.upload.max_outage),
-        chunker=chunker,
-        observer=observer,
-    )
+        limits = Limits(
+            concurrency=upload.concurrency,
+            chunk_size=upload.chunk_rows,
+            max_rows=upload.most_chunk_rows,
+            waiting=lambda: deadline.waiting,
+            max_isolating=_max_isolating(self.config),
+        )
+        uploads = Uploaders(schema, new_uploader, destination.creator)
+        deadline.on_wait = wake
+        return Delivery(
+            Executor(uploads, limits, settle=spool.settle, wake=wake, blocks=blocks),
+            Schedule(schema.references, schema.has_unknown_key, schema.families.parents, parents.keep),
+            Backlog(spool, recovered, self.config.spool.max_bytes),
+            Outage(upload.max_outage),
+            chunker=chunker,
+            observer=observer,
+        )

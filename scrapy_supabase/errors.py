@@ -98,6 +98,11 @@ class ServerError(SupabaseError):
             parts.append(f"Hint: {self.hint}")
         return " ".join(map(sentence, parts))
 
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether the role lacks a privilege or a policy."""
+        return self.code == "42501"
+
 
 class TransientError(ServerError):
     """A request that may succeed later.

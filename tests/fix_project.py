@@ -17,6 +17,7 @@ from scrapy_supabase.backends.open_policy import OpenPolicy
 from scrapy_supabase.backends.postgres import PostgresBackend
 from scrapy_supabase.backends.postgrest import PostgrestBackend
 from scrapy_supabase.backends.retry import Deadline
+from scrapy_supabase.delivery.attempts import Sender
 from scrapy_supabase.delivery.schema_check import SchemaCheck
 from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.models import Chunk, Mode, Outcome, Row, WriteOptions
@@ -171,7 +172,7 @@ def line(project: Project, request: pytest.FixtureRequest) -> Iterator[MakeLine]
         deadline = Deadline()
         if check:
             SchemaCheck(backend, schema, fields or {}, policy=OpenPolicy(attempts, delay, deadline, open_timeout)).run()
-        uploader = Uploader(backend, schema, attempts=attempts, delay=delay, deadline=deadline)
+        uploader = Uploader(Sender(backend, schema, attempts=attempts, delay=delay, deadline=deadline))
         return Line(schema, backend, uploader, deadline)
 
     yield make

@@ -10,6 +10,7 @@ script, this is the server: it reads jobs from a socket, whose number is its arg
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -92,6 +93,13 @@ def _server(python: str) -> socket.socket:
             )
         _servers[python] = ours, server
     return _servers[python][0]
+
+
+@atexit.register
+def _end() -> None:
+    for connection, server in _servers.values():
+        connection.close()
+        server.wait()
 
 
 def start(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from scrapy_supabase.backends.retry import Deadline
+from scrapy_supabase.delivery.attempts import Sender
 from scrapy_supabase.delivery.lost_parents import LostParents
 from scrapy_supabase.delivery.uploader import Uploader
 from scrapy_supabase.models import Parent, WriteOptions
@@ -256,7 +257,7 @@ def test_few_of_the_lost_parents_are_remembered(line: MakeLine, sql: Sql, monkey
     made.schema.specs["t_c"] = TableSpec("t_c", writing=WriteOptions(parent=parent))
     made.schema.families.add("t_c", parent)
     parents = LostParents(made.schema)
-    uploader = Uploader(made.backend, made.schema, attempts=1, delay=0, deadline=Deadline(), parents=parents)
+    uploader = Uploader(Sender(made.backend, made.schema, attempts=1, delay=0, deadline=Deadline()), parents)
     bad = [{"a": number, "b": "x", "c": "many"} for number in range(4)]
     assert len(uploader.upload(made.chunk(bad)).rejections) == 4
     outcome = uploader.upload(made.chunk([{"x": n, "y": "x", "n": 1} for n in range(4)], "t_c"))

@@ -46,7 +46,7 @@ class Sender:
         self.backend = backend
         self.delay = delay
         self.deadline = deadline
-        self._schema = schema
+        self.schema = schema
         self._attempts = attempts
         self._clock = clock
         self._schema_waits: dict[tuple[str, str], float] = {}  # table and code → until when is waited
@@ -144,7 +144,7 @@ class Sender:
         table = state.chunk.table
         if not error.ambiguous:
             return
-        inserts, has_keys = self._schema.mode(table) is Mode.INSERT, self._schema.generates_key(table)
+        inserts, has_keys = self.schema.mode(table) is Mode.INSERT, self.schema.generates_key(table)
         keyless = [row for row in rows if inserts or (row.key is None and not has_keys)]
         state.effort.ambiguous_retries += len(keyless)
         if keyless and table not in self._warned_duplicates:

@@ -70,7 +70,7 @@ class StepWriter:
                     state, rows, write, self._schema.key(table) if updates else (), once=once
                 )
             except ServerError as error:
-                if error.code == "42501":  # to return the new rows, the database needs the SELECT privilege
+                if error.is_forbidden:  # to return the new rows, the database needs the SELECT privilege
                     return self._store_by_ignoring(state, rows, once=once)
                 if not isinstance(error, SchemaDriftError | UpsertRefusedError | FatalError):
                     raise

@@ -202,7 +202,7 @@ class TableCreator:
     def _refused(self, error: ServerError, sql: str) -> FatalError:
         if isinstance(error, FatalError) and error.reason == "supabase_unauthorized":
             return error
-        if error.code == "42501":
+        if error.is_forbidden:
             remedy = (
                 "The role of SUPABASE_DB_URL needs the privilege CREATE on schema "
                 f"{identifier(self._schema.database_schema)}, and must own a table to add columns to it. Use a role "

@@ -175,7 +175,7 @@ class TableWriter:
             return passing
         if error.code == "53100" and isinstance(error, FatalError):
             state.suspicion = error
-        elif error.code == "42501" and isinstance(error, FatalError) and not isinstance(error, UnknownError):
+        elif error.is_forbidden and isinstance(error, FatalError) and not isinstance(error, UnknownError):
             state.suspicion = fatal(error, error.reason, for_denied(self._schema, state.chunk.table, error))
         return retyped(BadRowsError, error)
 

@@ -154,7 +154,7 @@ def _no_row(unseen: Unseen) -> Sequence[Filter]:
 
 
 def _reason_and_remedy(schema: Schema, table: str, unseen: Unseen, error: ServerError) -> tuple[str, str]:
-    if error.code == "42501":
+    if error.is_forbidden:
         right = "delete" if unseen.deletes else "update"
         sql = f"GRANT select, {right} ON {qualified(schema, table)} TO {identifier(schema.role)};"
         return "supabase_permission_denied", f"{unseen.option} needs this grant; run: {sql}"

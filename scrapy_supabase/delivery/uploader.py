@@ -16,8 +16,7 @@ from operator import attrgetter
 
 import msgspec
 
-from scrapy_supabase.backends.base import Backend, Write
-from scrapy_supabase.backends.retry import Deadline
+from scrapy_supabase.backends.base import Write
 from scrapy_supabase.delivery.attempts import Sender
 from scrapy_supabase.delivery.executor import Progress
 from scrapy_supabase.delivery.limits import RequestLimits
@@ -38,7 +37,6 @@ from scrapy_supabase.errors import (
 )
 from scrapy_supabase.models import Chunk, Effort, Mode, Outcome, RowCounts
 from scrapy_supabase.schema.remedies import policy_sql
-from scrapy_supabase.schema.schema import Schema
 from scrapy_supabase.spool.base import is_only_new
 
 logger = logging.getLogger(__name__)
@@ -48,26 +46,22 @@ _MOST_BYTES_TO_SEARCH = 256 * 1024  # for bad rows in the owner's thread: 100 ro
 
 
 class Uploader:
-    """Uploads chunks to a backend. Thread-safe; all upload threads share one.
+    """Uploads chunks. Thread-safe; all upload threads share one.
 
-    `attempts` is the number of tries per request, the first one included. The second try follows after `delay` seconds.
-    `deadline` limits the waits. `parents` are those of the run. `clock` returns seconds.
+    `sender` sends the requests. `parents` are those of the run. `clock` returns seconds.
     """
 
     def __init__(
         self,
-        backend: Backend,
-        schema: Schema,
-        *,
-        attempts: int,
-        delay: float,
-        deadline: Deadline,
+        sender: Sender,
         parents: LostParents | None = None,
+        *,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        schema = sender.schema
         self._schema = schema
         self._parents = parents or LostParents(schema)
-        self._sender = Sender(backend, schema, attempts=attempts, delay=delay, deadline=deadline)
+        self._sender = sender
         self._references = ParentResolver(self._sender, schema)
         self._writer = TableWriter(self._sender, schema, self._references)
         self._steps = StepWriter(self._sender, self._writer, schema, self._references)
