@@ -1,4 +1,4 @@
-"""The Scrapy item pipeline: opening of a crawl, its items, its end. Only this module handles a crawler."""
+"""The Scrapy item pipeline: opening of a crawl, its items, its end. The crawl is known here and in `eventloop.py`."""
 
 from __future__ import annotations
 
