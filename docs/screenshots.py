@@ -105,7 +105,7 @@ def page(number: int, chance: random.Random) -> list[dict[str, Any]]:
 
 
 class Way:
-    """Answers take as long as they do on a real way; few fail; once the server is gone for a while."""
+    """Answers take as long as they do on a real way; few fail; once the server is unreachable for a while."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance

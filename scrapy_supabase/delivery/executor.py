@@ -164,7 +164,7 @@ class Executor:
         self._pending_before = list(self._pending)
 
     def abandon(self) -> list[Outcome]:
-        """Collect one last time, then forget all uploads: their later outcomes are not settled."""
+        """Collect one last time, then forget all uploads: their later outcomes are not recorded."""
         with self._settling:
             found = list(self.collect())
             for pending in self._pending:
@@ -188,7 +188,7 @@ class Executor:
             self._hand_over(pending, pending.finish)
             return None
         if found.uploaded < len(found.chunk.rows):  # `settle` writes rejected rows to disk, which may block
-            self._hand_over(pending, partial(_given, found))
+            self._hand_over(pending, partial(_at_once, found))
             return None
         self._pending.remove(pending)
         self._settle(found)
@@ -245,5 +245,5 @@ def _or_left(chunk: Chunk, upload: Callable[[], T]) -> T | Outcome:
         return Outcome(chunk, 0, left=chunk.rows)
 
 
-def _given(outcome: Outcome) -> Outcome:
+def _at_once(outcome: Outcome) -> Outcome:
     return outcome

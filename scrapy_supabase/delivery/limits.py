@@ -158,7 +158,7 @@ class Limits:
         self._has_failed = False  # chunks double in size until one fails
         self._adapts_rows = max_rows > chunk_size
         self._clock = clock
-        self._slowed_at = self._shrunk_at = float("-inf")  # times of the last decrease of concurrency and chunk size
+        self._throttled_at = self._shrunk_at = float("-inf")  # times of the last decrease of concurrency and chunk size
         self._successes = 0
         self._waiting = waiting
         self._max_isolating = max_isolating
@@ -198,9 +198,9 @@ class Limits:
             self._fit_rows(outcome, began, now)
         if effort.overloads:
             # Uploads that were in flight when concurrency was lowered met the same overload: do not lower it again.
-            if began < self._slowed_at:
+            if began < self._throttled_at:
                 return False
-            self._slowed_at, self._successes = now, 0
+            self._throttled_at, self._successes = now, 0
             before, self.concurrency = self.concurrency, max(self.concurrency // 2, 1)
             if before > 1:
                 logger.info("The server is busy: concurrent uploads lowered from %d to %d.", before, self.concurrency)

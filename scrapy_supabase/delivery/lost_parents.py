@@ -72,7 +72,7 @@ class LostParents:
         return any(found is not _NOT_LOST for found in self._lost_of(chunk))
 
     def sort(self, chunk: Chunk) -> Sorted:
-        """Sort the rows of a chunk by what became of the rows that they belong to."""
+        """Sort the rows of a chunk by the outcome of the rows that they belong to."""
         send: list[Row] = []
         reject: list[tuple[Row, BadRowsError]] = []
         leave: list[Row] = []
@@ -88,7 +88,7 @@ class LostParents:
         return Sorted(tuple(send), tuple(reject), tuple(leave))
 
     def _lost_of(self, chunk: Chunk) -> list[BadRowsError | None]:
-        """Return what became of the row that each row of a chunk belongs to; nothing if none of them is lost."""
+        """Return the outcome of the row that each row of a chunk belongs to; nothing if none of them is lost."""
         writing = chunk.origin.writing if chunk.origin is not None else self._schema.writing(chunk.table)
         parent = writing.parent
         if parent is None or parent.table not in self._tables:

@@ -26,7 +26,7 @@ from scrapy_supabase.rows.keys import KeyForm
 from scrapy_supabase.rows.values import text_of_json
 from scrapy_supabase.schema.schema import Schema
 
-_MOST_ROWS = 1000  # in an answer; servers return at most 1,000 rows unless they are told otherwise
+_MOST_ROWS = 1000  # in an answer; servers return at most 1,000 rows unless their settings differ
 _OF_THE_TABLE = (SchemaDriftError, UpsertRefusedError, FatalError)
 
 _decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

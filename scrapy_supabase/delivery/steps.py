@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_COLUMNS = 5000  # characters of the list of columns
 _REWRITTEN = re.compile(rb"[:,\[](?:-?\d+(?:\.\d+)?[eE]|-0(?:\.0*)?[,}\]])")
-_FEW_ROWS, _MANY_REQUESTS = 10, 50  # fewer rows per request, over so many requests, are worth a warning
+_FEW_ROWS, _MANY_REQUESTS = 10, 50  # fewer rows per request, in at least this many requests, are worth a warning
 
 
 class StepWriter:

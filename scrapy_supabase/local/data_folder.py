@@ -14,7 +14,7 @@ from scrapy_supabase.messages import reason, sentence
 
 
 def prepare_folder(folder: Path) -> None:
-    """Create the folder, closed to other users as far as possible. Raises `LocalSupabaseError`."""
+    """Create the folder, closed to other users where the file system allows it. Raises `LocalSupabaseError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "leases").mkdir(mode=0o700, exist_ok=True)

@@ -25,7 +25,7 @@ _ROWS = (  # accounts of `Counters`, published as `<name>_count` and `<name>_cou
     *("recovered_outdated", "recovered_not_found", "cleaned"),
     *("not_found", "inserted", "updated", "unchanged", "unseen"),
 )
-_SETTLED = ("uploaded", "superseded", "failed", "not_found")  # accounts of rows that need no upload any more
+_DONE = ("uploaded", "superseded", "failed", "not_found")  # accounts of rows that need no upload any more
 _OF_SCRAPY = {
     "pages fetched": "response_received_count",
     "items scraped": "item_scraped_count",
@@ -239,7 +239,7 @@ class Readings:
     def waiting(self) -> Counter[str]:
         """Return the number of received rows that are neither uploaded nor rejected, for each table."""
         found = self.tables("received")
-        found.subtract(self.tables(*_SETTLED))
+        found.subtract(self.tables(*_DONE))
         return +found
 
     def seconds_waited(self, now: datetime) -> float:

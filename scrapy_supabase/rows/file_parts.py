@@ -16,7 +16,7 @@ _JSON_NAMES = {list: "an array", str: "a text", bool: "true or false", type(None
 
 
 class FileError(ConfigurationError):
-    """A file cannot be read, or not from here on. `problem` is a sentence; `remedy` may be empty."""
+    """A file cannot be read, or not beyond this place. `problem` is a sentence; `remedy` may be empty."""
 
     def __init__(self, problem: str, remedy: str = "") -> None:
         super().__init__(f"{problem} {remedy}".rstrip())

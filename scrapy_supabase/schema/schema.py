@@ -176,7 +176,7 @@ class Schema:
     def let_create(self, table: str, columns: Iterable[str]) -> None:
         """Record that this run creates `columns` of a table, and any other for a field that has none.
 
-        Only these if the settings say what becomes of a field without a column (`SUPABASE_UNKNOWN_COLUMNS`).
+        Only these if the settings have a rule for fields without a column (`SUPABASE_UNKNOWN_COLUMNS`).
         """
         self._creatable[table] = frozenset(columns)
 

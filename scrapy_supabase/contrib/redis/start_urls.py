@@ -62,7 +62,7 @@ class StartUrls:
         return self._batch
 
     def count(self, key: str) -> int:
-        """Return the number of entries; 0 if Redis is away."""
+        """Return the number of entries; 0 if Redis is unreachable."""
         if self._worker.link.is_down:
             return 0
         try:

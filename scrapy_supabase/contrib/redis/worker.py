@@ -87,7 +87,7 @@ class Worker:
         return bool(self._unsent)
 
     def next_request(self) -> Request | None:
-        """Lease the next request, and acknowledge those that are done. None: the queue is empty, or Redis is away."""
+        """Lease the next request; acknowledge those that are done. None: the queue is empty, or Redis unreachable."""
         while self._settle():
             done = self._finished()[:MOST]
             try:
@@ -106,7 +106,7 @@ class Worker:
         return None
 
     def enqueue(self, request: Request) -> bool:
-        """Put a request into the queue. False: it was seen before. If Redis is away, keep it until it is back."""
+        """Put a request into the queue. False: it was seen before. While Redis is unreachable, keep it here."""
         one = _Unsent(request, self._codec.encode(request))
         if self._settle():
             try:
@@ -172,7 +172,7 @@ class Worker:
             )
 
     def others(self) -> tuple[int, int] | None:
-        """Return how many other workers are alive, and how many leases they have. None: Redis is away."""
+        """Return how many other workers are alive, and how many leases they have. None: Redis is unreachable."""
         if self.link.is_down:
             return None
         try:
