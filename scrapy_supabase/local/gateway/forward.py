@@ -32,6 +32,7 @@ class Forward:
             self._port = int(probe.getsockname()[1])
         self._local = threading.local()
         self._deadline = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start PostgREST; requests wait until it listens."""
@@ -71,7 +72,7 @@ class Forward:
             try:
                 return self._pass_on(method, target[len(PREFIX) :] or "/", headers, body)
             except ConnectionRefusedError:
-                if time.monotonic() > self._deadline or self._process.poll() is not None:
+                if time.monotonic() > self._deadline or self._process is None or self._process.poll() is not None:
                     message = "PostgREST does not answer: see gateway.log."
                     return ApiError(503, "PGRST000", message).response()
                 time.sleep(0.02)
