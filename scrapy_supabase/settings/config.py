@@ -12,7 +12,7 @@ from scrapy.settings import BaseSettings
 from scrapy_supabase.settings.create import CreateConfig, read_create
 from scrapy_supabase.settings.leases import read_lease_time
 from scrapy_supabase.settings.monitors import MonitorsConfig, read_monitors
-from scrapy_supabase.settings.reader import Reader
+from scrapy_supabase.settings.reader import Reader, read_enabled
 from scrapy_supabase.settings.server import ServerConfig, read_server
 from scrapy_supabase.settings.skip_stored import SkipRule, read_skip_stored
 from scrapy_supabase.settings.spool import SpoolConfig, read_spool
@@ -79,7 +79,7 @@ KNOWN = frozenset(IN_ORDER)
 
 def is_enabled(settings: BaseSettings) -> bool:
     """Return whether the pipeline is switched on. `Config` names a wrong value."""
-    return Reader(settings, os.environ).flag("SUPABASE_ENABLED", True)
+    return read_enabled(Reader(settings, os.environ))
 
 
 def schema_name(settings: BaseSettings) -> str:
@@ -121,7 +121,7 @@ class Config(msgspec.Struct, frozen=True):
         Raises `ConfigurationError`, which lists every wrong value and what is allowed.
         """
         reader = Reader(settings, os.environ if environ is None else environ)
-        enabled = reader.flag("SUPABASE_ENABLED", True)
+        enabled = read_enabled(reader)
         server = read_server(reader)
         tables_config = read_tables(reader, routes=tables, spiders=spiders)
         read_lease_time(reader)  # of a scheduler, which is created without this configuration

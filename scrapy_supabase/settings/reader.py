@@ -125,6 +125,11 @@ class Reader:
         return dict(value)
 
 
+def read_enabled(reader: Reader) -> bool:
+    """Read whether the pipeline is switched on."""
+    return reader.flag("SUPABASE_ENABLED", True)
+
+
 def _value_of(value: Any) -> Any:
     """Return the parsed value of a text: None for `None`, a dict or list for JSON, else the value itself."""
     if not isinstance(value, str):

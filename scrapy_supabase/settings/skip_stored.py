@@ -14,7 +14,7 @@ from scrapy.settings import BaseSettings
 from scrapy_supabase.backends.filters import Filter
 from scrapy_supabase.errors import ConfigurationError
 from scrapy_supabase.rows.where import filters_of
-from scrapy_supabase.settings.reader import Reader
+from scrapy_supabase.settings.reader import Reader, read_enabled
 from scrapy_supabase.settings.table_options import SPIDER
 from scrapy_supabase.settings.tables import entries_of
 
@@ -39,7 +39,7 @@ class SkipRule(msgspec.Struct, frozen=True):
 def skips_stored(settings: BaseSettings) -> bool:
     """Return whether the setting is used, without validating it."""
     reader = Reader(settings, os.environ)
-    return bool(reader.raw(SETTING)) and reader.flag("SUPABASE_ENABLED", True)
+    return bool(reader.raw(SETTING)) and read_enabled(reader)
 
 
 def read_skip_stored(reader: Reader, spiders: Sequence[str] = ()) -> tuple[SkipRule, ...]:

@@ -21,6 +21,7 @@ from tests import fault_proxy as faults
 from tests.fault_proxy import FaultProxy
 from tests.fix_crawl import Crawl, Crawler
 from tests.fix_project import Project
+from tests.fork_server import Forked
 from tests.messages import of_log
 from tests.polling import eventually
 
@@ -294,7 +295,7 @@ def test_without_a_spool_a_second_control_c_leaves_every_row_in_the_log(
     assert "Traceback" not in done.log, done.log
 
 
-def killed(crawl: Crawler, process: Any, after: float, *, uploading: bool = False) -> bool:
+def killed(crawl: Crawler, process: Forked, after: float, *, uploading: bool = False) -> bool:
     """`kill -9` the crawl `after` seconds, or when it has ended; with `uploading`, counted from its first item.
 
     Return whether it was still running.
@@ -306,7 +307,7 @@ def killed(crawl: Crawler, process: Any, after: float, *, uploading: bool = Fals
     except subprocess.TimeoutExpired:
         process.kill()
     crawl.finish(process, balanced=False)
-    return bool(process.returncode == -signal.SIGKILL)
+    return process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("jobdir", [False, True])

@@ -40,7 +40,7 @@ def table(sql: Sql) -> Sql:
 def command(project: Project, tmp_path: Path) -> Command:
     """Run `scrapy supabase …` in the test's folder, for its project."""
 
-    def run(*arguments: str, text: str | bytes = b"", url: str = "", piped: bytes = b"", **settings: str) -> Any:
+    def run(*arguments: str, text: str | bytes = b"", url: str = "", piped: str = "", **settings: str) -> Any:
         given = {
             "SUPABASE_URL": url or project.url,
             "SUPABASE_KEY": project.key,
@@ -52,8 +52,9 @@ def command(project: Project, tmp_path: Path) -> Command:
         options = [option for name, value in given.items() for option in ("-s", f"{name}={value}")]
         if piped:
             command = [*SCRAPY, *options, *arguments]
-            return subprocess.run(command, cwd=tmp_path, input=piped, capture_output=True, timeout=60)
-        done = fork_server.scrapy("supabase", *options, *arguments, cwd=tmp_path, text=text)
+            done = subprocess.run(command, cwd=tmp_path, input=piped, capture_output=True, text=True, timeout=60)
+        else:
+            done = fork_server.scrapy("supabase", *options, *arguments, cwd=tmp_path, text=text)
         shown = done.stdout + done.stderr
         assert project.key not in shown
         assert "Traceback" not in shown, shown
@@ -286,7 +287,8 @@ def test_load_standard_input_and_several_files(command: Command, table: Sql, tmp
 
 def test_load_a_pipe(command: Command, table: Sql) -> None:
     """Of more than a pipe holds at once. Its position is not known."""
-    rows = b"".join(b'{"id": %d, "title": "%s"}\n' % (number, b"x" * 90) for number in range(2000))
+    long = "x" * 90
+    rows = "".join(f'{{"id": {number}, "title": "{long}"}}\n' for number in range(2000))
     assert command("load", "-", "--table", "t", piped=rows).returncode == 0
     assert table("select count(*), count(title) from t") == [(2000, 2000)]
 
